@@ -1,0 +1,252 @@
+"""The nouns MES speaks of, frozen; and the one interface with two implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+# Changing one of these between requests makes Ollama reload the model, so they belong to the
+# model's configuration and are sent alike on the load and on every generation.
+LOAD_OPTIONS = frozenset(
+    {
+        "num_ctx",
+        "num_batch",
+        "num_gpu",
+        "main_gpu",
+        "num_thread",
+        "use_mmap",
+        "draft_num_predict",
+    }
+)
+
+
+def normalise(name: str) -> str:
+    """The one spelling of a model name, matched as Ollama matches it.
+
+    Case does not count, `:latest` and the default registry and namespace are implied. A `:`
+    separates a tag only after the last `/` (before it stands a registry's port).
+    """
+    name = name.strip().lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model of the catalog: what may be run, and how."""
+
+    id: str
+    tag: str
+    display_name: str
+    enabled: bool
+    preload: bool
+    pinned: bool
+    max_concurrent: int
+    max_queue: int
+    supports_json_mode: bool
+    timeout_seconds: float
+    max_tokens: int
+    temperature: float
+    context_window: int | None = None
+    size_gb: float | None = None
+    min_memory_gb: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """The options that are part of the loaded model, alike for every request."""
+        chosen = {name: value for name, value in self.options.items() if name in LOAD_OPTIONS}
+        if self.context_window is not None:
+            chosen.setdefault("num_ctx", self.context_window)
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """What a caller asks for; None means: as the model's configuration says."""
+
+    model_id: str
+    prompt: str
+    system_prompt: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    timeout_seconds: float | None = None
+    json_schema: Mapping[str, Any] | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the runtime is asked to complete; `options` are the effective ones, all of them."""
+
+    spec: ModelSpec
+    text: str
+    system: str | None
+    options: Mapping[str, Any]
+    format: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens, as the runtime counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One finished generation; times in milliseconds, as the runtime measured them."""
+
+    text: str
+    finish_reason: str
+    usage: Usage
+    prompt_ms: float
+    generation_ms: float
+    time_to_first_token_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model the runtime holds in memory, in the runtime's own words."""
+
+    name: str
+    digest: str
+    quantization: str
+    size_bytes: int
+    vram_bytes: int
+    context_length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PulledModel:
+    """A model the runtime has on disk."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    quantization: str
+    parameter_size: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """All that the runtime knows of one model."""
+
+    quantization: str
+    parameter_size: str
+    context_length: int | None
+    capabilities: tuple[str, ...]
+
+
+class Caller(Protocol):
+    """Whoever waits for an answer, and may stop waiting."""
+
+    @property
+    def gone(self) -> bool:
+        """Has the caller hung up?"""
+
+    def when_gone(self, act: Callable[[], None]) -> AbstractContextManager[None]:
+        """Inside the block, `act` is called once, from another thread, if the caller hangs up.
+
+        At once where it has hung up already.
+        """
+
+
+class Runtime(Protocol):
+    """Who runs the models. Deadlines are times of `time.monotonic()`.
+
+    Every method raises RuntimeUnavailable where the runtime cannot be reached and
+    RuntimeReplyInvalid where it answers nonsense.
+    """
+
+    def generate(self, prompt: Prompt, *, deadline: float, caller: Caller) -> Reply:
+        """Run one generation to its end.
+
+        Raises GenerationTimeout at the deadline, CallerGone once the caller has hung up (the
+        generation is cancelled in the runtime within a second either way), GenerationAborted
+        where it broke off, SchemaRefused, PromptTooLong, ModelNotPulled.
+        """
+
+    def load(self, spec: ModelSpec, *, deadline: float) -> None:
+        """Load and wait until ready. Raises LoadFailed, LoadTimeout, ModelNotPulled."""
+
+    def unload(self, name: str) -> None:
+        """Ask for the model to leave memory. It may still be listed for a moment."""
+
+    def loaded(self) -> list[LoadedModel]:
+        """The models in memory; those still loading are not listed."""
+
+    def pulled(self) -> list[PulledModel]:
+        """The models on disk."""
+
+    def version(self) -> str:
+        """What runs, such as "ollama 0.33.0"."""
+
+    def card(self, name: str) -> ModelCard:
+        """What the runtime knows of one model. Raises ModelNotPulled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time went; milliseconds."""
+
+    queue_ms: int
+    load_ms: int
+    prompt_ms: int
+    generation_ms: int
+    time_to_first_token_ms: int
+    tokens_per_second: float | None
+    cold_start: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One way in which an answer breaks its schema."""
+
+    pointer: str
+    keyword: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What came of an answer that had to fit a schema; `parsed` counts where it is valid."""
+
+    verdict: str
+    parsed: Any = None
+    errors: tuple[Violation, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        return self.verdict == "valid"
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a run needs to be repeated."""
+
+    model_digest: str | None
+    quantization: str | None
+    runtime: str | None
+    options: Mapping[str, Any]
+    schema_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """One answered inference: the text, how it came about and what became of its schema."""
+
+    model_id: str
+    output: str
+    finish_reason: str
+    usage: Usage
+    latency_ms: int
+    timings: Timings
+    provenance: Provenance
+    judgement: Judgement | None = None
