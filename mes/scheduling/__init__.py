@@ -1,0 +1,1 @@
+"""Scheduling: what the workers must agree on, namely who may use which model when."""

@@ -1,0 +1,55 @@
+"""The board: the shared state with the policy at work on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mes.scheduling import policy
+from mes.scheduling.policy import Decision, Limits
+from mes.scheduling.state import State, Ticket
+from mes.scheduling.store import Store
+from mes.scheduling.worker import Worker
+
+
+class Change:
+    """One transaction under way: the state, the time, and what the policy has decided so far."""
+
+    def __init__(self, state: State, limits: Limits) -> None:
+        self.state = state
+        self.limits = limits
+        self.now = time.monotonic()
+        self.to_wake: list[Ticket] = []
+
+    def settle(self) -> list[Decision]:
+        """Let the policy have its say now. It does anyway when the change is complete."""
+        decisions = policy.settle(self.state, self.now, self.limits)
+        self.to_wake += [decision.ticket for decision in decisions]
+        return decisions
+
+
+class Board:
+    """Where every change of the shared state is made."""
+
+    def __init__(self, store: Store, worker: Worker, limits: Callable[[], Limits]) -> None:
+        self._store = store
+        self._worker = worker
+        self._limits = limits
+
+    @contextmanager
+    def change(self) -> Iterator[Change]:
+        """A transaction that ends with the policy's decisions and wakes whom they concern.
+
+        Left by an exception it changes nothing and wakes nobody.
+        """
+        with self._store.transaction() as state:
+            change = Change(state, self._limits())
+            yield change
+            change.settle()
+        for ticket in change.to_wake:
+            self._worker.ring(ticket.worker, ticket.id)
+
+    def read(self) -> State:
+        """The state as it last was, to report it."""
+        return self._store.read()

@@ -1,0 +1,64 @@
+"""The registry document: the shared state as bytes, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mes.scheduling.registry import Resident
+from mes.scheduling.state import Permit, Refusal, State, Tally, Ticket, Trouble
+
+VERSION = 1
+
+# Records are flat, so their fields are the document's.
+_RECORDS: dict[str, type] = {
+    "permits": Permit,
+    "tickets": Ticket,
+    "troubles": Trouble,
+    "refusals": Refusal,
+    "tallies": Tally,
+}
+_PLAIN = ("number", "residency", "leaving", "preloaded")
+
+
+def encode(state: State) -> bytes:
+    """The document as it stands in the registry file."""
+    document: dict[str, Any] = {name: getattr(state, name) for name in (*_PLAIN, *_RECORDS)}
+    document["registry"] = [state.registry[model] for model in state.registry]
+    return orjson.dumps({"version": VERSION, "boot": BOOT, **document})
+
+
+def decode(content: bytes, max_loaded: int) -> State:
+    """Read a document. Raises ValueError where it is none of ours, or of an earlier boot."""
+    try:
+        return _decode(orjson.loads(content), max_loaded)
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError(f"not a registry document: {exc!r}") from exc
+
+
+def _decode(document: dict[str, Any], max_loaded: int) -> State:
+    if (document["version"], document["boot"]) != (VERSION, BOOT):
+        raise ValueError("written by another version, or before the machine was restarted")
+    state = State(max_loaded)
+    for name in _PLAIN:
+        setattr(state, name, document[name])
+    for name, record in _RECORDS.items():
+        setattr(state, name, {key: record(**fields) for key, fields in document[name].items()})
+    # With a smaller MAX_LOADED_MODELS than before, the most recently used keep their places;
+    # the keeper sees the others out of the runtime.
+    for fields in document["registry"][-max_loaded:]:
+        state.registry[fields["model"]] = Resident(**fields)
+    return state
+
+
+def _boot_id() -> str:
+    # Monotonic times mean nothing after a restart of the machine, nor do the workers' names.
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+BOOT = _boot_id()

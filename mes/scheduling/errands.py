@@ -1,0 +1,205 @@
+"""Errands: what the keeper sees to at the runtime, for all workers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+from mes.domain import LoadedModel, ModelSpec, Runtime
+from mes.errors import MesError, RuntimeUnavailable
+from mes.scheduling.board import Board
+from mes.scheduling.loader import Loader, claim_strangers, facts
+from mes.scheduling.policy import Limits
+from mes.scheduling.scheduler import Scheduler
+from mes.scheduling.sight import Sight, SightFile
+from mes.scheduling.state import UNLOAD, State
+from mes.scheduling.worker import Worker
+
+log = logging.getLogger(__name__)
+
+_LOOKS_EVERY_SECONDS = 1.0
+_LOOKS_AT_DISK_EVERY_SECONDS = 10.0
+
+
+class Nobody:
+    """A caller that never hangs up: MES itself (domain.Caller)."""
+
+    gone = False
+
+    def when_gone(self, act: Callable[[], None]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class Errands:
+    """Looks at the runtime, puts the registry right by it, preloads, and unloads the idle."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        board: Board,
+        worker: Worker,
+        scheduler: Scheduler,
+        loader: Loader,
+        sight: SightFile,
+        limits: Callable[[], Limits],
+        instance: str,
+        idle_unload_seconds: float,
+    ) -> None:
+        self._runtime = runtime
+        self._board = board
+        self._worker = worker
+        self._scheduler = scheduler
+        self._loader = loader
+        self._sight_file = sight
+        self._limits = limits
+        self._instance = instance
+        self._idle_unload_seconds = idle_unload_seconds
+        self._next_look = 0.0
+        self._next_look_at_disk = 0.0
+        self._aside: dict[str, threading.Thread] = {}
+
+    def run(self) -> None:
+        """One round. A runtime that is down is looked at in each, so that its return shows."""
+        now = time.monotonic()
+        sight = self._sight_file.current()
+        if now < self._next_look and sight.up:
+            return
+        self._next_look = now + _LOOKS_EVERY_SECONDS
+        try:
+            self._look(sight)
+        except MesError as exc:
+            self._note_down(sight, exc)
+            return
+        self._preload()
+        self._unload_the_idle()
+
+    # Looking
+
+    def _look(self, earlier: Sight) -> None:
+        before = self._board.read().residency
+        listed = self._runtime.loaded()
+        back = not earlier.up
+        if back or time.monotonic() >= self._next_look_at_disk:
+            earlier = self._look_at_disk(earlier)
+        in_gpu = any(model.vram_bytes for model in listed)
+        self._sight_file.write(
+            Sight(True, "", earlier.version, time.monotonic(), in_gpu, earlier.pulled)
+        )
+        if back:
+            log.info("runtime_up", extra={"runtime": earlier.version})
+        self._reconcile(listed, before)
+
+    def _look_at_disk(self, earlier: Sight) -> Sight:
+        pulled = {model.name: model for model in self._runtime.pulled()}
+        self._next_look_at_disk = time.monotonic() + _LOOKS_AT_DISK_EVERY_SECONDS
+        return Sight(True, "", self._runtime.version(), pulled=pulled)
+
+    def _note_down(self, earlier: Sight, error: MesError) -> None:
+        if earlier.up or not earlier.seen_at:
+            log.warning("runtime_down", extra={"reason": error.detail})
+        self._sight_file.write(
+            Sight(False, error.detail, earlier.version, time.monotonic(), False, earlier.pulled)
+        )
+
+    # Putting right
+
+    def _reconcile(self, listed: list[LoadedModel], before: int) -> None:
+        """Make the registry agree with the runtime, unless it has changed while we looked."""
+        names = {model.name for model in listed}
+        if not _differs(self._board.read(), names):
+            return
+        with self._board.change() as change:
+            state = change.state
+            if state.residency != before:
+                return
+            for model in [m for m in state.registry if state.ready(m) and m not in names]:
+                log.warning("model_gone", extra={"model": model})
+                state.drop(model)
+            self._adopt(state, listed, change.now)
+            ticket = self._worker.new_ticket()
+            claimed = claim_strangers(state, names, ticket)
+            if claimed:
+                errand = state.join(ticket, self._worker.id, min(claimed), UNLOAD, change.now)
+                errand.duty = UNLOAD
+        if claimed:
+            self._in_the_background("strangers", lambda: self._see_out(claimed, ticket))
+
+    def _adopt(self, state: State, listed: list[LoadedModel], now: float) -> None:
+        models = self._limits().models
+        for model in listed:
+            spec = models.get(model.name)
+            unknown = model.name not in state.registry and model.name not in state.leaving
+            if spec is not None and unknown and state.places_free > 0 and _fits(model, spec):
+                log.info("model_adopted", extra={"model": spec.id})
+                state.adopt(model.name, now, **facts(model))
+
+    def _see_out(self, names: set[str], ticket: str) -> None:
+        try:
+            for name in names:
+                log.warning("stranger_unloaded", extra={"model": name})
+                self._loader.see_out(name)
+        finally:
+            with self._board.change() as change:
+                change.state.release(names)
+                change.state.leave(ticket, change.now)
+
+    # Preloading, unloading
+
+    def _preload(self) -> None:
+        state = self._board.read()
+        for spec in self._limits().models.values():
+            wanted = spec.preload and state.preloaded.get(spec.tag) != self._instance
+            if wanted and (state.places_free > 0 or spec.tag in state.registry):
+                self._in_the_background(f"preload {spec.id}", partial(self._bring_in, spec))
+
+    def _bring_in(self, spec: ModelSpec) -> None:
+        try:
+            self._scheduler.load(spec, Nobody())
+        except RuntimeUnavailable:
+            return  # again when it is back
+        except MesError as exc:
+            log.error("preload_failed", extra={"model": spec.id, "code": exc.code})
+        with self._board.change() as change:
+            change.state.preloaded[spec.tag] = self._instance
+
+    def _unload_the_idle(self) -> None:
+        if not self._idle_unload_seconds:
+            return
+        state, oldest = self._board.read(), time.monotonic() - self._idle_unload_seconds
+        for model in state.registry.evictable():
+            spec = self._limits().models.get(model)
+            idle = state.registry[model].used_at < oldest
+            if spec is not None and idle and not spec.pinned:
+                unload = partial(self._scheduler.unload, spec, Nobody())
+                self._in_the_background(f"unload {spec.id}", unload)
+
+    def _in_the_background(self, name: str, errand: Callable[[], None]) -> None:
+        """Run what may take long in a thread of its own, once at a time."""
+        running = self._aside.get(name)
+        if running is not None and running.is_alive():
+            return
+        self._aside[name] = threading.Thread(target=_logged, args=(name, errand), daemon=True)
+        self._aside[name].start()
+
+
+def _differs(state: State, listed: set[str]) -> bool:
+    ready = {model for model in state.registry if state.ready(model)}
+    return bool(ready - listed or listed - set(state.registry) - set(state.leaving))
+
+
+def _fits(model: LoadedModel, spec: ModelSpec) -> bool:
+    """Was it loaded as we would load it? Otherwise its first request would reload it."""
+    wanted = spec.load_options.get("num_ctx")
+    return None in (wanted, model.context_length) or wanted == model.context_length
+
+
+def _logged(name: str, errand: Callable[[], None]) -> None:
+    try:
+        errand()
+    except MesError as exc:
+        log.warning("errand_failed", extra={"errand": name, "code": exc.code, "reason": exc.detail})

@@ -1,0 +1,129 @@
+"""The loader: brings models into the runtime's memory and sees them out. Slow, so never locked."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from mes.domain import LoadedModel, ModelSpec, Runtime
+from mes.errors import LoadFailed, ModelUnavailable, RuntimeUnavailable
+from mes.scheduling.state import State
+from mes.scheduling.store import Store
+
+log = logging.getLogger(__name__)
+
+_FIRST_LOOK_SECONDS = 0.01
+_LATER_LOOKS_SECONDS = 0.2
+
+
+class Loader:
+    """Carries out what the policy has decided. The deadline of each step is its own."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        store: Store,
+        *,
+        load_timeout_seconds: float,
+        unload_timeout_seconds: float,
+        retry_pause_seconds: float,
+    ) -> None:
+        self._runtime = runtime
+        self._store = store
+        self._load_timeout = load_timeout_seconds
+        self._unload_timeout = unload_timeout_seconds
+        self._retry_pause = retry_pause_seconds
+
+    def bring_in(self, spec: ModelSpec, ticket: str) -> dict[str, Any]:
+        """Load the model, once more after a pause if that fails; what the runtime says of it.
+
+        Raises LoadTimeout, ModelNotPulled, RuntimeUnavailable; ModelUnavailable where the second
+        try failed too.
+        """
+        started = time.monotonic()
+        self._see_strangers_out(ticket)
+        try:
+            self._load(spec)
+        except LoadFailed as exc:
+            log.warning("load_failed", extra={"model": spec.id, "reason": exc.detail, "try": 1})
+            time.sleep(self._retry_pause)
+            self._load_again(spec)
+        log.info("loaded", extra={"model": spec.id, "seconds": time.monotonic() - started})
+        return self._facts(spec.tag)
+
+    def see_out(self, name: str) -> None:
+        """Unload the model and wait until the runtime no longer lists it.
+
+        Raises RuntimeUnavailable where it stays, or where nobody answers.
+        """
+        started = time.monotonic()
+        self._runtime.unload(name)
+        pause = _FIRST_LOOK_SECONDS
+        while any(model.name == name for model in self._runtime.loaded()):
+            if time.monotonic() > started + self._unload_timeout:
+                raise RuntimeUnavailable(
+                    f"the runtime has not unloaded {name} within {self._unload_timeout:g} s"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, _LATER_LOOKS_SECONDS)
+        log.info("unloaded", extra={"model": name, "seconds": time.monotonic() - started})
+
+    def _load(self, spec: ModelSpec) -> None:
+        self._runtime.load(spec, deadline=time.monotonic() + self._load_timeout)
+
+    def _load_again(self, spec: ModelSpec) -> None:
+        try:
+            self._load(spec)
+        except LoadFailed as exc:
+            raise ModelUnavailable(f"{spec.id} could not be loaded: {exc.detail}") from exc
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        loaded = next((model for model in self._runtime.loaded() if model.name == name), None)
+        return {} if loaded is None else facts(loaded)
+
+    def _see_strangers_out(self, ticket: str) -> None:
+        """Unload what takes up a place in the runtime but not in the registry.
+
+        A worker that died while it swapped models leaves such a one behind, a restart does, and so
+        does a person with `ollama run`.
+        """
+        listed = {model.name for model in self._runtime.loaded()}
+        if not strangers(self._store.read(), listed):
+            return
+        with self._store.transaction() as state:
+            claimed = claim_strangers(state, listed, ticket)
+        try:
+            self._see_all_out(claimed)
+        finally:
+            with self._store.transaction() as state:
+                state.release(claimed)
+
+    def _see_all_out(self, names: set[str]) -> None:
+        for name in names:
+            log.warning("stranger_unloaded", extra={"model": name})
+            self.see_out(name)
+
+
+def facts(loaded: LoadedModel) -> dict[str, Any]:
+    """What the registry notes of a model in memory."""
+    return {
+        "digest": loaded.digest,
+        "quantization": loaded.quantization,
+        "size_bytes": loaded.size_bytes,
+        "vram_bytes": loaded.vram_bytes,
+    }
+
+
+def strangers(state: State, listed: set[str]) -> set[str]:
+    """Listed by the runtime, without a place here, and in the way."""
+    unknown = listed - set(state.registry) - set(state.leaving)
+    taken = len(state.registry) + len(state.leaving) + len(unknown)
+    return unknown if taken > state.max_loaded else set()
+
+
+def claim_strangers(state: State, listed: set[str], ticket: str) -> set[str]:
+    """Note strangers as leaving, so that nobody loads them while they are seen out."""
+    claimed = strangers(state, listed)
+    state.leaving.update(dict.fromkeys(claimed, ticket))
+    return claimed

@@ -1,0 +1,194 @@
+"""The scheduler: who may use which model when, agreed with all other workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mes.domain import Caller, ModelSpec
+from mes.errors import (
+    CallerGone,
+    MesError,
+    ModelBusy,
+    ModelUnavailable,
+    QueueFull,
+    QueueTimeout,
+    by_code,
+)
+from mes.scheduling import policy
+from mes.scheduling.board import Board, Change
+from mes.scheduling.duties import Duties
+from mes.scheduling.state import LOAD, PERMIT, UNLOAD, Refusal, State
+from mes.scheduling.worker import Worker
+
+# A wake-up that got lost costs a waiting request this much and no more.
+_LOOKS_EVERY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A permit as its holder sees it: what it took to get it, and what it is for."""
+
+    queue_seconds: float
+    load_seconds: float
+    digest: str | None
+    quantization: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What one request waits for, and who hears of it."""
+
+    ticket: str
+    spec: ModelSpec
+    wants: str
+    caller: Caller
+    rung: threading.Event
+
+
+class Scheduler:
+    """Hands out permits; loads and unloads models as that takes."""
+
+    def __init__(
+        self,
+        *,
+        board: Board,
+        worker: Worker,
+        duties: Duties,
+        queue_timeout_seconds: float,
+        drain_timeout_seconds: float,
+    ) -> None:
+        self._board = board
+        self._worker = worker
+        self._duties = duties
+        self._queue_timeout = queue_timeout_seconds
+        self._drain_timeout = drain_timeout_seconds
+
+    @contextmanager
+    def permit(self, spec: ModelSpec, caller: Caller) -> Iterator[Turn]:
+        """The right to use the model inside the block; it is in memory by then.
+
+        Raises QueueFull at once, QueueTimeout, CallerGone; ModelUnavailable while the model cools
+        down; and what kept it from being loaded: LoadTimeout, ModelNotPulled, RuntimeUnavailable.
+        """
+        with self._turn(spec, PERMIT, caller) as turn:
+            assert turn is not None
+            yield turn
+
+    def load(self, spec: ModelSpec, caller: Caller) -> None:
+        """Wait until the model is in memory. Raises what `permit` raises."""
+        with self._turn(spec, LOAD, caller):
+            pass
+
+    def unload(self, spec: ModelSpec, caller: Caller) -> None:
+        """Let the model drain and leave memory. Raises ModelBusy where it does not in time."""
+        with self._turn(spec, UNLOAD, caller):
+            pass
+
+    @contextmanager
+    def _turn(self, spec: ModelSpec, wants: str, caller: Caller) -> Iterator[Turn | None]:
+        ticket = self._worker.new_ticket()
+        with self._worker.expecting(ticket) as rung, caller.when_gone(rung.set):
+            wish = _Wish(ticket, spec, wants, caller, rung)
+            try:
+                yield self._join(wish) or self._wait(wish)
+            finally:
+                self._leave(ticket)
+
+    def _join(self, wish: _Wish) -> Turn | None:
+        """Take a place in the queue. The turn itself, where it can be had at once."""
+        with self._board.change() as change:
+            state, spec = change.state, wish.spec
+            if wish.wants != UNLOAD:
+                _refuse_what_cannot_be_loaded(change, spec)
+            state.join(wish.ticket, self._worker.id, spec.tag, wish.wants, change.now)
+            change.settle()
+            full = wish.wants == PERMIT and len(state.waiting(spec.tag)) > spec.max_queue
+            if full:
+                state.leave(wish.ticket, change.now)
+            turn = _turn_of(state, wish.ticket)
+        if full:
+            raise _queue_full(spec)
+        return turn
+
+    def _wait(self, wish: _Wish) -> Turn | None:
+        """Wait for the turn, doing the ticket's duties meanwhile. None: it came true by itself."""
+        while True:
+            state = self._board.read()
+            if wish.ticket in state.permits:
+                return _turn_of(state, wish.ticket)
+            if wish.ticket in state.refusals:
+                raise _as_error(state.refusals[wish.ticket])
+            if wish.ticket in state.tickets:
+                self._make_use_of_the_wait(wish, state)
+            elif wish.wants != PERMIT:
+                return None
+            elif (turn := self._join(wish)) is not None:  # the registry file was lost
+                return turn
+
+    def _make_use_of_the_wait(self, wish: _Wish, state: State) -> None:
+        ticket = state.tickets[wish.ticket]
+        if ticket.duty is not None:
+            self._duties.do(ticket, wish.spec)
+            return
+        if wish.caller.gone:
+            raise CallerGone("the caller hung up while it waited in the queue")
+        waited = policy.queue_seconds(state, ticket, time.monotonic())
+        wish.rung.wait(min(self._seconds_left(wish, waited), _LOOKS_EVERY_SECONDS))
+        wish.rung.clear()
+
+    def _seconds_left(self, wish: _Wish, waited: float) -> float:
+        limit = self._drain_timeout if wish.wants == UNLOAD else self._queue_timeout
+        if waited < limit:
+            return limit - waited
+        if wish.wants == UNLOAD:
+            raise ModelBusy(f"{wish.spec.id} is still in use after {limit:g} s; try again later")
+        raise QueueTimeout(f"no permit for {wish.spec.id} within {limit:g} s; try again later")
+
+    def _leave(self, ticket: str) -> None:
+        """Give back the permit, or the place in the queue."""
+        with self._board.change() as change:
+            change.state.leave(ticket, change.now)
+
+
+def _refuse_what_cannot_be_loaded(change: Change, spec: ModelSpec) -> None:
+    state = change.state
+    if spec.tag in state.registry:
+        return
+    trouble = state.troubles.get(spec.tag)
+    if trouble is not None and trouble.until > change.now:
+        raise ModelUnavailable(trouble.detail, retry_after=trouble.until - change.now)
+    if len(change.limits.pinned & set(state.registry)) >= state.max_loaded:
+        raise ModelUnavailable(
+            f"{spec.id} cannot be loaded: pinned models take up all {state.max_loaded} places "
+            "in memory; unpin one or raise MAX_LOADED_MODELS"
+        )
+
+
+def _queue_full(spec: ModelSpec) -> QueueFull:
+    return QueueFull(
+        f"{spec.max_queue} requests wait for {spec.id} already; try again later",
+        # One round of the queue at a second each: a guess, but it grows with the queue.
+        retry_after=min(60.0, max(1.0, spec.max_queue / spec.max_concurrent)),
+    )
+
+
+def _turn_of(state: State, ticket: str) -> Turn | None:
+    permit = state.permits.get(ticket)
+    if permit is None:
+        return None
+    resident = state.registry.get(permit.model)
+    waited = permit.granted_at - permit.arrived_at
+    return Turn(
+        queue_seconds=waited - permit.load_seconds,
+        load_seconds=permit.load_seconds,
+        digest=resident.digest if resident else None,
+        quantization=resident.quantization if resident else None,
+    )
+
+
+def _as_error(refusal: Refusal) -> MesError:
+    return by_code(refusal.code)(refusal.detail, retry_after=refusal.retry_after)

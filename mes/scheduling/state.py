@@ -1,0 +1,225 @@
+"""The state all workers share: one small document and the changes it knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mes.scheduling.registry import LOADING, READY, Registry, Resident
+
+# What a ticket waits for.
+PERMIT = "permit"
+LOAD = "load"
+UNLOAD = "unload"
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A place in the queue. With a duty it has work to do there and then: a load or an unload."""
+
+    id: str
+    worker: str
+    model: str
+    wants: str
+    arrived_at: float
+    number: int
+    duty: str | None = None
+    victim: str | None = None
+
+
+@dataclass(slots=True)
+class Permit:
+    """The right to use a model now."""
+
+    id: str
+    worker: str
+    model: str
+    arrived_at: float
+    granted_at: float
+    load_seconds: float
+
+
+@dataclass(slots=True)
+class Trouble:
+    """Why a model cannot be used for now."""
+
+    failures: int
+    until: float
+    detail: str
+
+
+@dataclass(slots=True)
+class Refusal:
+    """The word a waiting ticket gets instead of a permit; `code` is that of an error."""
+
+    worker: str
+    code: str
+    detail: str
+    retry_after: float | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has happened to a model since this state began."""
+
+    loads: int = 0
+    evictions: int = 0
+
+
+@dataclass
+class State:
+    """Who uses which model, who waits, and what is in memory.
+
+    `leaving` names the models on their way out of memory, with the ticket that sees to it: they
+    still take up a place. `residency` counts every change of what is in memory, so that a look at
+    the runtime taken before such a change is known to be stale.
+    """
+
+    max_loaded: int
+    pinned: frozenset[str] = frozenset()
+    number: int = 0
+    residency: int = 0
+    registry: Registry = field(init=False)
+    leaving: dict[str, str] = field(default_factory=dict)
+    permits: dict[str, Permit] = field(default_factory=dict)
+    tickets: dict[str, Ticket] = field(default_factory=dict)
+    troubles: dict[str, Trouble] = field(default_factory=dict)
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    preloaded: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.registry = Registry(self.max_loaded, self._may_go)
+
+    # Reading
+
+    def in_flight(self, model: str) -> int:
+        return sum(permit.model == model for permit in self.permits.values())
+
+    def ready(self, model: str) -> bool:
+        return model in self.registry and self.registry[model].phase == READY
+
+    def waiting(self, model: str) -> list[Ticket]:
+        """The tickets that wait for a permit on the model, in order of arrival."""
+        return [
+            ticket
+            for ticket in self.tickets.values()
+            if ticket.model == model and ticket.wants == PERMIT and ticket.duty is None
+        ]
+
+    @property
+    def places_free(self) -> int:
+        return self.max_loaded - len(self.registry) - len(self.leaving)
+
+    def owners(self) -> set[str]:
+        """The workers that own something here."""
+        owned: list[Ticket | Permit | Refusal] = [
+            *self.tickets.values(),
+            *self.permits.values(),
+            *self.refusals.values(),
+        ]
+        return {thing.worker for thing in owned}
+
+    def _may_go(self, model: str) -> bool:
+        return self.ready(model) and model not in self.pinned and not self.in_flight(model)
+
+    # Changes
+
+    def join(self, ticket: str, worker: str, model: str, wants: str, now: float) -> Ticket:
+        """Take a place at the end of the queue."""
+        self.number += 1
+        joined = Ticket(ticket, worker, model, wants, now, self.number)
+        self.tickets[ticket] = joined
+        return joined
+
+    def leave(self, ticket: str, now: float) -> None:
+        """Give back whatever was held under this id: a place in the queue, a permit, a word."""
+        self.tickets.pop(ticket, None)
+        self.refusals.pop(ticket, None)
+        permit = self.permits.pop(ticket, None)
+        if permit is not None and permit.model in self.registry:
+            self.registry.touch(permit.model, now)
+
+    def grant(self, ticket: Ticket, now: float) -> None:
+        """Turn a place in the queue into a permit."""
+        resident = self.registry[ticket.model]
+        del self.tickets[ticket.id]
+        self.permits[ticket.id] = Permit(
+            ticket.id,
+            ticket.worker,
+            ticket.model,
+            ticket.arrived_at,
+            now,
+            load_seconds(ticket, resident, now),
+        )
+        self.registry.touch(ticket.model, now)
+
+    def begin_load(self, ticket: Ticket, now: float) -> None:
+        """Give the ticket's model a place in memory, and the ticket the duty to load it."""
+        ticket.duty = LOAD
+        self.registry[ticket.model] = Resident(ticket.model, LOADING, now, ticket.id, used_at=now)
+        self.residency += 1
+
+    def finish_load(self, model: str, now: float, **facts: Any) -> None:
+        """The model is in memory; `facts` are what the runtime says of it."""
+        resident = self.registry[model]
+        resident.phase, resident.ready_at, resident.ticket = READY, now, None
+        for name, value in facts.items():
+            setattr(resident, name, value)
+        self.troubles.pop(model, None)
+        self.tally(model).loads += 1
+        self.residency += 1
+
+    def begin_unload(self, ticket: Ticket, victim: str) -> None:
+        """Take a model out of the registry, and give the ticket the duty to see it out."""
+        ticket.duty, ticket.victim = UNLOAD, victim
+        del self.registry[victim]
+        self.leaving[victim] = ticket.id
+        self.tally(victim).evictions += 1
+        self.residency += 1
+
+    def free_of_duty(self, ticket: str) -> None:
+        """The ticket has done what it had to do, and waits again."""
+        if ticket in self.tickets:
+            self.tickets[ticket].duty = self.tickets[ticket].victim = None
+
+    def release(self, models: set[str]) -> None:
+        """These are no longer on their way out: gone, or given up."""
+        self.leaving = {model: by for model, by in self.leaving.items() if model not in models}
+        self.residency += 1
+
+    def drop(self, model: str) -> None:
+        """The model is not in memory after all."""
+        self.registry.pop(model, None)
+        self.residency += 1
+
+    def adopt(self, model: str, now: float, **facts: Any) -> None:
+        """The model is in memory though nobody here loaded it."""
+        self.registry[model] = Resident(model, READY, now, ready_at=now, used_at=now, **facts)
+        self.residency += 1
+
+    def refuse(self, ticket: Ticket, refusal: Refusal) -> None:
+        """Turn a place in the queue into a word of refusal, to be fetched by its owner."""
+        del self.tickets[ticket.id]
+        self.refusals[ticket.id] = refusal
+
+    def bury(self, worker: str) -> None:
+        """Void all that a dead worker owned."""
+        for owned in (self.tickets, self.permits, self.refusals):
+            for key in [key for key, thing in owned.items() if thing.worker == worker]:
+                del owned[key]
+        for model in [m for m in self.registry if self._is_orphan(self.registry[m])]:
+            self.drop(model)
+        self.release({model for model, by in self.leaving.items() if by not in self.tickets})
+
+    def tally(self, model: str) -> Tally:
+        return self.tallies.setdefault(model, Tally())
+
+    def _is_orphan(self, resident: Resident) -> bool:
+        return resident.phase == LOADING and resident.ticket not in self.tickets
+
+
+def load_seconds(ticket: Ticket, resident: Resident, now: float) -> float:
+    """How much of the ticket's wait was the loading of its model."""
+    loaded_at = now if resident.ready_at is None else resident.ready_at
+    return max(0.0, min(now, loaded_at) - max(ticket.arrived_at, resident.since))

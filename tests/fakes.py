@@ -1,0 +1,128 @@
+"""Fakes handed in at the front door: a runtime in this process, and callers that do as told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mes.domain import (
+    Caller,
+    LoadedModel,
+    ModelCard,
+    ModelSpec,
+    Prompt,
+    PulledModel,
+    Reply,
+    Usage,
+    normalise,
+)
+from mes.errors import MesError
+from mes.watch import SocketCaller
+
+DIGEST = "sha256:" + "0" * 64
+
+
+def spec(model_id: str = "a", **fields: Any) -> ModelSpec:
+    """A model of the catalog, with room for everything unless told otherwise."""
+    defaults: dict[str, Any] = {
+        "display_name": model_id,
+        "enabled": True,
+        "preload": False,
+        "pinned": False,
+        "max_concurrent": 1,
+        "max_queue": 100,
+        "supports_json_mode": True,
+        "timeout_seconds": 30.0,
+        "max_tokens": 100,
+        "temperature": 0.7,
+    }
+    return ModelSpec(id=model_id, tag=normalise(model_id), **{**defaults, **fields})
+
+
+class FakeRuntime:
+    """Holds what it is told to hold, notes what it is asked, and breaks on demand (Runtime)."""
+
+    def __init__(self, *, load_seconds: float = 0.0) -> None:
+        self.load_seconds = load_seconds
+        self.in_memory: list[str] = []
+        self.loads: Counter[str] = Counter()
+        self.unloads: list[str] = []
+        self.most_in_memory = 0
+        self.prompts: list[Prompt] = []
+        self.answers: Callable[[Prompt], str | MesError] = lambda prompt: "Paris"
+        self.finish_reason = "stop"
+        self.load_errors: dict[str, list[MesError]] = {}
+        self.down: MesError | None = None
+        self._lock = threading.Lock()
+
+    def generate(self, prompt: Prompt, *, deadline: float, caller: Caller) -> Reply:
+        self.prompts.append(prompt)
+        answer = self.answers(prompt)
+        if isinstance(answer, MesError):
+            raise answer
+        return Reply(answer, self.finish_reason, Usage(10, 5), 1.0, 50.0, 3.0)
+
+    def load(self, spec: ModelSpec, *, deadline: float) -> None:
+        self._fail_if_down()
+        with self._lock:
+            self.loads[spec.tag] += 1
+        time.sleep(self.load_seconds)
+        if self.load_errors.get(spec.tag):
+            raise self.load_errors[spec.tag].pop(0)
+        with self._lock:
+            self.in_memory.append(spec.tag)
+            self.most_in_memory = max(self.most_in_memory, len(self.in_memory))
+
+    def unload(self, name: str) -> None:
+        self._fail_if_down()
+        with self._lock:
+            self.unloads.append(name)
+            if name in self.in_memory:
+                self.in_memory.remove(name)
+
+    def loaded(self) -> list[LoadedModel]:
+        self._fail_if_down()
+        with self._lock:
+            return [LoadedModel(name, DIGEST, "Q4_0", 10, 0, None) for name in self.in_memory]
+
+    def pulled(self) -> list[PulledModel]:
+        self._fail_if_down()
+        return [PulledModel("a:latest", DIGEST, 10, "Q4_0", "1B")]
+
+    def version(self) -> str:
+        return "fake 1.0"
+
+    def card(self, name: str) -> ModelCard:
+        self._fail_if_down()
+        return ModelCard("Q4_0", "1B", 4096, ("completion",))
+
+    def _fail_if_down(self) -> None:
+        if self.down is not None:
+            raise self.down
+
+
+def caller() -> SocketCaller:
+    """A caller that stays until `hang_up` is called."""
+    return SocketCaller()
+
+
+@contextmanager
+def in_thread(target: Callable[[], Any]) -> Iterator[threading.Thread]:
+    """Run `target` beside the block; it must have ended soon after."""
+    thread = threading.Thread(target=target)
+    thread.start()
+    yield thread
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def eventually(true: Callable[[], Any], seconds: float = 5.0) -> None:
+    """Wait until something holds; AssertionError where it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)

@@ -1,0 +1,81 @@
+"""A scheduler in this process, over a fake runtime and a state directory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mes.domain import ModelSpec
+from mes.scheduling.board import Board
+from mes.scheduling.duties import Duties
+from mes.scheduling.loader import Loader
+from mes.scheduling.policy import Limits
+from mes.scheduling.scheduler import Scheduler
+from mes.scheduling.store import Store
+from mes.scheduling.worker import Worker
+from mes.watch import Watch
+from tests.fakes import FakeRuntime
+
+
+@dataclass
+class Bench:
+    """One worker's scheduler and what it is made of."""
+
+    scheduler: Scheduler
+    board: Board
+    store: Store
+    worker: Worker
+    loader: Loader
+    watch: Watch
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def runtime() -> FakeRuntime:
+    return FakeRuntime()
+
+
+@pytest.fixture
+def make(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Make]:
+    """Make a worker's scheduler; called again, another worker's on the same state."""
+    watches = []
+
+    def bench(
+        *models: ModelSpec,
+        max_loaded: int = 2,
+        patience: float = 30.0,
+        queue_timeout: float = 10.0,
+        drain_timeout: float = 10.0,
+        cooldown: float = 10.0,
+    ) -> Bench:
+        watch = Watch()
+        watches.append(watch)
+        worker = Worker(tmp_path, watch)
+        store = Store(tmp_path, max_loaded=max_loaded)
+        limits = Limits(max_loaded, patience, {spec.tag: spec for spec in models})
+        board = Board(store, worker, lambda: limits)
+        loader = Loader(
+            runtime,
+            store,
+            load_timeout_seconds=10,
+            unload_timeout_seconds=2,
+            retry_pause_seconds=0.01,
+        )
+        duties = Duties(board, loader, cooldown_seconds=cooldown, cooldown_max_seconds=60)
+        scheduler = Scheduler(
+            board=board,
+            worker=worker,
+            duties=duties,
+            queue_timeout_seconds=queue_timeout,
+            drain_timeout_seconds=drain_timeout,
+        )
+        return Bench(scheduler, board, store, worker, loader, watch)
+
+    yield bench
+    for watch in watches:
+        watch.close()

@@ -1,0 +1,282 @@
+"""Permits, loads and unloads, within one worker and between several."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mes import errors
+from tests.fakes import FakeRuntime, caller, eventually, spec
+from tests.scheduling.conftest import Bench, Make
+
+
+def use(bench: Bench, model, do=lambda: None, by=None):
+    with bench.scheduler.permit(model, by or caller()) as turn:
+        do()
+    return turn
+
+
+def test_the_first_permit_loads_the_model_and_the_next_finds_it_there(make: Make, runtime):
+    runtime.load_seconds = 0.05
+    model = spec("a")
+    bench = make(model)
+    first, second = use(bench, model), use(bench, model)
+    assert first.load_seconds >= 0.05
+    assert second.load_seconds == 0
+    assert runtime.loads == {"a:latest": 1}
+
+
+def test_no_more_than_max_concurrent_hold_a_permit_over_all_workers(make: Make):
+    model = spec("a", max_concurrent=3)
+    workers = [make(model) for _ in range(4)]
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def do():
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.005)
+        with lock:
+            inside -= 1
+
+    with ThreadPoolExecutor(60) as pool:
+        turns = list(pool.map(lambda n: use(workers[n % 4], model, do), range(60)))
+    assert len(turns) == 60
+    assert most == 3
+    state = workers[0].board.read()
+    assert (state.permits, state.tickets) == ({}, {})
+
+
+def test_permits_are_granted_in_order_of_arrival(make: Make):
+    model = spec("a")
+    bench = make(model)
+    served = []
+    with bench.scheduler.permit(model, caller()), ThreadPoolExecutor(10) as pool:
+        pass
+    with ThreadPoolExecutor(10) as pool, bench.scheduler.permit(model, caller()):
+        for n in range(10):
+            pool.submit(use, bench, model, lambda n=n: served.append(n))
+            eventually(lambda n=n: len(bench.board.read().tickets) == n + 1)
+    assert served == list(range(10))
+
+
+def test_many_requests_for_a_cold_model_cause_one_load(make: Make, runtime: FakeRuntime):
+    runtime.load_seconds = 0.1
+    model = spec("a", max_concurrent=4)
+    workers = [make(model), make(model)]
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(lambda n: use(workers[n % 2], model), range(40)))
+    assert runtime.loads == {"a:latest": 1}
+
+
+def test_the_runtime_never_holds_more_models_than_allowed(make: Make, runtime: FakeRuntime):
+    models = [spec(name) for name in "abcde"]
+    bench = make(*models, max_loaded=2)
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda n: use(bench, models[n * 7 % 5]), range(100)))
+    assert runtime.most_in_memory == 2
+
+
+def test_the_least_recently_used_idle_model_makes_room(make: Make, runtime: FakeRuntime):
+    a, b, c = (spec(name) for name in "abc")
+    bench = make(a, b, c, max_loaded=2)
+    for model in (a, b, a, c):
+        use(bench, model)
+    assert runtime.unloads == ["b:latest"]
+    assert runtime.in_memory == ["a:latest", "c:latest"]
+
+
+def test_a_busy_model_is_never_evicted(make: Make, runtime: FakeRuntime):
+    a, b = spec("a"), spec("b")
+    bench = make(a, b, max_loaded=1, patience=0.0)
+    with ThreadPoolExecutor(1) as pool:
+        with bench.scheduler.permit(a, caller()):
+            waiting = pool.submit(use, bench, b)
+            eventually(lambda: bench.board.read().tickets)
+            assert runtime.unloads == []
+        waiting.result()
+    assert runtime.unloads == ["a:latest"]
+
+
+def test_a_pinned_model_is_never_evicted_and_who_waits_for_its_place_is_told(make: Make):
+    a, b = spec("a", pinned=True), spec("b")
+    bench = make(a, b, max_loaded=1)
+    use(bench, a)
+    with pytest.raises(errors.ModelUnavailable, match="pinned"):
+        use(bench, b)
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make: Make):
+    model = spec("a", max_queue=1)
+    bench = make(model)
+    with ThreadPoolExecutor(1) as pool:
+        with bench.scheduler.permit(model, caller()):
+            waiting = pool.submit(use, bench, model)
+            eventually(lambda: bench.board.read().tickets)
+            began = time.monotonic()
+            with pytest.raises(errors.QueueFull) as refused:
+                use(bench, model)
+            assert time.monotonic() - began < 0.1
+            assert refused.value.retry_after
+        waiting.result()
+
+
+def test_a_queue_of_no_length_still_serves_whoever_finds_the_model_free(make: Make):
+    model = spec("a", max_queue=0)
+    bench = make(model)
+    use(bench, model)
+    use(bench, model)
+
+
+def test_who_waits_too_long_is_told_and_leaves_no_trace(make: Make):
+    model = spec("a")
+    bench = make(model, queue_timeout=0.1)
+    with bench.scheduler.permit(model, caller()), pytest.raises(errors.QueueTimeout):
+        use(bench, model)
+    assert bench.board.read().tickets == {}
+
+
+def test_loading_does_not_count_as_waiting_in_the_queue(make: Make, runtime: FakeRuntime):
+    runtime.load_seconds = 0.3
+    model = spec("a", max_concurrent=2)
+    bench = make(model, queue_timeout=0.2)
+    with ThreadPoolExecutor(2) as pool:
+        turns = list(pool.map(lambda _: use(bench, model), range(2)))
+    assert all(turn.queue_seconds < 0.2 for turn in turns)
+
+
+def test_a_caller_that_hangs_up_leaves_the_queue_at_once(make: Make):
+    model = spec("a")
+    bench = make(model)
+    impatient = caller()
+    with ThreadPoolExecutor(1) as pool, bench.scheduler.permit(model, caller()):
+        waiting = pool.submit(use, bench, model, by=impatient)
+        eventually(lambda: bench.board.read().tickets)
+        impatient.hang_up()
+        with pytest.raises(errors.CallerGone):
+            waiting.result(timeout=1)
+        assert bench.board.read().tickets == {}
+
+
+def test_a_failed_load_is_tried_once_more(make: Make, runtime: FakeRuntime):
+    model = spec("a")
+    runtime.load_errors["a:latest"] = [errors.LoadFailed("out of memory")]
+    use(make(model), model)
+    assert runtime.loads == {"a:latest": 2}
+
+
+def test_a_model_that_fails_twice_cools_down_and_its_waiters_get_the_reason(
+    make: Make, runtime: FakeRuntime
+):
+    model, other = spec("a"), spec("b")
+    runtime.load_seconds = 0.05
+    runtime.load_errors["a:latest"] = [errors.LoadFailed("out of memory")] * 2
+    bench = make(model, other)
+    with ThreadPoolExecutor(5) as pool:
+        tries = [pool.submit(use, bench, model) for _ in range(5)]
+        for each in tries:
+            with pytest.raises(errors.ModelUnavailable, match="out of memory"):
+                each.result()
+    with pytest.raises(errors.ModelUnavailable, match="out of memory") as refused:
+        use(bench, model)
+    assert 0 < refused.value.retry_after <= 10
+    assert runtime.loads["a:latest"] == 2
+    use(bench, other)
+
+
+def test_a_model_that_has_cooled_down_is_tried_again(make: Make, runtime: FakeRuntime):
+    model = spec("a")
+    runtime.load_errors["a:latest"] = [errors.LoadFailed("out of memory")] * 2
+    bench = make(model, cooldown=0.05)
+    with pytest.raises(errors.ModelUnavailable):
+        use(bench, model)
+    time.sleep(0.06)
+    use(bench, model)
+    assert bench.board.read().troubles == {}
+
+
+def test_an_unreachable_runtime_is_said_to_be_so_and_blames_no_model(make: Make, runtime):
+    model = spec("a")
+    bench = make(model)
+    runtime.down = errors.RuntimeUnavailable("the runtime cannot be reached")
+    with pytest.raises(errors.RuntimeUnavailable):
+        use(bench, model)
+    runtime.down = None
+    use(bench, model)
+
+
+def test_load_waits_until_the_model_is_ready_even_if_all_its_permits_are_taken(make, runtime):
+    model = spec("a")
+    bench = make(model)
+    bench.scheduler.load(model, caller())
+    assert runtime.in_memory == ["a:latest"]
+    with bench.scheduler.permit(model, caller()):
+        bench.scheduler.load(model, caller())
+
+
+def test_unload_lets_the_model_drain_first(make: Make, runtime: FakeRuntime):
+    model = spec("a", max_concurrent=2)
+    bench = make(model)
+    with ThreadPoolExecutor(1) as pool:
+        with bench.scheduler.permit(model, caller()):
+            unloading = pool.submit(bench.scheduler.unload, model, caller())
+            eventually(lambda: bench.board.read().tickets)
+            assert runtime.in_memory == ["a:latest"]
+        unloading.result()
+    assert runtime.in_memory == []
+
+
+def test_unload_of_a_model_that_does_not_drain_in_time_is_refused_and_changes_nothing(make):
+    model = spec("a", max_concurrent=2)
+    bench = make(model, drain_timeout=0.1)
+    with bench.scheduler.permit(model, caller()):
+        with pytest.raises(errors.ModelBusy):
+            bench.scheduler.unload(model, caller())
+        use(bench, model)
+
+
+def test_unload_of_a_model_that_is_not_loaded_is_done_at_once(make: Make):
+    model = spec("a")
+    make(model).scheduler.unload(model, caller())
+
+
+def test_two_models_that_share_one_place_take_turns_by_group(make: Make, runtime: FakeRuntime):
+    a, b = spec("a"), spec("b")
+    bench = make(a, b, max_loaded=1, patience=30)
+    with ThreadPoolExecutor(12) as pool, bench.scheduler.permit(a, caller()):
+        for n in range(12):
+            pool.submit(use, bench, (a, b)[n % 2])
+        eventually(lambda: len(bench.board.read().tickets) == 12)
+    assert runtime.loads == {"a:latest": 1, "b:latest": 1}
+
+
+def test_who_has_lost_patience_gets_the_place_though_the_other_queue_never_ends(make, runtime):
+    a, b = spec("a"), spec("b")
+    bench = make(a, b, max_loaded=1, patience=0.2)
+    stop = threading.Event()
+
+    def keep_using():
+        while not stop.is_set():
+            use(bench, a, lambda: time.sleep(0.01))
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            pool.submit(keep_using)
+        eventually(lambda: bench.board.read().permits)
+        began = time.monotonic()
+        use(bench, b)
+        waited = time.monotonic() - began
+        stop.set()
+    assert 0.15 < waited < 1.0
+
+
+def test_what_takes_up_a_place_behind_our_back_is_unloaded_when_the_place_is_needed(make, runtime):
+    runtime.in_memory = ["stranger:latest"]
+    model = spec("a")
+    use(make(model, max_loaded=1), model)
+    assert runtime.most_in_memory == 1
+    assert runtime.in_memory == ["a:latest"]
