@@ -1,0 +1,209 @@
+"""The catalog: which models may be run, and how; read from config/models.json."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from marshmallow import ValidationError
+
+from mes import catalog_schema
+from mes.domain import ModelSpec, normalise
+from mes.errors import Mistake, ModelNotFound
+
+log = logging.getLogger(__name__)
+
+# What holds where neither the model nor the file's defaults say otherwise.
+_DEFAULTS = {
+    "enabled": True,
+    "preload": False,
+    "pinned": False,
+    "max_concurrent": 1,
+    "max_queue": 64,
+    "max_tokens": 1000,
+    "temperature": 0.7,
+    "supports_json_mode": True,
+}
+
+
+class CatalogError(ValueError):
+    """The catalog does not hold; the text has one line a mistake: where, problem, remedy."""
+
+    def __init__(self, path: Path, mistakes: list[Mistake]) -> None:
+        lines = [f"{path}: {each.pointer or '/'}: {each.detail}" for each in mistakes]
+        super().__init__("\n".join(lines))
+        self.mistakes = tuple(mistakes)
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """The configured models, those that are switched off included."""
+
+    models: tuple[ModelSpec, ...]
+
+    @cached_property
+    def enabled(self) -> tuple[ModelSpec, ...]:
+        return tuple(spec for spec in self.models if spec.enabled)
+
+    @cached_property
+    def capacity(self) -> int:
+        """How many requests may run or wait at a time, over all models."""
+        return sum(spec.max_concurrent + spec.max_queue for spec in self.enabled)
+
+    def get(self, model_id: str) -> ModelSpec:
+        """The model that may be run under this id. Raises ModelNotFound."""
+        spec = self._by_id.get(normalise(model_id))
+        if spec is None:
+            raise ModelNotFound(f"the model {_shown(model_id)} is not configured; {self._offer}")
+        if not spec.enabled:
+            raise ModelNotFound(f"the model {_shown(model_id)} is disabled; {self._offer}")
+        return spec
+
+    def by_tag(self, name: str) -> ModelSpec | None:
+        """The model that the runtime knows by this name, also where it is disabled."""
+        return self._by_tag.get(normalise(name))
+
+    @cached_property
+    def _by_id(self) -> dict[str, ModelSpec]:
+        return {normalise(spec.id): spec for spec in self.models}
+
+    @cached_property
+    def _by_tag(self) -> dict[str, ModelSpec]:
+        return {spec.tag: spec for spec in self.models}
+
+    @cached_property
+    def _offer(self) -> str:
+        ids = [spec.id for spec in self.enabled]
+        some = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+        return f"there are: {some}" if ids else "no model is enabled"
+
+
+def _shown(model_id: str) -> str:
+    return ascii(model_id if len(model_id) <= 80 else f"{model_id[:80]}...")
+
+
+def parse(text: str | bytes, *, path: Path, default_timeout_seconds: float) -> Catalog:
+    """The catalog in a file's text. Raises CatalogError, which tells all mistakes at once."""
+    document = _json(text, path)
+    try:
+        loaded = catalog_schema.CatalogSchema().load(document)
+    except ValidationError as exc:
+        raise CatalogError(path, catalog_schema.mistakes(exc.normalized_messages())) from exc
+    defaults = {"timeout": float(default_timeout_seconds), **_given(loaded["defaults"])}
+    return Catalog(tuple(_spec(each, entry, defaults) for each, entry in loaded["models"].items()))
+
+
+def _json(text: str | bytes, path: Path) -> Any:
+    repeated: list[str] = []
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        counts = Counter(name for name, _ in pairs)
+        repeated.extend(name for name, count in counts.items() if count > 1)
+        return dict(pairs)
+
+    try:
+        document = json.loads(text, object_pairs_hook=members)
+    except (ValueError, RecursionError) as exc:
+        raise CatalogError(path, [Mistake("", f"is not JSON ({exc}); mend it there")]) from exc
+    if repeated:
+        told = [Mistake("", f"{name!r} stands twice in one object; keep one") for name in repeated]
+        raise CatalogError(path, told)
+    return document
+
+
+def _given(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def _spec(model_id: str, entry: Mapping[str, Any], defaults: Mapping[str, Any]) -> ModelSpec:
+    said = {**_DEFAULTS, **_with_window(defaults), **_with_window(entry)}
+    said["options"] = {**defaults.get("options", {}), **entry.get("options", {})}
+    said["options"].pop("num_ctx", None)
+    said["tag"] = normalise(said.pop("ollama_tag", model_id))
+    said["timeout_seconds"] = said.pop("timeout")
+    said["temperature"] = said.pop("default_temperature", said["temperature"])
+    said.setdefault("display_name", model_id)
+    return ModelSpec(id=model_id, **said)
+
+
+def _with_window(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said here, with `num_ctx` under its other name: a model has one window."""
+    num_ctx = entry.get("options", {}).get("num_ctx")
+    return _given({"context_window": num_ctx, **_given(entry)})
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the last look at the file gave; replaced whole, so that readers need no lock."""
+
+    stamp: tuple[int, ...]
+    catalog: Catalog | None
+    problem: str | None = None
+
+
+class CatalogFile:
+    """The catalog as the file has it now; a broken edit leaves the last good one in force.
+
+    Thread-safe.
+    """
+
+    def __init__(self, path: str | Path, default_timeout_seconds: float) -> None:
+        self.path = Path(path)
+        self._default_timeout_seconds = default_timeout_seconds
+        self._reading = _Reading(stamp=(-1,), catalog=None)
+        self._lock = threading.Lock()
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the file since its last edit, if anything."""
+        return self._reading.problem
+
+    def current(self) -> Catalog:
+        """The catalog. Raises CatalogError only while there never was a good one."""
+        reading = self._reading
+        if reading.catalog is None or reading.stamp != self._stamp():
+            with self._lock:
+                reading = self._reread()
+        assert reading.catalog is not None
+        return reading.catalog
+
+    def _stamp(self) -> tuple[int, ...]:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return (0,)
+        return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+    def _reread(self) -> _Reading:
+        # Before reading: an edit in between is then seen at the next look.
+        stamp = self._stamp()
+        if stamp != self._reading.stamp:
+            self._reading = self._read(stamp)
+        return self._reading
+
+    def _read(self, stamp: tuple[int, ...]) -> _Reading:
+        try:
+            catalog = self._parse()
+        except CatalogError as exc:
+            if self._reading.catalog is None:
+                raise
+            log.error("catalog_broken", extra={"path": str(self.path), "problem": str(exc)})
+            return _Reading(stamp, self._reading.catalog, str(exc))
+        log.info("catalog_read", extra={"path": str(self.path), "models": len(catalog.models)})
+        return _Reading(stamp, catalog)
+
+    def _parse(self) -> Catalog:
+        try:
+            text = self.path.read_bytes()
+        except OSError as exc:
+            told = Mistake("", f"cannot be read ({exc.strerror}); see MODELS_CONFIG_PATH")
+            raise CatalogError(self.path, [told]) from exc
+        return parse(text, path=self.path, default_timeout_seconds=self._default_timeout_seconds)

@@ -1,0 +1,178 @@
+"""The one list of settings: name, type, default, bounds and help of each."""
+
+from __future__ import annotations
+
+import os
+import re
+from ipaddress import ip_address
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+DEVELOPMENT_KEY = "mes-dev-key-123"
+MOST_THREADS = 1000
+_A_DAY = 86_400
+
+# Sockets are made in STATE_DIR, and the kernel takes no address of more than 107 bytes.
+LONGEST_STATE_DIR = 80
+
+_RUNTIME_ADDRESS = re.compile(
+    r"((?P<scheme>https?)://)?(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]*)(:(?P<port>\d{1,5}))?"
+    r"(?P<path>(/[a-z0-9._~-]+)*)/*",
+    re.IGNORECASE,
+)
+
+# Addresses to listen on, which a client can call only by luck.
+_TO_CALL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+
+
+class RuntimeAddress(fields.String):
+    """OLLAMA_HOST in any of Ollama's own forms, as a URL without trailing slash."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        text = _bracketed(super()._deserialize(value, attr, data, **kwargs).strip())
+        match = _RUNTIME_ADDRESS.fullmatch(text)
+        if match is None or int(match["port"] or 1) not in range(1, 65_536):
+            raise self.make_error("invalid")
+        scheme = (match["scheme"] or "").lower()
+        # As Ollama reads it: http://host is port 80, and only a bare host is its own port.
+        port = match["port"] or {"http": "80", "https": "443"}.get(scheme, "11434")
+        host = _TO_CALL.get(match["host"], match["host"])
+        return f"{scheme or 'http'}://{host}:{port}{match['path']}"
+
+
+def _bracketed(text: str) -> str:
+    try:
+        return f"[{text}]" if ip_address(text).version == 6 else text
+    except ValueError:
+        return text
+
+
+def is_loopback(host: str) -> bool:
+    """Can only this machine reach what listens there?"""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _setting(kind: Any, name: str, default: Any, expects: str, help: str, **more: Any) -> Any:
+    """A field with one message, whichever way its value is wrong: what it should have been."""
+    wrong = dict.fromkeys(("invalid", "too_large", "special", "invalid_utf8"), expects)
+    return kind(
+        data_key=name,
+        load_default=default,
+        error_messages=wrong,
+        metadata={"help": help, "default": _as_written(default)},
+        **more,
+    )
+
+
+def _as_written(default: Any) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default).replace("False", "false")
+
+
+def _text(name: str, default: str, expects: str, pattern: str, help: str) -> Any:
+    check = validate.Regexp(rf"(?:{pattern})\Z", error=expects)
+    return _setting(fields.String, name, default, expects, help, validate=check)
+
+
+def _whole(name: str, default: int, least: int, most: int, help: str) -> Any:
+    expects = f"a whole number from {least} to {most}"
+    check = validate.Range(least, most, error=expects)
+    return _setting(fields.Integer, name, default, expects, help, validate=check)
+
+
+def _seconds(name: str, default: float, help: str, *, or_zero: bool = False) -> Any:
+    expects = f"a number of seconds {'from 0' if or_zero else 'above 0'} to {_A_DAY}"
+    check = validate.Range(0, _A_DAY, min_inclusive=or_zero, error=expects)
+    return _setting(fields.Float, name, default, expects, f"{help} (seconds)", validate=check)
+
+
+def _is_short_enough(path: str) -> bool:
+    if len(os.fsencode(os.path.abspath(os.path.expanduser(path)))) <= LONGEST_STATE_DIR:
+        return True
+    raise ValidationError(f"a path of at most {LONGEST_STATE_DIR} bytes, for its sockets")
+
+
+# fmt: off
+class SettingsSchema(Schema):
+    """The environment's names and texts -> the values of `settings.Settings`."""
+
+    api_key = _text("MES_API_KEY", DEVELOPMENT_KEY,
+        "1 to 512 visible ASCII characters", "[!-~]{1,512}",
+        "The key that callers show. The default is for development on one's own machine")
+    allow_dev_key = _setting(fields.Boolean, "MES_ALLOW_DEV_KEY", False, "true or false",
+        "Allow the development key although others can reach the service")
+    ollama_host = _setting(RuntimeAddress, "OLLAMA_HOST", "http://ollama:11434",
+        "a URL such as http://ollama:11434, or host:port",
+        "Where Ollama listens: a URL or host:port")
+    host = _text("HOST", "127.0.0.1", "an address or a host name",
+        r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", "The address to listen on; 0.0.0.0 for all")
+    port = _whole("PORT", 8001, 1, 65_535, "The port to listen on")
+    log_level = _text("LOG_LEVEL", "INFO", "one of DEBUG, INFO, WARNING, ERROR",
+        "(?i:DEBUG|INFO|WARNING|ERROR)", "The least important level that is logged")
+    models_config_path = _text("MODELS_CONFIG_PATH", "config/models.json", "a path", r"[^\0]+",
+        "The catalog: which models may be run, and how")
+    state_dir = _setting(fields.String, "STATE_DIR", "", "a path",
+        "The folder where the workers agree, in memory and this service's own. Without it: "
+        "mes-<port> in $XDG_RUNTIME_DIR, else mes-<uid>-<port> in /dev/shm",
+        validate=_is_short_enough)
+    max_loaded_models = _whole("MAX_LOADED_MODELS", 2, 1, 64,
+        "How many models may be in memory at a time")
+    default_timeout_seconds = _seconds("DEFAULT_TIMEOUT", 30.0,
+        "How long a generation may last if neither the caller nor the catalog says")
+    max_timeout_seconds = _seconds("MAX_TIMEOUT", 3600.0, "The longest timeout a caller may set")
+    queue_timeout_seconds = _seconds("QUEUE_TIMEOUT", 300.0, "How long a request may wait its turn")
+    load_timeout_seconds = _seconds("LOAD_TIMEOUT", 300.0, "How long loading a model may take")
+    unload_timeout_seconds = _seconds("UNLOAD_TIMEOUT", 30.0,
+        "How long an unload may take, and a drain asked for by a person")
+    load_retry_pause_seconds = _seconds("LOAD_RETRY_PAUSE", 1.0,
+        "The pause before a failed load is tried once more", or_zero=True)
+    cooldown_seconds = _seconds("COOLDOWN", 10.0,
+        "How long a model that fails to load is left alone; doubles with each failure")
+    cooldown_max_seconds = _seconds("COOLDOWN_MAX", 300.0, "The longest that it is left alone")
+    swap_patience_seconds = _seconds("SWAP_PATIENCE", 30.0,
+        "How long requests for loaded models may overtake one that needs a swap", or_zero=True)
+    idle_unload_seconds = _seconds("IDLE_UNLOAD", 0.0,
+        "Unload a model that nobody used for so long; 0 for never", or_zero=True)
+    workers = _whole("WEB_CONCURRENCY", 4, 1, 64, "Worker processes")
+    threads = _whole("THREADS", 0, 0, MOST_THREADS,
+        "Threads in each worker; 0 to compute them from the catalog")
+    graceful_timeout_seconds = _whole("GRACEFUL_TIMEOUT", 30, 1, _A_DAY,
+        "How long a stop waits for running requests (seconds)")
+    max_body_bytes = _whole("MAX_BODY_BYTES", 1 << 20, 1 << 10, 1 << 30,
+        "The largest request body that is read")
+    # fmt: on
+
+    @validates_schema(skip_on_field_errors=False)
+    def _the_development_key_stays_at_home(self, data: dict[str, Any], **_: Any) -> None:
+        exposed = "host" in data and not is_loopback(data["host"])
+        if exposed and data.get("api_key") == DEVELOPMENT_KEY and not data.get("allow_dev_key"):
+            problem = f"the development key is public, and HOST={data['host']} lets others in"
+            remedy = (
+                "set MES_API_KEY to a key of your own, or HOST to 127.0.0.1, "
+                "or MES_ALLOW_DEV_KEY to true if it is meant"
+            )
+            raise ValidationError(f"{problem}; {remedy}", "MES_API_KEY")
+
+    @validates_schema(skip_on_field_errors=False)
+    def _defaults_are_within_their_maxima(self, data: dict[str, Any], **_: Any) -> None:
+        errors = {
+            **_excess(data, "default_timeout_seconds", "max_timeout_seconds"),
+            **_excess(data, "cooldown_seconds", "cooldown_max_seconds"),
+        }
+        if errors:
+            raise ValidationError(errors)
+
+
+def _excess(data: dict[str, Any], attribute: str, maximum: str) -> dict[str, list[str]]:
+    value, limit = data.get(attribute), data.get(maximum)
+    if value is None or limit is None or value <= limit:
+        return {}
+    name, most = FIELDS[attribute].data_key, FIELDS[maximum].data_key
+    return {str(name): [f"{value:g} is more than {most}={limit:g}; lower it, or raise {most}"]}
+
+
+FIELDS: dict[str, Any] = SettingsSchema().fields
+NAMES: dict[str, str] = {each.data_key: attribute for attribute, each in FIELDS.items()}

@@ -1,0 +1,231 @@
+"""The catalog: what the file may say, how mistakes are told, and that edits are noticed."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from mes.catalog import CatalogError, CatalogFile, parse
+from mes.domain import LOAD_OPTIONS
+from mes.errors import ModelNotFound
+
+ROOT = Path(__file__).parents[1]
+
+
+def catalog(models, defaults=None):
+    document = {"models": models, "defaults": defaults or {}}
+    return parse(json.dumps(document), path=Path("m.json"), default_timeout_seconds=30)
+
+
+def mistakes(document):
+    text = document if isinstance(document, str | bytes) else json.dumps(document)
+    with pytest.raises(CatalogError) as caught:
+        parse(text, path=Path("m.json"), default_timeout_seconds=30)
+    return {each.pointer: each.detail for each in caught.value.mistakes}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "models.json"
+    path.write_text('{"models": {"a": {}}}')
+    return CatalogFile(path, default_timeout_seconds=30)
+
+
+def test_a_model_without_a_word_gets_the_documented_defaults():
+    (spec,) = catalog({"Mistral:7b": {}}).models
+    assert (spec.tag, spec.display_name, spec.enabled) == ("mistral:7b", "Mistral:7b", True)
+    assert (spec.max_concurrent, spec.max_queue, spec.supports_json_mode) == (1, 64, True)
+    assert (spec.temperature, spec.max_tokens, spec.timeout_seconds) == (0.7, 1000, 30)
+    assert (spec.preload, spec.pinned, spec.load_options) == (False, False, {})
+
+
+def test_a_model_wins_over_the_files_defaults_and_those_over_ours():
+    models = {"a": {"default_temperature": 0, "timeout": 5, "options": {"top_k": 1}}, "b": {}}
+    defaults = {"temperature": 1, "timeout": 9, "options": {"top_k": 2, "seed": 3}}
+    one, other = catalog(models, defaults).models
+    assert (one.temperature, one.timeout_seconds) == (0, 5)
+    assert (other.temperature, other.timeout_seconds) == (1, 9)
+    assert (one.options, other.options) == ({"top_k": 1, "seed": 3}, {"top_k": 2, "seed": 3})
+
+
+def test_the_nearest_word_about_the_window_counts():
+    models = {
+        "a": {"context_window": 8},
+        "b": {"options": {"num_ctx": 16}},
+        "c": {},
+    }
+    specs = catalog(models, {"options": {"num_ctx": 32}}).models
+    assert [spec.load_options["num_ctx"] for spec in specs] == [8, 16, 32]
+    assert [spec.context_window for spec in specs] == [8, 16, 32]
+
+
+def test_all_mistakes_are_told_at_once_with_their_place():
+    models = {
+        "two words": {},
+        "../up": {},
+        "a/b": {"max_concurrent": 0, "timeout": "30", "colour": "blue"},
+        "c": {"options": {"num_ctx": 1.5, "stop": "x", "use_mmap": 1, "temperature": 1}},
+        "d": None,
+    }
+    told = mistakes({"models": models, "defaults": {"temprature": 1}})
+    assert set(told) == {
+        "/models/two words",
+        "/models/..~1up",
+        "/models/a~1b/max_concurrent",
+        "/models/a~1b/timeout",
+        "/models/a~1b/colour",
+        "/models/c/options/num_ctx",
+        "/models/c/options/stop",
+        "/models/c/options/use_mmap",
+        "/models/c/options/temperature",
+        "/models/d",
+        "/defaults/temprature",
+    }
+    assert told["/models/a~1b/max_concurrent"] == "is not a whole number from 1 to 1000"
+    assert told["/defaults/temprature"] == "is not known here; did you mean temperature?"
+    assert "default_temperature" in told["/models/c/options/temperature"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "{,}", b"\xff", "[" * 100_000])
+def test_a_file_that_is_no_catalog_is_told_so(text):
+    assert len(mistakes(text)) == 1
+
+
+def test_a_model_that_stands_twice_is_a_mistake_not_a_silent_choice():
+    assert "twice" in mistakes('{"models": {"a": {"timeout": 1}, "a": {}}}')[""]
+
+
+@pytest.mark.parametrize("other", ["LLAMA3", "llama3:latest", "registry.ollama.ai/library/llama3"])
+def test_two_ids_that_ollama_takes_for_one_are_a_mistake(other):
+    assert set(mistakes({"models": {"llama3": {}, other: {}}})) == {
+        "/models/llama3",
+        f"/models/{other.replace('/', '~1')}",
+    }
+
+
+def test_two_models_with_one_tag_are_a_mistake():
+    told = mistakes({"models": {"fast": {"ollama_tag": "a:1"}, "good": {"ollama_tag": "A:1"}}})
+    assert set(told) == {"/models/fast/ollama_tag", "/models/good/ollama_tag"}
+
+
+def test_two_words_about_the_window_are_a_mistake():
+    models = {"a": {"context_window": 8192, "options": {"num_ctx": 4096}}}
+    assert set(mistakes({"models": models})) == {"/models/a/options/num_ctx"}
+
+
+def test_every_option_that_is_part_of_a_load_may_be_configured():
+    options = dict.fromkeys(LOAD_OPTIONS, 4) | {"use_mmap": True}
+    (spec,) = catalog({"a": {"options": options}}).models
+    assert spec.load_options == options
+
+
+@pytest.mark.parametrize("asked", ["Llama3.1:8b", "LLAMA3.1:8B", "library/llama3.1:8b"])
+def test_a_model_is_found_as_ollama_finds_it(asked):
+    models = catalog({"llama3.1:8b": {}, "phi3": {}})
+    assert models.get(asked).id == "llama3.1:8b"
+    assert models.get("phi3:latest").id == "phi3"
+
+
+def test_a_model_is_found_by_the_runtimes_name_for_it():
+    models = catalog({"fast": {"ollama_tag": "phi3:mini", "enabled": False}})
+    assert models.by_tag("PHI3:mini").id == "fast"
+    assert models.by_tag("fast") is None
+
+
+def test_an_unknown_model_is_told_with_some_that_exist():
+    models = catalog({f"m{number}": {} for number in range(7)})
+    with pytest.raises(ModelNotFound) as caught:
+        models.get("gpt\n\ud800" + "x" * 5000)
+    assert "m0, m1, m2, m3, m4, ..." in caught.value.detail
+    assert "\\n\\ud800" in caught.value.detail
+    assert len(caught.value.detail) < 250
+
+
+def test_a_disabled_model_is_listed_and_not_found():
+    models = catalog({"a": {"enabled": False}, "b": {}})
+    assert [spec.id for spec in models.models] == ["a", "b"]
+    with pytest.raises(ModelNotFound, match="'a' is disabled; there are: b"):
+        models.get("a")
+
+
+def test_capacity_is_all_that_may_run_or_wait():
+    models = {"a": {"max_concurrent": 2, "max_queue": 8}, "b": {"max_queue": 0}}
+    assert catalog({**models, "c": {"enabled": False}}).capacity == 11
+
+
+def test_an_edit_is_seen_at_the_next_look(file):
+    before = file.current()
+    file.path.write_text('{"models": {"a": {}, "b": {}}}')
+    assert [spec.id for spec in file.current().models] == ["a", "b"]
+    assert [spec.id for spec in before.models] == ["a"]
+
+
+def test_an_unchanged_file_is_read_once(file):
+    assert file.current() is file.current()
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_seen(file, tmp_path):
+    file.current()
+    other = tmp_path / "other.json"
+    other.write_text('{"models": {"b": {}}}')
+    times = os.stat(file.path)
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    os.replace(other, file.path)
+    assert file.current().models[0].id == "b"
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text("{"), Path.unlink])
+def test_a_broken_edit_keeps_the_last_good_catalog_and_is_told_once(file, caplog, spoil):
+    good = file.current()
+    spoil(file.path)
+    for _ in range(3):
+        assert file.current() is good
+    told = [record for record in caplog.records if record.message == "catalog_broken"]
+    assert len(told) == 1
+    assert str(file.path) in told[0].problem
+    assert file.problem == told[0].problem
+
+
+def test_a_mended_file_is_taken_up_again(file):
+    file.current()
+    file.path.write_text("{")
+    file.current()
+    file.path.write_text('{"models": {"b": {}}}')
+    assert file.current().models[0].id == "b"
+    assert file.problem is None
+
+
+def test_a_file_that_is_broken_from_the_start_raises_until_it_is_mended(tmp_path):
+    file = CatalogFile(tmp_path / "absent.json", default_timeout_seconds=30)
+    for _ in range(2):
+        with pytest.raises(CatalogError, match="MODELS_CONFIG_PATH"):
+            file.current()
+    file.path.write_text('{"models": {}}')
+    assert file.current().models == ()
+
+
+def test_many_threads_that_look_during_an_edit_get_a_whole_catalog(file):
+    seen = []
+
+    def look():
+        for _ in range(200):
+            seen.append({spec.id for spec in file.current().models})
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(50):
+        file.path.write_text(json.dumps({"models": {"a": {}, f"b{number}": {}}}))
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 800
+    assert all("a" in ids for ids in seen)
+
+
+@pytest.mark.parametrize("name", ["models.json", "models.embedded.json"])
+def test_the_catalogs_we_ship_hold(name):
+    models = CatalogFile(ROOT / "config" / name, default_timeout_seconds=30).current()
+    assert models.enabled == models.models
+    assert all(spec.size_gb and spec.context_window for spec in models.models)

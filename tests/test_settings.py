@@ -1,0 +1,183 @@
+"""Settings: what the environment may say, and how mistakes in it are told."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mes.settings import SettingsError, load, settings_table
+from mes.settings_schema import LONGEST_STATE_DIR
+
+ROOT = Path(__file__).parents[1]
+OWN_KEY = {"MES_API_KEY": "s3cret-of-our-own"}
+
+
+def mistakes(environ, dotenv=None):
+    with pytest.raises(SettingsError) as caught:
+        load(environ, dotenv=dotenv)
+    return str(caught.value).splitlines()
+
+
+def test_without_a_word_everything_has_its_documented_default():
+    settings = load({}, dotenv=None)
+    assert settings.api_key == "mes-dev-key-123"
+    assert settings.ollama_host == "http://ollama:11434"
+    assert (settings.max_loaded_models, settings.default_timeout_seconds) == (2, 30)
+    assert (settings.log_level, settings.port) == ("INFO", 8001)
+    assert settings.models_config_path == Path("config/models.json")
+
+
+def test_all_mistakes_are_told_at_once_with_name_problem_and_remedy():
+    lines = mistakes({"PORT": "eighty", "MAX_LOADED_MODELS": "0", "LOG_LEVEL": "chatty"})
+    assert lines == [
+        "PORT: 'eighty' will not do; set a whole number from 1 to 65535, or leave it out for 8001",
+        "LOG_LEVEL: 'chatty' will not do; "
+        "set one of DEBUG, INFO, WARNING, ERROR, or leave it out for INFO",
+        "MAX_LOADED_MODELS: '0' will not do; "
+        "set a whole number from 1 to 64, or leave it out for 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("PORT", "80.5"),
+        ("QUEUE_TIMEOUT", "0"),
+        ("QUEUE_TIMEOUT", "nan"),
+        ("QUEUE_TIMEOUT", "inf"),
+        ("LOAD_TIMEOUT", "30s"),
+        ("WEB_CONCURRENCY", "65"),
+        ("THREADS", "-1"),
+        ("MAX_BODY_BYTES", "9" * 400),
+        ("MES_ALLOW_DEV_KEY", "perhaps"),
+        ("MES_API_KEY", "two words"),
+        ("OLLAMA_HOST", "ftp://ollama"),
+        ("OLLAMA_HOST", "http://ollama:99999"),
+        ("OLLAMA_HOST", "http://user:word@ollama"),
+        ("STATE_DIR", "/x" * LONGEST_STATE_DIR),
+    ],
+)
+def test_a_value_out_of_bounds_stops_the_start(name, value):
+    (line,) = mistakes({name: value})
+    assert line.startswith(f"{name}: ")
+    assert len(line) < 250
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("http://ollama:11434/", "http://ollama:11434"),
+        ("ollama", "http://ollama:11434"),
+        ("box:1234", "http://box:1234"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("0.0.0.0:1234", "http://127.0.0.1:1234"),
+        (":1234", "http://127.0.0.1:1234"),
+        ("::1", "http://[::1]:11434"),
+        ("[::]:1234", "http://[::1]:1234"),
+        ("http://box", "http://box:80"),
+        ("https://box/ollama/", "https://box:443/ollama"),
+    ],
+)
+def test_the_runtime_may_be_named_in_ollamas_own_forms(written, url):
+    assert load({"OLLAMA_HOST": written}, dotenv=None).ollama_host == url
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
+def test_the_development_key_will_do_on_loopback(host):
+    assert load({"HOST": host}, dotenv=None).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "mes.example"])
+def test_the_development_key_is_refused_where_others_can_reach_us(host):
+    (line,) = mistakes({"HOST": host})
+    assert line.startswith("MES_API_KEY: ")
+    for remedy in ("MES_API_KEY to a key of your own", "HOST to 127.0.0.1", "MES_ALLOW_DEV_KEY"):
+        assert remedy in line
+
+
+@pytest.mark.parametrize("more", [OWN_KEY, {"MES_ALLOW_DEV_KEY": "true"}])
+def test_others_may_reach_us_with_a_key_of_our_own_or_if_it_is_meant(more):
+    assert load({"HOST": "0.0.0.0", **more}, dotenv=None).bind == "0.0.0.0:8001"
+
+
+def test_an_ipv6_address_is_bound_in_brackets():
+    assert load({"HOST": "::1"}, dotenv=None).bind == "[::1]:8001"
+
+
+def test_a_default_above_its_maximum_is_told():
+    lines = mistakes({"MAX_TIMEOUT": "20", "COOLDOWN": "400"})
+    assert [line.partition(":")[0] for line in lines] == ["DEFAULT_TIMEOUT", "COOLDOWN"]
+
+
+def test_rules_between_settings_are_checked_beside_other_mistakes():
+    lines = mistakes({"PORT": "x", "HOST": "0.0.0.0", "MAX_TIMEOUT": "1"})
+    names = {line.partition(":")[0] for line in lines}
+    assert names == {"PORT", "MES_API_KEY", "DEFAULT_TIMEOUT"}
+
+
+def test_a_misspelt_name_of_ours_is_told_with_the_nearest_one():
+    lines = mistakes({"MES_API_KYE": "x", "MES_QUEUE_TIMEOUT": "3", "MES_COLOUR": "blue"})
+    assert lines == [
+        "MES_API_KYE: there is no such setting; did you mean MES_API_KEY?",
+        "MES_COLOUR: there is no such setting; remove it",
+        "MES_QUEUE_TIMEOUT: there is no such setting; did you mean QUEUE_TIMEOUT?",
+    ]
+
+
+def test_what_kubernetes_sets_for_a_service_called_mes_is_no_mistake():
+    load({"MES_SERVICE_HOST": "10.0.0.1", "MES_PORT": "tcp://10.0.0.1:8001"}, dotenv=None)
+
+
+def test_an_empty_value_counts_as_not_set():
+    assert load({"PORT": "", "OLLAMA_HOST": "  "}, dotenv=None) == load({}, dotenv=None)
+
+
+def test_the_environment_wins_over_the_env_file(tmp_path):
+    (tmp_path / ".env").write_text("# ours\nPORT=9000\nexport LOG_LEVEL='debug' # loud\n")
+    settings = load({"PORT": "9001"}, dotenv=str(tmp_path / ".env"))
+    assert (settings.port, settings.log_level) == (9001, "DEBUG")
+
+
+def test_the_env_file_is_looked_for_in_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("PORT=9000\n")
+    monkeypatch.chdir(tmp_path)
+    assert load({}).port == 9000
+
+
+def test_an_env_file_nobody_can_read_is_a_mistake(tmp_path):
+    (tmp_path / "bad").write_bytes(b"PORT=\xff\n")
+    (tmp_path / "odd").write_text("PORT=9000\n=what\n")
+    assert "cannot be read" in mistakes({}, dotenv=str(tmp_path / "bad"))[0]
+    assert "line 2 is not NAME=value" in mistakes({}, dotenv=str(tmp_path / "odd"))[0]
+
+
+def test_mistakes_and_settings_never_show_the_key():
+    assert "two words" not in mistakes({"MES_API_KEY": "two words"})[0]
+    assert OWN_KEY["MES_API_KEY"] not in repr(load(OWN_KEY, dotenv=None))
+
+
+def test_the_state_is_kept_in_the_users_runtime_folder_where_there_is_one(tmp_path):
+    short = Path("/tmp")
+    settings = load({"XDG_RUNTIME_DIR": str(short), "PORT": "8123"}, dotenv=None)
+    assert settings.state_dir == short / "mes-8123"
+    elsewhere = load({"XDG_RUNTIME_DIR": str(tmp_path / "absent")}, dotenv=None)
+    assert re.fullmatch(r"/\S+/mes-\d+-8001", str(elsewhere.state_dir))
+
+
+def test_a_state_folder_of_ones_own_is_made_absolute(monkeypatch):
+    monkeypatch.chdir("/tmp")
+    assert load({"STATE_DIR": "here"}, dotenv=None).state_dir == Path("/tmp/here")
+
+
+def test_threads_are_computed_from_the_catalog_unless_told():
+    assert load({}, dotenv=None).threads_for(130) == 146
+    assert load({}, dotenv=None).threads_for(5000) == 1000
+    assert load({"THREADS": "7"}, dotenv=None).threads_for(130) == 7
+
+
+def test_the_example_file_names_every_setting_with_its_default():
+    written = (ROOT / ".env.example").read_text().splitlines()
+    for name, default, _help in settings_table():
+        assert f"# {name}={default}" in written
