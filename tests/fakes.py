@@ -49,6 +49,7 @@ class FakeRuntime:
     def __init__(self, *, load_seconds: float = 0.0) -> None:
         self.load_seconds = load_seconds
         self.in_memory: list[str] = []
+        self.on_disk = [PulledModel("a:latest", DIGEST, 10, "Q4_0", "1B")]
         self.loads: Counter[str] = Counter()
         self.unloads: list[str] = []
         self.most_in_memory = 0
@@ -91,7 +92,7 @@ class FakeRuntime:
 
     def pulled(self) -> list[PulledModel]:
         self._fail_if_down()
-        return [PulledModel("a:latest", DIGEST, 10, "Q4_0", "1B")]
+        return self.on_disk
 
     def version(self) -> str:
         return "fake 1.0"

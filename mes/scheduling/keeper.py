@@ -30,12 +30,15 @@ class Keeper:
         self._errands = errands
         self._is_keeper = False
         self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mes-keeper", daemon=True)
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="mes-keeper", daemon=True).start()
+        self._thread.start()
 
     def stop(self) -> None:
+        """Finish the round and stop."""
         self._stopping.set()
+        self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.is_set():

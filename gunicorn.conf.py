@@ -1,0 +1,34 @@
+"""How gunicorn runs MES. Every number here is computed from the settings."""
+
+from pathlib import Path
+
+from mes.catalog import CatalogError, CatalogFile
+from mes.logs import logconfig
+from mes.settings import SettingsError, load
+
+try:
+    _settings = load()
+    _catalog = CatalogFile(_settings.models_config_path, _settings.default_timeout_seconds)
+    _capacity = _catalog.current().capacity
+except (SettingsError, CatalogError) as exc:
+    raise SystemExit(f"MES does not start:\n{exc}") from None
+
+bind = _settings.bind
+workers = _settings.workers
+worker_class = "gthread"
+# A generation blocks a thread. One worker may happen to get every request there is room for, so it
+# has threads for all of them, and some more for health, status and models.
+threads = _settings.threads_for(_capacity)
+worker_connections = threads + 1000
+
+# How long a worker's main loop may be silent. Requests run in threads and may take longer.
+timeout = 60
+graceful_timeout = _settings.graceful_timeout_seconds
+# Longer than a proxy keeps its idle connections (nginx: 60 s), so that the proxy closes first.
+keepalive = 75
+
+# Heartbeats are files; on a disk they can block the worker.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
+# Nobody uses gunicorn's own remote control here.
+control_socket_disable = True
+logconfig_dict = logconfig(_settings.log_level)

@@ -1,0 +1,64 @@
+"""Request bodies: strict JSON, then a marshmallow schema, then a dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+from flask import request
+from marshmallow import Schema, ValidationError
+from werkzeug.exceptions import UnsupportedMediaType
+
+from mes.errors import MalformedRequest, Mistake, RequestInvalid
+from mes.strictjson import NotJson, parse
+
+View = Callable[..., Any]
+
+
+def body(schema: Schema) -> Callable[[View], View]:
+    """Hand the view what the schema makes of the request's body, as its last argument.
+
+    Raises MalformedRequest, RequestInvalid; 413 and 415 come from the framework.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def read_body(*args: Any, **kwargs: Any) -> Any:
+            return view(*args, load(schema, _json()), **kwargs)
+
+        return read_body
+
+    return decorate
+
+
+def load(schema: Schema, document: Any) -> Any:
+    """What the schema makes of a document. Raises RequestInvalid with every mistake."""
+    try:
+        return schema.load(document)
+    except ValidationError as exc:
+        mistakes = tuple(_mistakes(exc.normalized_messages()))
+        summary = "; ".join(f"{m.pointer or 'the body'}: {m.detail}" for m in mistakes)
+        raise RequestInvalid(summary, mistakes=mistakes) from exc
+
+
+def _json() -> Any:
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType("send the body as 'Content-Type: application/json'")
+    if request.mimetype_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType("JSON is UTF-8; leave the charset out")
+    try:
+        return parse(request.get_data(cache=False))
+    except NotJson as exc:
+        raise MalformedRequest(f"the body is not JSON: {exc}") from exc
+
+
+def _mistakes(messages: Any, pointer: str = "") -> Iterator[Mistake]:
+    if isinstance(messages, list):
+        for detail in messages:
+            yield from _mistakes(detail, pointer)
+    elif isinstance(messages, dict):
+        for step, inner in messages.items():
+            yield from _mistakes(inner, pointer if step == "_schema" else f"{pointer}/{step}")
+    else:
+        yield Mistake(pointer, str(messages))

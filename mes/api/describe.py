@@ -1,0 +1,48 @@
+"""Descriptions of models: the configuration, the shared state and the runtime put together."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from mes.domain import ModelSpec
+from mes.scheduling.registry import LOADING
+from mes.scheduling.sight import Sight
+from mes.scheduling.state import State
+
+
+def describe(spec: ModelSpec, state: State, sight: Sight) -> dict[str, Any]:
+    """One model as `GET /v1/models` and `GET /v1/status` show it."""
+    tally = state.tallies.get(spec.tag)
+    return {
+        "id": spec.id,
+        "name": spec.display_name,
+        "status": _status(spec, state, sight),
+        "size_gb": spec.size_gb,
+        "context_window": spec.context_window,
+        "supports_json": spec.supports_json_mode,
+        "loaded": sight.running and state.ready(spec.tag),
+        "in_flight": state.in_flight(spec.tag),
+        "queued": len(state.waiting(spec.tag)),
+        "max_concurrent": spec.max_concurrent,
+        "max_queue": spec.max_queue,
+        "pinned": spec.pinned,
+        "loads": tally.loads if tally else 0,
+        "evictions": tally.evictions if tally else 0,
+    }
+
+
+def as_openai(spec: ModelSpec) -> dict[str, Any]:
+    """One model as an OpenAI client expects it."""
+    return {"id": spec.id, "object": "model", "created": 0, "owned_by": "mes"}
+
+
+def _status(spec: ModelSpec, state: State, sight: Sight) -> str:
+    if not spec.enabled:
+        return "disabled"
+    if spec.tag in state.registry and sight.running:
+        return "loading" if state.registry[spec.tag].phase == LOADING else "ready"
+    trouble = state.troubles.get(spec.tag)
+    if not sight.running or (trouble is not None and trouble.until > time.monotonic()):
+        return "unavailable"
+    return "available" if spec.tag in sight.pulled else "not_pulled"

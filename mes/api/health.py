@@ -1,0 +1,78 @@
+"""Health: does the process live, can work be done, and how does it stand with the models."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, Response
+
+from mes import __version__
+from mes.api.answers import answer
+from mes.api.auth import auth
+from mes.api.describe import describe
+from mes.api.services import Services, services
+
+bp = Blueprint("health", __name__)
+
+
+@bp.get("/health")
+def health() -> Response:
+    """The process lives."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return answer({"status": "healthy", "timestamp": now, "version": __version__})
+
+
+@bp.get("/ready")
+def ready() -> Response:
+    """Work can be done; otherwise the check that fails says what to look at."""
+    checks = _checks(services())
+    good = all(word == "ok" for word in checks.values())
+    return answer({"status": "ready" if good else "not_ready", **checks}, 200 if good else 503)
+
+
+@bp.get("/v1/status")
+@auth.login_required
+def status() -> Response:
+    """How the service, its queues and its models stand."""
+    own = services()
+    state, sight = own.board.read(), own.sight.current()
+    models = [describe(spec, state, sight) for spec in own.catalog.current().models]
+    return answer(
+        {
+            "ollama_running": sight.running,
+            "runtime": sight.version,
+            "models_loaded": [model["id"] for model in models if model["loaded"]],
+            "max_loaded_models": own.settings.max_loaded_models,
+            "memory_available_gb": _memory_available_gb(),
+            "gpu_available": sight.in_gpu or _has_gpu_device(),
+            "version": __version__,
+            "models": models,
+        }
+    )
+
+
+def _checks(own: Services) -> dict[str, str]:
+    sight = own.sight.current()
+    runtime = "ok" if sight.running else sight.detail or "the runtime has not answered lately"
+    return {"runtime": runtime, "catalog": own.catalog.problem or "ok", "state": _state_check(own)}
+
+
+def _state_check(own: Services) -> str:
+    if os.access(own.settings.state_dir, os.W_OK | os.X_OK):
+        return "ok"
+    return f"STATE_DIR {own.settings.state_dir} cannot be written"
+
+
+def _memory_available_gb() -> float | None:
+    try:
+        with open("/proc/meminfo") as lines:
+            kilobytes: Any = next(ln.split()[1] for ln in lines if ln.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    return round(int(kilobytes) * 1024 / 1e9, 2)
+
+
+def _has_gpu_device() -> bool:
+    return any(os.path.exists(device) for device in ("/dev/nvidia0", "/dev/kfd"))

@@ -1,0 +1,39 @@
+"""Inference: one generation, asked and answered."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, g
+
+from mes.api.answers import answer
+from mes.api.auth import auth
+from mes.api.body import body
+from mes.api.requests import note
+from mes.api.schemas import InferenceRequestSchema, dump
+from mes.api.services import services
+from mes.domain import InferenceRequest
+from mes.inference import infer
+
+bp = Blueprint("inference", __name__, url_prefix="/v1")
+
+
+@bp.post("/inference")
+@auth.login_required
+@body(InferenceRequestSchema())
+def create(request: InferenceRequest) -> Response:
+    """Run one inference and wait for it."""
+    note(model=request.model_id[:200])
+    own = services()
+    with own.caller() as caller:
+        inference = infer(
+            request,
+            catalog=own.catalog.current(),
+            scheduler=own.scheduler,
+            runtime=own.runtime,
+            runtime_version=own.sight.current().version,
+            caller=caller,
+        )
+    document = dump(inference, g.request_id)
+    note(**{name: document[name] for name in ("usage", "timings", "finish_reason")})
+    if inference.judgement is not None:
+        note(verdict=inference.judgement.verdict, attempts=1)
+    return answer(document)

@@ -1,0 +1,100 @@
+"""Problems: every error as `application/problem+json` (RFC 9457), and the one table of statuses."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from typing import Any
+
+from flask import Flask, Response, g
+from werkzeug.exceptions import HTTPException
+
+from mes import errors
+from mes.errors import MesError
+
+log = logging.getLogger(__name__)
+
+STATUSES: dict[type[MesError], int] = {
+    errors.MalformedRequest: 400,
+    errors.Unauthorized: 401,
+    errors.ModelNotFound: 404,
+    errors.ModelNotPulled: 404,
+    errors.ModelBusy: 409,
+    errors.RequestInvalid: 422,
+    errors.CallerGone: 499,
+    errors.RuntimeFault: 502,
+    errors.TryLater: 503,
+    errors.TimedOut: 504,
+    errors.MesError: 500,
+}
+
+# What the web framework refuses by itself; the names are those of RFC 9110.
+_CODES = {
+    400: "malformed_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "content_too_large",
+    414: "uri_too_long",
+    415: "unsupported_media_type",
+}
+
+
+def status_of(error: MesError) -> int:
+    """The HTTP status that tells of this error: that of its nearest kind."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def install(app: Flask) -> None:
+    """Render whatever goes wrong behind a door."""
+    app.register_error_handler(MesError, _render_ours)
+    app.register_error_handler(HTTPException, _render_http)
+    app.register_error_handler(Exception, _render_bug)
+
+
+def _render_ours(error: MesError) -> Response:
+    status = status_of(error)
+    if status == 500:
+        return _render_bug(error)
+    mistakes = [{"pointer": m.pointer, "detail": m.detail} for m in error.mistakes]
+    response = problem(status, error.code, error.detail, mistakes)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="MES"'
+    return response
+
+
+def _render_http(error: HTTPException) -> Response:
+    status = error.code or 500
+    code = _CODES.get(status, "internal_error" if status >= 500 else "malformed_request")
+    response = problem(status, code, error.description or error.name)
+    if status == 405:
+        response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
+    return response
+
+
+def _render_bug(error: Exception) -> Response:
+    # The caller gets the request id and nothing else: a traceback is for the log.
+    log.error("internal_error", exc_info=error, extra={"request_id": g.request_id})
+    detail = f"an error of the service itself; its log tells more under {g.request_id}"
+    return problem(500, "internal_error", detail)
+
+
+def problem(
+    status: int, code: str, detail: str, mistakes: list[dict[str, str]] | None = None
+) -> Response:
+    """One problem document; `success` and `error` are for clients of the original interface."""
+    g.code = code
+    document: dict[str, Any] = {
+        "type": f"urn:mes:problem:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": g.request_id,
+        "errors": mistakes or [],
+        "success": False,
+        "error": detail,
+    }
+    return Response(json.dumps(document), status, mimetype="application/problem+json")

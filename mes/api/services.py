@@ -1,0 +1,61 @@
+"""The services that views use, put together by mes/app.py and found in the application."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app, request
+
+from mes.catalog import CatalogFile
+from mes.domain import Runtime
+from mes.errors import QueueFull
+from mes.scheduling.board import Board
+from mes.scheduling.keeper import Keeper
+from mes.scheduling.scheduler import Scheduler
+from mes.scheduling.sight import SightFile
+from mes.settings import Settings
+from mes.watch import SocketCaller, Watch, watched_caller
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a view may need."""
+
+    settings: Settings
+    catalog: CatalogFile
+    runtime: Runtime
+    scheduler: Scheduler
+    board: Board
+    sight: SightFile
+    watch: Watch
+    keeper: Keeper
+    seats: threading.BoundedSemaphore
+
+    @contextmanager
+    def caller(self) -> Iterator[SocketCaller]:
+        """The caller of the present request, with a thread to wait in.
+
+        A worker keeps some threads back, so that health, status and models answer whatever else
+        goes on. Normally the queues are full long before the seats are taken.
+        """
+        if not self.seats.acquire(blocking=False):
+            raise QueueFull("all threads of this worker wait for models; try again later")
+        try:
+            with watched_caller(self.watch, request.environ.get("gunicorn.socket")) as caller:
+                yield caller
+        finally:
+            self.seats.release()
+
+    def close(self) -> None:
+        """End the threads that serve this process."""
+        self.keeper.stop()
+        self.watch.close()
+
+
+def services() -> Services:
+    """The services of the present application."""
+    return cast(Services, current_app.extensions["mes"])

@@ -1,0 +1,112 @@
+"""The application: chooses the parts and joins them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import lru_cache
+
+from flask import Flask
+
+from mes import logs
+from mes.api import health, inference, models, problems, requests
+from mes.api.services import Services
+from mes.catalog import Catalog, CatalogFile
+from mes.domain import Runtime
+from mes.runtime.ollama import OllamaRuntime
+from mes.scheduling.board import Board
+from mes.scheduling.duties import Duties
+from mes.scheduling.errands import Errands
+from mes.scheduling.keeper import Keeper
+from mes.scheduling.loader import Loader
+from mes.scheduling.policy import Limits
+from mes.scheduling.scheduler import Scheduler
+from mes.scheduling.sight import SightFile
+from mes.scheduling.store import Store
+from mes.scheduling.worker import Worker
+from mes.settings import Settings, load
+from mes.watch import Watch
+
+# Threads of each worker that never wait for a model.
+_THREADS_HELD_BACK = 8
+
+
+def create_app(settings: Settings | None = None, *, runtime: Runtime | None = None) -> Flask:
+    """The service as a WSGI application, ready to serve; made once in each worker process.
+
+    Raises SettingsError and CatalogError.
+    """
+    settings = settings or load()
+    logs.configure(settings.log_level)
+    app = Flask("mes", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.extensions["mes"] = _services(settings, runtime)
+    for door in (requests, problems):
+        door.install(app)
+    for blueprint in (health.bp, models.bp, inference.bp):
+        app.register_blueprint(blueprint)
+    return app
+
+
+def _services(settings: Settings, runtime: Runtime | None) -> Services:
+    catalog = CatalogFile(settings.models_config_path, settings.default_timeout_seconds)
+    threads = settings.threads_for(catalog.current().capacity)
+    watch = Watch()
+    runtime = runtime or OllamaRuntime(host=settings.ollama_host, watch=watch, pool_size=threads)
+    worker = Worker(settings.state_dir, watch)
+    store = Store(settings.state_dir, max_loaded=settings.max_loaded_models)
+
+    @lru_cache(maxsize=1)
+    def limits_of(current: Catalog) -> Limits:
+        by_tag = {spec.tag: spec for spec in current.enabled}
+        return Limits(settings.max_loaded_models, settings.swap_patience_seconds, by_tag)
+
+    def limits() -> Limits:
+        return limits_of(catalog.current())
+
+    board = Board(store, worker, limits)
+    loader = Loader(
+        runtime,
+        store,
+        load_timeout_seconds=settings.load_timeout_seconds,
+        unload_timeout_seconds=settings.unload_timeout_seconds,
+        retry_pause_seconds=settings.load_retry_pause_seconds,
+    )
+    scheduler = Scheduler(
+        board=board,
+        worker=worker,
+        duties=Duties(
+            board,
+            loader,
+            cooldown_seconds=settings.cooldown_seconds,
+            cooldown_max_seconds=settings.cooldown_max_seconds,
+        ),
+        queue_timeout_seconds=settings.queue_timeout_seconds,
+        drain_timeout_seconds=settings.unload_timeout_seconds,
+    )
+    sight = SightFile(settings.state_dir)
+    errands = Errands(
+        runtime=runtime,
+        board=board,
+        worker=worker,
+        scheduler=scheduler,
+        loader=loader,
+        sight=sight,
+        limits=limits,
+        # All workers of one gunicorn have the same parent: one start, one preloading.
+        instance=str(os.getppid()),
+        idle_unload_seconds=settings.idle_unload_seconds,
+    )
+    keeper = Keeper(settings.state_dir, board=board, worker=worker, errands=errands)
+    keeper.start()
+    return Services(
+        settings=settings,
+        catalog=catalog,
+        runtime=runtime,
+        scheduler=scheduler,
+        board=board,
+        sight=sight,
+        watch=watch,
+        keeper=keeper,
+        seats=threading.BoundedSemaphore(max(1, threads - _THREADS_HELD_BACK)),
+    )

@@ -1,0 +1,73 @@
+"""The whole application in this process, over a fake runtime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from mes import settings
+from mes.app import create_app
+from mes.domain import PulledModel
+from tests.fakes import DIGEST, FakeRuntime, eventually
+
+KEY = "a-key-for-tests"
+MODELS = {
+    "smollm2:135m": {"display_name": "SmolLM2", "context_window": 4096, "size_gb": 0.1},
+    "org/prose:q4": {"supports_json_mode": False, "default_temperature": 0.2},
+    "absent:1b": {},
+    "off:1b": {"enabled": False},
+}
+
+
+@pytest.fixture
+def runtime() -> FakeRuntime:
+    fake = FakeRuntime()
+    names = ("smollm2:135m", "org/prose:q4")
+    fake.on_disk = [PulledModel(name, DIGEST, 10, "Q4_0", "135M") for name in names]
+    return fake
+
+
+@pytest.fixture
+def catalog_path(tmp_path: Path) -> Path:
+    path = tmp_path / "models.json"
+    path.write_text(json.dumps({"models": MODELS, "defaults": {"max_tokens": 77}}))
+    return path
+
+
+@pytest.fixture
+def app(tmp_path: Path, runtime: FakeRuntime, catalog_path: Path) -> Iterator[Flask]:
+    environment = {
+        "MES_API_KEY": KEY,
+        "MODELS_CONFIG_PATH": str(catalog_path),
+        "STATE_DIR": str(tmp_path / "state"),
+        "MAX_BODY_BYTES": "20000",
+        "QUEUE_TIMEOUT": "5",
+    }
+    app = create_app(settings.load(environment, dotenv=None), runtime=runtime)
+    yield app
+    app.extensions["mes"].close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    eventually(lambda: app.extensions["mes"].sight.current().seen_at)
+    return app.test_client()
+
+
+@pytest.fixture
+def ask(client: FlaskClient) -> Any:
+    """Post an inference with the key; the fields are the request's, over a prompt."""
+
+    def post(**fields: Any) -> Any:
+        document = {"model_id": "smollm2:135m", "prompt": "The capital of France?", **fields}
+        headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
+        # Not json=: Flask's client would sort the keys.
+        return client.post("/v1/inference", data=json.dumps(document), headers=headers)
+
+    return post

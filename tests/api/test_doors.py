@@ -1,0 +1,186 @@
+"""Keys, request ids, health and models, over a fake runtime."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from mes import errors
+from mes.domain import normalise
+from tests.api.conftest import KEY
+from tests.fakes import eventually
+
+BEARER = {"Authorization": f"Bearer {KEY}"}
+
+
+def test_health_needs_no_key(client):
+    answer = client.get("/health")
+    assert answer.status_code == 200
+    assert answer.get_json()["status"] == "healthy"
+    assert set(answer.get_json()) == {"status", "timestamp", "version"}
+
+
+def test_ready_names_the_check_that_fails(client, runtime, app):
+    assert client.get("/ready").get_json()["status"] == "ready"
+    runtime.down = errors.RuntimeUnavailable("http://ollama:11434 cannot be reached")
+    eventually(lambda: client.get("/ready").status_code == 503)
+    assert client.get("/ready").get_json() == {
+        "status": "not_ready",
+        "runtime": "http://ollama:11434 cannot be reached",
+        "catalog": "ok",
+        "state": "ok",
+    }
+    runtime.down = None
+    eventually(lambda: client.get("/ready").status_code == 200)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": f"Bearer {KEY}, Bearer {KEY}"},
+        {"Authorization": "Bearer wrong", "X-API-Key": KEY},
+        {"X-API-Key": ""},
+        {"X-API-Key": "wrong"},
+        {"X-API-Key": "ключ".encode().decode("latin-1")},
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/status", "/v1/models/smollm2:135m"])
+def test_without_the_right_key_nobody_enters(client, path, headers):
+    response = client.get(path, headers=headers)
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="MES"'
+    assert response.get_json()["code"] == "unauthorized"
+
+
+@pytest.mark.parametrize(
+    "headers", [BEARER, {"X-API-Key": KEY}, {"Authorization": f"bearer {KEY}"}]
+)
+def test_the_key_is_accepted_in_either_header(client, headers):
+    assert client.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_models_are_listed_for_both_kinds_of_client(client):
+    listed = client.get("/v1/models", headers=BEARER).get_json()
+    assert listed["object"] == "list"
+    assert listed["data"][0] == {
+        "id": "smollm2:135m",
+        "object": "model",
+        "created": 0,
+        "owned_by": "mes",
+    }
+    by_id = {model["id"]: model for model in listed["models"]}
+    assert (
+        by_id["smollm2:135m"]
+        | {
+            "name": "SmolLM2",
+            "status": "available",
+            "size_gb": 0.1,
+            "context_window": 4096,
+            "supports_json": True,
+            "loaded": False,
+            "in_flight": 0,
+            "queued": 0,
+            "max_concurrent": 1,
+            "pinned": False,
+        }
+        == by_id["smollm2:135m"]
+    )
+    assert by_id["absent:1b"]["status"] == "not_pulled"
+    assert by_id["off:1b"]["status"] == "disabled"
+
+
+@pytest.mark.parametrize("spelling", ["smollm2:135m", "SmolLM2:135M", "library/smollm2:135m"])
+def test_a_model_is_found_under_any_spelling_that_ollama_knows(client, spelling):
+    shown = client.get(f"/v1/models/{spelling}", headers=BEARER).get_json()
+    assert shown["id"] == "smollm2:135m"
+    assert shown["digest"].startswith("sha256:")
+    assert (shown["quantization"], shown["parameter_size"]) == ("Q4_0", "1B")
+    assert shown["capabilities"] == ["completion"]
+
+
+def test_ids_with_slashes_and_colons_load_and_unload(client, runtime):
+    loaded = client.post("/v1/models/org/prose:q4/load", headers=BEARER)
+    assert loaded.get_json() == {
+        "success": True,
+        "message": "org/prose:q4 is loaded",
+        "model_id": "org/prose:q4",
+    }
+    assert runtime.in_memory == ["org/prose:q4"]
+    models = client.get("/v1/models", headers=BEARER).get_json()["models"]
+    assert next(m for m in models if m["id"] == "org/prose:q4")["status"] == "ready"
+    unloaded = client.post("/v1/models/org%2Fprose%3Aq4/unload", headers=BEARER).get_json()
+    assert unloaded["success"] is True
+    assert runtime.in_memory == []
+
+
+def test_status_tells_how_it_stands(client, runtime):
+    client.post("/v1/models/smollm2:135m/load", headers=BEARER)
+    status = client.get("/v1/status", headers=BEARER).get_json()
+    assert status["ollama_running"] is True
+    assert status["models_loaded"] == ["smollm2:135m"]
+    assert status["memory_available_gb"] > 0
+    assert status["gpu_available"] in (True, False)
+    assert status["models"][0]["status"] == "ready"
+
+
+def test_a_model_unloaded_behind_our_back_is_noticed(client, runtime):
+    client.post("/v1/models/smollm2:135m/load", headers=BEARER)
+    runtime.in_memory.clear()
+
+    def loaded():
+        return client.get("/v1/status", headers=BEARER).get_json()["models_loaded"]
+
+    eventually(lambda: loaded() == [])
+
+
+def test_a_model_loaded_behind_our_back_is_noticed(client, runtime):
+    runtime.in_memory.append(normalise("smollm2:135m"))
+
+    def loaded():
+        return client.get("/v1/status", headers=BEARER).get_json()["models_loaded"]
+
+    eventually(lambda: loaded() == ["smollm2:135m"])
+
+
+def test_more_models_than_allowed_are_put_right(client, runtime):
+    runtime.in_memory += ["x:1", "y:1", "z:1"]
+    eventually(lambda: runtime.in_memory == [])
+
+
+def test_a_harmless_request_id_comes_back_and_a_harmful_one_is_replaced(client):
+    given = client.get("/health", headers={"X-Request-ID": "run-7.prompt_12"})
+    assert given.headers["X-Request-ID"] == "run-7.prompt_12"
+    for harmful in ("a b", "x" * 200, "<script>", "ä".encode().decode("latin-1")):
+        replaced = client.get("/health", headers={"X-Request-ID": harmful})
+        assert replaced.headers["X-Request-ID"] != harmful
+
+
+def test_the_request_id_is_in_the_body_of_every_error(client):
+    response = client.get("/nowhere", headers={"X-Request-ID": "run-7"})
+    assert (response.status_code, response.get_json()["code"]) == (404, "not_found")
+    assert response.get_json()["request_id"] == "run-7"
+
+
+def test_a_wrong_method_says_which_are_right(client):
+    response = client.delete("/health")
+    assert (response.status_code, response.get_json()["code"]) == (405, "method_not_allowed")
+    assert "GET" in response.headers["Allow"]
+
+
+def test_each_request_is_one_line_in_the_log_without_prompt_answer_or_key(ask, caplog):
+    caplog.set_level(logging.INFO)
+    ask(prompt="a very private prompt")
+    lines = [record for record in caplog.records if record.getMessage() == "request"]
+    assert len(lines) == 1
+    line = vars(lines[0])
+    assert (line["status"], line["model"], line["key"]) == (200, "smollm2:135m", "default")
+    assert line["usage"]["total_tokens"] == 15
+    assert line["timings"]["queue_ms"] == 0
+    everything = str([vars(record) for record in caplog.records])
+    for secret in ("private prompt", "Paris", KEY):
+        assert secret not in everything

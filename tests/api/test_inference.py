@@ -1,0 +1,266 @@
+"""`POST /v1/inference`: shapes, mistakes and verdicts, over a fake runtime."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mes import errors
+from tests.api.conftest import KEY
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "number"}},
+    "required": ["name", "age"],
+}
+JOHN = '{"name": "John Smith", "age": 25}'
+
+
+def test_an_answer_has_the_promised_shape(ask):
+    answer = ask(temperature=0.5, seed=7, max_tokens=50).get_json()
+    assert answer["success"] is True
+    assert answer["model_id"] == "smollm2:135m"
+    assert answer["output"] == "Paris"
+    assert answer["finish_reason"] == "stop"
+    assert answer["usage"] == {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    assert answer["latency_ms"] >= 0
+    assert answer["timings"] == {
+        "queue_ms": 0,
+        "load_ms": answer["timings"]["load_ms"],
+        "prompt_ms": 1,
+        "generation_ms": 50,
+        "time_to_first_token_ms": 3,
+        "tokens_per_second": 100.0,
+        "cold_start": True,
+    }
+    assert answer["parsed"] is None
+    assert answer["structured"] is None
+    assert answer["provenance"]["runtime"] == "fake 1.0"
+    assert answer["provenance"]["model_digest"].startswith("sha256:")
+    assert answer["provenance"]["quantization"] == "Q4_0"
+    assert answer["provenance"]["options"] == {
+        "num_ctx": 4096,
+        "temperature": 0.5,
+        "num_predict": 50,
+        "seed": 7,
+    }
+
+
+def test_what_the_caller_leaves_out_comes_from_the_catalog(ask, runtime):
+    assert ask(model_id="ORG/prose:q4", temperature=None, max_tokens=None).status_code == 200
+    options = runtime.prompts[0].options
+    assert (options["temperature"], options["num_predict"]) == (0.2, 77)
+
+
+def test_a_seed_is_always_chosen_and_told(ask):
+    seeds = {ask().get_json()["provenance"]["options"]["seed"] for _ in range(3)}
+    assert len(seeds) == 3
+
+
+def test_a_client_of_the_original_interface_works_unchanged(ask):
+    response = ask(
+        prompt="Extract the name and age from: John Smith is 25 years old",
+        temperature=0.1,
+        system_prompt=None,
+        max_tokens=100,
+        json_schema=None,
+        timeout=30,
+    )
+    answer = response.get_json()
+    assert response.status_code == 200
+    assert isinstance(answer["output"], str)
+    assert set(answer["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "verdict"),
+    [
+        (JOHN, "stop", "valid"),
+        (f"Sure! Here it is:\n```json\n{JOHN}\n```\nAnything else?", "stop", "valid"),
+        (f"The answer is {JOHN}.", "stop", "valid"),
+        ('{"name": "John Smith"}', "stop", "schema_violation"),
+        ("John Smith, 25", "stop", "not_json"),
+        ('{"name": "John Smith", "a', "length", "truncated"),
+        ("  ", "stop", "empty"),
+        ('{"name": "John", "age": 25, "age": 26}', "stop", "not_json"),
+        ('{"name": "John", "age": NaN}', "stop", "not_json"),
+        ('{"name": "\\ud800", "age": 1}', "stop", "not_json"),
+    ],
+)
+def test_the_verdict_tells_what_became_of_the_schema(ask, runtime, text, finish_reason, verdict):
+    runtime.answers, runtime.finish_reason = lambda prompt: text, finish_reason
+    response = ask(json_schema=PERSON)
+    answer = response.get_json()
+    assert response.status_code == 200
+    assert answer["structured"]["verdict"] == answer["structured"]["first_verdict"] == verdict
+    assert answer["output"] == text
+    assert answer["success"] is (verdict == "valid")
+    if verdict != "valid":
+        assert answer["code"] == verdict
+        assert answer["error"]
+        assert answer["parsed"] is None
+
+
+def test_a_violation_names_where_and_which_keyword(ask, runtime):
+    runtime.answers = lambda prompt: '{"name": 5, "age": 1}'
+    assert ask(json_schema=PERSON).get_json()["structured"]["errors"] == [
+        {"pointer": "/name", "keyword": "type", "detail": '5 is not of type "string"'}
+    ]
+
+
+def test_format_is_asserted(ask, runtime):
+    runtime.answers = lambda prompt: '"yesterday"'
+    answer = ask(json_schema={"type": "string", "format": "date"}).get_json()
+    assert answer["structured"]["verdict"] == "schema_violation"
+
+
+def test_the_schema_goes_to_a_model_with_json_mode_as_format(ask, runtime):
+    runtime.answers = lambda prompt: JOHN
+    ask(json_schema=PERSON)
+    assert runtime.prompts[0].format == PERSON
+    assert list(runtime.prompts[0].format["properties"]) == ["name", "age"]
+
+
+def test_a_model_without_json_mode_is_told_the_schema_in_the_prompt(ask, runtime):
+    runtime.answers = lambda prompt: JOHN
+    answer = ask(model_id="org/prose:q4", json_schema=PERSON).get_json()
+    assert runtime.prompts[0].format is None
+    assert json.dumps(PERSON, separators=(",", ":")) in runtime.prompts[0].text
+    assert answer["parsed"] == {"name": "John Smith", "age": 25}
+
+
+def test_a_schema_the_runtime_refuses_goes_into_the_prompt(ask, runtime):
+    runtime.answers = lambda p: errors.SchemaRefused("no grammar") if p.format else JOHN
+    assert ask(json_schema=PERSON).get_json()["success"] is True
+    assert len(runtime.prompts) == 2
+
+
+@pytest.mark.parametrize(
+    ("schema", "code"),
+    [
+        ({"type": "strin"}, "schema_invalid"),
+        ({"$ref": "http://example.com/schema"}, "schema_invalid"),
+        ({"$ref": "file:///etc/passwd"}, "schema_invalid"),
+        ({"$ref": "#/nowhere"}, "schema_invalid"),
+        ({"$schema": "http://example.com/dialect"}, "schema_invalid"),
+        ({"pattern": "("}, "schema_invalid"),
+        ({"properties": 5}, "schema_invalid"),
+    ],
+)
+def test_a_schema_that_is_none_is_refused_before_it_costs_anything(ask, runtime, schema, code):
+    response = ask(json_schema=schema)
+    assert response.status_code == 422
+    assert response.get_json()["code"] == code
+    assert response.get_json()["errors"][0]["pointer"].startswith("/json_schema")
+    assert runtime.loads == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"prompt": ""}, "/prompt"),
+        ({"prompt": None}, "/prompt"),
+        ({"prompt": 5}, "/prompt"),
+        ({"model_id": ""}, "/model_id"),
+        ({"temperature": "0.5"}, "/temperature"),
+        ({"temperature": True}, "/temperature"),
+        ({"temperature": 2.1}, "/temperature"),
+        ({"max_tokens": 0}, "/max_tokens"),
+        ({"max_tokens": 1.5}, "/max_tokens"),
+        ({"timeout": 0}, "/timeout"),
+        ({"timeout": 1e308}, "/timeout"),
+        ({"stop": [1]}, "/stop"),
+        ({"json_schema": "{}"}, "/json_schema"),
+        ({"num_gpu": 1}, "/num_gpu"),
+    ],
+)
+def test_a_mistake_is_named_with_its_field(ask, runtime, fields, pointer):
+    response = ask(**fields)
+    problem = response.get_json()
+    assert (response.status_code, problem["code"]) == (422, "request_invalid")
+    assert [mistake["pointer"] for mistake in problem["errors"]] == [pointer]
+    assert runtime.prompts == []
+
+
+def test_all_mistakes_are_told_at_once(ask):
+    problem = ask(temperature=3, max_tokens=0, colour="red").get_json()
+    assert {m["pointer"] for m in problem["errors"]} == {"/temperature", "/max_tokens", "/colour"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"prompt": NaN}',
+        b'{"model_id": "a", "model_id": "b"}',
+        b'{"prompt": "\xff"}',
+        b'{"prompt": "\\ud800"}',
+        b"[" * 15000,
+        b'{"seed": 1e400}',
+    ],
+)
+def test_a_body_that_is_not_json_is_malformed(client, content):
+    response = client.post(
+        "/v1/inference",
+        data=content,
+        headers={"X-API-Key": KEY, "Content-Type": "application/json"},
+    )
+    assert response.status_code == 400
+    assert response.get_json()["code"] == "malformed_request"
+
+
+@pytest.mark.parametrize("kind", ["text/plain", None, "application/json; charset=utf-16"])
+def test_another_content_type_is_unsupported(client, kind):
+    headers = {"X-API-Key": KEY} | ({"Content-Type": kind} if kind else {})
+    response = client.post("/v1/inference", data=b"{}", headers=headers)
+    assert (response.status_code, response.get_json()["code"]) == (415, "unsupported_media_type")
+
+
+def test_a_body_over_the_limit_is_too_large(ask):
+    response = ask(prompt="x" * 30000)
+    assert (response.status_code, response.get_json()["code"]) == (413, "content_too_large")
+
+
+@pytest.mark.parametrize("model_id", ["nope", "off:1b", "../../etc/passwd", "a b", "x" * 10000])
+def test_a_model_that_may_not_be_run_is_not_found(ask, model_id):
+    response = ask(model_id=model_id)
+    assert (response.status_code, response.get_json()["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.GenerationTimeout("too slow"), 504),
+        (errors.GenerationAborted("broke off"), 502),
+        (errors.RuntimeReplyInvalid("nonsense"), 502),
+        (errors.RuntimeUnavailable("down"), 503),
+        (errors.PromptTooLong("3010 tokens do not fit into 512"), 422),
+        (errors.ModelNotPulled("not pulled"), 404),
+        (errors.CallerGone("gone"), 499),
+    ],
+)
+def test_what_kept_the_model_from_answering_is_no_200(ask, runtime, error, status):
+    runtime.answers = lambda prompt: error
+    response = ask()
+    problem = response.get_json()
+    assert response.status_code == problem["status"] == status
+    assert response.mimetype == "application/problem+json"
+    assert problem["code"] == error.code
+    assert problem["success"] is False
+    assert problem["error"] == problem["detail"] == error.detail
+    assert ("Retry-After" in response.headers) is (status == 503)
+
+
+def test_our_own_bug_is_opaque_outside(ask, runtime, caplog):
+    def explode(prompt):
+        raise ZeroDivisionError("the secret of the house")
+
+    runtime.answers = explode
+    response = ask()
+    assert (response.status_code, response.get_json()["code"]) == (500, "internal_error")
+    assert "secret" not in response.get_data(as_text=True)
+    assert any(record.exc_info for record in caplog.records)
+    runtime.answers = lambda prompt: "Paris"
+    assert ask().status_code == 200
