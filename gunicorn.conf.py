@@ -1,9 +1,12 @@
-"""How gunicorn runs MES. Every number here is computed from the settings."""
+"""How gunicorn runs MES. Every number here is computed from the settings.
+
+Each name in this file that gunicorn knows is a setting, imported ones included.
+"""
 
 from pathlib import Path
 
+from mes import logs
 from mes.catalog import CatalogError, CatalogFile
-from mes.logs import logconfig
 from mes.settings import SettingsError, load
 
 try:
@@ -31,4 +34,4 @@ keepalive = 75
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
 # Nobody uses gunicorn's own remote control here.
 control_socket_disable = True
-logconfig_dict = logconfig(_settings.log_level)
+logconfig_dict = logs.logconfig(_settings.log_level)

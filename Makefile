@@ -1,0 +1,40 @@
+# Everything a newcomer needs; each target may be repeated, the second time is fast.
+PYTHON ?= python3
+BIN := .venv/bin
+PARTS := setup.cfg pyproject.toml
+
+.PHONY: run test lint bench clean help
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 8
+
+run: .venv/.installed-run ## install, fetch a small model, serve it on http://127.0.0.1:8001
+	@$(BIN)/python -m mes.serve
+
+test: .venv/.installed-test ## install and run all tests, real gunicorn and real model included
+	@echo "mes: fetching the model for the tests (93 MB, a few seconds the first time)"
+	@$(BIN)/python -m mes.embedded pull smollm2:135m >/dev/null
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.installed-test ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean: ## remove what the other targets made
+	rm -rf .venv logs models build *.egg-info
+
+.venv/.installed-run: $(PARTS)
+	@$(call install,embedded,20)
+
+.venv/.installed-test: $(PARTS)
+	@$(call install,embedded$(comma)test$(comma)lint,60)
+
+comma := ,
+
+define install
+$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+  { echo "mes: needs Python 3.11 or newer with venv; name one with: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12"; exit 1; }; \
+echo "mes: installing into .venv (about $(2) s the first time)"; began=$$(date +%s); \
+{ test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && \
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(1)]' && \
+touch $@ && echo "mes: installed after $$(( $$(date +%s) - began )) s"
+endef

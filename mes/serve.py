@@ -1,0 +1,199 @@
+"""Serve: start MES, with a runtime of its own where no Ollama is configured; end all of it again.
+
+`python -m mes.serve` is what `make run` calls. Where OLLAMA_HOST is set (also in `.env`), MES uses
+that runtime and starts none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from mes.settings import Settings, SettingsError, load
+
+MODEL = "smollm2:135m"
+_EMBEDDED_PORT = 11435
+_EMBEDDED_CATALOG = "config/models.embedded.json"
+_LOGS = Path("logs")
+_READY_WITHIN_SECONDS = 120.0
+# Ctrl-C: what runs may finish, but a person waits at the keyboard.
+_STOP_WITHIN_SECONDS = 5.0
+
+
+class CannotServe(Exception):
+    """What keeps MES from starting, in words."""
+
+
+def main() -> int:
+    """Serve until Ctrl-C or SIGTERM; the exit status."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with ExitStack() as stack:
+            return _serve(stack)
+    except KeyboardInterrupt:
+        say("stopped")
+        return 0
+    except (CannotServe, SettingsError) as exc:
+        print(f"MES does not start:\n{exc}", file=sys.stderr)
+        return 1
+
+
+def _serve(stack: ExitStack) -> int:
+    began = time.monotonic()
+    own_runtime = not _configured("OLLAMA_HOST")
+    environ = _with_own_runtime(dict(os.environ)) if own_runtime else dict(os.environ)
+    settings = load(environ)
+    _refuse_taken_port(settings)
+    if own_runtime:
+        _fetch_model()
+        port = settings.ollama_host.rpartition(":")[2]
+        say(f"starting the embedded runtime on {settings.ollama_host}, log in {_LOGS}/runtime.log")
+        serve = ["mes.embedded", "serve", "--until-stdin-closes", "--port", port]
+        stack.enter_context(_running("runtime", serve, dict(os.environ)))
+    else:
+        say(f"using the runtime at {settings.ollama_host}")
+    url = f"http://{settings.bind}"
+    say(f"starting {settings.workers} workers on {url}, log in {_LOGS}/mes.log")
+    gunicorn = ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+    service = stack.enter_context(_running("mes", gunicorn, environ))
+    _wait_until_ready(url, service)
+    say(f"ready after {time.monotonic() - began:.1f} s; Ctrl-C ends everything. Try:\n")
+    print(_example(url, settings.api_key, MODEL if own_runtime else _first_model(settings)))
+    return service.wait()
+
+
+def say(sentence: str) -> None:
+    print(f"mes: {sentence}", flush=True)
+
+
+def _configured(name: str) -> bool:
+    return bool(os.environ.get(name) or dotenv_values(".env").get(name))
+
+
+def _with_own_runtime(environ: dict[str, str]) -> dict[str, str]:
+    environ["OLLAMA_HOST"] = f"http://127.0.0.1:{_free_port(_EMBEDDED_PORT)}"
+    if not _configured("MODELS_CONFIG_PATH"):
+        environ["MODELS_CONFIG_PATH"] = _EMBEDDED_CATALOG
+    return environ
+
+
+def _fetch_model() -> None:
+    say(f"fetching the model {MODEL} (93 MB, a few seconds the first time)")
+    began = time.monotonic()
+    pull = [sys.executable, "-m", "mes.embedded", "pull", MODEL]
+    done = subprocess.run(pull, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise CannotServe(f"the model could not be fetched:\n{done.stdout.strip()[-2000:]}")
+    say(f"the model is there after {time.monotonic() - began:.1f} s")
+
+
+@contextmanager
+def _running(
+    name: str, module: list[str], environ: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program beside us for the length of the block, its output in a file."""
+    _LOGS.mkdir(exist_ok=True)
+    with (_LOGS / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *module],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environ,
+            # Ctrl-C reaches us alone, so that we end them in order.
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_WITHIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _READY_WITHIN_SECONDS
+    checks = "it does not answer"
+    while time.monotonic() < deadline:
+        if service.poll() is not None:
+            raise CannotServe(_last_lines("mes"))
+        try:
+            with urllib.request.urlopen(f"{url}/ready", timeout=5):
+                return
+        except urllib.error.HTTPError as exc:
+            checks = exc.read().decode()
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise CannotServe(f"not ready after {_READY_WITHIN_SECONDS:g} s: {checks}")
+
+
+def _last_lines(name: str) -> str:
+    lines = (_LOGS / f"{name}.log").read_text(errors="replace").splitlines()
+    return "\n".join(lines[-15:])
+
+
+def _refuse_taken_port(settings: Settings) -> None:
+    if not _is_free(settings.host, settings.port):
+        raise CannotServe(
+            f"port {settings.port} is taken; set PORT to another one, or stop what listens there"
+        )
+
+
+def _free_port(wanted: int) -> int:
+    if _is_free("127.0.0.1", wanted):
+        return wanted
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _first_model(settings: Settings) -> str:
+    models = json.loads(settings.models_config_path.read_text())["models"]
+    return next((name for name, entry in models.items() if entry.get("enabled", True)), "MODEL")
+
+
+def _example(url: str, key: str, model: str) -> str:
+    body = json.dumps({"model_id": model, "prompt": "What is the capital of France?"})
+    return (
+        f"curl -s {url}/v1/inference \\\n"
+        f"  -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n"
+        f"  -d '{body}'\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
