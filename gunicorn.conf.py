@@ -5,6 +5,8 @@ Each name in this file that gunicorn knows is a setting, imported ones included.
 
 from pathlib import Path
 
+from gunicorn.glogging import Logger
+
 from mes import logs
 from mes.catalog import CatalogError, CatalogFile
 from mes.settings import SettingsError, load
@@ -35,3 +37,10 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
 # Nobody uses gunicorn's own remote control here.
 control_socket_disable = True
 logconfig_dict = logs.logconfig(_settings.log_level)
+
+
+class logger_class(Logger):
+    """Gunicorn's log without its access log: MES writes a better line about each request."""
+
+    def access(self, *args: object) -> None:
+        pass

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +13,7 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from mes import catalog_schema
+from mes import catalog_schema, strictjson
 from mes.domain import ModelSpec, normalise
 from mes.errors import Mistake, ModelNotFound
 
@@ -102,21 +100,10 @@ def parse(text: str | bytes, *, path: Path, default_timeout_seconds: float) -> C
 
 
 def _json(text: str | bytes, path: Path) -> Any:
-    repeated: list[str] = []
-
-    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        counts = Counter(name for name, _ in pairs)
-        repeated.extend(name for name, count in counts.items() if count > 1)
-        return dict(pairs)
-
     try:
-        document = json.loads(text, object_pairs_hook=members)
-    except (ValueError, RecursionError) as exc:
-        raise CatalogError(path, [Mistake("", f"is not JSON ({exc}); mend it there")]) from exc
-    if repeated:
-        told = [Mistake("", f"{name!r} stands twice in one object; keep one") for name in repeated]
-        raise CatalogError(path, told)
-    return document
+        return strictjson.parse(text)
+    except strictjson.NotJson as exc:
+        raise CatalogError(path, [Mistake("", f"is not JSON: {exc}; mend it")]) from exc
 
 
 def _given(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,170 @@
+"""What MES itself costs: CPU of the worker per request, added latency, requests a second.
+
+Runs MES with one worker over a runtime that answers at once with 8 streamed tokens, and asks it
+over kept-alive connections with 1 and with 8 clients; then the runtime directly. A peer that is
+already running can be measured beside it:
+
+    python -m bench.overhead
+    python -m bench.overhead --peer http://127.0.0.1:4000/v1/chat/completions --peer-pid 1234 \\
+        --peer-body '{"model": "m", "messages": [...]}' --peer-header 'Authorization: Bearer k'
+
+CPU is the user and system time of the process as the kernel counts it (10 ms ticks, so use
+thousands of requests). Rounds alternate between the targets; the median of the rounds is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import statistics
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+from tests.support.service import KEY, FakeOllama, Service
+
+MODEL = "instant:1b"
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Target:
+    """Something that answers, and the processes whose CPU it costs."""
+
+    name: str
+    url: str
+    body: dict[str, object]
+    headers: dict[str, str] = field(default_factory=dict)
+    pids: tuple[int, ...] = ()
+
+    def cpu_seconds(self) -> float:
+        return sum(_cpu_seconds(pid) for pid in self.pids)
+
+
+@dataclass
+class Round:
+    """One measurement."""
+
+    cpu_ms: float
+    median_ms: float
+    per_second: float
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def measure(target: Target, clients: int, requests: int) -> Round:
+    """Ask `requests` times over `clients` connections."""
+    times: list[float] = []
+    threads = [
+        threading.Thread(target=_ask, args=(target, requests // clients, times))
+        for _ in range(clients)
+    ]
+    cpu, began = target.cpu_seconds(), time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - began
+    return Round(
+        cpu_ms=(target.cpu_seconds() - cpu) / len(times) * 1000,
+        median_ms=statistics.median(times) * 1000,
+        per_second=len(times) / seconds,
+    )
+
+
+def _ask(target: Target, requests: int, times: list[float]) -> None:
+    parts = urlsplit(target.url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
+    body = json.dumps(target.body)
+    headers = {"Content-Type": "application/json", **target.headers}
+    for _ in range(requests):
+        began = time.perf_counter()
+        connection.request("POST", parts.path, body, headers)
+        response = connection.getresponse()
+        content = response.read()
+        times.append(time.perf_counter() - began)
+        if response.status != 200:
+            raise SystemExit(f"{target.name} answered {response.status}: {content[:300]!r}")
+    connection.close()
+
+
+def show(target: Target, clients: int, rounds: list[Round]) -> None:
+    def median(name: str) -> float:
+        return statistics.median(getattr(each, name) for each in rounds)
+
+    cpu = f"{median('cpu_ms'):8.2f}" if target.pids else "       -"
+    print(
+        f"{target.name:12} {clients:7} {cpu} {median('median_ms'):12.2f} {median('per_second'):12.0f}"
+    )
+
+
+def main() -> None:
+    options = _options()
+    with TemporaryDirectory() as folder, FakeOllama("--instant", f"--models={MODEL}") as runtime:
+        models = {MODEL: {"max_concurrent": 8}}
+        with Service(
+            Path(folder), ollama_url=runtime.url, models=models, WEB_CONCURRENCY=1
+        ) as service:
+            service.wait_until_ready()
+            targets = [
+                Target(
+                    "mes",
+                    f"{service.url}/v1/inference",
+                    {"model_id": MODEL, "prompt": "The capital of France?"},
+                    {"Authorization": f"Bearer {KEY}"},
+                    tuple(service.worker_pids()),
+                ),
+                Target(
+                    "direct",
+                    f"{runtime.url}/api/generate",
+                    {"model": MODEL, "prompt": "The capital of France?", "stream": True},
+                ),
+                *_peers(options),
+            ]
+            _compare(targets, options.requests, options.rounds)
+
+
+def _compare(targets: list[Target], requests: int, rounds: int) -> None:
+    print(f"{'target':12} {'clients':>7} {'CPU ms':>8} {'median ms':>12} {'requests/s':>12}")
+    for clients in (1, 8):
+        results: dict[str, list[Round]] = {target.name: [] for target in targets}
+        for target in targets:
+            measure(target, clients, 100)
+        for _ in range(rounds):
+            for target in targets:
+                results[target.name].append(measure(target, clients, requests))
+        for target in targets:
+            show(target, clients, results[target.name])
+
+
+def _peers(options: argparse.Namespace) -> list[Target]:
+    if options.peer is None:
+        return []
+    headers = dict(header.split(": ", 1) for header in options.peer_header)
+    body = json.loads(options.peer_body)
+    return [Target("peer", options.peer, body, headers, tuple(options.peer_pid))]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--requests", type=int, default=2000, help="in each round (2000)")
+    parser.add_argument("--rounds", type=int, default=3, help="for each target (3)")
+    parser.add_argument("--peer", metavar="URL", help="another service to measure beside MES")
+    parser.add_argument("--peer-body", metavar="JSON", default="{}")
+    parser.add_argument("--peer-header", metavar="HEADER", action="append", default=[])
+    parser.add_argument("--peer-pid", metavar="PID", type=int, action="append", default=[])
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

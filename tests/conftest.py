@@ -1,0 +1,34 @@
+"""Fixtures for tests of the service as a whole: a runtime to talk to, and the service itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.service import FakeOllama, Service
+
+
+@pytest.fixture
+def fake_ollama() -> Iterator[FakeOllama]:
+    """A fresh fake runtime with the models of the shipped catalog on disk."""
+    with FakeOllama() as fake:
+        yield fake
+
+
+@pytest.fixture
+def service(tmp_path: Path, fake_ollama: FakeOllama) -> Iterator[Callable[..., Service]]:
+    """Starts services in front of the fake runtime: `service(models={...}, MAX_LOADED_MODELS=1)`.
+
+    All of them end with the test.
+    """
+    with ExitStack() as running:
+
+        def start(**told: Any) -> Service:
+            told.setdefault("ollama_url", fake_ollama.url)
+            return running.enter_context(Service(tmp_path, **told))
+
+        yield start

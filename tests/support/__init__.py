@@ -1,0 +1,1 @@
+"""What the tests lean on: a runtime to talk to, and the service as a process."""

@@ -1,0 +1,1 @@
+"""A program that speaks Ollama's wire contract and counts what its client does to it."""
