@@ -25,17 +25,23 @@ Act = Callable[[], None]
 _LOOKS_EVERY_SECONDS = 1.0
 
 
+# Nearly all alarms are called off: most requests end before their deadline. Sorting them out costs
+# a pass over all, so it waits until that many have gathered and half of all are among them.
+_MANY_CALLED_OFF = 1000
+
+
 class Alarm:
     """Something to do at a time, unless it is called off before."""
 
-    __slots__ = ("act", "when")
+    __slots__ = ("_watch", "act")
 
-    def __init__(self, when: float, act: Act) -> None:
-        self.when = when
+    def __init__(self, act: Act, watch: Watch) -> None:
         self.act: Act | None = act
+        self._watch = watch
 
     def call_off(self) -> None:
         self.act = None
+        self._watch.called_off += 1
 
 
 class Watch:
@@ -50,6 +56,7 @@ class Watch:
         self._acts: dict[int, Act] = {self._nudge_reader: self._take_nudge}
         self._epoll.register(self._nudge_reader, select.EPOLLIN)
         self._alarms: list[tuple[float, int, Alarm]] = []
+        self.called_off = 0
         self._order = itertools.count()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -85,8 +92,9 @@ class Watch:
 
     def at(self, when: float, act: Act) -> Alarm:
         """Call `act` at `when` (of `time.monotonic()`), unless the alarm is called off."""
-        alarm = Alarm(when, act)
+        alarm = Alarm(act, self)
         with self._lock:
+            self._sort_out()
             heapq.heappush(self._alarms, (when, next(self._order), alarm))
             must_wake = when < self._next_look
         self._start()
@@ -137,6 +145,12 @@ class Watch:
                 self._call(self._acts.get(fd))
             for alarm in self._due_alarms():
                 self._call(alarm.act)
+
+    def _sort_out(self) -> None:
+        if self.called_off > max(_MANY_CALLED_OFF, len(self._alarms) // 2):
+            self._alarms = [entry for entry in self._alarms if entry[2].act is not None]
+            heapq.heapify(self._alarms)
+            self.called_off = 0
 
     def _until_next_alarm(self) -> float:
         now = time.monotonic()

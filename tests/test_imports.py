@@ -1,0 +1,79 @@
+"""Imports point one way: from the doors inwards, and never back up."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "mes"
+
+# Which rooms of the service a room may import. `app` chooses the parts, so it may import all.
+MAY_IMPORT = {
+    "errors": set(),
+    "domain": set(),
+    "watch": set(),
+    "strictjson": set(),
+    "settings_schema": set(),
+    "settings": {"settings_schema"},
+    "logs": set(),
+    "catalog_schema": {"domain", "errors"},
+    "catalog": {"catalog_schema", "domain", "errors", "strictjson"},
+    "scheduling": {"domain", "errors", "watch"},
+    "runtime": {"domain", "errors", "watch"},
+    "structured": {"domain", "errors", "strictjson"},
+    "inference": {"catalog", "domain", "errors", "scheduling", "structured"},
+    "api": {
+        "catalog",
+        "domain",
+        "errors",
+        "inference",
+        "scheduling",
+        "settings",
+        "strictjson",
+        "watch",
+    },
+    "serve": {"settings"},
+    "embedded": set(),
+}
+FREE = {"app"}
+
+# Libraries that one room keeps to itself.
+KEPT_BY = {"requests": {"runtime"}, "flask": {"api", "app"}, "xllamacpp": {"embedded"}}
+
+
+def rooms() -> list[tuple[str, Path]]:
+    return [
+        (path.relative_to(ROOT).parts[0].removesuffix(".py"), path)
+        for path in sorted(ROOT.rglob("*.py"))
+        if path != ROOT / "__init__.py"
+    ]
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, by their absolute names."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module == "mes":
+            names |= {f"mes.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), rooms(), ids=lambda value: str(value).removeprefix(f"{ROOT}/")
+)
+def test_a_room_imports_only_what_lies_further_in(room: str, path: Path):
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("mes.")}
+    allowed = MAY_IMPORT.get(room, set()) | {room, "__version__"}
+    assert room in FREE or ours <= allowed
+
+
+@pytest.mark.parametrize("library", KEPT_BY)
+def test_a_library_stays_in_its_room(library: str):
+    users = {room for room, path in rooms() if library in {n.split(".")[0] for n in imported(path)}}
+    assert users == KEPT_BY[library]
