@@ -1,0 +1,255 @@
+"""The runtime behind Ollama's HTTP API, asked through `requests`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPResponse
+from urllib3.util import Url, parse_url
+
+from mes.domain import Caller, LoadedModel, ModelCard, ModelSpec, Prompt, PulledModel, Reply
+from mes.errors import (
+    GenerationAborted,
+    GenerationTimeout,
+    LoadFailed,
+    LoadTimeout,
+    ModelNotPulled,
+    RuntimeReplyInvalid,
+    RuntimeUnavailable,
+)
+from mes.runtime import replies
+from mes.runtime.wire import Errand, Exchange, pool
+from mes.watch import Watch
+
+_READ_BYTES = 65536
+
+# MES decides what stays in memory, not Ollama's timer.
+_KEEP_FOREVER = -1
+_UNLOAD_NOW = 0
+
+_GENERATION = Errand("generation", late=GenerationTimeout, broken=GenerationAborted)
+_LOAD = Errand("load", late=LoadTimeout, broken=LoadFailed)
+_QUESTION = Errand("answer", late=RuntimeUnavailable, broken=RuntimeUnavailable)
+
+
+class OllamaRuntime:
+    """Asks one Ollama (domain.Runtime). One instance serves all threads of a worker."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        watch: Watch,
+        pool_size: int,
+        connect_timeout_seconds: float = 2.0,
+        reply_timeout_seconds: float = 5.0,
+        max_reply_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
+        url = parse_url(host if "://" in host else f"http://{host}")
+        self._where = url.netloc or host  # without a password, which `host` may hold
+        self._watch = watch
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._reply_timeout_seconds = reply_timeout_seconds
+        self._max_reply_bytes = max_reply_bytes
+        self._adapter = _Adapter(pool(url, size=pool_size))
+        self._generate = _prepared("POST", url, "/api/generate")
+        self._show = _prepared("POST", url, "/api/show")
+        self._ps = _prepared("GET", url, "/api/ps")
+        self._tags = _prepared("GET", url, "/api/tags")
+        self._version = _prepared("GET", url, "/api/version")
+
+    def generate(self, prompt: Prompt, *, deadline: float, caller: Caller) -> Reply:
+        """Run one generation to its end."""
+        request = _filled(self._generate, _generation(prompt))
+        exchange = self._exchange(_GENERATION, deadline)
+        with exchange, caller.when_gone(exchange.hang_up):
+            sent = time.monotonic()
+            answer = self._send(exchange, request)
+            if answer.status != 200:
+                raise replies.refused_generation(
+                    self._refusal(answer),
+                    tag=prompt.spec.tag,
+                    with_schema=prompt.format is not None,
+                )
+            chunks = self._chunks(answer)
+            reply = replies.generation(chunks, sent=sent)
+            exchange.finish(chunks)
+            return reply
+
+    def load(self, spec: ModelSpec, *, deadline: float) -> None:
+        """Load and wait until ready."""
+        # No caller can end it: a load that is broken off is lost for all who wait for it.
+        with self._exchange(_LOAD, deadline) as exchange:
+            answer = self._send(exchange, _filled(self._generate, _load(spec)))
+            if answer.status != 200:
+                raise replies.refused_load(self._refusal(answer), tag=spec.tag)
+            replies.done(self._chunks(answer), otherwise=LoadFailed)
+
+    def unload(self, name: str) -> None:
+        """Ask for the model to leave memory. What is not even pulled has left it."""
+        body = {"model": name, "prompt": "", "stream": True, "keep_alive": _UNLOAD_NOW}
+        try:
+            answer = self._ask(_filled(self._generate, body), name)
+        except ModelNotPulled:
+            return
+        replies.done([answer], otherwise=RuntimeReplyInvalid)
+
+    def loaded(self) -> list[LoadedModel]:
+        """The models in memory; those still loading are not listed."""
+        return replies.loaded(self._ask(self._ps))
+
+    def pulled(self) -> list[PulledModel]:
+        """The models on disk."""
+        return replies.pulled(self._ask(self._tags))
+
+    def version(self) -> str:
+        """What runs, such as "ollama 0.33.0"."""
+        return replies.version(self._ask(self._version))
+
+    def card(self, name: str) -> ModelCard:
+        """What the runtime knows of one model."""
+        return replies.card(self._ask(_filled(self._show, {"model": name}), name))
+
+    def _ask(self, request: requests.PreparedRequest, name: str = "it") -> bytes:
+        """A short question, answered at once."""
+        deadline = time.monotonic() + self._reply_timeout_seconds
+        with self._exchange(_QUESTION, deadline) as exchange:
+            answer = self._send(exchange, request)
+            if answer.status != 200:
+                raise replies.refused(self._refusal(answer), tag=name)
+            return b"".join(self._chunks(answer))
+
+    def _exchange(self, errand: Errand, deadline: float) -> Exchange:
+        return Exchange(errand, where=self._where, watch=self._watch, deadline=deadline)
+
+    def _send(self, exchange: Exchange, request: requests.PreparedRequest) -> HTTPResponse:
+        try:
+            answer = self._send_once(exchange, request)
+        except requests.ConnectionError:
+            if not exchange.hit_a_stale_connection:
+                raise
+            exchange.begin_again()
+            answer = self._send_once(exchange, request)
+        if answer.headers.get("Content-Encoding", "identity") != "identity":
+            # Never unpacked: a small answer could grow without bounds.
+            raise RuntimeReplyInvalid("the runtime sent an encoding that was not asked for")
+        return answer
+
+    def _send_once(self, exchange: Exchange, request: requests.PreparedRequest) -> HTTPResponse:
+        # Nothing can be cut before there is a connection, so this part keeps the deadline itself.
+        connect = min(self._connect_timeout_seconds, max(exchange.remaining_seconds, 0.001))
+        timeout = (connect, exchange.patience_seconds)
+        response = self._adapter.send(request, stream=True, timeout=timeout)
+        answer: HTTPResponse = response.raw
+        exchange.answer = answer
+        return answer
+
+    def _chunks(self, answer: HTTPResponse) -> Iterator[bytes]:
+        """The body as it arrives."""
+        size = 0
+        # read1 does for every framing, but costs twice as much where there are many chunks.
+        pieces = (
+            answer.stream(_READ_BYTES)
+            if answer.chunked
+            else iter(lambda: answer.read1(_READ_BYTES), b"")
+        )
+        for piece in pieces:
+            size += len(piece)
+            if size > self._max_reply_bytes:
+                raise RuntimeReplyInvalid("the runtime sent more than an answer may hold")
+            yield piece
+
+    def _refusal(self, answer: HTTPResponse) -> replies.Refusal:
+        return replies.refusal(
+            answer.status,
+            body=b"".join(self._chunks(answer)),
+            retry_after=answer.headers.get("Retry-After"),
+        )
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter with one pool, which spares a request all that serves many hosts.
+
+    It keeps no cookies and knows no proxies, whatever the environment says.
+    """
+
+    def __init__(self, connections: HTTPConnectionPool) -> None:
+        super().__init__()
+        self._connections = connections
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
+        return self._connections
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        return request.path_url
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response.raw, response.request = resp.status, resp, req
+        return response
+
+
+def _prepared(method: str, url: Url, path: str) -> requests.PreparedRequest:
+    """All of a request but its body, prepared once because this costs more than sending it."""
+    headers = {
+        "User-Agent": "mes",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+    }
+    whole = url._replace(path=(url.path or "").rstrip("/") + path).url
+    request = requests.Request(method, whole, headers=headers).prepare()
+    # A plain dict: these names need no folding, and every request copies it three times.
+    vars(request)["headers"] = dict(request.headers)
+    return request
+
+
+def _filled(template: requests.PreparedRequest, body: dict[str, Any]) -> requests.PreparedRequest:
+    request = requests.PreparedRequest()
+    vars(request).update(vars(template))  # copy() also copies what never changes
+    request.body = _encoded(body)
+    vars(request)["headers"] = {**template.headers, "Content-Length": str(len(request.body))}
+    return request
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body, default=dict)
+    except TypeError:
+        # orjson knows no numbers beyond 64 bits, but a caller's schema may name one as a bound.
+        return json.dumps(body, default=dict).encode()
+
+
+def _generation(prompt: Prompt) -> dict[str, Any]:
+    body = {
+        "model": prompt.spec.tag,
+        "prompt": prompt.text,
+        "stream": True,
+        "options": prompt.options,
+        "keep_alive": _KEEP_FOREVER,
+        # An over-long prompt is an error, never a silent cut.
+        "truncate": False,
+        "shift": False,
+        "think": False,
+    }
+    if prompt.system is not None:
+        body["system"] = prompt.system
+    if prompt.format is not None:
+        body["format"] = prompt.format
+    return body
+
+
+def _load(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "model": spec.tag,
+        "prompt": "",
+        "stream": True,
+        "options": spec.load_options,
+        "keep_alive": _KEEP_FOREVER,
+        "shift": False,  # part of the loaded model, as all generations send it
+    }

@@ -1,0 +1,74 @@
+"""What the tests of the runtime's client share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from mes.domain import ModelSpec, Prompt, Reply
+from mes.runtime import OllamaRuntime
+from mes.watch import SocketCaller, Watch
+
+from .scripted import Script, ScriptedRuntime
+
+SPEC = ModelSpec(
+    id="tiny",
+    tag="smollm2:135m",
+    display_name="Tiny",
+    enabled=True,
+    preload=False,
+    pinned=False,
+    max_concurrent=1,
+    max_queue=1,
+    supports_json_mode=True,
+    timeout_seconds=60,
+    max_tokens=24,
+    temperature=0.0,
+    context_window=512,
+)
+OPTIONS = {"num_predict": 24, "temperature": 0, "num_ctx": 512, "seed": 7}
+
+
+def prompt(text: str = "Say hello", **more: Any) -> Prompt:
+    return Prompt(**({"spec": SPEC, "text": text, "system": None, "options": OPTIONS} | more))
+
+
+def generate(runtime: OllamaRuntime, *, within: float = 5.0, **more: Any) -> Reply:
+    """One generation for a caller who stays."""
+    caller = more.pop("caller", None) or SocketCaller()
+    return runtime.generate(prompt(**more), deadline=time.monotonic() + within, caller=caller)
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    watch = Watch()
+    yield watch
+    watch.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ScriptedRuntime]]:
+    """Start a scripted runtime."""
+    servers: list[ScriptedRuntime] = []
+
+    def start(*scripts: Script) -> ScriptedRuntime:
+        servers.append(ScriptedRuntime(*scripts))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def client(watch: Watch) -> Callable[..., OllamaRuntime]:
+    """The client of a scripted runtime, or of any host."""
+
+    def connect(server: ScriptedRuntime | str, **more: Any) -> OllamaRuntime:
+        host = server if isinstance(server, str) else server.url
+        return OllamaRuntime(**({"host": host, "watch": watch, "pool_size": 8} | more))
+
+    return connect

@@ -1,0 +1,191 @@
+"""A runtime that does at the wire exactly what a test scripts, connection by connection."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+NDJSON = "application/x-ndjson"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it came over the wire."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Peer:
+    """The runtime's end of one connection."""
+
+    def __init__(self, sock: socket.socket, asked: list[Asked]) -> None:
+        self.sock = sock
+        self._file = sock.makefile("rb")
+        self._asked = asked
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def read_request(self) -> Asked | None:
+        """The next request; None once the client has closed the connection."""
+        line = self._file.readline().decode().strip()
+        if not line:
+            return None
+        headers = {}
+        while header := self._file.readline().decode().strip():
+            name, _, value = header.partition(":")
+            headers[name.lower()] = value.strip()
+        body = self._file.read(int(headers.get("content-length", 0)))
+        self._asked.append(Asked(line, headers, body))
+        return self._asked[-1]
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def closed_within(self, seconds: float) -> bool:
+        """Does the client close the connection within this time?"""
+        readable, _, _ = select.select([self.sock], [], [], seconds)
+        try:
+            return bool(readable) and self.sock.recv(1) == b""
+        except ConnectionError:
+            return True
+
+    def drip(self, data: bytes, *, every_seconds: float = 0.02) -> None:
+        """One byte at a time, until the client has had enough."""
+        for byte in data:
+            self.send(bytes([byte]))
+            if self.closed_within(every_seconds):
+                return
+
+    def reset(self) -> None:
+        """Close with RST instead of FIN."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._file.close()
+        self.sock.close()
+
+
+Script = Callable[[Peer], None]
+
+
+class ScriptedRuntime:
+    """Plays one script for each connection, in order; the last one again for all that follow."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self.asked: list[Asked] = []
+        self.connections = 0
+        self._scripts = list(scripts)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def close(self) -> None:
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
+        except OSError:
+            return  # closed already
+        self._listener.close()
+        for sock in self._open:
+            sock.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            script = self._scripts[min(self.connections, len(self._scripts) - 1)]
+            self.connections += 1
+            self._open.append(sock)
+            threading.Thread(target=self._play, args=(script, sock), daemon=True).start()
+
+    def _play(self, script: Script, sock: socket.socket) -> None:
+        try:
+            script(Peer(sock, self.asked))
+            sock.shutdown(socket.SHUT_RDWR)
+        except (OSError, ValueError):
+            pass  # the client left in the middle of it, as many tests mean it to
+        finally:
+            sock.close()
+
+
+def head(status: int = 200, **headers: str) -> bytes:
+    """A status line and headers; `content_type="x"` becomes `Content-Type: x`."""
+    lines = [f"HTTP/1.1 {status} Whatever"]
+    lines += [f"{name.replace('_', '-').title()}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+STREAM = head(content_type=NDJSON, transfer_encoding="chunked")
+END = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def line(**part: Any) -> bytes:
+    return json.dumps(part).encode() + b"\n"
+
+
+def token(text: str) -> bytes:
+    return line(model="m", response=text, done=False)
+
+
+def last(**more: Any) -> bytes:
+    counts = {"prompt_eval_count": 3, "eval_count": 2, "done_reason": "stop"}
+    return line(**({"model": "m", "response": "", "done": True} | counts | more))
+
+
+def streamed(*lines: bytes) -> bytes:
+    """A whole answer, each line in a chunk of its own."""
+    return STREAM + b"".join(chunk(one) for one in lines) + END
+
+
+def whole(body: bytes, status: int = 200, **headers: str) -> bytes:
+    """A whole answer of a stated length."""
+    return head(status, content_length=str(len(body)), **headers) + body
+
+
+GOOD = streamed(token("Hel"), token("lo"), last())
+
+
+def answers(*replies: bytes) -> Script:
+    """Answer one request after another on the same connection; the last answer again and again."""
+
+    def script(peer: Peer) -> None:
+        for reply in _endlessly(replies):
+            if peer.read_request() is None:
+                return
+            peer.send(reply)
+
+    return script
+
+
+def _endlessly(replies: tuple[bytes, ...]) -> Iterable[bytes]:
+    yield from replies
+    while True:
+        yield replies[-1]
+
+
+def once(reply: bytes) -> Script:
+    """Answer one request and close the connection."""
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(reply)
+
+    return script

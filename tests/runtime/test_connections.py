@@ -1,0 +1,220 @@
+"""How the client uses its connections, and what it says on them."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
+
+import pytest
+
+from mes.errors import GenerationAborted, ModelNotPulled, RuntimeReplyInvalid, RuntimeUnavailable
+
+from .conftest import generate
+from .scripted import GOOD, Peer, answers, last, line, once, streamed, token, whole
+
+
+def echo(peer: Peer) -> None:
+    """Answer every prompt with itself."""
+    while (asked := peer.read_request()) is not None:
+        peer.send(streamed(*map(token, asked.json["prompt"]), last()))
+
+
+def stale(peer: Peer) -> None:
+    """Answer once, read the next request and close without a word, as if idle for too long."""
+    peer.read_request()
+    peer.send(GOOD)
+    peer.read_request()
+
+
+def stale_by_reset(peer: Peer) -> None:
+    stale(peer)
+    peer.reset()
+
+
+def test_one_connection_serves_request_after_request(serve, client):
+    server = serve(answers(GOOD))
+    runtime = client(server)
+
+    for _ in range(5):
+        generate(runtime)
+
+    assert server.connections == 1
+    assert len(server.asked) == 5
+
+
+@pytest.mark.parametrize("closing", [stale, stale_by_reset])
+def test_a_connection_that_went_stale_is_invisible(serve, client, closing):
+    server = serve(closing, answers(GOOD))
+    runtime = client(server)
+    generate(runtime)
+
+    assert generate(runtime).text == "Hello"
+    assert server.connections == 2
+
+
+def test_a_stale_connection_is_replaced_by_a_fresh_one_not_by_another_stale_one(serve, client):
+    both = threading.Barrier(2)
+
+    def closing(peer: Peer) -> None:
+        peer.read_request()
+        both.wait(5)  # so that two connections are open at once
+        peer.send(GOOD)
+        peer.read_request()
+
+    server = serve(closing, closing, answers(GOOD))
+    runtime = client(server)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: generate(runtime), range(2)))
+
+    assert generate(runtime).text == "Hello"
+    assert server.connections == 3
+
+
+def test_a_fresh_connection_that_fails_is_not_tried_again(serve, client):
+    server = serve(once(b""))
+
+    with pytest.raises(GenerationAborted):
+        generate(client(server))
+
+    assert server.connections == 1
+
+
+def test_what_was_begun_is_not_asked_for_again(serve, client):
+    def half(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(GOOD)
+        peer.read_request()
+        peer.send(b"HTTP/1.1 20")
+
+    server = serve(half, answers(GOOD))
+    runtime = client(server)
+    generate(runtime)
+
+    with pytest.raises((GenerationAborted, RuntimeReplyInvalid)):
+        generate(runtime)
+    assert server.connections == 1
+
+
+def test_a_runtime_that_stopped_between_requests_is_unavailable(serve, client):
+    server = serve(stale)
+    runtime = client(server)
+    generate(runtime)
+    server.close()
+
+    with pytest.raises(RuntimeUnavailable, match="cannot be reached"):
+        generate(runtime)
+
+
+def test_nonsense_ends_a_connection(serve, client):
+    server = serve(answers(whole(b"nonsense")), answers(GOOD))
+    runtime = client(server)
+    with pytest.raises(RuntimeReplyInvalid):
+        generate(runtime)
+
+    assert generate(runtime).text == "Hello"
+    assert server.connections == 2
+
+
+def test_a_longer_answer_than_stated_is_not_taken_for_the_next_one(serve, client):
+    other = streamed(token("Not yours"), last())
+    server = serve(answers(whole(line(error="no"), 404) + other), answers(GOOD))
+    runtime = client(server)
+    with pytest.raises(ModelNotPulled):
+        generate(runtime)
+
+    assert generate(runtime).text == "Hello"
+
+
+def test_many_threads_each_get_their_own_answer(serve, client):
+    server = serve(echo)
+    runtime = client(server)
+    prompts = [f"prompt {number}" for number in range(200)]
+
+    with ThreadPoolExecutor(8) as threads:
+        replies = threads.map(lambda text: generate(runtime, text=text).text, prompts)
+
+        assert list(replies) == prompts
+    assert server.connections <= 8
+
+
+def test_nothing_of_the_environment_reaches_the_runtime(serve, client, monkeypatch, tmp_path):
+    proxy, server = serve(answers(GOOD)), serve(answers(GOOD))
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy.url)
+
+    generate(client(server))
+
+    assert proxy.connections == 0
+    assert "authorization" not in server.asked[0].headers
+
+
+def test_cookies_are_not_kept(serve, client):
+    server = serve(answers(GOOD.replace(b"\r\n", b"\r\nSet-Cookie: a=b; Path=/\r\n", 1)))
+    runtime = client(server)
+
+    generate(runtime)
+    generate(runtime)
+
+    assert "cookie" not in server.asked[1].headers
+
+
+def test_only_the_headers_that_are_needed_are_sent(serve, client):
+    server = serve(answers(GOOD))
+
+    generate(client(server))
+
+    assert server.asked[0].headers.keys() == {
+        "host",
+        "user-agent",
+        "accept-encoding",
+        "content-type",
+        "content-length",
+    }
+
+
+def test_every_generation_says_all_that_ollama_would_else_decide(serve, client):
+    server = serve(answers(GOOD))
+
+    generate(client(server), system="Be brief.", format={"type": "object"})
+
+    sent = server.asked[0].json
+    assert sent["stream"] is True
+    assert sent["truncate"] is False
+    assert sent["shift"] is False
+    assert sent["think"] is False
+    assert sent["keep_alive"] == -1
+    assert sent["options"]["num_predict"] == 24
+    assert sent["system"] == "Be brief."
+    assert sent["format"] == {"type": "object"}
+
+
+def test_the_properties_of_a_schema_keep_their_order(serve, client):
+    server = serve(answers(GOOD))
+    schema = {"type": "object", "properties": {"zebra": {}, "ant": {}, "mole": {}}}
+
+    generate(client(server), format=schema)
+
+    assert list(server.asked[0].json["format"]["properties"]) == ["zebra", "ant", "mole"]
+
+
+def test_a_schema_may_be_any_mapping_and_name_any_number(serve, client):
+    server = serve(answers(GOOD))
+    schema = {"properties": MappingProxyType({"size": {"maximum": 10**30}})}
+
+    generate(client(server), format=MappingProxyType(schema))
+
+    assert server.asked[0].json["format"]["properties"]["size"]["maximum"] == 10**30
+
+
+@pytest.mark.parametrize("host", ["{0}", "http://{0}", "http://{0}/", "http://{0}/ollama/"])
+def test_a_host_may_be_written_in_several_ways(serve, client, host):
+    server = serve(answers(whole(b'{"version": "1"}')))
+
+    client(host.format(server.url.removeprefix("http://"))).version()
+
+    prefix = "/ollama" if "ollama" in host else ""
+    assert server.asked[0].line == f"GET {prefix}/api/version HTTP/1.1"

@@ -1,0 +1,251 @@
+"""Deadlines and hang-ups: every exchange ends when it should, and the runtime notices."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mes.errors import CallerGone, GenerationTimeout, LoadTimeout, RuntimeUnavailable
+from mes.watch import Alarm, SocketCaller, Watch
+
+from .conftest import SPEC, generate
+from .scripted import END, GOOD, STREAM, Peer, chunk, head, last, token
+
+DEADLINE_SECONDS = 0.4
+SLACK_SECONDS = 0.3
+
+
+class Stuck:
+    """A runtime that starts to answer and then takes longer than anybody waits."""
+
+    def __init__(self, start: bytes, drip: bytes = b"") -> None:
+        self.reached = threading.Event()
+        self.client_left = threading.Event()
+        self._start, self._drip = start, drip
+
+    def __call__(self, peer: Peer) -> None:
+        peer.read_request()
+        peer.send(self._start)
+        self.reached.set()
+        with contextlib.suppress(OSError):
+            peer.drip(self._drip)
+            if not self._drip and not peer.closed_within(5):
+                return
+        self.client_left.set()
+
+
+def stuck(phase: str) -> Stuck:
+    return {
+        "before the first byte": Stuck(b""),
+        "dripping the status line": Stuck(b"", b"HTTP/1.1 200 OK" + b"k" * 300),
+        "dripping the headers": Stuck(b"HTTP/1.1 200 OK\r\n", b"X: x\r\n" * 60),
+        "after the headers": Stuck(STREAM),
+        "dripping a chunk size": Stuck(STREAM, b"0" * 300),
+        "dripping a chunk": Stuck(STREAM + b"200\r\n", token("x" * 400)),
+        "dripping lines": Stuck(STREAM, chunk(token("a")) * 10),
+        "dripping a stated length": Stuck(head(content_length="9000"), b" " * 300),
+        "dripping to the close": Stuck(head(connection="close"), b" " * 300),
+        "after some text": Stuck(STREAM + chunk(token("Hel"))),
+        "dripping interim answers": Stuck(b"", head(103) * 20),
+        "dripping a refusal": Stuck(head(500, content_length="900"), b" " * 300),
+    }[phase]
+
+
+PHASES = [
+    "before the first byte",
+    "dripping the status line",
+    "dripping the headers",
+    "after the headers",
+    "dripping a chunk size",
+    "dripping a chunk",
+    "dripping lines",
+    "dripping a stated length",
+    "dripping to the close",
+    "after some text",
+    "dripping interim answers",
+    "dripping a refusal",
+]
+
+
+@contextlib.contextmanager
+def lasting(seconds: float):
+    started = time.monotonic()
+    yield
+    assert abs(time.monotonic() - started - seconds) < SLACK_SECONDS
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_deadline_holds_in_every_phase(serve, client, phase):
+    script = stuck(phase)
+
+    with lasting(DEADLINE_SECONDS), pytest.raises(GenerationTimeout):
+        generate(client(serve(script)), within=DEADLINE_SECONDS)
+
+    assert script.client_left.wait(1)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_caller_who_hangs_up_ends_the_generation_in_every_phase(serve, client, phase):
+    script, caller = stuck(phase), SocketCaller()
+
+    def hang_up() -> None:
+        script.reached.wait(5)
+        caller.hang_up()
+
+    threading.Thread(target=hang_up).start()
+    with lasting(0), pytest.raises(CallerGone):
+        generate(client(serve(script)), caller=caller)
+
+    assert script.client_left.wait(1)
+
+
+def test_a_caller_who_is_gone_already_is_not_worked_for(serve, client):
+    server, caller = serve(stuck("before the first byte")), SocketCaller()
+    caller.hang_up()
+
+    with lasting(0), pytest.raises(CallerGone):
+        generate(client(server), caller=caller)
+
+    assert server.asked == []
+
+
+def test_a_deadline_that_has_passed_costs_no_connection(serve, client):
+    server = serve(stuck("before the first byte"))
+
+    with lasting(0), pytest.raises(GenerationTimeout):
+        generate(client(server), within=-1)
+
+    assert server.connections == 0
+
+
+def test_the_deadline_holds_where_nobody_accepts(client):
+    with socket.socket() as listener, contextlib.ExitStack() as fillers:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        for _ in range(4):  # more than the backlog holds, so that the next one finds no answer
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+
+        with lasting(DEADLINE_SECONDS), pytest.raises(GenerationTimeout):
+            generate(client(f"http://127.0.0.1:{port}"), within=DEADLINE_SECONDS)
+        with lasting(0.2), pytest.raises(RuntimeUnavailable, match="cannot be reached"):
+            generate(client(f"http://127.0.0.1:{port}", connect_timeout_seconds=0.2))
+
+
+def test_the_deadline_holds_where_the_prompt_is_not_read(serve, client):
+    left = threading.Event()
+
+    def deaf(peer: Peer) -> None:
+        left.wait(5)
+
+    with lasting(DEADLINE_SECONDS), pytest.raises(GenerationTimeout):
+        generate(client(serve(deaf)), text="x" * 20_000_000, within=DEADLINE_SECONDS)
+    left.set()
+
+
+def test_a_prompt_may_take_longer_to_send_than_the_connection_to_make(serve, client):
+    def busy(peer: Peer) -> None:
+        while not nobody.wait(0.3):  # so that the prompt fills all that the kernel holds for us
+            if peer.read_request() is None:
+                return
+            peer.send(GOOD)
+
+    nobody = threading.Event()
+    server = serve(busy)
+    runtime = client(server, connect_timeout_seconds=0.1)
+
+    for _ in range(2):
+        assert generate(runtime, text="x" * 20_000_000).text == "Hello"
+    assert server.connections == 1
+
+
+def test_a_load_has_its_own_deadline(serve, client):
+    script = stuck("before the first byte")
+
+    with lasting(DEADLINE_SECONDS), pytest.raises(LoadTimeout):
+        client(serve(script)).load(SPEC, deadline=time.monotonic() + DEADLINE_SECONDS)
+
+    assert script.client_left.wait(1)
+
+
+@pytest.mark.parametrize("phase", ["before the first byte", "dripping a stated length"])
+@pytest.mark.parametrize("question", ["loaded", "pulled", "version"])
+def test_short_questions_do_not_wait_long(serve, client, phase, question):
+    runtime = client(serve(stuck(phase)), reply_timeout_seconds=DEADLINE_SECONDS)
+
+    with lasting(DEADLINE_SECONDS), pytest.raises(RuntimeUnavailable):
+        getattr(runtime, question)()
+
+
+@pytest.mark.parametrize("what", ["card", "unload"])
+def test_short_commands_do_not_wait_long(serve, client, what):
+    runtime = client(serve(stuck("before the first byte")), reply_timeout_seconds=DEADLINE_SECONDS)
+
+    with lasting(DEADLINE_SECONDS), pytest.raises(RuntimeUnavailable):
+        getattr(runtime, what)("tiny")
+
+
+def test_a_connection_that_missed_a_deadline_is_never_used_again(serve, client):
+    def good(peer: Peer) -> None:
+        while peer.read_request() is not None:
+            peer.send(GOOD)
+
+    server = serve(stuck("after some text"), good)
+    runtime = client(server)
+    with pytest.raises(GenerationTimeout):
+        generate(runtime, within=DEADLINE_SECONDS)
+
+    assert generate(runtime).text == "Hello"
+    assert server.connections == 2
+
+
+def test_a_finished_answer_does_not_wait_for_the_end_of_its_framing(serve, client):
+    done = GOOD.removesuffix(b"0\r\n\r\n")
+
+    with lasting(0.2):
+        assert generate(client(serve(Stuck(done)))).text == "Hello"
+
+
+class KeepingWatch(Watch):
+    """Keeps every alarm, so that a test can ring one that was called off a moment ago."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.acts: list[Callable[[], None]] = []
+
+    def at(self, when: float, act: Callable[[], None]) -> Alarm:
+        self.acts.append(act)
+        return super().at(when, act)
+
+
+def test_a_late_alarm_does_not_touch_the_next_request(serve, client):
+    watch, begun, may_end = KeepingWatch(), threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(GOOD)
+        peer.read_request()
+        peer.send(STREAM + chunk(token("Good")))
+        begun.set()
+        may_end.wait(5)
+        peer.send(chunk(token("bye")) + chunk(last()) + END)
+
+    server = serve(script)
+    runtime = client(server, watch=watch)
+    generate(runtime)
+    with ThreadPoolExecutor(1) as threads:
+        second = threads.submit(generate, runtime)
+        begun.wait(5)
+        watch.acts[0]()
+        may_end.set()
+
+        assert second.result().text == "Goodbye"
+    assert server.connections == 1

@@ -1,0 +1,205 @@
+"""The client against what a real Ollama said, replayed byte for byte."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mes.domain import normalise
+from mes.errors import (
+    GenerationAborted,
+    ModelNotPulled,
+    PromptTooLong,
+    RuntimeReplyInvalid,
+    SchemaRefused,
+)
+
+from .conftest import OPTIONS, SPEC, generate
+from .scripted import END, Peer, Script, chunk
+
+PATH = Path(__file__).resolve().parents[3] / "shared/reference/ollama-transcripts.jsonl"
+
+GENERATIONS = [
+    "generate-stream",
+    "generate-nostream",
+    "generate-system",
+    "generate-length",
+    "generate-stop",
+    "generate-schema",
+    "generate-json-mode",
+    "generate-schema-truncated",
+    "generate-logprobs",
+]
+REFUSALS = {
+    "generate-schema-refused": SchemaRefused,
+    "generate-schema-bool": SchemaRefused,
+    "generate-format-bad": SchemaRefused,
+    "generate-options-bad": GenerationAborted,
+    "generate-keepalive-bad": RuntimeReplyInvalid,
+    "generate-missing-model": ModelNotPulled,
+    "generate-no-model": ModelNotPulled,
+    "generate-bad-name": RuntimeReplyInvalid,
+    "generate-think-unsupported": RuntimeReplyInvalid,
+    "generate-too-long": PromptTooLong,
+    "generate-malformed": RuntimeReplyInvalid,
+    "generate-empty-body": RuntimeReplyInvalid,
+    "not-found": RuntimeReplyInvalid,
+    "wrong-method": RuntimeReplyInvalid,
+}
+
+
+@functools.cache
+def transcripts() -> dict[str, Any]:
+    if not PATH.exists():
+        pytest.skip("the transcripts are not beside this checkout")
+    return {case["case"]: case for case in map(json.loads, PATH.read_text().splitlines())}
+
+
+def lines(case: str) -> list[bytes]:
+    said = transcripts()[case]["response"]["lines"]
+    return [one["line"].encode() for one in said if "line" in one]
+
+
+def replay(case: str) -> Script:
+    """Send the recorded answer, whatever is asked."""
+    said = transcripts()[case]["response"]
+    fields = [f"HTTP/1.1 {said['status']} Recorded", *map(": ".join, said["headers"].items())]
+    start = "\r\n".join([*fields, "", ""]).encode()
+    chunked = "Transfer-Encoding" in said["headers"]
+
+    def script(peer: Peer) -> None:
+        while peer.read_request() is not None:
+            peer.send(start)
+            for one in lines(case):
+                peer.send(chunk(one + b"\n") if chunked else one)
+            if chunked:
+                peer.send(END)
+
+    return script
+
+
+@pytest.mark.parametrize("case", GENERATIONS)
+def test_a_generation_of_a_real_ollama_is_read_whole(serve, client, case):
+    parts = [json.loads(one) for one in lines(case)]
+
+    reply = generate(client(serve(replay(case))))
+
+    assert reply.text == "".join(part["response"] for part in parts)
+    assert reply.finish_reason == parts[-1]["done_reason"]
+    assert reply.usage.prompt_tokens == parts[-1]["prompt_eval_count"]
+    assert reply.usage.completion_tokens == parts[-1]["eval_count"]
+    assert reply.prompt_ms == parts[-1]["prompt_eval_duration"] / 1e6
+    assert reply.generation_ms == parts[-1]["eval_duration"] / 1e6
+    assert 0 < reply.time_to_first_token_ms < 5000
+
+
+@pytest.mark.parametrize("case", ["generate-stream", "generate-system", "generate-schema"])
+def test_a_generation_is_asked_for_as_it_was_recorded(serve, client, case):
+    server, recorded = serve(replay(case)), transcripts()[case]["request"]["body"]
+
+    generate(
+        client(server),
+        text=recorded["prompt"],
+        system=recorded.get("system"),
+        format=recorded.get("format"),
+        options=recorded["options"],
+    )
+
+    assert server.asked[0].line == "POST /api/generate HTTP/1.1"
+    assert server.asked[0].json == recorded
+
+
+@pytest.mark.parametrize(("case", "error"), REFUSALS.items())
+def test_a_refusal_of_a_real_ollama_is_called_by_its_name(serve, client, case, error):
+    with pytest.raises(error):
+        generate(client(serve(replay(case))), format={"type": "object"})
+
+
+def test_an_overlong_prompt_is_told_both_numbers(serve, client):
+    with pytest.raises(PromptTooLong, match=r"3010 tokens.* 512"):
+        generate(client(serve(replay("generate-too-long"))))
+
+
+def test_the_reason_why_a_schema_was_refused_is_passed_on(serve, client):
+    with pytest.raises(SchemaRefused, match=r"conversion failed: Pattern must start with"):
+        generate(client(serve(replay("generate-schema-refused"))), format={})
+
+
+def test_a_missing_model_is_told_how_to_get_it(serve, client):
+    with pytest.raises(ModelNotPulled, match=r"`ollama pull smollm2:135m`"):
+        generate(client(serve(replay("generate-missing-model"))))
+
+
+@pytest.mark.parametrize("case", ["load", "load-again", "load-second"])
+def test_a_load_ends_when_the_model_is_ready(serve, client, case):
+    server = serve(replay(case))
+
+    client(server).load(SPEC, deadline=time.monotonic() + 5)
+
+    sent = server.asked[0].json
+    recorded = transcripts()["load"]["request"]["body"]
+    assert {name: sent[name] for name in recorded} == recorded
+    assert sent["prompt"] == ""
+    assert sent["options"]["num_ctx"] == OPTIONS["num_ctx"]
+
+
+def test_loading_what_is_not_pulled_says_so(serve, client):
+    with pytest.raises(ModelNotPulled):
+        client(serve(replay("generate-missing-model"))).load(SPEC, deadline=time.monotonic() + 5)
+
+
+@pytest.mark.parametrize("case", ["unload", "unload-not-loaded", "unload-missing"])
+def test_an_unload_is_done_whether_or_not_there_was_anything_to_unload(serve, client, case):
+    server = serve(replay(case))
+
+    client(server).unload("smollm2:135m")
+
+    assert server.asked[0].json["keep_alive"] == 0
+    assert server.asked[0].json["prompt"] == ""
+
+
+def test_the_models_in_memory_are_listed(serve, client):
+    models = client(serve(replay("ps-two"))).loaded()
+
+    assert [model.name for model in models] == ["gemma3:270m", "smollm2:135m"]
+    assert models[0].quantization == "Q4_K_M"
+    assert models[0].size_bytes == 284101180
+    assert models[0].vram_bytes == 0
+    assert models[0].context_length == 512
+    assert models[0].digest.startswith("sha256:14f8ac0f")
+
+
+def test_an_empty_memory_lists_nothing(serve, client):
+    assert client(serve(replay("ps-empty"))).loaded() == []
+
+
+def test_the_models_on_disk_are_listed(serve, client):
+    models = client(serve(replay("tags"))).pulled()
+
+    assert [model.name for model in models] == ["gemma3:270m", "smollm2:135m"]
+    assert all(model.name == normalise(model.name) for model in models)
+    assert models[1].parameter_size == "134.52M"
+    assert models[1].size_bytes == 98362745
+
+
+def test_a_card_tells_the_context_and_the_capabilities(serve, client):
+    card = client(serve(replay("show"))).card("smollm2:135m")
+
+    assert card.context_length == 8192
+    assert card.quantization == "Q4_1"
+    assert card.parameter_size == "134.52M"
+    assert "completion" in card.capabilities
+
+
+def test_the_card_of_a_missing_model_says_so(serve, client):
+    with pytest.raises(ModelNotPulled):
+        client(serve(replay("show-missing"))).card("nope")
+
+
+def test_the_version_is_named_with_its_runtime(serve, client):
+    assert client(serve(replay("version"))).version() == "ollama 0.33.0-rc2"
