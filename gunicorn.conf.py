@@ -7,6 +7,8 @@ from pathlib import Path
 
 from gunicorn.glogging import Logger
 
+# Imported once, here in the master, so that a worker is there at once when another has died.
+import mes.app  # noqa: F401
 from mes import logs
 from mes.catalog import CatalogError, CatalogFile
 from mes.settings import SettingsError, load

@@ -27,6 +27,7 @@ from mes.scheduling.worker import Worker
 from mes.settings import Settings, load
 from mes.watch import Watch
 
+_LOOKS_AT_CATALOG_EVERY_SECONDS = 0.5
 # Threads of each worker that never wait for a model.
 _THREADS_HELD_BACK = 8
 
@@ -49,7 +50,11 @@ def create_app(settings: Settings | None = None, *, runtime: Runtime | None = No
 
 
 def _services(settings: Settings, runtime: Runtime | None) -> Services:
-    catalog = CatalogFile(settings.models_config_path, settings.default_timeout_seconds)
+    catalog = CatalogFile(
+        settings.models_config_path,
+        settings.default_timeout_seconds,
+        look_every_seconds=_LOOKS_AT_CATALOG_EVERY_SECONDS,
+    )
     threads = settings.threads_for(catalog.current().capacity)
     watch = Watch()
     runtime = runtime or OllamaRuntime(host=settings.ollama_host, watch=watch, pool_size=threads)

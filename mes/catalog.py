@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,12 +140,16 @@ class _Reading:
 class CatalogFile:
     """The catalog as the file has it now; a broken edit leaves the last good one in force.
 
-    Thread-safe.
+    An edit shows at most `look_every_seconds` later. Thread-safe.
     """
 
-    def __init__(self, path: str | Path, default_timeout_seconds: float) -> None:
+    def __init__(
+        self, path: str | Path, default_timeout_seconds: float, look_every_seconds: float = 0.0
+    ) -> None:
         self.path = Path(path)
         self._default_timeout_seconds = default_timeout_seconds
+        self._look_every_seconds = look_every_seconds
+        self._next_look = 0.0
         self._reading = _Reading(stamp=(-1,), catalog=None)
         self._lock = threading.Lock()
 
@@ -155,8 +160,9 @@ class CatalogFile:
 
     def current(self) -> Catalog:
         """The catalog. Raises CatalogError only while there never was a good one."""
-        reading = self._reading
-        if reading.catalog is None or reading.stamp != self._stamp():
+        reading, now = self._reading, time.monotonic()
+        if reading.catalog is None or now >= self._next_look:
+            self._next_look = now + self._look_every_seconds
             with self._lock:
                 reading = self._reread()
         assert reading.catalog is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
+import random
 import time
 from typing import Any
 
@@ -64,7 +64,7 @@ def compose(request: InferenceRequest, spec: ModelSpec, schema: Schema | None) -
         **spec.load_options,
         "temperature": spec.temperature if request.temperature is None else request.temperature,
         "num_predict": spec.max_tokens if request.max_tokens is None else request.max_tokens,
-        "seed": secrets.randbits(31),
+        "seed": random.getrandbits(31),
         **request.sampling,
     }
     prompt = Prompt(spec, request.prompt, request.system_prompt, options)

@@ -55,7 +55,9 @@ def main() -> int:
 def _serve(stack: ExitStack) -> int:
     began = time.monotonic()
     own_runtime = not _configured("OLLAMA_HOST")
-    environ = _with_own_runtime(dict(os.environ)) if own_runtime else dict(os.environ)
+    # An empty value counts as not set; gunicorn would trip over an empty WEB_CONCURRENCY.
+    environ = {name: value for name, value in os.environ.items() if value.strip()}
+    environ = _with_own_runtime(environ) if own_runtime else environ
     settings = load(environ)
     _refuse_taken_port(settings)
     if own_runtime:
@@ -63,7 +65,7 @@ def _serve(stack: ExitStack) -> int:
         port = settings.ollama_host.rpartition(":")[2]
         say(f"starting the embedded runtime on {settings.ollama_host}, log in {_LOGS}/runtime.log")
         serve = ["mes.embedded", "serve", "--until-stdin-closes", "--port", port]
-        stack.enter_context(_running("runtime", serve, dict(os.environ)))
+        stack.enter_context(_running("runtime", serve, environ))
     else:
         say(f"using the runtime at {settings.ollama_host}")
     url = f"http://{settings.bind}"

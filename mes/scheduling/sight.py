@@ -14,6 +14,8 @@ import orjson
 from mes.domain import PulledModel
 from mes.scheduling.files import HeldFile
 
+# The keeper looks no more often, so neither need we.
+_LOOKS_EVERY_SECONDS = 0.25
 # Older than this, the word of the keeper is no longer worth anything.
 _STALE_AFTER_SECONDS = 10.0
 
@@ -45,10 +47,15 @@ class SightFile:
         self._file = HeldFile(directory / "runtime.json")
         self._lock = threading.Lock()
         self._sight = Sight()
+        self._next_look = 0.0
 
     def current(self) -> Sight:
         """What was last seen."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return self._sight
         with self._lock:
+            self._next_look = now + _LOOKS_EVERY_SECONDS
             if not self._file.is_current():
                 self._sight = _decode(self._file.read())
             return self._sight
