@@ -97,13 +97,12 @@ def _ask(target: Target, requests: int, times: list[float]) -> None:
 
 
 def show(target: Target, clients: int, rounds: list[Round]) -> None:
-    def median(name: str) -> float:
-        return statistics.median(getattr(each, name) for each in rounds)
-
-    cpu = f"{median('cpu_ms'):8.2f}" if target.pids else "       -"
-    print(
-        f"{target.name:12} {clients:7} {cpu} {median('median_ms'):12.2f} {median('per_second'):12.0f}"
+    cpu, latency, rate = (
+        statistics.median(getattr(each, name) for each in rounds)
+        for name in ("cpu_ms", "median_ms", "per_second")
     )
+    told = f"{cpu:8.2f}" if target.pids else "       -"
+    print(f"{target.name:12} {clients:7} {told} {latency:12.2f} {rate:12.0f}")
 
 
 def main() -> None:

@@ -1,0 +1,78 @@
+"""How a model is described: in the list, in full, and as one that is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import clock
+from .pool import Loaded
+from .store import Model
+from .template import chat_template
+
+Json = dict[str, Any]
+HIDDEN = ("general.name", "tokenizer.chat_template")
+
+
+def tag(model: Model) -> Json:
+    """As an entry of /api/tags"""
+    header = model.header
+    lengths = {"context_length": header.context_length, "embedding_length": header.embedding_length}
+    return {
+        "name": str(model.name),
+        "model": str(model.name),
+        "modified_at": clock.at(model.modified_ns),
+        "size": model.size,
+        "digest": model.digest,
+        "details": {**_details(model), **lengths},
+        "capabilities": model.capabilities,
+    }
+
+
+def show(model: Model) -> Json:
+    """As the answer of /api/show"""
+    header = model.header
+    info = {key: value for key, value in header.metadata.items() if key not in HIDDEN}
+    return {
+        "license": str(header.metadata.get("general.license", "")),
+        "modelfile": f"FROM {model.path}",
+        "template": chat_template(header),
+        "details": _details(model),
+        "model_info": {**info, "general.parameter_count": header.parameter_count},
+        "capabilities": model.capabilities,
+        "modified_at": clock.at(model.modified_ns),
+    }
+
+
+def running(loaded: Loaded) -> Json:
+    """As an entry of /api/ps"""
+    model = loaded.model
+    resident = loaded.engine.resident_bytes if loaded.engine else 0
+    return {
+        "name": str(model.name),
+        "model": str(model.name),
+        "size": resident or model.size,
+        "digest": model.digest,
+        "details": _details(model),
+        "expires_at": clock.after(loaded.expires_in),
+        "size_vram": 0,
+        "context_length": loaded.launch.context_length,
+    }
+
+
+def _details(model: Model) -> Json:
+    family = model.header.architecture
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": family,
+        "families": [family],
+        "parameter_size": _in_words(model.header.parameter_count),
+        "quantization_level": model.header.quantization,
+    }
+
+
+def _in_words(count: int) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= size:
+            return f"{count / size:.{1 if unit == 'B' else 2}f}{unit}"
+    return str(count)

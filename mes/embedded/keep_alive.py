@@ -1,0 +1,49 @@
+"""How long a model stays loaded after its last request, read as Ollama reads it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from .errors import BadRequest
+
+FOREVER = math.inf
+UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+NUMBER = r"(?:\d+\.?\d*|\.\d+)"
+PART = re.compile(rf"({NUMBER})(ns|us|µs|ms|s|m|h)")
+DURATION = re.compile(rf"[+-]?(?:{PART.pattern})+")
+
+
+def parse(value: Any) -> float | None:
+    """Seconds, FOREVER for a negative value, None for none; BadRequest in Ollama's words"""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise BadRequest(f"Unsupported type: '{_go_type(value)}'")
+    seconds = _duration(value.strip()) if isinstance(value, str) else float(value)
+    return FOREVER if seconds < 0 else seconds
+
+
+def parse_setting(text: str) -> float:
+    """The same for OLLAMA_KEEP_ALIVE, where a bare number of seconds is fine too"""
+    try:
+        seconds: float | None = float(text)
+    except ValueError:
+        return parse(text) or 0.0
+    return parse(seconds) or 0.0
+
+
+def _duration(text: str) -> float:
+    if text in ("0", "+0", "-0"):
+        return 0.0
+    if not DURATION.fullmatch(text):
+        bare = re.fullmatch(rf"[+-]?{NUMBER}", text)
+        problem = "missing unit in duration" if bare else "invalid duration"
+        raise BadRequest(f'time: {problem} "{text}"')
+    total = sum(float(number) * UNITS[unit] for number, unit in PART.findall(text))
+    return -total if text.startswith("-") else total
+
+
+def _go_type(value: Any) -> str:
+    return {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}[type(value)]

@@ -1,0 +1,174 @@
+"""Processes end when they should, and what they were doing is told as it was."""
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import ollama
+import pytest
+
+from .conftest import MODEL, cpu_seconds, is_alive, until
+
+LONG = {"num_predict": 2000, "temperature": 0}
+# A quiet machine needs less than one; others compute on the ones that run tests.
+LIMIT_SECONDS = 2.5
+
+
+@pytest.fixture
+def loaded(client):
+    client.generate(model=MODEL, keep_alive=-1)
+    return client
+
+
+def post(program, path, **body):
+    """A connection that has sent its request"""
+    raw = json.dumps({"model": MODEL, **body}).encode()
+    connection = socket.create_connection(("127.0.0.1", program.port))
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n"
+    connection.sendall(head.encode() + raw)
+    return connection
+
+
+def hard_to_read():
+    """Some 10 s of reading on one thread, and different each time: no cache helps"""
+    return " ".join(os.urandom(4).hex() for _ in range(200))
+
+
+def pause_in(stream):
+    before = time.monotonic()
+    next(stream)
+    return time.monotonic() - before
+
+
+def is_busy(pid):
+    before = cpu_seconds(pid)
+    try:
+        until(lambda: cpu_seconds(pid) > before, 0.15)
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
+def test_the_engine_stops_when_the_caller_leaves_its_answer(loaded, program, path, stream):
+    messages = [{"role": "user", "content": "Count to 1000"}]
+    body = {"prompt": "Count to 1000"} if path == "/api/generate" else {"messages": messages}
+    connection = post(program, path, stream=stream, options=LONG, **body)
+    (child,) = program.children
+    until(lambda: is_busy(child))
+    connection.close()
+    assert until(lambda: not is_busy(child)) < LIMIT_SECONDS
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_engine_stops_when_the_caller_leaves_while_the_prompt_is_read(loaded, program, stream):
+    body = {"prompt": hard_to_read(), "stream": stream, "options": LONG}
+    connection = post(program, "/api/generate", **body)
+    (child,) = program.children
+    until(lambda: is_busy(child))
+    connection.close()
+    assert until(lambda: not is_busy(child)) < LIMIT_SECONDS
+
+
+def test_a_caller_who_left_its_prompt_gives_way_also_while_others_are_answered(start):
+    program = start(OLLAMA_NUM_PARALLEL="2")
+    other = program.client.generate(MODEL, "Count to 1000", options=LONG, stream=True)
+    next(other)
+    leaver = post(program, "/api/generate", prompt=hard_to_read(), options=LONG)
+    # Tokens of the other come slowly once the engine reads a prompt beside them.
+    until(lambda: pause_in(other) > 0.2)
+    leaver.close()
+    start_of_wait = time.monotonic()
+    program.client.generate(MODEL, "Hello", options={"num_predict": 1})
+    assert time.monotonic() - start_of_wait < 2 * LIMIT_SECONDS
+    program.end()
+
+
+def test_a_killed_engine_is_an_error_in_the_stream_and_the_next_request_reloads(loaded, program):
+    stream = loaded.generate(MODEL, "Count to 1000", options=LONG, stream=True)
+    next(stream)
+    (child,) = program.children
+    os.kill(child, signal.SIGKILL)
+    with pytest.raises(ollama.ResponseError, match="unexpected EOF \\(signal: killed\\)"):
+        list(stream)
+    assert loaded.generate(MODEL, "Hello", options={"num_predict": 2}).eval_count == 2
+    assert program.children != [child]
+
+
+def test_a_killed_engine_is_a_500_where_nothing_was_sent_yet(loaded, program):
+    connection = post(program, "/api/generate", prompt="Count", stream=False, options=LONG)
+    (child,) = program.children
+    until(lambda: is_busy(child))
+    os.kill(child, signal.SIGKILL)
+    answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 500")
+    assert b"unexpected EOF" in answer
+
+
+def test_an_idle_engine_that_died_is_not_listed_as_loaded(loaded, program):
+    (child,) = program.children
+    os.kill(child, signal.SIGKILL)
+    until(lambda: not loaded.ps().models)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_program_and_its_engines_in_silence(start, number):
+    program = start()
+    stream = program.client.generate(MODEL, "Count to 1000", options=LONG, stream=True)
+    next(stream)
+    children = program.children
+    assert program.end(number) == 0
+    assert children
+    assert not any(map(is_alive, children))
+    assert program.process.communicate() == ("", "")
+
+
+def test_a_signal_ends_an_engine_that_still_loads(start):
+    program = start()
+    post(program, "/api/generate")
+    until(lambda: program.children)
+    (child,) = program.children
+    until(lambda: ".gguf" in Path(f"/proc/{child}/maps").read_text())
+    assert not program.loaded()
+    assert program.end() == 0
+    assert not is_alive(child)
+
+
+def test_a_killed_program_takes_its_engines_along(start):
+    program = start()
+    program.client.generate(model=MODEL)
+    (child,) = program.children
+    program.end(signal.SIGKILL)
+    until(lambda: not is_alive(child), 5)
+
+
+def test_a_program_can_end_with_its_parent(start):
+    program = start("--until-stdin-closes")
+    program.client.generate(model=MODEL)
+    (child,) = program.children
+    program.process.stdin.close()
+    assert program.process.wait(5) == 0
+    assert not is_alive(child)
+
+
+def test_the_engine_answers_to_nobody_without_its_key(loaded, program):
+    (child,) = program.children
+    port = next(iter(listening_ports(child)))
+    answer = httpx.post(f"http://127.0.0.1:{port}/completion", json={"prompt": "x"})
+    assert answer.status_code == 401
+
+
+def listening_ports(pid):
+    with open(f"/proc/{pid}/net/tcp") as table:
+        rows = [line.split() for line in table][1:]
+    links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
+    return {
+        int(row[1].split(":")[1], 16)
+        for row in rows
+        if row[3] == "0A" and f"socket:[{row[9]}]" in links
+    }

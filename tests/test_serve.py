@@ -1,0 +1,124 @@
+"""What a stranger does: start it, paste the README's curls, stop it. Real gunicorn, real model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mes.settings import settings_table
+from tests.support import process
+from tests.support.process import ROOT, free_port, wait_until
+
+CURLS = re.findall(r"^curl .*?'$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+class Served:
+    """`python -m mes.serve` with an embedded runtime, as `make run` starts it."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.port = free_port()
+        self.output = folder / "serve.log"
+        unset = {name: "" for name, _, _ in settings_table()}
+        self.process = process.start(
+            [sys.executable, "-m", "mes.serve"],
+            env={
+                **os.environ,
+                **unset,
+                "PORT": str(self.port),
+                "EMBEDDED_THREADS": "1",
+                **settings,
+            },
+            output=self.output,
+        )
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: "Try:" in self.text or self.process.poll() is not None, seconds=120)
+        assert "Try:" in self.text, self.text
+
+    def run(self, curl: str) -> dict[str, Any]:
+        """What the pasted command prints."""
+        command = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{self.port}", curl)
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    served = Served(tmp_path_factory.mktemp("serve"))
+    try:
+        served.wait_until_ready()
+        yield served
+    finally:
+        process.stop(served.process, patience_seconds=15)
+
+
+def test_the_printed_curl_gets_a_real_models_answer(served: Served):
+    answer = served.run(served.text.partition("Try:")[2].strip())
+    assert answer["success"] is True
+    assert "Paris" in answer["output"]
+    assert answer["usage"]["completion_tokens"] > 0
+
+
+def test_the_curls_of_the_readme_do_what_it_says(served: Served):
+    capital, person = (served.run(curl) for curl in CURLS)
+    assert "Paris" in capital["output"]
+    assert person["parsed"] == {"name": "John Smith", "age": 25}
+    assert person["structured"]["verdict"] == "valid"
+    assert person["provenance"]["model_digest"].startswith("sha256:")
+    assert person["provenance"]["runtime"].startswith("mes-embedded ")
+
+
+def test_a_run_with_the_same_seed_repeats_itself(served: Served):
+    fields = {"model_id": "smollm2:135m", "prompt": "Tell a story.", "max_tokens": 30, "seed": 7}
+    curl = CURLS[0].partition("-d '")[0] + f"-d '{json.dumps(fields)}'"
+    first, second = served.run(curl), served.run(curl)
+    assert first["output"] == second["output"]
+    assert first["finish_reason"] == "length"
+
+
+def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(served: Served):
+    fields = {"model_id": "smollm2:135m", "prompt": "word " * 5000}
+    curl = CURLS[0].partition("-d '")[0] + f"-d '{json.dumps(fields)}'"
+    problem = served.run(curl)
+    assert problem["code"] == "prompt_too_long"
+    assert re.search(r"50\d\d tokens.*4096", problem["detail"])
+
+
+def test_ctrl_c_ends_everything_it_started(tmp_path: Path):
+    served = Served(tmp_path)
+    served.wait_until_ready()
+    started = process.children(served.process.pid)
+    assert len(started) == 2
+    served.process.send_signal(signal.SIGINT)
+    assert served.process.wait(20) == 0
+    assert [process.group(pid) for pid in started] == [[], []]
+    assert "Traceback" not in served.text
+
+
+def test_a_taken_port_is_told_in_words(served: Served, tmp_path: Path):
+    second = Served(tmp_path, PORT=str(served.port))
+    assert second.process.wait(30) == 1
+    assert f"port {served.port} is taken" in second.text
+    assert "Traceback" not in second.text
+
+
+def test_wrong_settings_are_told_all_at_once(tmp_path: Path):
+    served = Served(tmp_path, MAX_LOADED_MODELS="0", QUEUE_TIMEOUT="soon")
+    assert served.process.wait(30) == 1
+    assert "MAX_LOADED_MODELS" in served.text
+    assert "QUEUE_TIMEOUT" in served.text
+    assert "Traceback" not in served.text
