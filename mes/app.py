@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from functools import lru_cache
+from typing import Any
 
 from flask import Flask
 
@@ -13,6 +14,7 @@ from mes.api import health, inference, models, problems, requests
 from mes.api.services import Services
 from mes.catalog import Catalog, CatalogFile
 from mes.domain import Runtime
+from mes.keys import Keys
 from mes.runtime.ollama import OllamaRuntime
 from mes.scheduling.board import Board
 from mes.scheduling.duties import Duties
@@ -32,6 +34,12 @@ _LOOKS_AT_CATALOG_EVERY_SECONDS = 0.5
 _THREADS_HELD_BACK = 8
 
 
+class _Application(Flask):
+    def ensure_sync(self, func: Any) -> Any:
+        # No view here is a coroutine; Flask would look into several functions for every request.
+        return func
+
+
 def create_app(settings: Settings | None = None, *, runtime: Runtime | None = None) -> Flask:
     """The service as a WSGI application, ready to serve; made once in each worker process.
 
@@ -39,7 +47,7 @@ def create_app(settings: Settings | None = None, *, runtime: Runtime | None = No
     """
     settings = settings or load()
     logs.configure(settings.log_level)
-    app = Flask("mes", static_folder=None)
+    app = _Application("mes", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["mes"] = _services(settings, runtime)
     for door in (requests, problems):
@@ -106,6 +114,7 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
     keeper.start()
     return Services(
         settings=settings,
+        keys=Keys(settings.api_key),
         catalog=catalog,
         runtime=runtime,
         scheduler=scheduler,

@@ -71,7 +71,7 @@ def configure(level: str) -> None:
 
 def _leave_out_what_no_line_shows() -> None:
     # Finding these out costs each line a walk up the stack and a system call.
-    logging._srcfile = None  # type: ignore[attr-defined]
+    logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 

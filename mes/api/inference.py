@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, Response
 
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.body import body
-from mes.api.requests import note
+from mes.api.requests import line
 from mes.api.schemas import InferenceRequestSchema, dump
 from mes.api.services import services
 from mes.domain import InferenceRequest
@@ -21,8 +21,8 @@ bp = Blueprint("inference", __name__, url_prefix="/v1")
 @body(InferenceRequestSchema())
 def create(request: InferenceRequest) -> Response:
     """Run one inference and wait for it."""
-    note(model=request.model_id[:200])
-    own = services()
+    own, said = services(), line()
+    said.note(model=request.model_id[:200])
     with own.caller() as caller:
         inference = infer(
             request,
@@ -32,8 +32,8 @@ def create(request: InferenceRequest) -> Response:
             runtime_version=own.sight.current().version,
             caller=caller,
         )
-    document = dump(inference, g.request_id)
-    note(**{name: document[name] for name in ("usage", "timings", "finish_reason")})
+    document = dump(inference, said.request_id)
+    said.note(**{name: document[name] for name in ("usage", "timings", "finish_reason")})
     if inference.judgement is not None:
-        note(verdict=inference.judgement.verdict, attempts=1)
+        said.note(verdict=inference.judgement.verdict, attempts=1)
     return answer(document)

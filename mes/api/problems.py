@@ -7,10 +7,11 @@ import logging
 import math
 from typing import Any
 
-from flask import Flask, Response, g
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from mes import errors
+from mes.api.requests import line
 from mes.errors import MesError
 
 log = logging.getLogger(__name__)
@@ -76,8 +77,9 @@ def _render_http(error: HTTPException) -> Response:
 
 def _render_bug(error: Exception) -> Response:
     # The caller gets the request id and nothing else: a traceback is for the log.
-    log.error("internal_error", exc_info=error, extra={"request_id": g.request_id})
-    detail = f"an error of the service itself; its log tells more under {g.request_id}"
+    request_id = line().request_id
+    log.error("internal_error", exc_info=error, extra={"request_id": request_id})
+    detail = f"an error of the service itself; its log tells more under {request_id}"
     return problem(500, "internal_error", detail)
 
 
@@ -85,14 +87,14 @@ def problem(
     status: int, code: str, detail: str, mistakes: list[dict[str, str]] | None = None
 ) -> Response:
     """One problem document; `success` and `error` are for clients of the original interface."""
-    g.code = code
+    line().code = code
     document: dict[str, Any] = {
         "type": f"urn:mes:problem:{code}",
         "title": code.replace("_", " ").capitalize(),
         "status": status,
         "detail": detail,
         "code": code,
-        "request_id": g.request_id,
+        "request_id": line().request_id,
         "errors": mistakes or [],
         "success": False,
         "error": detail,

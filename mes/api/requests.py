@@ -6,7 +6,8 @@ import logging
 import random
 import re
 import time
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from flask import Flask, Response, g, request
 
@@ -15,39 +16,52 @@ log = logging.getLogger("mes.requests")
 _HARMLESS_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
+@dataclass(slots=True)
+class Line:
+    """What the log will say of the present request."""
+
+    request_id: str
+    began: float
+    code: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def note(self, **facts: Any) -> None:
+        """Facts worth a place in the log: never a prompt, an answer or a key."""
+        self.facts.update(facts)
+
+
+def line() -> Line:
+    """The line of the present request."""
+    return cast(Line, g.line)
+
+
 def install(app: Flask) -> None:
     """Number the requests of the application and log each of them once."""
     app.before_request(_begin)
     app.after_request(_finish)
 
 
-def note(**facts: Any) -> None:
-    """Facts for the request's line in the log: never a prompt, an answer or a key."""
-    g.facts.update(facts)
-
-
 def _begin() -> None:
-    given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _HARMLESS_ID.fullmatch(given) else f"{random.getrandbits(96):024x}"
-    g.began = time.monotonic()
-    g.facts = {}
-    g.code = None
+    given = request.headers.get("X-Request-ID")
+    if given is None or not _HARMLESS_ID.fullmatch(given):
+        given = f"{random.getrandbits(96):024x}"
+    g.line = Line(given, time.monotonic())
 
 
 def _finish(response: Response) -> Response:
-    response.headers["X-Request-ID"] = g.request_id
-    log.info("request", extra=_line(response))
+    own = line()
+    response.headers["X-Request-ID"] = own.request_id
+    log.info(
+        "request",
+        extra={
+            "request_id": own.request_id,
+            "method": request.method,
+            "path": request.path,
+            "status": response.status_code,
+            "code": own.code,
+            "key": g.get("flask_httpauth_user"),
+            "ms": round((time.monotonic() - own.began) * 1000, 1),
+            **own.facts,
+        },
+    )
     return response
-
-
-def _line(response: Response) -> dict[str, Any]:
-    return {
-        "request_id": g.request_id,
-        "method": request.method,
-        "path": request.path,
-        "status": response.status_code,
-        "code": g.code,
-        "key": g.get("flask_httpauth_user"),
-        "ms": round((time.monotonic() - g.began) * 1000, 1),
-        **g.facts,
-    }

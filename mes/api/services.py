@@ -13,6 +13,7 @@ from flask import current_app, request
 from mes.catalog import CatalogFile
 from mes.domain import Runtime
 from mes.errors import QueueFull
+from mes.keys import Keys
 from mes.scheduling.board import Board
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.scheduler import Scheduler
@@ -26,6 +27,7 @@ class Services:
     """What a view may need."""
 
     settings: Settings
+    keys: Keys
     catalog: CatalogFile
     runtime: Runtime
     scheduler: Scheduler

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -77,15 +75,13 @@ class FileLock:
         self._path = str(path)
         self._fd = -1
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Wait for the lock and hold it for the length of the block."""
         while not self._take(fcntl.LOCK_EX):
             pass
-        try:
-            yield
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def take_for_life(self) -> bool:
         """Take the lock if it is free, and keep it until this process ends."""

@@ -39,7 +39,7 @@ class Store:
 
         Left by an exception it changes nothing. Keep it short: no network, no sleep.
         """
-        with self._threads, self._lock.held():
+        with self._threads, self._lock:
             if self._state is None or not self._file.is_current():
                 self._state = self._decode(self._file.read())
             state, self._state = self._state, None
