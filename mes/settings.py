@@ -15,7 +15,7 @@ from typing import Any
 from dotenv.parser import parse_stream
 from marshmallow import ValidationError
 
-from mes.settings_schema import FIELDS, LONGEST_STATE_DIR, MOST_THREADS, NAMES, SettingsSchema
+from mes.settings_schema import FIELDS, MOST_THREADS, NAMES, SettingsSchema
 
 # Beside those who run or wait: health, status, models, and refusing whoever is too many.
 _SPARE_THREADS = 16
@@ -104,7 +104,7 @@ def _settings(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
 def _default_state_dir(environ: Mapping[str, str], port: int) -> str:
     # In memory: each request replaces a small file there, which costs 1 ms on a disk.
     of_user = os.path.join(environ.get("XDG_RUNTIME_DIR", ""), f"mes-{port}")
-    if _can_hold(of_user) and len(os.fsencode(of_user)) <= LONGEST_STATE_DIR:
+    if _can_hold(of_user):
         return of_user
     of_machine = f"/dev/shm/mes-{os.getuid()}-{port}"
     if _can_hold(of_machine):

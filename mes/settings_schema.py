@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from ipaddress import ip_address
 from typing import Any
@@ -12,9 +11,6 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 DEVELOPMENT_KEY = "mes-dev-key-123"
 MOST_THREADS = 1000
 _A_DAY = 86_400
-
-# Sockets are made in STATE_DIR, and the kernel takes no address of more than 107 bytes.
-LONGEST_STATE_DIR = 80
 
 _RUNTIME_ADDRESS = re.compile(
     r"((?P<scheme>https?)://)?(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]*)(:(?P<port>\d{1,5}))?"
@@ -89,12 +85,6 @@ def _seconds(name: str, default: float, help: str, *, or_zero: bool = False) -> 
     return _setting(fields.Float, name, default, expects, f"{help} (seconds)", validate=check)
 
 
-def _is_short_enough(path: str) -> bool:
-    if len(os.fsencode(os.path.abspath(os.path.expanduser(path)))) <= LONGEST_STATE_DIR:
-        return True
-    raise ValidationError(f"a path of at most {LONGEST_STATE_DIR} bytes, for its sockets")
-
-
 # fmt: off
 class SettingsSchema(Schema):
     """The environment's names and texts -> the values of `settings.Settings`."""
@@ -116,8 +106,7 @@ class SettingsSchema(Schema):
         "The catalog: which models may be run, and how")
     state_dir = _setting(fields.String, "STATE_DIR", "", "a path",
         "The folder where the workers agree, in memory and this service's own. Without it: "
-        "mes-<port> in $XDG_RUNTIME_DIR, else mes-<uid>-<port> in /dev/shm",
-        validate=_is_short_enough)
+        "mes-<port> in $XDG_RUNTIME_DIR, else mes-<uid>-<port> in /dev/shm")
     max_loaded_models = _whole("MAX_LOADED_MODELS", 2, 1, 64,
         "How many models may be in memory at a time")
     default_timeout_seconds = _seconds("DEFAULT_TIMEOUT", 30.0,
