@@ -22,7 +22,7 @@ except (SettingsError, CatalogError) as exc:
 
 bind = _settings.bind
 workers = _settings.workers
-worker_class = "gthread"
+worker_class = "mes.gunicorn_worker.Worker"
 # A generation blocks a thread. One worker may happen to get every request there is room for, so it
 # has threads for all of them, and some more for health, status and models.
 threads = _settings.threads_for(_capacity)

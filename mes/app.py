@@ -21,7 +21,7 @@ from mes.scheduling.duties import Duties
 from mes.scheduling.errands import Errands
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.loader import Loader
-from mes.scheduling.policy import Limits
+from mes.scheduling.limits import Limits
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import SightFile
 from mes.scheduling.store import Store
@@ -62,6 +62,7 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
         settings.models_config_path,
         settings.default_timeout_seconds,
         look_every_seconds=_LOOKS_AT_CATALOG_EVERY_SECONDS,
+        last_good=settings.state_dir / "catalog.json",
     )
     threads = settings.threads_for(catalog.current().capacity)
     watch = Watch()
@@ -72,7 +73,7 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
     @lru_cache(maxsize=1)
     def limits_of(current: Catalog) -> Limits:
         by_tag = {spec.tag: spec for spec in current.enabled}
-        return Limits(settings.max_loaded_models, settings.swap_patience_seconds, by_tag)
+        return Limits(settings.max_loaded_models, settings.swap_patience_seconds, models=by_tag)
 
     def limits() -> Limits:
         return limits_of(catalog.current())

@@ -55,7 +55,7 @@ class Catalog:
     @cached_property
     def capacity(self) -> int:
         """How many requests may run or wait at a time, over all models."""
-        return sum(spec.max_concurrent + spec.max_queue for spec in self.enabled)
+        return sum(spec.capacity for spec in self.enabled)
 
     def get(self, model_id: str) -> ModelSpec:
         """The model that may be run under this id. Raises ModelNotFound."""
@@ -140,13 +140,19 @@ class _Reading:
 class CatalogFile:
     """The catalog as the file has it now; a broken edit leaves the last good one in force.
 
-    An edit shows at most `look_every_seconds` later. Thread-safe.
+    An edit shows at most `look_every_seconds` later. A copy of the last good one is kept as
+    `last_good`, for processes that start after a broken edit. Thread-safe.
     """
 
     def __init__(
-        self, path: str | Path, default_timeout_seconds: float, look_every_seconds: float = 0.0
+        self,
+        path: str | Path,
+        default_timeout_seconds: float,
+        look_every_seconds: float = 0.0,
+        last_good: Path | None = None,
     ) -> None:
         self.path = Path(path)
+        self._last_good = last_good
         self._default_timeout_seconds = default_timeout_seconds
         self._look_every_seconds = look_every_seconds
         self._next_look = 0.0
@@ -156,6 +162,7 @@ class CatalogFile:
     @property
     def problem(self) -> str | None:
         """What is wrong with the file since its last edit, if anything."""
+        self.current()  # whoever asks may be the first to look since that edit
         return self._reading.problem
 
     def current(self) -> Catalog:
@@ -184,19 +191,42 @@ class CatalogFile:
 
     def _read(self, stamp: tuple[int, ...]) -> _Reading:
         try:
-            catalog = self._parse()
+            text = self._text()
+            catalog = self._parse(text)
         except CatalogError as exc:
-            if self._reading.catalog is None:
+            good = self._reading.catalog or self._recalled()
+            if good is None:
                 raise
             log.error("catalog_broken", extra={"path": str(self.path), "problem": str(exc)})
-            return _Reading(stamp, self._reading.catalog, str(exc))
+            return _Reading(stamp, good, str(exc))
+        self._remember(text)
         log.info("catalog_read", extra={"path": str(self.path), "models": len(catalog.models)})
         return _Reading(stamp, catalog)
 
-    def _parse(self) -> Catalog:
+    def _text(self) -> bytes:
         try:
-            text = self.path.read_bytes()
+            return self.path.read_bytes()
         except OSError as exc:
             told = Mistake("", f"cannot be read ({exc.strerror}); see MODELS_CONFIG_PATH")
             raise CatalogError(self.path, [told]) from exc
+
+    def _parse(self, text: bytes) -> Catalog:
         return parse(text, path=self.path, default_timeout_seconds=self._default_timeout_seconds)
+
+    def _recalled(self) -> Catalog | None:
+        try:
+            return None if self._last_good is None else self._parse(self._last_good.read_bytes())
+        except (OSError, CatalogError):
+            return None
+
+    def _remember(self, text: bytes) -> None:
+        if self._last_good is None:
+            return
+        draft = self._last_good.with_suffix(f".{os.getpid()}")
+        try:
+            self._last_good.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft.write_bytes(text)
+            os.replace(draft, self._last_good)
+        except OSError as exc:
+            # It only matters to a worker that starts after a broken edit.
+            log.warning("catalog_not_kept", extra={"reason": str(exc)})

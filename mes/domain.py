@@ -54,6 +54,11 @@ class ModelSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def capacity(self) -> int:
+        """How many requests may run or wait at a time."""
+        return self.max_concurrent + self.max_queue
+
+    @property
     def load_options(self) -> dict[str, Any]:
         """The options that are part of the loaded model, alike for every request."""
         chosen = {name: value for name, value in self.options.items() if name in LOAD_OPTIONS}

@@ -206,6 +206,17 @@ def test_a_file_that_is_broken_from_the_start_raises_until_it_is_mended(tmp_path
     assert file.current().models == ()
 
 
+def test_who_starts_after_a_broken_edit_has_the_last_good_catalog(file, tmp_path):
+    def one_more():
+        return CatalogFile(file.path, 30, last_good=tmp_path / "state" / "catalog.json")
+
+    assert one_more().current().models[0].id == "a"
+    file.path.write_text("{")
+    late = one_more()
+    assert late.current().models[0].id == "a"
+    assert "is not JSON" in late.problem
+
+
 def test_many_threads_that_look_during_an_edit_get_a_whole_catalog(file):
     seen = []
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mes.scheduling import policy
-from mes.scheduling.policy import Decision, Limits
+from mes.scheduling.limits import Limits
 from mes.scheduling.state import State, Ticket
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
@@ -22,11 +22,10 @@ class Change:
         self.now = time.monotonic()
         self.to_wake: list[Ticket] = []
 
-    def settle(self) -> list[Decision]:
+    def settle(self) -> None:
         """Let the policy have its say now. It does anyway when the change is complete."""
         decisions = policy.settle(self.state, self.now, self.limits)
-        self.to_wake += [decision.ticket for decision in decisions]
-        return decisions
+        self.to_wake += [made.ticket for made in decisions if made.ticket is not None]
 
 
 class Board:

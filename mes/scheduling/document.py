@@ -20,7 +20,15 @@ _RECORDS: dict[str, type] = {
     "refusals": Refusal,
     "tallies": Tally,
 }
-_PLAIN = ("number", "residency", "leaving", "preloaded")
+_PLAIN = (
+    "number",
+    "granted_up_to",
+    "closed_at",
+    "swap_began",
+    "residency",
+    "leaving",
+    "preloaded",
+)
 
 
 def encode(state: State) -> bytes:

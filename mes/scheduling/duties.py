@@ -61,7 +61,7 @@ class Duties:
         except MesError as exc:
             trouble = exc
         with self._board.change() as change:
-            change.state.release({ticket.victim})
+            change.state.release({ticket.victim}, change.now)
             change.state.free_of_duty(ticket.id)
             if trouble is not None:
                 self._give_up(change, spec, trouble)
@@ -70,7 +70,7 @@ class Duties:
         """Tell everybody who waits for the model why it cannot be had."""
         log.error("load_given_up", extra={"model": spec.id, "code": error.code})
         state = change.state
-        state.drop(spec.tag)
+        state.drop(spec.tag, change.now)
         retry_after = error.retry_after
         if isinstance(error, ModelUnavailable):
             retry_after = self._cool_down(change, spec, error)

@@ -12,8 +12,8 @@ from functools import partial
 from mes.domain import LoadedModel, ModelSpec, Runtime
 from mes.errors import MesError, RuntimeUnavailable
 from mes.scheduling.board import Board
+from mes.scheduling.limits import Limits
 from mes.scheduling.loader import Loader, claim_strangers, facts
-from mes.scheduling.policy import Limits
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import Sight, SightFile
 from mes.scheduling.state import UNLOAD, State
@@ -119,7 +119,7 @@ class Errands:
                 return
             for model in [m for m in state.registry if state.ready(m) and m not in names]:
                 log.warning("model_gone", extra={"model": model})
-                state.drop(model)
+                state.drop(model, change.now)
             self._adopt(state, listed, change.now)
             ticket = self._worker.new_ticket()
             claimed = claim_strangers(state, names, ticket)
@@ -145,7 +145,7 @@ class Errands:
                 self._loader.see_out(name)
         finally:
             with self._board.change() as change:
-                change.state.release(names)
+                change.state.release(names, change.now)
                 change.state.leave(ticket, change.now)
 
     # Preloading, unloading

@@ -66,6 +66,6 @@ class Keeper:
         log.warning("workers_died", extra={"workers": dead})
         with self._board.change() as change:
             for worker in dead:
-                change.state.bury(worker)
+                change.state.bury(worker, change.now)
         for worker in dead:
             self._worker.sweep(worker)

@@ -97,7 +97,7 @@ class Loader:
             self._see_all_out(claimed)
         finally:
             with self._store.transaction() as state:
-                state.release(claimed)
+                state.release(claimed, time.monotonic())
 
     def _see_all_out(self, names: set[str]) -> None:
         for name in names:

@@ -1,44 +1,27 @@
 """The policy: given the state, what to do next. No clock, no lock, no I/O of its own.
 
-Whoever changes the state calls `settle`, which decides and applies until nothing more can be done,
-and returns whom to wake. The rules, in the order they are tried:
+Whoever changes the state calls `settle`, which decides and applies until nothing more can be done.
+The rules, in the order they are tried:
 
-1. The first in a model's queue gets a permit while the model is ready, not draining and has fewer
-   than `max_concurrent` in flight.
-2. Whoever waits for something that has come true by itself is told so.
-3. An unload that was asked for begins once its model is idle.
-4. The oldest ticket whose model is not in memory loads it, if there is a place; if there is none,
-   it sees out a model that may go: one nobody waits for, else the least recently used.
-
-A model drains (grants nothing to those who came later) when a person asked to unload it, or when
-somebody has waited for a place in memory longer than the patience.
+1. Models drain for those who have waited long enough for a place in memory, and only for them
+   (mes/scheduling/turns.py).
+2. The first in a model's queue gets a permit while the model is ready and has fewer than
+   `max_concurrent` in flight; of a model that drains, only if it came early enough.
+3. Whoever waits for something that has come true by itself is told so.
+4. An unload that was asked for begins once its model is idle.
+5. The oldest ticket whose model is not in memory loads it, if there is room; if there is none, it
+   sees out an idle model: one nobody waits for, else the least recently used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
-from mes.domain import ModelSpec
+from mes.scheduling import turns
+from mes.scheduling.limits import Limits
 from mes.scheduling.state import LOAD, PERMIT, UNLOAD, State, Ticket
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the policy must keep to; `models` by the name the runtime knows them by."""
-
-    max_loaded: int
-    patience_seconds: float
-    models: Mapping[str, ModelSpec] = field(default_factory=dict)
-
-    @cached_property
-    def pinned(self) -> frozenset[str]:
-        return frozenset(spec.tag for spec in self.models.values() if spec.pinned)
-
-    def max_concurrent(self, model: str) -> int:
-        # A model that has left the catalog while somebody waited for it is served one by one.
-        return self.models[model].max_concurrent if model in self.models else 1
+from mes.scheduling.turns import NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +62,33 @@ class Unload:
     victim: str
 
     def apply(self, state: State, now: float) -> None:
-        state.begin_unload(self.ticket, self.victim)
+        state.begin_unload(self.ticket, self.victim, now)
 
 
-Decision = Grant | Dismiss | Load | Unload
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """These models drain from now on, and no others."""
+
+    models: frozenset[str]
+    ticket: None = None
+
+    def apply(self, state: State, now: float) -> None:
+        for model in state.registry:
+            state.registry[model].draining = model in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLine:
+    """Whoever has a higher number comes after all others; with 0 the line is open again."""
+
+    at: int
+    ticket: None = None
+
+    def apply(self, state: State, now: float) -> None:
+        state.closed_at = self.at
+
+
+Decision = CloseLine | Grant | Dismiss | Load | Unload | Drain
 
 
 def settle(state: State, now: float, limits: Limits) -> list[Decision]:
@@ -97,15 +103,18 @@ def settle(state: State, now: float, limits: Limits) -> list[Decision]:
 
 def decide(state: State, now: float, limits: Limits) -> Decision | None:
     """The next thing to do, if there is any."""
-    if not state.tickets:
+    if not state.tickets and not state.draining and not state.closed_at:
         return None
+    line = list(turns.contenders(state))
     waiting = [ticket for ticket in state.tickets.values() if ticket.duty is None]
-    draining = _draining(state, waiting, now, limits)
+    barriers = _barriers(state, waiting, turns.barrier(state, line, now, limits))
     return (
-        next(_grants(state, waiting, draining, limits), None)
+        _end_of_line(state, line, now, limits)
+        or _drain(state, len(turns.pressing(state, line, now, limits)))
+        or next(_grants(state, waiting, barriers, limits), None)
         or next(_dismissals(state, waiting), None)
         or next(_unloads_asked_for(state, waiting), None)
-        or _room_for_the_oldest(state, waiting)
+        or _room_for_the_oldest(state, line, limits)
     )
 
 
@@ -119,14 +128,34 @@ def queue_seconds(state: State, ticket: Ticket, now: float) -> float:
     return waited
 
 
+def _end_of_line(state: State, line: list[Ticket], now: float, limits: Limits) -> CloseLine | None:
+    if turns.should_close(state, line, now, limits):
+        return CloseLine(state.granted_up_to)
+    return CloseLine(0) if turns.should_open(state, line) else None
+
+
+def _drain(state: State, pressing: int) -> Drain | None:
+    models = frozenset(turns.victims(state, pressing))
+    return Drain(models) if models != state.draining else None
+
+
+def _barriers(state: State, waiting: list[Ticket], barrier: float) -> dict[str, float]:
+    """Which models serve only those with a number below a certain one."""
+    barriers: dict[str, float] = dict.fromkeys(state.draining, barrier)
+    for ticket in waiting:
+        if ticket.wants == UNLOAD:
+            barriers[ticket.model] = min(ticket.number, barriers.get(ticket.model, NOBODY))
+    return barriers
+
+
 def _grants(
-    state: State, waiting: list[Ticket], draining: Mapping[str, float], limits: Limits
+    state: State, waiting: list[Ticket], barriers: Mapping[str, float], limits: Limits
 ) -> Iterator[Grant]:
     for ticket in _first_of_each_model(waiting):
         model = ticket.model
         if (
             state.ready(model)
-            and ticket.number < draining.get(model, float("inf"))
+            and ticket.number < barriers.get(model, NOBODY)
             and state.in_flight(model) < limits.max_concurrent(model)
         ):
             yield Grant(ticket)
@@ -143,7 +172,7 @@ def _first_of_each_model(waiting: list[Ticket]) -> Iterator[Ticket]:
 def _dismissals(state: State, waiting: list[Ticket]) -> Iterator[Dismiss]:
     for ticket in waiting:
         loaded = ticket.wants == LOAD and state.ready(ticket.model)
-        gone = ticket.wants == UNLOAD and not _in_memory(state, ticket.model)
+        gone = ticket.wants == UNLOAD and not state.in_memory(ticket.model)
         if loaded or gone:
             yield Dismiss(ticket)
 
@@ -155,64 +184,19 @@ def _unloads_asked_for(state: State, waiting: list[Ticket]) -> Iterator[Unload]:
             yield Unload(ticket, model)
 
 
-def _room_for_the_oldest(state: State, waiting: list[Ticket]) -> Decision | None:
-    for ticket in _waiting_for_memory(state, waiting):
-        if state.places_free > 0:
-            return Load(ticket)
-        victim = _victim(state, waiting)
-        if victim is not None:
-            return Unload(ticket, victim)
-    return None
+def _room_for_the_oldest(state: State, line: list[Ticket], limits: Limits) -> Decision | None:
+    if not line:
+        return None
+    ticket = line[0]
+    if limits.has_room_for(state, ticket.model):
+        return Load(ticket)
+    victim = _idle_victim(state)
+    return Unload(ticket, victim) if victim is not None else None
 
 
-def _waiting_for_memory(state: State, waiting: list[Ticket]) -> Iterator[Ticket]:
-    """The first ticket of each model that is not in memory and that nobody is bringing in."""
-    taken_care_of = {t.model for t in state.tickets.values() if t.duty and t.wants != UNLOAD}
-    for ticket in waiting:
-        if ticket.wants == UNLOAD or ticket.model in taken_care_of:
-            continue
-        taken_care_of.add(ticket.model)
-        if not _in_memory(state, ticket.model):
-            yield ticket
-
-
-def _victim(state: State, waiting: list[Ticket]) -> str | None:
+def _idle_victim(state: State) -> str | None:
     evictable = state.registry.evictable()
-    wanted = {ticket.model for ticket in waiting}
+    wanted = {ticket.model for ticket in state.tickets.values()}
     return next((model for model in evictable if model not in wanted), None) or next(
         iter(evictable), None
-    )
-
-
-def _in_memory(state: State, model: str) -> bool:
-    return model in state.registry or model in state.leaving
-
-
-def _draining(state: State, waiting: list[Ticket], now: float, limits: Limits) -> dict[str, float]:
-    """Models that let in nobody who came after the given number."""
-    draining: dict[str, float] = {
-        ticket.model: ticket.number for ticket in reversed(waiting) if ticket.wants == UNLOAD
-    }
-    if _patience_is_over(state, waiting, now, limits):
-        victim = _busy_victim(state, waiting)
-        if victim is not None:
-            draining[victim] = 0
-    return draining
-
-
-def _patience_is_over(state: State, waiting: list[Ticket], now: float, limits: Limits) -> bool:
-    oldest = next(_waiting_for_memory(state, waiting), None)
-    if oldest is None or state.places_free > 0 or state.leaving:
-        return False
-    # Each model that comes in keeps its place for a while, or two long queues would swap at
-    # every request.
-    came_in = [state.registry[m].ready_at or now for m in state.registry]
-    return now - max(oldest.arrived_at, *came_in) > limits.patience_seconds
-
-
-def _busy_victim(state: State, waiting: list[Ticket]) -> str | None:
-    candidates = [m for m in state.registry if state.ready(m) and m not in state.pinned]
-    wanted = {ticket.model for ticket in waiting}
-    return next((model for model in candidates if model not in wanted), None) or next(
-        iter(candidates), None
     )

@@ -21,6 +21,7 @@ class Resident:
     ticket: str | None = None
     ready_at: float | None = None
     used_at: float = 0.0
+    draining: bool = False
     digest: str | None = None
     quantization: str | None = None
     size_bytes: int = 0

@@ -106,7 +106,8 @@ class Scheduler:
                 _refuse_what_cannot_be_loaded(change, spec)
             state.join(wish.ticket, self._worker.id, spec.tag, wish.wants, change.now)
             change.settle()
-            full = wish.wants == PERMIT and len(state.waiting(spec.tag)) > spec.max_queue
+            # Those who will run at once when the model is loaded are not the queue's length.
+            full = wish.wants == PERMIT and state.requests(spec.tag) > spec.capacity
             if full:
                 state.leave(wish.ticket, change.now)
             turn = _turn_of(state, wish.ticket)
@@ -161,11 +162,9 @@ def _refuse_what_cannot_be_loaded(change: Change, spec: ModelSpec) -> None:
     trouble = state.troubles.get(spec.tag)
     if trouble is not None and trouble.until > change.now:
         raise ModelUnavailable(trouble.detail, retry_after=trouble.until - change.now)
-    if len(change.limits.pinned & set(state.registry)) >= state.max_loaded:
-        raise ModelUnavailable(
-            f"{spec.id} cannot be loaded: pinned models take up all {state.max_loaded} places "
-            "in memory; unpin one or raise MAX_LOADED_MODELS"
-        )
+    reason = change.limits.why_never(state, spec.tag)
+    if reason is not None:
+        raise ModelUnavailable(f"{spec.id} cannot be loaded: {reason}")
 
 
 def _queue_full(spec: ModelSpec) -> QueueFull:

@@ -23,8 +23,10 @@ class Ticket:
     wants: str
     arrived_at: float
     number: int
+    request: str = ""
     duty: str | None = None
     victim: str | None = None
+    overtaken_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -60,10 +62,17 @@ class Refusal:
 
 @dataclass(slots=True)
 class Tally:
-    """What has happened to a model since this state began."""
+    """What has happened to a model since this state began.
+
+    `load_seconds` and `use_seconds` (for how long a permit is held) are moving averages; the size
+    is what the runtime last said that the model takes up.
+    """
 
     loads: int = 0
     evictions: int = 0
+    load_seconds: float | None = None
+    use_seconds: float | None = None
+    size_bytes: int = 0
 
 
 @dataclass
@@ -72,13 +81,18 @@ class State:
 
     `leaving` names the models on their way out of memory, with the ticket that sees to it: they
     still take up a place. `residency` counts every change of what is in memory, so that a look at
-    the runtime taken before such a change is known to be stale.
+    the runtime taken before such a change is known to be stale. `closed_at`
+    is the number at which the line is closed, or 0 (mes/scheduling/turns.py); `swap_began` is when
+    models began to come and go, while they do.
     """
 
     max_loaded: int
     pinned: frozenset[str] = frozenset()
     number: int = 0
     residency: int = 0
+    granted_up_to: int = 0
+    closed_at: int = 0
+    swap_began: float | None = None
     registry: Registry = field(init=False)
     leaving: dict[str, str] = field(default_factory=dict)
     permits: dict[str, Permit] = field(default_factory=dict)
@@ -96,8 +110,22 @@ class State:
     def in_flight(self, model: str) -> int:
         return sum(permit.model == model for permit in self.permits.values())
 
+    def requests(self, model: str) -> int:
+        """How many use the model or wait for a permit on it, whoever is loading it included."""
+        waiting = sum(t.model == model and t.wants == PERMIT for t in self.tickets.values())
+        return self.in_flight(model) + waiting
+
     def ready(self, model: str) -> bool:
         return model in self.registry and self.registry[model].phase == READY
+
+    def in_memory(self, model: str) -> bool:
+        """Does the model take up a place, be it coming, there or leaving?"""
+        return model in self.registry or model in self.leaving
+
+    @property
+    def draining(self) -> frozenset[str]:
+        """The models that make room for others."""
+        return frozenset(model for model in self.registry if self.registry[model].draining)
 
     def waiting(self, model: str) -> list[Ticket]:
         """The tickets that wait for a permit on the model, in order of arrival."""
@@ -125,10 +153,12 @@ class State:
 
     # Changes
 
-    def join(self, ticket: str, worker: str, model: str, wants: str, now: float) -> Ticket:
+    def join(
+        self, ticket: str, worker: str, model: str, wants: str, now: float, request: str = ""
+    ) -> Ticket:
         """Take a place at the end of the queue."""
         self.number += 1
-        joined = Ticket(ticket, worker, model, wants, now, self.number)
+        joined = Ticket(ticket, worker, model, wants, now, self.number, request)
         self.tickets[ticket] = joined
         return joined
 
@@ -137,13 +167,23 @@ class State:
         self.tickets.pop(ticket, None)
         self.refusals.pop(ticket, None)
         permit = self.permits.pop(ticket, None)
-        if permit is not None and permit.model in self.registry:
+        if permit is None:
+            return
+        tally = self.tally(permit.model)
+        tally.use_seconds = _average(tally.use_seconds, now - permit.granted_at)
+        if permit.model in self.registry:
             self.registry.touch(permit.model, now)
 
     def grant(self, ticket: Ticket, now: float) -> None:
         """Turn a place in the queue into a permit."""
         resident = self.registry[ticket.model]
         del self.tickets[ticket.id]
+        self.granted_up_to = max(self.granted_up_to, ticket.number)
+        for other in self.tickets.values():
+            if other.number > ticket.number:
+                break
+            if other.overtaken_at is None and other.model not in self.registry:
+                other.overtaken_at = now
         self.permits[ticket.id] = Permit(
             ticket.id,
             ticket.worker,
@@ -158,7 +198,7 @@ class State:
         """Give the ticket's model a place in memory, and the ticket the duty to load it."""
         ticket.duty = LOAD
         self.registry[ticket.model] = Resident(ticket.model, LOADING, now, ticket.id, used_at=now)
-        self.residency += 1
+        self._residency_changed(now)
 
     def finish_load(self, model: str, now: float, **facts: Any) -> None:
         """The model is in memory; `facts` are what the runtime says of it."""
@@ -167,56 +207,80 @@ class State:
         for name, value in facts.items():
             setattr(resident, name, value)
         self.troubles.pop(model, None)
-        self.tally(model).loads += 1
-        self.residency += 1
+        tally = self.tally(model)
+        tally.loads += 1
+        tally.load_seconds = _average(tally.load_seconds, now - resident.since)
+        tally.size_bytes = resident.size_bytes
+        self._residency_changed(now)
 
-    def begin_unload(self, ticket: Ticket, victim: str) -> None:
+    def begin_unload(self, ticket: Ticket, victim: str, now: float) -> None:
         """Take a model out of the registry, and give the ticket the duty to see it out."""
         ticket.duty, ticket.victim = UNLOAD, victim
         del self.registry[victim]
         self.leaving[victim] = ticket.id
         self.tally(victim).evictions += 1
-        self.residency += 1
+        self._residency_changed(now)
 
     def free_of_duty(self, ticket: str) -> None:
         """The ticket has done what it had to do, and waits again."""
         if ticket in self.tickets:
             self.tickets[ticket].duty = self.tickets[ticket].victim = None
 
-    def release(self, models: set[str]) -> None:
+    def release(self, models: set[str], now: float) -> None:
         """These are no longer on their way out: gone, or given up."""
         self.leaving = {model: by for model, by in self.leaving.items() if model not in models}
-        self.residency += 1
+        self._residency_changed(now)
 
-    def drop(self, model: str) -> None:
+    def drop(self, model: str, now: float) -> None:
         """The model is not in memory after all."""
         self.registry.pop(model, None)
-        self.residency += 1
+        self._residency_changed(now)
 
     def adopt(self, model: str, now: float, **facts: Any) -> None:
         """The model is in memory though nobody here loaded it."""
         self.registry[model] = Resident(model, READY, now, ready_at=now, used_at=now, **facts)
-        self.residency += 1
+        self._residency_changed(now)
 
     def refuse(self, ticket: Ticket, refusal: Refusal) -> None:
         """Turn a place in the queue into a word of refusal, to be fetched by its owner."""
         del self.tickets[ticket.id]
         self.refusals[ticket.id] = refusal
 
-    def bury(self, worker: str) -> None:
+    def bury(self, worker: str, now: float) -> None:
         """Void all that a dead worker owned."""
         for owned in (self.tickets, self.permits, self.refusals):
             for key in [key for key, thing in owned.items() if thing.worker == worker]:
                 del owned[key]
         for model in [m for m in self.registry if self._is_orphan(self.registry[m])]:
-            self.drop(model)
-        self.release({model for model, by in self.leaving.items() if by not in self.tickets})
+            self.drop(model, now)
+        orphans = {model for model, by in self.leaving.items() if by not in self.tickets}
+        self.release(orphans, now)
 
     def tally(self, model: str) -> Tally:
         return self.tallies.setdefault(model, Tally())
 
+    def _residency_changed(self, now: float) -> None:
+        self.residency += 1
+        swapping = self.leaving or any(self.registry[m].phase == LOADING for m in self.registry)
+        if swapping and self.swap_began is None:
+            self.swap_began = now
+        elif not swapping and self.swap_began is not None:
+            self._move_clocks(self.swap_began, now)
+            self.swap_began = None
+
+    def _move_clocks(self, began: float, now: float) -> None:
+        """Being overtaken does not count while models are swapped."""
+        for ticket in self.tickets.values():
+            if ticket.overtaken_at is not None:
+                ticket.overtaken_at += now - max(began, ticket.overtaken_at)
+
     def _is_orphan(self, resident: Resident) -> bool:
         return resident.phase == LOADING and resident.ticket not in self.tickets
+
+
+def _average(earlier: float | None, value: float) -> float:
+    """A moving average over the last few values."""
+    return value if earlier is None else 0.7 * earlier + 0.3 * value
 
 
 def load_seconds(ticket: Ticket, resident: Resident, now: float) -> float:

@@ -11,8 +11,8 @@ import pytest
 from mes.domain import ModelSpec
 from mes.scheduling.board import Board
 from mes.scheduling.duties import Duties
+from mes.scheduling.limits import Limits
 from mes.scheduling.loader import Loader
-from mes.scheduling.policy import Limits
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
@@ -57,7 +57,8 @@ def make(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Make]:
         watches.append(watch)
         worker = Worker(tmp_path, watch)
         store = Store(tmp_path, max_loaded=max_loaded)
-        limits = Limits(max_loaded, patience, {spec.tag: spec for spec in models})
+        by_tag = {spec.tag: spec for spec in models}
+        limits = Limits(max_loaded, patience, models=by_tag)
         board = Board(store, worker, lambda: limits)
         loader = Loader(
             runtime,

@@ -132,6 +132,15 @@ def test_a_queue_of_no_length_still_serves_whoever_finds_the_model_free(make: Ma
     use(bench, model)
 
 
+def test_a_cold_model_takes_as_many_requests_as_a_loaded_one(make: Make, runtime: FakeRuntime):
+    runtime.load_seconds = 0.2
+    model = spec("a", max_concurrent=3, max_queue=1)
+    bench = make(model)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: use(bench, model), range(4)))
+    assert runtime.loads == {"a:latest": 1}
+
+
 def test_who_waits_too_long_is_told_and_leaves_no_trace(make: Make):
     model = spec("a")
     bench = make(model, queue_timeout=0.1)

@@ -61,6 +61,10 @@ class FakeOllama:
         assert self._process.poll() is None, f"the fake runtime did not start: {text}"
         return text.split() if text.endswith("\n") else []
 
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
     def stats(self) -> dict[str, Any]:
         """What was counted, also while the runtime refuses connections."""
         answer: dict[str, Any] = self._session.get(f"{self._control_url}/_stats").json()

@@ -1,0 +1,113 @@
+"""Deadlines that hold and loads that fail: told in time, and at nobody else's cost."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.helpers import (
+    answers,
+    asked,
+    burst,
+    infer,
+    wait_until_at_rest,
+    wait_until_held,
+)
+from tests.support.process import wait_until
+
+MODEL, OTHER = "mistral:7b", "phi3:mini"
+FOR_EVER_MS = 600_000
+QUEUE_TIMEOUT = 1.5
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+
+@pytest.fixture(scope="module")
+def service(start):
+    return start(
+        models={model: {"max_concurrent": 1, "timeout": 600} for model in (MODEL, OTHER)},
+        QUEUE_TIMEOUT=QUEUE_TIMEOUT,
+        LOAD_RETRY_PAUSE=0.1,
+        COOLDOWN=1,
+    )
+
+
+@pytest.fixture
+def cold(service):
+    service.post(f"/v1/models/{MODEL}/unload").raise_for_status()
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        {"first_token_ms": FOR_EVER_MS},
+        {"tokens": 10_000, "ms_per_token": 20},
+        {"faults": [{"kind": "hang", "stage": "generate"}]},
+        {"faults": [{"kind": "silence", "stage": "generate", "after": 2}]},
+    ],
+    ids=["no token", "drips", "no headers", "falls silent"],
+)
+def test_a_generation_ends_at_its_deadline(service, runtime, behaviour):
+    assert asked(service, MODEL).status == 200
+    runtime.control(**behaviour)
+    answer = asked(service, MODEL, timeout=1, max_tokens=10_000)
+    assert (answer.status, answer.code) == (504, "generation_timeout")
+    assert 1.0 <= answer.seconds < 1.5
+    wait_until(lambda: runtime.model(MODEL)["current"] == 0, seconds=1)
+    wait_until_at_rest(service, seconds=1)
+    runtime.control(tokens=4, ms_per_token=0, first_token_ms=0)
+    assert asked(service, MODEL).status == 200
+
+
+def test_who_waits_longer_than_the_queue_timeout_is_told_so(service, runtime):
+    assert asked(service, MODEL).status == 200
+    runtime.control(first_token_ms=FOR_EVER_MS)
+    with infer(service, MODEL) as holder:
+        wait_until_held(service, permits=1, tickets=0)
+        found = answers(burst(service, MODEL, 3))
+        assert {(answer.status, answer.code) for answer in found} == {(503, "queue_timeout")}
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in found)
+        assert all(QUEUE_TIMEOUT <= a.seconds < QUEUE_TIMEOUT + 0.5 for a in found)
+        wait_until_held(service, permits=1, tickets=0)
+        holder.hang_up()
+    wait_until_at_rest(service)
+    assert runtime.model(MODEL)["generations"] == 2
+
+
+@pytest.mark.usefixtures("cold")
+def test_a_load_that_fails_once_is_tried_again(service, runtime):
+    runtime.control(load_failures={MODEL: {"times": 1}})
+    found = answers(burst(service, MODEL, 5))
+    assert {answer.status for answer in found} == {200}
+    assert (runtime.model(MODEL)["failed_loads"], runtime.model(MODEL)["loads"]) == (1, 1)
+
+
+@pytest.mark.usefixtures("cold")
+def test_a_load_that_fails_twice_is_told_to_all_who_wait_while_others_go_on(service, runtime):
+    assert asked(service, OTHER).status == 200
+    runtime.control(load_seconds=0.5, load_failures={MODEL: {"times": 2, "text": "out of memory"}})
+    waiting = burst(service, MODEL, 8)
+    wait_until_held(service, permits=0, tickets=8)
+    assert asked(service, OTHER).status == 200
+    found = answers(waiting)
+    assert {(answer.status, answer.code) for answer in found} == {(503, "model_unavailable")}
+    assert all("out of memory" in answer.json()["detail"] for answer in found)
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in found)
+    at_once = asked(service, MODEL)
+    assert (at_once.code, at_once.seconds < 0.1) == ("model_unavailable", True)
+    assert runtime.model(MODEL)["failed_loads"] == 2
+    assert asked(service, OTHER).status == 200
+    wait_until(lambda: asked(service, MODEL).status == 200, seconds=3)
+
+
+@pytest.mark.usefixtures("cold")
+def test_who_asked_for_a_load_and_hung_up_does_not_break_it_for_the_others(service, runtime):
+    runtime.control(load_seconds=0.5)
+    first = infer(service, MODEL, "first")
+    wait_until(lambda: runtime.model(MODEL)["state"] == "loading")
+    second = infer(service, MODEL, "second")
+    wait_until_held(service, permits=0, tickets=2)
+    first.hang_up()
+    assert second.answer().status == 200
+    assert runtime.model(MODEL)["loads"] == 1
+    assert [each["prompt"] for each in runtime.stats()["arrivals"]] == ["second"]
+    wait_until_at_rest(service)

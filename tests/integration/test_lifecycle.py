@@ -1,0 +1,88 @@
+"""The life of a service: it starts whatever it finds, and stops without breaking off."""
+
+from __future__ import annotations
+
+from tests.integration.helpers import (
+    LOST,
+    Call,
+    answers,
+    asked,
+    burst,
+    connections,
+    held,
+    infer,
+    leaks,
+    wait_until_at_rest,
+    wait_until_held,
+)
+from tests.support import process
+from tests.support.process import wait_until
+
+MODEL, OTHER = "mistral:7b", "phi3:mini"
+
+
+def test_a_stop_lets_finish_what_runs_and_what_waits(service, fake_ollama):
+    running = service(models={MODEL: {"max_concurrent": 2}})
+    assert asked(running, MODEL).status == 200
+    fake_ollama.control(first_token_ms=700)
+    calls = burst(running, MODEL, 4)
+    wait_until_held(running, permits=2, tickets=2)
+    with connections(running, 20):
+        running.terminate()
+        assert [answer.status for answer in answers(calls)] == [200] * 4
+        assert running.wait(15) == 0
+    assert leaks(running) == {}
+    assert running.other_lines() == []
+
+
+def test_a_stop_waits_no_longer_than_it_was_told(service, fake_ollama):
+    running = service(models={MODEL: {"timeout": 600}}, GRACEFUL_TIMEOUT=1)
+    assert asked(running, MODEL).status == 200
+    fake_ollama.control(first_token_ms=600_000)
+    call = infer(running, MODEL)
+    wait_until(lambda: fake_ollama.model(MODEL)["current"] == 1)
+    running.terminate()
+    assert running.wait(10) == 0
+    assert call.answer().status in (LOST, 503)
+    wait_until(lambda: fake_ollama.model(MODEL)["current"] == 0, seconds=1)
+
+
+def test_what_a_killed_service_left_behind_does_not_hinder_the_next(service, fake_ollama):
+    running = service(models={MODEL: {"max_concurrent": 1, "timeout": 600}})
+    fake_ollama.control(first_token_ms=600_000)
+    calls = burst(running, MODEL, 5)
+    wait_until_held(running, permits=1, tickets=4)
+    left = {path.name for path in (running.state_dir / "workers").iterdir()}
+    process.kill(running.process)
+    assert {answer.status for answer in answers(calls)} == {LOST}
+    assert held(running, "tickets") == 4
+    fake_ollama.control(first_token_ms=0)
+    running.start()
+    running.wait_until_healthy()
+    assert asked(running, MODEL).status == 200
+    wait_until_at_rest(running)
+    names = {path.name for path in (running.state_dir / "workers").iterdir()}
+    assert not names & left
+
+
+def test_preloading_holds_up_nothing_and_happens_once(service, fake_ollama):
+    fake_ollama.control(load_seconds=2.0)
+    running = service(models={MODEL: {"preload": True}, OTHER: {}})
+    assert fake_ollama.model(MODEL)["state"] != "loaded"
+    assert Call(running, "/health").answer().seconds < 1
+    wait_until(lambda: fake_ollama.model(MODEL)["state"] == "loaded")
+    wait_until_at_rest(running)
+    answer = asked(running, MODEL)
+    assert answer.json()["timings"]["cold_start"] is False
+    assert fake_ollama.model(MODEL)["loads"] == 1
+    assert fake_ollama.model(OTHER)["loads"] == 0
+
+
+def test_it_starts_without_a_runtime_and_serves_once_there_is_one(service, fake_ollama):
+    fake_ollama.kill()
+    running = service(models={MODEL: {"preload": True}})
+    assert running.get("/ready").status_code == 503
+    assert asked(running, MODEL).code == "runtime_unavailable"
+    fake_ollama.start()
+    wait_until(lambda: asked(running, MODEL).status == 200, seconds=2)
+    wait_until(lambda: running.get("/ready").status_code == 200, seconds=2)

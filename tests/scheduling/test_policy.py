@@ -1,0 +1,267 @@
+"""The policy by property: whatever happens in whatever order, its promises hold."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from mes.scheduling import policy
+from mes.scheduling.document import decode, encode
+from mes.scheduling.limits import Limits
+from mes.scheduling.policy import Grant, Load, Unload
+from mes.scheduling.registry import LOADING
+from mes.scheduling.state import LOAD, PERMIT, UNLOAD, Refusal, State, Ticket
+from tests.fakes import spec
+
+MODELS = "abcd"
+WORKERS = ("w1", "w2", "w3")
+PATIENCE = 10.0
+
+
+class Policy(RuleBasedStateMachine):
+    """Arrivals, ends, deaths, failures and the clock, in any order, over the pure policy."""
+
+    @initialize(places=st.integers(1, 3), pinned=st.booleans(), concurrent=st.integers(1, 3))
+    def begin(self, places: int, pinned: bool, concurrent: int) -> None:
+        specs = [
+            spec(m, max_concurrent=concurrent, pinned=pinned and m == "a" and places > 1)
+            for m in MODELS
+        ]
+        self.limits = Limits(places, PATIENCE, models={each.tag: each for each in specs})
+        self.state = State(places)
+        self.now = 0.0
+        self.count = 0
+        self.granted: dict[str, int] = {}
+        self.ended: set[str] = set()
+        self.joined: dict[str, Ticket] = {}
+
+    def settle(self) -> None:
+        """Let the policy decide, and check each decision as it is made."""
+        self.state.pinned = self.limits.pinned
+        while (decision := policy.decide(self.state, self.now, self.limits)) is not None:
+            match decision:
+                case Grant(ticket):
+                    self.check_grant(ticket)
+                case Unload(_, victim):
+                    assert self.state.in_flight(victim) == 0
+                    assert self.state.ready(victim)
+                    asked = any(
+                        t.wants == UNLOAD and t.model == victim for t in self.state.tickets.values()
+                    )
+                    assert asked or victim not in self.limits.pinned
+                case Load(ticket):
+                    assert not self.state.in_memory(ticket.model)
+                    assert self.state.places_free > 0
+            decision.apply(self.state, self.now)
+        # What the next worker reads is what this one wrote.
+        assert encode(decode(encode(self.state), self.limits.max_loaded)) == encode(self.state)
+
+    def check_grant(self, ticket: Ticket) -> None:
+        """Order of arrival within a model; nobody out of patience is overtaken."""
+        assert ticket.number > self.granted.get(ticket.model, 0)
+        self.granted[ticket.model] = ticket.number
+        if self.limits.max_loaded == 1 and self.state.swap_began is None:
+            for other in self.state.tickets.values():
+                if other.number < ticket.number and other.overtaken_at is not None:
+                    waits = not self.state.in_memory(other.model) and other.wants != UNLOAD
+                    assert not waits or self.now - other.overtaken_at <= PATIENCE + 1e-6
+
+    @rule(model=st.sampled_from(MODELS), worker=st.sampled_from(WORKERS))
+    def arrive(self, model: str, worker: str) -> None:
+        self.join(model, worker, PERMIT)
+
+    @rule(model=st.sampled_from(MODELS), wants=st.sampled_from([LOAD, UNLOAD]))
+    def ask_by_hand(self, model: str, wants: str) -> None:
+        self.join(model, "w1", wants)
+
+    def join(self, model: str, worker: str, wants: str) -> None:
+        if wants != UNLOAD and self.limits.why_never(self.state, f"{model}:latest"):
+            return
+        self.count += 1
+        name = f"{worker}/{self.count}"
+        ticket = self.state.join(name, worker, f"{model}:latest", wants, self.now)
+        self.joined[name] = ticket
+        self.settle()
+
+    @precondition(lambda self: self.state.permits)
+    @rule(data=st.data())
+    def finish_a_generation(self, data: st.DataObject) -> None:
+        permit = data.draw(st.sampled_from(sorted(self.state.permits)))
+        self.state.leave(permit, self.now)
+        self.settle()
+
+    @precondition(lambda self: self.state.tickets)
+    @rule(data=st.data())
+    def hang_up(self, data: st.DataObject) -> None:
+        idle = sorted(n for n, t in self.state.tickets.items() if t.duty is None)
+        if idle:
+            self.state.leave(data.draw(st.sampled_from(idle)), self.now)
+            self.settle()
+
+    @precondition(lambda self: any(t.duty for t in self.state.tickets.values()))
+    @rule(data=st.data(), works=st.sampled_from([True, True, True, False]))
+    def finish_a_duty(self, data: st.DataObject, works: bool) -> None:
+        busy = sorted(n for n, t in self.state.tickets.items() if t.duty)
+        ticket = self.state.tickets[data.draw(st.sampled_from(busy))]
+        if ticket.duty == UNLOAD:
+            self.state.release({ticket.victim or ""}, self.now)
+            self.state.free_of_duty(ticket.id)
+        elif works and ticket.model in self.state.registry:
+            self.state.finish_load(ticket.model, self.now, size_bytes=1)
+            self.state.free_of_duty(ticket.id)
+        else:
+            self.fail_load(ticket.model)
+        self.settle()
+
+    def fail_load(self, model: str) -> None:
+        self.state.drop(model, self.now)
+        for ticket in [t for t in self.state.tickets.values() if t.model == model]:
+            self.state.refuse(ticket, Refusal(ticket.worker, "model_unavailable", "no"))
+            self.state.leave(ticket.id, self.now)
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def die(self, worker: str) -> None:
+        self.state.bury(worker, self.now)
+        self.settle()
+        assert worker not in self.state.owners()
+
+    @precondition(lambda self: list(self.state.registry))
+    @rule(data=st.data())
+    def lose_a_model(self, data: st.DataObject) -> None:
+        ready = [m for m in self.state.registry if self.state.ready(m)]
+        if ready:
+            self.state.drop(data.draw(st.sampled_from(sorted(ready))), self.now)
+            self.settle()
+
+    @rule(seconds=st.sampled_from([0.01, 0.5, 3.0, 11.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.settle()
+
+    @invariant()
+    def limits_hold(self) -> None:
+        state = self.state
+        assert state.places_free >= 0
+        for each in self.limits.models.values():
+            if each.tag in state.registry:
+                assert state.in_flight(each.tag) <= each.max_concurrent
+
+    @invariant()
+    def every_duty_is_somebodys(self) -> None:
+        tickets = self.state.tickets
+        loading = [r for m in self.state.registry if (r := self.state.registry[m]).phase == LOADING]
+        assert all(each.ticket in tickets for each in loading)
+        assert all(by in tickets for by in self.state.leaving.values())
+
+    @invariant()
+    def nobody_waits_for_nothing(self) -> None:
+        """Whoever waits waits for a permit in use, a duty under way or a model that is not idle."""
+        if any(t.duty is None for t in self.state.tickets.values()):
+            busy = self.state.permits or any(t.duty for t in self.state.tickets.values())
+            assert busy
+
+    def teardown(self) -> None:
+        """Let all that has begun come to its end: every ticket ends."""
+        if not hasattr(self, "state"):
+            return
+        for _ in range(10 * len(self.joined) + 50):
+            for name in sorted(self.state.permits):
+                self.state.leave(name, self.now)
+            for ticket in list(self.state.tickets.values()):
+                if ticket.duty == UNLOAD:
+                    self.state.release({ticket.victim or ""}, self.now)
+                    self.state.free_of_duty(ticket.id)
+                elif ticket.duty == LOAD and ticket.model in self.state.registry:
+                    self.state.finish_load(ticket.model, self.now)
+                    self.state.free_of_duty(ticket.id)
+            self.now += 1.0
+            self.settle()
+        assert self.state.tickets == {}
+
+
+Policy.TestCase.settings = settings(
+    max_examples=150,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestPolicy = Policy.TestCase
+
+
+def two_in_memory(patience: float = 5.0, **first: object) -> tuple[State, Limits]:
+    """Models a and b in memory, both in use; c waits."""
+    specs = [spec("a", max_concurrent=9, **first), spec("b", max_concurrent=9), spec("c")]
+    limits = Limits(2, patience, models={each.tag: each for each in specs})
+    state = State(2)
+    for model in ("a:latest", "b:latest"):
+        state.adopt(model, 0.0)
+        state.join(f"w/{model}", "w", model, PERMIT, 0.0)
+    policy.settle(state, 0.0, limits)
+    state.join("w/c", "w", "c:latest", PERMIT, 1.0)
+    return state, limits
+
+
+def test_a_pinned_model_stays_although_it_is_idle_and_a_place_is_needed():
+    state, limits = two_in_memory(pinned=True)
+    state.leave("w/a:latest", 2.0)
+    assert policy.settle(state, 2.0, limits) == []
+    state.leave("w/b:latest", 3.0)
+    assert [made.victim for made in policy.settle(state, 3.0, limits)] == ["b:latest"]
+
+
+def test_a_drain_once_begun_is_not_given_up_for_another():
+    state, limits = two_in_memory()
+    for n, model in enumerate(["a:latest", "b:latest"]):
+        state.join(f"w/late{n}", "w", model, PERMIT, 2.0)
+    policy.settle(state, 2.0, limits)
+    policy.settle(state, 8.0, limits)
+    drained = state.draining
+    assert len(drained) == 1
+    for n, model in enumerate([*drained, "a:latest", "b:latest"]):
+        state.registry.touch(model, 8.0 + n)
+        policy.settle(state, 8.0 + n, limits)
+        assert state.draining == drained
+
+
+def test_what_drains_serves_nobody_who_came_after_until_the_drain_is_called_off():
+    state, limits = two_in_memory()
+    state.join("w/late", "w", "a:latest", PERMIT, 2.0)
+    state.join("w/later", "w", "b:latest", PERMIT, 2.0)
+    policy.settle(state, 2.0, limits)
+    policy.settle(state, 8.0, limits)
+    (victim,) = state.draining
+    state.join("w/after", "w", victim, PERMIT, 9.0)
+    assert policy.settle(state, 9.0, limits) == []
+    state.leave("w/c", 10.0)
+    granted = [made.ticket.id for made in policy.settle(state, 10.0, limits) if made.ticket]
+    assert granted == ["w/after"]
+
+
+def interleaved(loads_after: int, *, patience: float) -> int:
+    """Loads that N interleaved requests for two models cost, with room for one of them."""
+    from bench.scheduling import Arrival, Machine
+
+    limits = Limits(1, patience, models={m: spec(m, max_concurrent=1) for m in "ab"})
+    arrivals = [Arrival(0.0, "ab"[n % 2]) for n in range(loads_after)]
+    outcome = Machine(limits).run(arrivals)
+    assert outcome.served == loads_after
+    assert outcome.loads <= 2 * outcome.makespan / patience + 2
+    assert outcome.longest_overtaken <= patience + 1e-6
+    return outcome.loads
+
+
+def test_with_patience_longer_than_the_work_two_models_cost_two_loads():
+    assert interleaved(200, patience=1000) == 2
+
+
+@pytest.mark.parametrize("patience", [2.0, 5.0, 10.0, 40.0])
+def test_with_less_patience_loads_are_bounded_by_it(patience: float):
+    assert interleaved(200, patience=patience) > 2
