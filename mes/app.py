@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask
 
 from mes import logs
-from mes.api import health, inference, models, problems, requests
+from mes.api import health, inference, models, problems, queue, requests
 from mes.api.services import Services
 from mes.catalog import Catalog, CatalogFile
 from mes.domain import Runtime
@@ -20,8 +20,8 @@ from mes.scheduling.board import Board
 from mes.scheduling.duties import Duties
 from mes.scheduling.errands import Errands
 from mes.scheduling.keeper import Keeper
-from mes.scheduling.loader import Loader
 from mes.scheduling.limits import Limits
+from mes.scheduling.loader import Loader
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import SightFile
 from mes.scheduling.store import Store
@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None, *, runtime: Runtime | None = No
     app.extensions["mes"] = _services(settings, runtime)
     for door in (requests, problems):
         door.install(app)
-    for blueprint in (health.bp, models.bp, inference.bp):
+    for blueprint in (health.bp, models.bp, inference.bp, queue.bp):
         app.register_blueprint(blueprint)
     return app
 
@@ -73,7 +73,13 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
     @lru_cache(maxsize=1)
     def limits_of(current: Catalog) -> Limits:
         by_tag = {spec.tag: spec for spec in current.enabled}
-        return Limits(settings.max_loaded_models, settings.swap_patience_seconds, models=by_tag)
+        return Limits(
+            settings.max_loaded_models,
+            settings.swap_patience_seconds,
+            (settings.swap_patience_min_seconds, settings.swap_patience_max_seconds),
+            int(settings.max_model_memory_gb * 1e9) or None,
+            by_tag,
+        )
 
     def limits() -> Limits:
         return limits_of(catalog.current())

@@ -10,6 +10,7 @@ MesError
 │   ├── Unauthorized
 │   ├── ModelNotFound          not configured, or disabled
 │   ├── ModelNotPulled         configured, but absent from the runtime
+│   ├── NotWaiting             asked for its place in the queue, has none
 │   └── ModelBusy              asked to unload, did not drain in time
 ├── CallerGone                 nobody is left to read the answer
 ├── TryLater                   503: nothing is wrong with the request
@@ -96,6 +97,10 @@ class ModelNotFound(RequestRejected):
 
 class ModelNotPulled(RequestRejected):
     code = "model_not_pulled"
+
+
+class NotWaiting(RequestRejected):
+    code = "not_waiting"
 
 
 class ModelBusy(RequestRejected):

@@ -33,6 +33,7 @@ def infer(
     runtime: Runtime,
     runtime_version: str | None,
     caller: Caller,
+    request_id: str = "",
 ) -> Inference:
     """Run one inference and wait for it.
 
@@ -43,7 +44,7 @@ def infer(
     spec = catalog.get(request.model_id)
     schema = None if request.json_schema is None else structured.check(request.json_schema)
     prompt = compose(request, spec, schema)
-    with scheduler.permit(spec, caller) as turn:
+    with scheduler.permit(spec, caller, request_id=request_id) as turn:
         reply = _generate(prompt, schema, request, runtime=runtime, caller=caller)
     return Inference(
         model_id=spec.id,

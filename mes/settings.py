@@ -49,7 +49,10 @@ class Settings:
     load_retry_pause_seconds: float
     cooldown_seconds: float
     cooldown_max_seconds: float
-    swap_patience_seconds: float
+    swap_patience_seconds: float | None
+    swap_patience_min_seconds: float
+    swap_patience_max_seconds: float
+    max_model_memory_gb: float
     idle_unload_seconds: float
     workers: int
     threads: int

@@ -37,6 +37,21 @@ class RuntimeAddress(fields.String):
         return f"{scheme or 'http'}://{host}:{port}{match['path']}"
 
 
+class AutoSeconds(fields.Field[float | None]):
+    """A number of seconds, or the word auto, which becomes None."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> float | None:
+        if str(value).strip().lower() == "auto":
+            return None
+        try:
+            seconds = float(value)
+        except ValueError as exc:
+            raise self.make_error("invalid") from exc
+        if not 0 <= seconds <= _A_DAY:
+            raise self.make_error("invalid")
+        return seconds
+
+
 def _bracketed(text: str) -> str:
     try:
         return f"[{text}]" if ip_address(text).version == 6 else text
@@ -65,6 +80,8 @@ def _setting(kind: Any, name: str, default: Any, expects: str, help: str, **more
 
 
 def _as_written(default: Any) -> str:
+    if default is None:
+        return "auto"
     return f"{default:g}" if isinstance(default, float) else str(default).replace("False", "false")
 
 
@@ -121,8 +138,17 @@ class SettingsSchema(Schema):
     cooldown_seconds = _seconds("COOLDOWN", 10.0,
         "How long a model that fails to load is left alone; doubles with each failure")
     cooldown_max_seconds = _seconds("COOLDOWN_MAX", 300.0, "The longest that it is left alone")
-    swap_patience_seconds = _seconds("SWAP_PATIENCE", 30.0,
-        "How long requests for loaded models may overtake one that needs a swap", or_zero=True)
+    swap_patience_seconds = _setting(AutoSeconds, "SWAP_PATIENCE", None,
+        f"auto or a number of seconds from 0 to {_A_DAY}",
+        "How long requests for loaded models may overtake one that needs a swap (seconds); auto: "
+        "ten times the slowest load so far, within the two bounds")
+    swap_patience_min_seconds = _seconds("SWAP_PATIENCE_MIN", 5.0, "The least that auto makes it",
+        or_zero=True)
+    swap_patience_max_seconds = _seconds("SWAP_PATIENCE_MAX", 120.0, "The most that auto makes it")
+    max_model_memory_gb = _setting(fields.Float, "MAX_MODEL_MEMORY_GB", 0.0,
+        "a number of gigabytes from 0 to 100000",
+        "How much memory all loaded models may take up together; 0 for no limit (gigabytes)",
+        validate=validate.Range(0, 100_000, error="a number of gigabytes from 0 to 100000"))
     idle_unload_seconds = _seconds("IDLE_UNLOAD", 0.0,
         "Unload a model that nobody used for so long; 0 for never", or_zero=True)
     workers = _whole("WEB_CONCURRENCY", 4, 1, 64, "Worker processes")
@@ -150,6 +176,7 @@ class SettingsSchema(Schema):
         errors = {
             **_excess(data, "default_timeout_seconds", "max_timeout_seconds"),
             **_excess(data, "cooldown_seconds", "cooldown_max_seconds"),
+            **_excess(data, "swap_patience_min_seconds", "swap_patience_max_seconds"),
         }
         if errors:
             raise ValidationError(errors)

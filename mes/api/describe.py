@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from mes.catalog import Catalog
 from mes.domain import ModelSpec
+from mes.scheduling.forecast import Standing
 from mes.scheduling.registry import LOADING
 from mes.scheduling.sight import Sight
 from mes.scheduling.state import State
@@ -24,6 +26,7 @@ def describe(spec: ModelSpec, state: State, sight: Sight) -> dict[str, Any]:
         "loaded": sight.running and state.ready(spec.tag),
         "in_flight": state.in_flight(spec.tag),
         "queued": len(state.waiting(spec.tag)),
+        "oldest_wait_ms": _oldest_wait_ms(spec, state),
         "max_concurrent": spec.max_concurrent,
         "max_queue": spec.max_queue,
         "pinned": spec.pinned,
@@ -35,6 +38,24 @@ def describe(spec: ModelSpec, state: State, sight: Sight) -> dict[str, Any]:
 def as_openai(spec: ModelSpec) -> dict[str, Any]:
     """One model as an OpenAI client expects it."""
     return {"id": spec.id, "object": "model", "created": 0, "owned_by": "mes"}
+
+
+def as_waiting(standing: Standing, catalog: Catalog) -> dict[str, Any]:
+    """One request that waits its turn."""
+    spec = catalog.by_tag(standing.model)
+    expected = standing.expected_seconds
+    return {
+        "request_id": standing.request,
+        "model_id": spec.id if spec else standing.model,
+        "position": standing.position,
+        "waited_ms": round(standing.waited_seconds * 1000),
+        "expected_start_ms": None if expected is None else round(expected * 1000),
+    }
+
+
+def _oldest_wait_ms(spec: ModelSpec, state: State) -> int | None:
+    arrived = [ticket.arrived_at for ticket in state.waiting(spec.tag)[:1]]
+    return round((time.monotonic() - arrived[0]) * 1000) if arrived else None
 
 
 def _status(spec: ModelSpec, state: State, sight: Sight) -> str:

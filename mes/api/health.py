@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +13,10 @@ from flask import Blueprint, Response
 from mes import __version__
 from mes.api.answers import answer
 from mes.api.auth import auth
-from mes.api.describe import describe
+from mes.api.describe import as_waiting, describe
 from mes.api.services import Services, services
+from mes.scheduling.forecast import Standing, standings
+from mes.scheduling.state import State
 
 bp = Blueprint("health", __name__)
 
@@ -49,8 +53,13 @@ def status() -> Response:
             "gpu_available": sight.in_gpu or _has_gpu_device(),
             "version": __version__,
             "models": models,
+            "queue": [as_waiting(each, own.catalog.current()) for each in _standings(own, state)],
         }
     )
+
+
+def _standings(own: Services, state: State) -> Iterator[Standing]:
+    return standings(state, time.monotonic(), own.board.limits)
 
 
 def _checks(own: Services) -> dict[str, str]:

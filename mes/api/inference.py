@@ -31,6 +31,7 @@ def create(request: InferenceRequest) -> Response:
             runtime=own.runtime,
             runtime_version=own.sight.current().version,
             caller=caller,
+            request_id=said.request_id,
         )
     document = dump(inference, said.request_id)
     said.note(**{name: document[name] for name in ("usage", "timings", "finish_reason")})

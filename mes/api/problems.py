@@ -21,6 +21,7 @@ STATUSES: dict[type[MesError], int] = {
     errors.Unauthorized: 401,
     errors.ModelNotFound: 404,
     errors.ModelNotPulled: 404,
+    errors.NotWaiting: 404,
     errors.ModelBusy: 409,
     errors.RequestInvalid: 422,
     errors.CallerGone: 499,

@@ -49,6 +49,11 @@ class Board:
         for ticket in change.to_wake:
             self._worker.ring(ticket.worker, ticket.id)
 
+    @property
+    def limits(self) -> Limits:
+        """What the policy keeps to at present."""
+        return self._limits()
+
     def read(self) -> State:
         """The state as it last was, to report it."""
         return self._store.read()

@@ -47,6 +47,7 @@ class _Wish:
     wants: str
     caller: Caller
     rung: threading.Event
+    request_id: str
 
 
 class Scheduler:
@@ -68,13 +69,13 @@ class Scheduler:
         self._drain_timeout = drain_timeout_seconds
 
     @contextmanager
-    def permit(self, spec: ModelSpec, caller: Caller) -> Iterator[Turn]:
+    def permit(self, spec: ModelSpec, caller: Caller, *, request_id: str = "") -> Iterator[Turn]:
         """The right to use the model inside the block; it is in memory by then.
 
         Raises QueueFull at once, QueueTimeout, CallerGone; ModelUnavailable while the model cools
         down; and what kept it from being loaded: LoadTimeout, ModelNotPulled, RuntimeUnavailable.
         """
-        with self._turn(spec, PERMIT, caller) as turn:
+        with self._turn(spec, PERMIT, caller, request_id) as turn:
             assert turn is not None
             yield turn
 
@@ -89,10 +90,12 @@ class Scheduler:
             pass
 
     @contextmanager
-    def _turn(self, spec: ModelSpec, wants: str, caller: Caller) -> Iterator[Turn | None]:
+    def _turn(
+        self, spec: ModelSpec, wants: str, caller: Caller, request_id: str = ""
+    ) -> Iterator[Turn | None]:
         ticket = self._worker.new_ticket()
         with self._worker.expecting(ticket) as rung, caller.when_gone(rung.set):
-            wish = _Wish(ticket, spec, wants, caller, rung)
+            wish = _Wish(ticket, spec, wants, caller, rung, request_id)
             try:
                 yield self._join(wish) or self._wait(wish)
             finally:
@@ -104,7 +107,8 @@ class Scheduler:
             state, spec = change.state, wish.spec
             if wish.wants != UNLOAD:
                 _refuse_what_cannot_be_loaded(change, spec)
-            state.join(wish.ticket, self._worker.id, spec.tag, wish.wants, change.now)
+            mine = (wish.ticket, self._worker.id, spec.tag, wish.wants)
+            state.join(*mine, change.now, wish.request_id)
             change.settle()
             # Those who will run at once when the model is loaded are not the queue's length.
             full = wish.wants == PERMIT and state.requests(spec.tag) > spec.capacity

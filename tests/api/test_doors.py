@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -184,3 +186,34 @@ def test_each_request_is_one_line_in_the_log_without_prompt_answer_or_key(ask, c
     everything = str([vars(record) for record in caplog.records])
     for secret in ("private prompt", "Paris", KEY):
         assert secret not in everything
+
+
+def test_a_waiting_request_can_be_asked_after_by_its_id(app, client, ask, runtime):
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slowly(prompt):
+        inside.set()
+        go_on.wait(10)
+        return "Paris"
+
+    runtime.answers = slowly
+    headers = {**BEARER, "X-Request-ID": "waits", "Content-Type": "application/json"}
+    body = '{"model_id": "smollm2:135m", "prompt": "?"}'
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(ask)
+        inside.wait(5)
+        second = pool.submit(
+            lambda: app.test_client().post("/v1/inference", data=body, headers=headers)
+        )
+        eventually(lambda: client.get("/v1/queue/waits", headers=BEARER).status_code == 200)
+        standing = client.get("/v1/queue/waits", headers=BEARER).get_json()
+        status = client.get("/v1/status", headers=BEARER).get_json()
+        go_on.set()
+        assert second.result().status_code == 200
+    assert standing["model_id"] == "smollm2:135m"
+    assert standing["position"] == 1
+    assert [each["request_id"] for each in status["queue"]] == ["waits"]
+    assert status["models"][0]["queued"] == 1
+    assert status["models"][0]["oldest_wait_ms"] >= 0
+    gone = client.get("/v1/queue/waits", headers=BEARER)
+    assert (gone.status_code, gone.get_json()["code"]) == (404, "not_waiting")

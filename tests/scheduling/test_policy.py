@@ -15,6 +15,7 @@ from hypothesis.stateful import (
 
 from mes.scheduling import policy
 from mes.scheduling.document import decode, encode
+from mes.scheduling.forecast import standings
 from mes.scheduling.limits import Limits
 from mes.scheduling.policy import Grant, Load, Unload
 from mes.scheduling.registry import LOADING
@@ -265,3 +266,58 @@ def test_with_patience_longer_than_the_work_two_models_cost_two_loads():
 @pytest.mark.parametrize("patience", [2.0, 5.0, 10.0, 40.0])
 def test_with_less_patience_loads_are_bounded_by_it(patience: float):
     assert interleaved(200, patience=patience) > 2
+
+
+def test_without_a_patience_of_ones_choice_it_is_ten_loads_within_bounds():
+    state = State(1)
+    limits = Limits(1, None, patience_bounds=(5.0, 120.0))
+    assert limits.patience(state) == 5.0
+    state.tally("a:latest").load_seconds = 3.0
+    assert limits.patience(state) == 30.0
+    state.tally("b:latest").load_seconds = 60.0
+    assert limits.patience(state) == 120.0
+
+
+def budget(*sizes_gb: float, budget_gb: float = 10.0) -> tuple[State, Limits]:
+    specs = [spec(name, size_gb=size) for name, size in zip("abcd", sizes_gb, strict=False)]
+    models = {each.tag: each for each in specs}
+    return State(4), Limits(4, 5.0, memory_bytes=int(budget_gb * 1e9), models=models)
+
+
+def test_models_are_unloaded_until_the_next_one_fits_into_the_memory_budget():
+    state, limits = budget(4, 4, 8)
+    for model in ("a:latest", "b:latest"):
+        state.adopt(model, 0.0)
+    wanted = state.join("w/c", "w", "c:latest", PERMIT, 1.0)
+    for victim in ("a:latest", "b:latest"):
+        assert policy.settle(state, 1.0, limits) == [Unload(wanted, victim)]
+        state.release({victim}, 1.0)
+        state.free_of_duty("w/c")
+    assert policy.settle(state, 1.0, limits) == [Load(wanted)]
+
+
+def test_what_the_runtime_says_of_a_size_counts_more_than_the_catalog():
+    state, limits = budget(4, 4)
+    state.adopt("a:latest", 0.0)
+    state.tally("a:latest").size_bytes = int(7e9)
+    wanted = state.join("w/b", "w", "b:latest", PERMIT, 1.0)
+    assert policy.settle(state, 1.0, limits) == [Unload(wanted, "a:latest")]
+
+
+def test_a_model_that_can_never_fit_is_known_to_be_so_with_the_numbers():
+    state, limits = budget(12, 4)
+    assert "needs 12.0 GB" in (limits.why_never(state, "a:latest") or "")
+    assert limits.why_never(state, "b:latest") is None
+
+
+def test_the_forecast_tells_positions_and_expected_starts():
+    state, limits = two_in_memory()
+    state.tally("b:latest").use_seconds = 3.0
+    for n in range(20):
+        state.join(f"w/b{n}", "w", "b:latest", PERMIT, 2.0, f"request-{n}")
+    policy.settle(state, 2.0, limits)
+    told = {each.request: each for each in standings(state, 4.0, limits)}
+    first, last = told["request-8"], told["request-19"]
+    assert (first.position, last.position) == (1, 12)
+    assert first.waited_seconds == 2.0
+    assert 0 < (first.expected_seconds or 0) < (last.expected_seconds or 0) < 20
