@@ -106,8 +106,11 @@ class Watch:
         """Stop the thread. What is registered is forgotten, not called."""
         self._closed = True
         self._nudge()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None:
             self._thread.join()
+        self._epoll.close()
+        os.close(self._nudge_reader)
+        os.close(self._nudge_writer)
 
     def _register(self, fd: int, events: int, act: Act) -> None:
         self._acts[fd] = act

@@ -53,9 +53,11 @@ class Services:
             self.seats.release()
 
     def close(self) -> None:
-        """End the threads that serve this process."""
+        """End the threads that serve this process, and leave the other workers."""
         self.keeper.stop()
         self.watch.close()
+        self.board.close()
+        self.sight.close()
 
 
 def services() -> Services:

@@ -54,6 +54,11 @@ class Board:
         """What the policy keeps to at present."""
         return self._limits()
 
+    def close(self) -> None:
+        """Leave the other workers; nothing may be asked of this board afterwards."""
+        self._worker.close()
+        self._store.close()
+
     def read(self) -> State:
         """The state as it last was, to report it."""
         return self._store.read()

@@ -83,6 +83,12 @@ class FileLock:
     def __exit__(self, *_: object) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
+    def close(self) -> None:
+        """Give the lock up for good."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
     def take_for_life(self) -> bool:
         """Take the lock if it is free, and keep it until this process ends."""
         try:

@@ -39,6 +39,7 @@ class Keeper:
         """Finish the round and stop."""
         self._stopping.set()
         self._thread.join()
+        self._lock.close()
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -60,6 +60,9 @@ class SightFile:
                 self._sight = _decode(self._file.read())
             return self._sight
 
+    def close(self) -> None:
+        self._file.let_go()
+
     def write(self, sight: Sight) -> None:
         """Tell all workers."""
         with self._lock:

@@ -56,6 +56,12 @@ class Store:
                 self._snapshot = self._decode(self._snapshot_file.read())
             return self._snapshot
 
+    def close(self) -> None:
+        """Let go of the files. Nothing else may be asked of this store afterwards."""
+        self._lock.close()
+        self._file.let_go()
+        self._snapshot_file.let_go()
+
     def _decode(self, content: bytes) -> State:
         if not content:
             return State(self._max_loaded)

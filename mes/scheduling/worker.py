@@ -29,6 +29,7 @@ class Worker:
         self._numbers = itertools.count(1)
         self._waiting: dict[str, threading.Event] = {}
         self._bells: dict[str, int] = {}
+        self._ringing = threading.Lock()
         self._rest = b""
         self._bell = self._hang_up_bell()
         self._lock = self._take_lock()
@@ -52,11 +53,13 @@ class Worker:
         if worker == self.id:
             self._wake(ticket)
             return
-        try:
-            os.write(self._bell_of(worker), f"{ticket}\n".encode())
-        except OSError:
-            # Dead, or its pipe is full: the keeper buries the one, the other looks by itself.
-            self._forget_bell(worker)
+        # One at a time, or a bell closed by one thread could be another file's number in the next.
+        with self._ringing:
+            try:
+                os.write(self._bell_of(worker), f"{ticket}\n".encode())
+            except OSError:
+                # Dead, or its pipe is full: the keeper buries the one, the other looks by itself.
+                self._forget_bell(worker)
 
     def is_alive(self, worker: str) -> bool:
         """Does that worker still hold its lock?"""
@@ -81,9 +84,19 @@ class Worker:
 
     def sweep(self, worker: str) -> None:
         """Remove what a dead worker has left in the directory."""
-        self._forget_bell(worker)
+        with self._ringing:
+            self._forget_bell(worker)
         for suffix in ("lock", "bell"):
             (self._directory / f"{worker}.{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Die in good order: what this worker still owns is void from now on."""
+        self.sweep(self.id)
+        with self._ringing:
+            for worker in list(self._bells):
+                self._forget_bell(worker)
+        os.close(self._bell)
+        os.close(self._lock)
 
     def _hang_up_bell(self) -> int:
         path = self._directory / f"{self.id}.bell"

@@ -54,7 +54,9 @@ class Peer:
 
     def closed_within(self, seconds: float) -> bool:
         """Does the client close the connection within this time?"""
-        readable, _, _ = select.select([self.sock], [], [], seconds)
+        look = select.poll()
+        look.register(self.sock, select.POLLIN)
+        readable = look.poll(seconds * 1000)
         try:
             return bool(readable) and self.sock.recv(1) == b""
         except ConnectionError:

@@ -43,7 +43,7 @@ def runtime() -> FakeRuntime:
 @pytest.fixture
 def make(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Make]:
     """Make a worker's scheduler; called again, another worker's on the same state."""
-    watches = []
+    made: list[Bench] = []
 
     def bench(
         *models: ModelSpec,
@@ -54,7 +54,6 @@ def make(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Make]:
         cooldown: float = 10.0,
     ) -> Bench:
         watch = Watch()
-        watches.append(watch)
         worker = Worker(tmp_path, watch)
         store = Store(tmp_path, max_loaded=max_loaded)
         by_tag = {spec.tag: spec for spec in models}
@@ -75,8 +74,10 @@ def make(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Make]:
             queue_timeout_seconds=queue_timeout,
             drain_timeout_seconds=drain_timeout,
         )
-        return Bench(scheduler, board, store, worker, loader, watch)
+        made.append(Bench(scheduler, board, store, worker, loader, watch))
+        return made[-1]
 
     yield bench
-    for watch in watches:
-        watch.close()
+    for each in made:
+        each.watch.close()
+        each.board.close()

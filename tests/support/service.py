@@ -211,7 +211,7 @@ class Service:
         """Its exit code, once it has stopped by itself."""
         return self.process.wait(seconds)
 
-    def stop(self, patience_seconds: float = 10.0) -> int:
+    def stop(self, patience_seconds: float = 30.0) -> int:
         """Ask it to stop, insist if need be; all its processes are gone afterwards."""
         return process.stop(self.process, patience_seconds=patience_seconds)
 

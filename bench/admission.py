@@ -1,0 +1,201 @@
+"""What admission costs: the permit itself, many processes at once, waiting, and waking.
+
+    python -m bench.admission
+
+1. One process, nobody else waiting: CPU to take a permit and give it back.
+2. Eight processes at once on one model with room for all: admissions a second, and whether any
+   update was lost (each process counts its own in the shared state).
+3. Hand-over: two processes pass one permit to and fro; from giving it back to having it, median.
+4. Waiting: 200 requests wait in 4 processes; the CPU that costs, in per cent of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mes.domain import ModelSpec
+from mes.scheduling.board import Board
+from mes.scheduling.limits import Limits
+from mes.scheduling.scheduler import Scheduler
+from mes.scheduling.store import Store
+from mes.scheduling.worker import Worker
+from mes.watch import SocketCaller, Watch
+
+CONTEXT = multiprocessing.get_context("fork")
+
+
+class Bench:
+    """One worker's scheduler on a shared directory; the model is taken to be in memory."""
+
+    def __init__(self, directory: Path, *, max_concurrent: int) -> None:
+        self.spec = ModelSpec(
+            id="m",
+            tag="m:latest",
+            display_name="m",
+            enabled=True,
+            preload=False,
+            pinned=False,
+            max_concurrent=max_concurrent,
+            max_queue=1000,
+            supports_json_mode=True,
+            timeout_seconds=60,
+            max_tokens=1,
+            temperature=0,
+        )
+        self.watch = Watch()
+        self.worker = Worker(directory, self.watch)
+        self.store = Store(directory, max_loaded=1)
+        limits = Limits(1, models={self.spec.tag: self.spec})
+        self.board = Board(self.store, self.worker, lambda: limits)
+        self.scheduler = Scheduler(
+            board=self.board,
+            worker=self.worker,
+            duties=None,  # type: ignore[arg-type]  # nothing is loaded here
+            queue_timeout_seconds=600,
+            drain_timeout_seconds=600,
+        )
+        with self.board.change() as change:
+            if self.spec.tag not in change.state.registry:
+                change.state.adopt(self.spec.tag, change.now)
+
+    def admit(self, do: Callable[[], None] = lambda: None) -> None:
+        with self.scheduler.permit(self.spec, SocketCaller()):
+            do()
+
+
+def uncontended(directory: Path, admissions: int) -> None:
+    bench = Bench(directory, max_concurrent=1)
+    for _ in range(200):
+        bench.admit()
+    began = time.process_time()
+    for _ in range(admissions):
+        bench.admit()
+    each = (time.process_time() - began) / admissions * 1e6
+    print(f"1. alone             {each:8.0f} us CPU an admission (target: under 150)")
+
+
+def contended(directory: Path, admissions: int, processes: int = 8) -> None:
+    start = CONTEXT.Event()
+
+    def work(name: str) -> None:
+        bench = Bench(directory, max_concurrent=processes)
+        start.wait()
+        for _ in range(admissions):
+            bench.admit()
+            with bench.store.transaction() as state:
+                state.preloaded[name] = str(int(state.preloaded.get(name, "0")) + 1)
+
+    workers = [CONTEXT.Process(target=work, args=(f"count-{n}",)) for n in range(processes)]
+    for worker in workers:
+        worker.start()
+    time.sleep(0.5)
+    began = time.perf_counter()
+    start.set()
+    for worker in workers:
+        worker.join()
+    seconds = time.perf_counter() - began
+    counted = Store(directory, max_loaded=1).read().preloaded
+    lost = sum(admissions - int(counted[f"count-{n}"]) for n in range(processes))
+    rate = processes * admissions / seconds
+    print(f"2. {processes} processes       {rate:8.0f} admissions/s (3,000), {lost} updates lost")
+
+
+def hand_over(directory: Path, times: int) -> None:
+    given_back = CONTEXT.Value("d", 0.0)
+    results: Any = CONTEXT.Queue()
+
+    def work() -> None:
+        bench = Bench(directory, max_concurrent=1)
+        delays = []
+
+        def hold() -> None:
+            delays.append(time.monotonic() - given_back.value)
+            # Long enough that the other one waits by now.
+            time.sleep(0.005)
+            given_back.value = time.monotonic()
+
+        for _ in range(times):
+            bench.admit(hold)
+        results.put(delays)
+
+    workers = [CONTEXT.Process(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    delays = [delay for _ in workers for delay in results.get()]
+    for worker in workers:
+        worker.join()
+    median = statistics.median(delays[5:]) * 1000
+    print(f"3. hand-over         {median:8.2f} ms from process to process, median (5)")
+
+
+def waiting(directory: Path, requests: int, processes: int, seconds: float) -> None:
+    ready, stop = CONTEXT.Semaphore(0), CONTEXT.Event()
+    results: Any = CONTEXT.Queue()
+
+    def work() -> None:
+        bench = Bench(directory, max_concurrent=1)
+        caller = SocketCaller()
+
+        def wait() -> None:
+            try:
+                with bench.scheduler.permit(bench.spec, caller):
+                    pass
+            except Exception:
+                return
+
+        for _ in range(requests // processes):
+            threading.Thread(target=wait, daemon=True).start()
+        time.sleep(2)
+        ready.release()
+        began = time.process_time()
+        stop.wait()
+        results.put(time.process_time() - began)
+
+    holder = Bench(directory, max_concurrent=1)
+    with holder.scheduler.permit(holder.spec, SocketCaller()):
+        workers = [CONTEXT.Process(target=work, daemon=True) for _ in range(processes)]
+        for worker in workers:
+            worker.start()
+        for _ in workers:
+            ready.acquire()
+        queued = len(holder.board.read().tickets)
+        time.sleep(seconds)
+        stop.set()
+        cpu = sum(results.get() for _ in workers)
+        for worker in workers:
+            worker.kill()
+            worker.join()
+    print(f"4. {queued} waiting       {cpu / seconds * 100:8.2f} % of one core (2)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--admissions", type=int, default=3000, help="in each process (3000)")
+    options = parser.parse_args()
+    in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    for measure in (
+        lambda path: uncontended(path, options.admissions),
+        lambda path: contended(path, options.admissions),
+        lambda path: hand_over(path, 200),
+        lambda path: waiting(path, 200, 4, 10.0),
+    ):
+        with tempfile.TemporaryDirectory(dir=in_memory) as folder:
+            # A process of its own each, so that no thread is there when it forks.
+            process = CONTEXT.Process(target=measure, args=(Path(folder),))
+            process.start()
+            process.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Many models, little memory, live: interleaved requests through MES and straight to the runtime.
+
+    python -m bench.mixed                                    # the embedded runtime, 3 names for one file
+    python -m bench.mixed --runtime http://127.0.0.1:11434 --models smollm2:135m,gemma3:270m
+
+The same requests, with room for some of the models only: sent to MES interleaved (each client asks for
+one model after the other) and grouped by model, and interleaved straight to the runtime under the same
+limit. A runtime of one's own must have been started with that limit (OLLAMA_MAX_LOADED_MODELS).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.process import free_port
+from tests.support.service import KEY, Service
+
+MODEL_FILE = Path("models/smollm2--135m.gguf")
+PROMPT = "Write one sentence about the sea."
+
+Ask = Callable[[str], None]
+
+
+@contextmanager
+def embedded(models: list[str], places: int) -> Iterator[str]:
+    """The embedded runtime with one file under several names, and room for some of them."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(dir=MODEL_FILE.parent) as folder:
+        for model in models:
+            os.link(MODEL_FILE, Path(folder) / f"{model.replace(':', '--')}.gguf")
+        settings = {"OLLAMA_MAX_LOADED_MODELS": str(places), "EMBEDDED_MODELS_DIR": folder}
+        serve = [sys.executable, "-m", "mes.embedded", "serve", "--port", str(port)]
+        process = subprocess.Popen(
+            serve, env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        process.stderr.readline()  # it says where it listens once it does
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode())
+    request.add_header("Content-Type", "application/json")
+    request.add_header("Authorization", f"Bearer {KEY}")
+    with urllib.request.urlopen(request, timeout=600) as response:
+        answer: dict[str, Any] = json.loads(response.read())
+        return answer
+
+
+def makespan(requests: list[str], clients: int, ask: Ask) -> float:
+    """Seconds until all are answered; each client sends its next when the last is answered."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(ask, requests))
+    return time.perf_counter() - began
+
+
+def through_mes(service: Service, tokens: int) -> Ask:
+    def ask(model: str) -> None:
+        body = {"model_id": model, "prompt": PROMPT, "max_tokens": tokens, "timeout": 600}
+        assert post(f"{service.url}/v1/inference", body)["usage"]["completion_tokens"] > 0
+
+    return ask
+
+
+def straight(url: str, tokens: int) -> Ask:
+    def ask(model: str) -> None:
+        options = {"num_predict": tokens, "num_ctx": 1024}
+        body = {"model": model, "prompt": PROMPT, "stream": False, "options": options}
+        assert post(f"{url}/api/generate", body)["done"]
+
+    return ask
+
+
+def loads(service: Service) -> int:
+    return sum(model["loads"] for model in service.get("/v1/status").json()["models"])
+
+
+def main() -> None:
+    options = _options()
+    models = options.models.split(",")
+    interleaved = [models[n % len(models)] for n in range(options.requests)]
+    if options.runtime:
+        compare(options.runtime, models, interleaved, options)
+    else:
+        with embedded(models, options.places) as url:
+            compare(url, models, interleaved, options)
+
+
+def compare(
+    url: str, models: list[str], interleaved: list[str], options: argparse.Namespace
+) -> None:
+    entry = {"max_concurrent": options.concurrent, "context_window": 1024}
+    print(
+        f"{len(models)} models, room for {options.places}, {options.requests} requests, "
+        f"{options.clients} clients"
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Service(
+            Path(folder),
+            ollama_url=url,
+            models=dict.fromkeys(models, entry),
+            MAX_LOADED_MODELS=options.places,
+            SWAP_PATIENCE=options.patience,
+        ) as service,
+    ):
+        service.wait_until_ready()
+        seconds = {}
+        for name, requests in (("grouped", sorted(interleaved)), ("interleaved", interleaved)):
+            before = loads(service)
+            seconds[name] = makespan(
+                requests, options.clients, through_mes(service, options.tokens)
+            )
+            print(f"MES, {name:12} {seconds[name]:7.1f} s {loads(service) - before:5} loads")
+        for model in models:
+            service.post(f"/v1/models/{model}/unload")
+    direct = makespan(interleaved, options.clients, straight(url, options.tokens))
+    print(f"straight, interleaved {direct:7.1f} s")
+    print(
+        f"interleaved / grouped {seconds['interleaved'] / seconds['grouped']:7.2f}  (at most 1.25)"
+    )
+    print(f"straight / MES        {direct / seconds['interleaved']:7.2f}  (at least 3)")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runtime", metavar="URL", help="an Ollama (default: the embedded one)")
+    parser.add_argument("--models", default="a:135m,b:135m,c:135m", help="comma-separated")
+    parser.add_argument("--places", type=int, default=1, help="models in memory at a time (1)")
+    parser.add_argument("--requests", type=int, default=60)
+    parser.add_argument("--clients", type=int, default=6)
+    parser.add_argument("--concurrent", type=int, default=4, help="generations a model (4)")
+    parser.add_argument("--tokens", type=int, default=16, help="in each answer (16)")
+    parser.add_argument("--patience", default="auto", help="SWAP_PATIENCE (auto)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
