@@ -1,11 +1,12 @@
 """Many models, little memory, live: interleaved requests through MES and straight to the runtime.
 
-    python -m bench.mixed                                    # the embedded runtime, 3 names for one file
+    python -m bench.mixed                       # the embedded runtime, three names for one file
     python -m bench.mixed --runtime http://127.0.0.1:11434 --models smollm2:135m,gemma3:270m
 
-The same requests, with room for some of the models only: sent to MES interleaved (each client asks for
-one model after the other) and grouped by model, and interleaved straight to the runtime under the same
-limit. A runtime of one's own must have been started with that limit (OLLAMA_MAX_LOADED_MODELS).
+The same requests, with room for some of the models only: sent to MES grouped by model and
+interleaved, and interleaved straight to the runtime under the same limit. Each client keeps
+`--in-flight` requests open at a time, as a benchmark does. A runtime of one's own must have been
+started with that limit (OLLAMA_MAX_LOADED_MODELS).
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
         return answer
 
 
-def makespan(requests: list[str], clients: int, ask: Ask) -> float:
-    """Seconds until all are answered; each client sends its next when the last is answered."""
+def makespan(requests: list[str], open_at_a_time: int, ask: Ask) -> float:
+    """Seconds until all are answered; the next is sent when one is answered."""
     began = time.perf_counter()
-    with ThreadPoolExecutor(clients) as pool:
+    with ThreadPoolExecutor(open_at_a_time) as pool:
         list(pool.map(ask, requests))
     return time.perf_counter() - began
 
@@ -106,10 +107,11 @@ def main() -> None:
 def compare(
     url: str, models: list[str], interleaved: list[str], options: argparse.Namespace
 ) -> None:
+    at_a_time = options.clients * options.in_flight
     entry = {"max_concurrent": options.concurrent, "context_window": 1024}
     print(
         f"{len(models)} models, room for {options.places}, {options.requests} requests, "
-        f"{options.clients} clients"
+        f"{options.clients} clients with {options.in_flight} in flight each"
     )
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -131,7 +133,7 @@ def compare(
             print(f"MES, {name:12} {seconds[name]:7.1f} s {loads(service) - before:5} loads")
         for model in models:
             service.post(f"/v1/models/{model}/unload")
-    direct = makespan(interleaved, options.clients, straight(url, options.tokens))
+    direct = makespan(interleaved, at_a_time, straight(url, options.tokens))
     print(f"straight, interleaved {direct:7.1f} s")
     print(
         f"interleaved / grouped {seconds['interleaved'] / seconds['grouped']:7.2f}  (at most 1.25)"
@@ -148,6 +150,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--places", type=int, default=1, help="models in memory at a time (1)")
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--clients", type=int, default=6)
+    parser.add_argument("--in-flight", type=int, default=10, help="open requests a client (10)")
     parser.add_argument("--concurrent", type=int, default=4, help="generations a model (4)")
     parser.add_argument("--tokens", type=int, default=16, help="in each answer (16)")
     parser.add_argument("--patience", default="auto", help="SWAP_PATIENCE (auto)")

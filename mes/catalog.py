@@ -141,7 +141,7 @@ class CatalogFile:
     """The catalog as the file has it now; a broken edit leaves the last good one in force.
 
     An edit shows at most `look_every_seconds` later. A copy of the last good one is kept as
-    `last_good`, for processes that start after a broken edit. Thread-safe.
+    `last_good`, so that all processes fall back on the same. Thread-safe.
     """
 
     def __init__(
@@ -194,7 +194,8 @@ class CatalogFile:
             text = self._text()
             catalog = self._parse(text)
         except CatalogError as exc:
-            good = self._reading.catalog or self._recalled()
+            # Ours may be older than the kept one: this process need not have seen every edit.
+            good = self._recalled() or self._reading.catalog
             if good is None:
                 raise
             log.error("catalog_broken", extra={"path": str(self.path), "problem": str(exc)})
@@ -228,5 +229,5 @@ class CatalogFile:
             draft.write_bytes(text)
             os.replace(draft, self._last_good)
         except OSError as exc:
-            # It only matters to a worker that starts after a broken edit.
+            # It only matters once an edit is broken.
             log.warning("catalog_not_kept", extra={"reason": str(exc)})

@@ -217,6 +217,15 @@ def test_who_starts_after_a_broken_edit_has_the_last_good_catalog(file, tmp_path
     assert "is not JSON" in late.problem
 
 
+def test_who_missed_an_edit_falls_back_on_the_last_good_one_that_others_saw(file, tmp_path):
+    busy, idle = (CatalogFile(file.path, 30, last_good=tmp_path / "kept") for _ in range(2))
+    idle.current()
+    file.path.write_text('{"models": {"b": {}}}')
+    busy.current()
+    file.path.write_text("{")
+    assert idle.current().models[0].id == "b"
+
+
 def test_many_threads_that_look_during_an_edit_get_a_whole_catalog(file):
     seen = []
 

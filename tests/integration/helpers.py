@@ -164,6 +164,12 @@ def connections(service: Service, number: int, sent: bytes = b"") -> Iterator[No
         yield
 
 
+def living(service: Service) -> set[int]:
+    """The workers that run and have put up their lock, which is when they are ready to serve."""
+    locks = (service.state_dir / "workers").glob("*.lock")
+    return {int(path.stem.partition("-")[0]) for path in locks} & set(service.worker_pids())
+
+
 def registry(service: Service) -> dict[str, Any]:
     """The document that the workers share."""
     try:

@@ -16,6 +16,7 @@ from tests.integration.helpers import (
     burst,
     crowd,
     held,
+    living,
     registry,
     wait_until_at_rest,
 )
@@ -35,12 +36,6 @@ def service(start):
 @pytest.fixture(autouse=True)
 def _four_workers(service):
     wait_until(lambda: len(living(service)) == 4)
-
-
-def living(service):
-    """The workers that have put up their lock."""
-    found = {path.stem: path for path in (service.state_dir / "workers").glob("*.lock")}
-    return {int(name.partition("-")[0]) for name in found} & set(service.worker_pids())
 
 
 def worker_files(service):

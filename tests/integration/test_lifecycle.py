@@ -12,6 +12,7 @@ from tests.integration.helpers import (
     held,
     infer,
     leaks,
+    living,
     wait_until_at_rest,
     wait_until_held,
 )
@@ -21,8 +22,14 @@ from tests.support.process import wait_until
 MODEL, OTHER = "mistral:7b", "phi3:mini"
 
 
+def four_workers(running):
+    """A worker that is told to stop while it is being forked does not hear it."""
+    wait_until(lambda: len(living(running)) == 4)
+    return running
+
+
 def test_a_stop_lets_finish_what_runs_and_what_waits(service, fake_ollama):
-    running = service(models={MODEL: {"max_concurrent": 2}})
+    running = four_workers(service(models={MODEL: {"max_concurrent": 2}}))
     assert asked(running, MODEL).status == 200
     fake_ollama.control(first_token_ms=700)
     calls = burst(running, MODEL, 4)
@@ -36,7 +43,7 @@ def test_a_stop_lets_finish_what_runs_and_what_waits(service, fake_ollama):
 
 
 def test_a_stop_waits_no_longer_than_it_was_told(service, fake_ollama):
-    running = service(models={MODEL: {"timeout": 600}}, GRACEFUL_TIMEOUT=1)
+    running = four_workers(service(models={MODEL: {"timeout": 600}}, GRACEFUL_TIMEOUT=1))
     assert asked(running, MODEL).status == 200
     fake_ollama.control(first_token_ms=600_000)
     call = infer(running, MODEL)
