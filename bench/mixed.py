@@ -127,9 +127,7 @@ def compare(
         seconds = {}
         for name, requests in (("grouped", sorted(interleaved)), ("interleaved", interleaved)):
             before = loads(service)
-            seconds[name] = makespan(
-                requests, options.clients, through_mes(service, options.tokens)
-            )
+            seconds[name] = makespan(requests, at_a_time, through_mes(service, options.tokens))
             print(f"MES, {name:12} {seconds[name]:7.1f} s {loads(service) - before:5} loads")
         for model in models:
             service.post(f"/v1/models/{model}/unload")

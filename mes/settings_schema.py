@@ -141,10 +141,10 @@ class SettingsSchema(Schema):
     swap_patience_seconds = _setting(AutoSeconds, "SWAP_PATIENCE", None,
         f"auto or a number of seconds from 0 to {_A_DAY}",
         "How long requests for loaded models may overtake one that needs a swap (seconds); auto: "
-        "ten times the slowest load so far, within the two bounds")
-    swap_patience_min_seconds = _seconds("SWAP_PATIENCE_MIN", 5.0, "The least that auto makes it",
+        "ten times the slowest load for each model in line, within the two bounds")
+    swap_patience_min_seconds = _seconds("SWAP_PATIENCE_MIN", 20.0, "The least that auto makes it",
         or_zero=True)
-    swap_patience_max_seconds = _seconds("SWAP_PATIENCE_MAX", 120.0, "The most that auto makes it")
+    swap_patience_max_seconds = _seconds("SWAP_PATIENCE_MAX", 300.0, "The most that auto makes it")
     max_model_memory_gb = _setting(fields.Float, "MAX_MODEL_MEMORY_GB", 0.0,
         "a number of gigabytes from 0 to 100000",
         "How much memory all loaded models may take up together; 0 for no limit (gigabytes)",

@@ -9,9 +9,9 @@ from functools import cached_property
 from mes.domain import ModelSpec
 from mes.scheduling.state import State
 
-# Without a patience of the operator's choice, models are swapped so rarely that loading takes at
-# most about a tenth of the time.
-_LOADS_WORTH_OF_PATIENCE = 10.0
+# Without a patience of the operator's choice each turn is long enough that under full load about a
+# tenth of the time goes into loading.
+_LOADS_WORTH_OF_A_TURN = 10.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Limits:
 
     max_loaded: int
     patience_seconds: float | None = None
-    patience_bounds: tuple[float, float] = (5.0, 120.0)
+    patience_bounds: tuple[float, float] = (20.0, 300.0)
     memory_bytes: int | None = None
     models: Mapping[str, ModelSpec] = field(default_factory=dict)
 
@@ -35,13 +35,13 @@ class Limits:
         # A model that has left the catalog while somebody waited for it is served one by one.
         return self.models[model].max_concurrent if model in self.models else 1
 
-    def patience(self, state: State) -> float:
-        """For how long a request may be overtaken, in seconds."""
+    def patience(self, state: State, in_line: int = 1) -> float:
+        """For how long a request may be overtaken, in seconds, with so many models in line."""
         if self.patience_seconds is not None:
             return self.patience_seconds
         slowest = max((tally.load_seconds or 0.0 for tally in state.tallies.values()), default=0.0)
         least, most = self.patience_bounds
-        return min(most, max(least, _LOADS_WORTH_OF_PATIENCE * slowest))
+        return min(most, max(least, _LOADS_WORTH_OF_A_TURN * slowest * in_line))
 
     def usual_seconds(self, state: State, model: str | None = None) -> float:
         """How long a request usually takes: on this model, or where that is unknown on any."""

@@ -42,7 +42,7 @@ def should_close(state: State, line: list[Ticket], now: float, limits: Limits) -
     if state.closed_at or not line:
         return False
     # Each model that makes room first finishes what it has begun.
-    patience, ahead = limits.patience(state), limits.usual_seconds(state)
+    patience, ahead = limits.patience(state, len(line)), limits.usual_seconds(state)
     parts = Counter(t.model for t in state.tickets.values() if t.number <= state.granted_up_to)
     for ticket in line:
         overtaken = _overtaken(state, ticket, now)
@@ -60,13 +60,13 @@ def should_open(state: State, line: list[Ticket]) -> bool:
 
 def pressing(state: State, line: list[Ticket], now: float, limits: Limits) -> list[Ticket]:
     """The contenders for which models have to make room now, in order of arrival."""
-    patience = limits.patience(state)
+    patience = limits.patience(state, len(line))
     return [t for t in line if t.number <= state.closed_at or _overtaken(state, t, now) >= patience]
 
 
 def barrier(state: State, line: list[Ticket], now: float, limits: Limits) -> float:
     """A model that makes room serves nobody with this number or a higher one."""
-    patience = limits.patience(state)
+    patience = limits.patience(state, len(line))
     overdue = [t.number for t in line if _overtaken(state, t, now) >= patience]
     return min([*overdue, state.closed_at + 1 if state.closed_at else NOBODY])
 

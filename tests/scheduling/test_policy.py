@@ -274,6 +274,7 @@ def test_without_a_patience_of_ones_choice_it_is_ten_loads_within_bounds():
     assert limits.patience(state) == 5.0
     state.tally("a:latest").load_seconds = 3.0
     assert limits.patience(state) == 30.0
+    assert limits.patience(state, in_line=3) == 90.0
     state.tally("b:latest").load_seconds = 60.0
     assert limits.patience(state) == 120.0
 
