@@ -27,6 +27,8 @@ worker_class = "mes.gunicorn_worker.Worker"
 # has threads for all of them, and some more for health, status and models.
 threads = _settings.threads_for(_capacity)
 worker_connections = threads + 1000
+# The catalog may have grown by the time a worker starts anew; the threads have not.
+raw_env = [f"THREADS={threads}"]
 
 # How long a worker's main loop may be silent. Requests run in threads and may take longer.
 timeout = 60

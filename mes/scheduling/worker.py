@@ -31,8 +31,9 @@ class Worker:
         self._bells: dict[str, int] = {}
         self._ringing = threading.Lock()
         self._rest = b""
-        self._bell = self._hang_up_bell()
+        # The lock first: what is killed between the two must not leave a bell that nobody sweeps.
         self._lock = self._take_lock()
+        self._bell = self._hang_up_bell()
         watch.readable(self._bell, self._answer_bell)
 
     def new_ticket(self) -> str:
