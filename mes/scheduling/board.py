@@ -21,9 +21,14 @@ class Change:
         self.limits = limits
         self.now = time.monotonic()
         self.to_wake: list[Ticket] = []
+        self.settled = False
 
     def settle(self) -> None:
-        """Let the policy have its say now. It does anyway when the change is complete."""
+        """Let the policy have its say now, instead of when the change is complete.
+
+        What is changed afterwards must give nobody anything to wait for or to gain.
+        """
+        self.settled = True
         decisions = policy.settle(self.state, self.now, self.limits)
         self.to_wake += [made.ticket for made in decisions if made.ticket is not None]
 
@@ -45,7 +50,8 @@ class Board:
         with self._store.transaction() as state:
             change = Change(state, self._limits())
             yield change
-            change.settle()
+            if not change.settled:
+                change.settle()
         for ticket in change.to_wake:
             self._worker.ring(ticket.worker, ticket.id)
 

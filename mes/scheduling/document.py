@@ -30,12 +30,16 @@ _PLAIN = (
     "preloaded",
 )
 
+_KEPT = (*_PLAIN, *_RECORDS)
+
 
 def encode(state: State) -> bytes:
     """The document as it stands in the registry file."""
-    document: dict[str, Any] = {name: getattr(state, name) for name in (*_PLAIN, *_RECORDS)}
+    document: dict[str, Any] = {"version": VERSION, "boot": BOOT}
+    for name in _KEPT:
+        document[name] = getattr(state, name)
     document["registry"] = [state.registry[model] for model in state.registry]
-    return orjson.dumps({"version": VERSION, "boot": BOOT, **document})
+    return orjson.dumps(document)
 
 
 def decode(content: bytes, max_loaded: int) -> State:

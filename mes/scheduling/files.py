@@ -74,6 +74,7 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self._path = str(path)
         self._fd = -1
+        self._inode = -1
 
     def __enter__(self) -> None:
         """Wait for the lock and hold it for the length of the block."""
@@ -99,6 +100,7 @@ class FileLock:
     def _take(self, how: int) -> bool:
         if self._fd < 0:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._inode = os.fstat(self._fd).st_ino
         fcntl.flock(self._fd, how)
         if self._is_the_file():
             return True
@@ -109,6 +111,6 @@ class FileLock:
 
     def _is_the_file(self) -> bool:
         try:
-            return os.fstat(self._fd).st_ino == os.stat(self._path).st_ino
+            return os.stat(self._path).st_ino == self._inode
         except FileNotFoundError:
             return False

@@ -77,6 +77,8 @@ def victims(state: State, count: int) -> list[str]:
     One that drains already goes on draining, or no drain would ever end; then one that nobody waits
     for, then the least recently used.
     """
+    if not count:
+        return []
     wanted = {ticket.model for ticket in state.tickets.values()}
     candidates = [m for m in state.registry if state.ready(m) and m not in state.pinned]
     # A stable sort: within equals the order stays that of the last use.
