@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from difflib import get_close_matches
 from functools import wraps
 from typing import Any
 
@@ -37,9 +39,19 @@ def load(schema: Schema, document: Any) -> Any:
     try:
         return schema.load(document)
     except ValidationError as exc:
-        mistakes = tuple(_mistakes(exc.normalized_messages()))
+        told = _mistakes(exc.normalized_messages())
+        mistakes = tuple(_with_suggestion(mistake, schema) for mistake in told)
         summary = "; ".join(f"{m.pointer or 'the body'}: {m.detail}" for m in mistakes)
         raise RequestInvalid(summary, mistakes=mistakes) from exc
+
+
+def _with_suggestion(mistake: Mistake, schema: Schema) -> Mistake:
+    """For a field that does not exist: the one that was probably meant."""
+    name = mistake.pointer.removeprefix("/")
+    close = [] if name in schema.fields else get_close_matches(name, schema.fields, n=1)
+    if not close:
+        return mistake
+    return replace(mistake, detail=f"{mistake.detail}; did you mean {close[0]}?")
 
 
 def _json() -> Any:

@@ -183,6 +183,16 @@ def test_a_mistake_is_named_with_its_field(ask, runtime, fields, pointer):
     assert runtime.prompts == []
 
 
+def test_a_misspelt_field_is_told_with_the_one_that_was_meant(ask):
+    problem = ask(temprature=0.5).get_json()
+    assert problem["errors"] == [
+        {
+            "pointer": "/temprature",
+            "detail": "is not a field of this request; did you mean temperature?",
+        }
+    ]
+
+
 def test_all_mistakes_are_told_at_once(ask):
     problem = ask(temperature=3, max_tokens=0, colour="red").get_json()
     assert {m["pointer"] for m in problem["errors"]} == {"/temperature", "/max_tokens", "/colour"}
