@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from mes.domain import ModelSpec
 from mes.scheduling import policy
 from mes.scheduling.limits import Limits
-from mes.scheduling.state import State, Ticket
+from mes.scheduling.records import Ticket
+from mes.scheduling.state import State
 
 LOAD_SECONDS = 2.0
 UNLOAD_SECONDS = 0.2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -69,41 +70,9 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
     runtime = runtime or OllamaRuntime(host=settings.ollama_host, watch=watch, pool_size=threads)
     worker = Worker(settings.state_dir, watch)
     store = Store(settings.state_dir, max_loaded=settings.max_loaded_models)
-
-    @lru_cache(maxsize=1)
-    def limits_of(current: Catalog) -> Limits:
-        by_tag = {spec.tag: spec for spec in current.enabled}
-        return Limits(
-            settings.max_loaded_models,
-            settings.swap_patience_seconds,
-            (settings.swap_patience_min_seconds, settings.swap_patience_max_seconds),
-            int(settings.max_model_memory_gb * 1e9) or None,
-            by_tag,
-        )
-
-    def limits() -> Limits:
-        return limits_of(catalog.current())
-
-    board = Board(store, worker, limits)
-    loader = Loader(
-        runtime,
-        store,
-        load_timeout_seconds=settings.load_timeout_seconds,
-        unload_timeout_seconds=settings.unload_timeout_seconds,
-        retry_pause_seconds=settings.load_retry_pause_seconds,
-    )
-    scheduler = Scheduler(
-        board=board,
-        worker=worker,
-        duties=Duties(
-            board,
-            loader,
-            cooldown_seconds=settings.cooldown_seconds,
-            cooldown_max_seconds=settings.cooldown_max_seconds,
-        ),
-        queue_timeout_seconds=settings.queue_timeout_seconds,
-        drain_timeout_seconds=settings.unload_timeout_seconds,
-    )
+    board = Board(store, worker, _limits(settings, catalog))
+    loader = _loader(settings, runtime, store)
+    scheduler = _scheduler(settings, board, worker, loader)
     sight = SightFile(settings.state_dir)
     errands = Errands(
         runtime=runtime,
@@ -112,7 +81,6 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
         scheduler=scheduler,
         loader=loader,
         sight=sight,
-        limits=limits,
         # All workers of one gunicorn have the same parent: one start, one preloading.
         instance=str(os.getppid()),
         idle_unload_seconds=settings.idle_unload_seconds,
@@ -130,4 +98,47 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
         watch=watch,
         keeper=keeper,
         seats=threading.BoundedSemaphore(max(1, threads - _THREADS_HELD_BACK)),
+    )
+
+
+def _limits(settings: Settings, catalog: CatalogFile) -> Callable[[], Limits]:
+    @lru_cache(maxsize=1)
+    def limits_of(current: Catalog) -> Limits:
+        return Limits(
+            max_loaded=settings.max_loaded_models,
+            patience_seconds=settings.swap_patience_seconds,
+            patience_bounds=(
+                settings.swap_patience_min_seconds,
+                settings.swap_patience_max_seconds,
+            ),
+            memory_bytes=int(settings.max_model_memory_gb * 1e9) or None,
+            models={spec.tag: spec for spec in current.enabled},
+        )
+
+    return lambda: limits_of(catalog.current())
+
+
+def _loader(settings: Settings, runtime: Runtime, store: Store) -> Loader:
+    return Loader(
+        runtime,
+        store,
+        load_timeout_seconds=settings.load_timeout_seconds,
+        unload_timeout_seconds=settings.unload_timeout_seconds,
+        retry_pause_seconds=settings.load_retry_pause_seconds,
+    )
+
+
+def _scheduler(settings: Settings, board: Board, worker: Worker, loader: Loader) -> Scheduler:
+    duties = Duties(
+        board,
+        loader,
+        cooldown_seconds=settings.cooldown_seconds,
+        cooldown_max_seconds=settings.cooldown_max_seconds,
+    )
+    return Scheduler(
+        board=board,
+        worker=worker,
+        duties=duties,
+        queue_timeout_seconds=settings.queue_timeout_seconds,
+        drain_timeout_seconds=settings.unload_timeout_seconds,
     )

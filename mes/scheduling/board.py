@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from mes.scheduling import policy
 from mes.scheduling.limits import Limits
-from mes.scheduling.state import State, Ticket
+from mes.scheduling.records import Ticket
+from mes.scheduling.state import State
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
 

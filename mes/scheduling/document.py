@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
+from mes.scheduling.records import Permit, Refusal, Tally, Ticket, Trouble
 from mes.scheduling.registry import Resident
-from mes.scheduling.state import Permit, Refusal, State, Tally, Ticket, Trouble
+from mes.scheduling.state import State
 
 VERSION = 1
 

@@ -8,7 +8,7 @@ from mes.domain import ModelSpec
 from mes.errors import MesError, ModelUnavailable
 from mes.scheduling.board import Board, Change
 from mes.scheduling.loader import Loader
-from mes.scheduling.state import LOAD, Refusal, Ticket, Trouble
+from mes.scheduling.records import LOAD, Refusal, Ticket, Trouble
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from functools import partial
 from mes.domain import LoadedModel, ModelSpec, Runtime
 from mes.errors import MesError, RuntimeUnavailable
 from mes.scheduling.board import Board
-from mes.scheduling.limits import Limits
 from mes.scheduling.loader import Loader, claim_strangers, facts
+from mes.scheduling.records import UNLOAD
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import Sight, SightFile
-from mes.scheduling.state import UNLOAD, State
+from mes.scheduling.state import State
 from mes.scheduling.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,6 @@ class Errands:
         scheduler: Scheduler,
         loader: Loader,
         sight: SightFile,
-        limits: Callable[[], Limits],
         instance: str,
         idle_unload_seconds: float,
     ) -> None:
@@ -56,7 +55,6 @@ class Errands:
         self._scheduler = scheduler
         self._loader = loader
         self._sight_file = sight
-        self._limits = limits
         self._instance = instance
         self._idle_unload_seconds = idle_unload_seconds
         self._next_look = 0.0
@@ -130,7 +128,7 @@ class Errands:
             self._in_the_background("strangers", lambda: self._see_out(claimed, ticket))
 
     def _adopt(self, state: State, listed: list[LoadedModel], now: float) -> None:
-        models = self._limits().models
+        models = self._board.limits.models
         for model in listed:
             spec = models.get(model.name)
             unknown = model.name not in state.registry and model.name not in state.leaving
@@ -152,7 +150,7 @@ class Errands:
 
     def _preload(self) -> None:
         state = self._board.read()
-        for spec in self._limits().models.values():
+        for spec in self._board.limits.models.values():
             wanted = spec.preload and state.preloaded.get(spec.tag) != self._instance
             if wanted and (state.places_free > 0 or spec.tag in state.registry):
                 self._in_the_background(f"preload {spec.id}", partial(self._bring_in, spec))
@@ -172,7 +170,7 @@ class Errands:
             return
         state, oldest = self._board.read(), time.monotonic() - self._idle_unload_seconds
         for model in state.registry.evictable():
-            spec = self._limits().models.get(model)
+            spec = self._board.limits.models.get(model)
             idle = state.registry[model].used_at < oldest
             if spec is not None and idle and not spec.pinned:
                 unload = partial(self._scheduler.unload, spec, Nobody())

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mes.scheduling.limits import Limits
-from mes.scheduling.state import PERMIT, State, Ticket
+from mes.scheduling.records import PERMIT, Ticket
+from mes.scheduling.state import State
 from mes.scheduling.turns import contenders
 
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 from mes.scheduling import turns
 from mes.scheduling.limits import Limits
-from mes.scheduling.state import LOAD, PERMIT, UNLOAD, State, Ticket
+from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Ticket
+from mes.scheduling.state import State
 from mes.scheduling.turns import NOBODY
 
 

@@ -21,7 +21,8 @@ from mes.errors import (
 from mes.scheduling import policy
 from mes.scheduling.board import Board, Change
 from mes.scheduling.duties import Duties
-from mes.scheduling.state import LOAD, PERMIT, UNLOAD, Refusal, State
+from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Refusal
+from mes.scheduling.state import State
 from mes.scheduling.worker import Worker
 
 # A wake-up that got lost costs a waiting request this much and no more.

@@ -21,7 +21,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from mes.scheduling.limits import Limits
-from mes.scheduling.state import UNLOAD, State, Ticket
+from mes.scheduling.records import UNLOAD, Ticket
+from mes.scheduling.state import State
 
 NOBODY = float("inf")
 

@@ -18,8 +18,9 @@ from mes.scheduling.document import decode, encode
 from mes.scheduling.forecast import standings
 from mes.scheduling.limits import Limits
 from mes.scheduling.policy import Grant, Load, Unload
+from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Refusal, Ticket
 from mes.scheduling.registry import LOADING
-from mes.scheduling.state import LOAD, PERMIT, UNLOAD, Refusal, State, Ticket
+from mes.scheduling.state import State
 from tests.fakes import spec
 
 MODELS = "abcd"
