@@ -12,8 +12,9 @@ run: .venv/.installed-run ## install, fetch a small model, serve it on http://12
 	@$(BIN)/python -m mes.serve
 
 test: .venv/.installed-test ## install and run all tests, real gunicorn and real model included
-	@echo "mes: fetching the model for the tests (93 MB, a few seconds the first time)"
+	@echo "mes: fetching two models for the tests (177 MB, some seconds the first time)"
 	@$(BIN)/python -m mes.embedded pull smollm2:135m >/dev/null
+	@$(BIN)/python -m mes.embedded pull all-minilm >/dev/null
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/.installed-test ## ruff and mypy

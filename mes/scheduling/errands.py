@@ -60,6 +60,7 @@ class Errands:
         self._next_look = 0.0
         self._next_look_at_disk = 0.0
         self._aside: dict[str, threading.Thread] = {}
+        self._listed_before: set[str] = set()
 
     def run(self) -> None:
         """One round. A runtime that is down is looked at in each, so that its return shows."""
@@ -91,6 +92,7 @@ class Errands:
         if back:
             log.info("runtime_up", extra={"runtime": earlier.version})
         self._reconcile(listed, before)
+        self._listed_before = {model.name for model in listed}
 
     def _look_at_disk(self, earlier: Sight) -> Sight:
         pulled = {model.name: model for model in self._runtime.pulled()}
@@ -131,7 +133,8 @@ class Errands:
         models = self._board.limits.models
         for model in listed:
             spec = models.get(model.name)
-            unknown = model.name not in state.registry and model.name not in state.leaving
+            # Seen once, it may be on its way out: a worker that died has asked it to leave.
+            unknown = model.name in self._listed_before and not state.in_memory(model.name)
             if spec is not None and unknown and state.places_free > 0 and _fits(model, spec):
                 log.info("model_adopted", extra={"model": spec.id})
                 state.adopt(model.name, now, **facts(model))
