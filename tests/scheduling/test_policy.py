@@ -247,6 +247,31 @@ def test_what_drains_serves_nobody_who_came_after_until_the_drain_is_called_off(
     assert granted == ["w/after"]
 
 
+def test_who_is_out_of_patience_comes_before_the_rest_of_a_closed_line():
+    specs = [spec("a", max_concurrent=9), spec("b"), spec("c")]
+    limits = Limits(1, 5.0, models={each.tag: each for each in specs})
+    state = State(1)
+    state.adopt("a:latest", 0.0)
+    for name in ("a1", "b2", "c3", "b4", "a5"):
+        state.join(f"w/{name}", "w", f"{name[0]}:latest", PERMIT, 0.0)
+    policy.settle(state, 0.0, limits)
+    policy.settle(state, 6.0, limits)
+    for name in ("w/a1", "w/a5"):
+        state.leave(name, 6.0)
+    policy.settle(state, 6.0, limits)
+    state.release({"a:latest"}, 6.0)
+    state.free_of_duty("w/b2")
+    policy.settle(state, 6.0, limits)
+    state.finish_load("b:latest", 6.0)
+    state.free_of_duty("w/b2")
+    policy.settle(state, 6.0, limits)
+    assert list(state.permits) == ["w/b2"]
+    state.leave("w/b2", 7.0)
+    policy.settle(state, 7.0, limits)
+    assert state.permits == {}
+    assert state.tickets["w/c3"].victim == "b:latest"
+
+
 def interleaved(loads_after: int, *, patience: float) -> int:
     """Loads that N interleaved requests for two models cost, with room for one of them."""
     from bench.scheduling import Arrival, Machine
