@@ -22,13 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mes.domain import ModelSpec
 from mes.scheduling.board import Board
 from mes.scheduling.limits import Limits
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
 from mes.watch import SocketCaller, Watch
+from tests.fakes import spec
 
 CONTEXT = multiprocessing.get_context("fork")
 
@@ -37,20 +37,7 @@ class Bench:
     """One worker's scheduler on a shared directory; the model is taken to be in memory."""
 
     def __init__(self, directory: Path, *, max_concurrent: int) -> None:
-        self.spec = ModelSpec(
-            id="m",
-            tag="m:latest",
-            display_name="m",
-            enabled=True,
-            preload=False,
-            pinned=False,
-            max_concurrent=max_concurrent,
-            max_queue=1000,
-            supports_json_mode=True,
-            timeout_seconds=60,
-            max_tokens=1,
-            temperature=0,
-        )
+        self.spec = spec("m", max_concurrent=max_concurrent, max_queue=1000)
         self.watch = Watch()
         self.worker = Worker(directory, self.watch)
         self.store = Store(directory, max_loaded=1)

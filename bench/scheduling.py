@@ -17,11 +17,11 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from mes.domain import ModelSpec
 from mes.scheduling import policy
 from mes.scheduling.limits import Limits
 from mes.scheduling.records import Ticket
 from mes.scheduling.state import State
+from tests.fakes import spec
 
 LOAD_SECONDS = 2.0
 UNLOAD_SECONDS = 0.2
@@ -214,7 +214,7 @@ def main() -> None:
         f"{'workload':32} {'policy':9} {'x best':>7} {'loads':>6} {'overtaken s':>12} {'wait s':>7}"
     )
     for name, (places, models, arrivals) in workloads(options.requests).items():
-        by_tag = {name: _spec(name, options.concurrent) for name in NAMES[:models]}
+        by_tag = {name: spec(name, max_concurrent=options.concurrent) for name in NAMES[:models]}
         patient = Limits(places, options.patience, models=by_tag)
         endless = Limits(places, float("inf"), models=by_tag)
         for who, outcome in (
@@ -230,23 +230,6 @@ def show(workload: str, who: str, outcome: Outcome, ratio: float) -> None:
     print(
         f"{workload:32} {who:9} {ratio:7.2f} {outcome.loads:6} {overtaken:>12} "
         f"{outcome.longest_wait:7.1f}"
-    )
-
-
-def _spec(name: str, concurrent: int) -> ModelSpec:
-    return ModelSpec(
-        id=name,
-        tag=name,
-        display_name=name,
-        enabled=True,
-        preload=False,
-        pinned=False,
-        max_concurrent=concurrent,
-        max_queue=10_000,
-        supports_json_mode=True,
-        timeout_seconds=30,
-        max_tokens=10,
-        temperature=0,
     )
 
 

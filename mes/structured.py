@@ -32,6 +32,7 @@ _DIALECTS: dict[str, Any] = {
     )
 }
 _FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_BEGINNING = re.compile(r"[\[{]")
 # How many places in prose to try as the beginning of the answer.
 _MOST_BEGINNINGS = 32
 
@@ -150,7 +151,7 @@ def _candidates(text: str) -> Iterator[str]:
     decoder = json.JSONDecoder()
     position = 0
     for _ in range(_MOST_BEGINNINGS):
-        found = re.compile(r"[\[{]").search(text, position)
+        found = _BEGINNING.search(text, position)
         if found is None:
             return
         position = found.end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,8 +14,7 @@ from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.describe import as_waiting, describe
 from mes.api.services import Services, services
-from mes.scheduling.forecast import Standing, standings
-from mes.scheduling.state import State
+from mes.scheduling.forecast import standings
 
 bp = Blueprint("health", __name__)
 
@@ -41,8 +39,9 @@ def ready() -> Response:
 def status() -> Response:
     """How the service, its queues and its models stand."""
     own = services()
-    state, sight = own.board.read(), own.sight.current()
-    models = [describe(spec, state, sight) for spec in own.catalog.current().models]
+    state, sight, catalog = own.board.read(), own.sight.current(), own.catalog.current()
+    models = [describe(spec, state, sight) for spec in catalog.models]
+    waiting = standings(state, time.monotonic(), own.board.limits)
     return answer(
         {
             "ollama_running": sight.running,
@@ -53,13 +52,9 @@ def status() -> Response:
             "gpu_available": sight.in_gpu or _has_gpu_device(),
             "version": __version__,
             "models": models,
-            "queue": [as_waiting(each, own.catalog.current()) for each in _standings(own, state)],
+            "queue": [as_waiting(each, catalog) for each in waiting],
         }
     )
-
-
-def _standings(own: Services, state: State) -> Iterator[Standing]:
-    return standings(state, time.monotonic(), own.board.limits)
 
 
 def _checks(own: Services) -> dict[str, str]:

@@ -48,7 +48,7 @@ class Duties:
                 self._give_up(change, spec, exc)
             return
         with self._board.change() as change:
-            # Absent where the keeper saw the runtime go down meanwhile.
+            # Absent where the registry file was lost meanwhile.
             if spec.tag in change.state.registry:
                 change.state.finish_load(spec.tag, change.now, **facts)
             change.state.free_of_duty(ticket.id)

@@ -141,9 +141,7 @@ class Errands:
 
     def _see_out(self, names: set[str], ticket: str) -> None:
         try:
-            for name in names:
-                log.warning("stranger_unloaded", extra={"model": name})
-                self._loader.see_out(name)
+            self._loader.see_strangers_out(names)
         finally:
             with self._board.change() as change:
                 change.state.release(names, change.now)

@@ -42,7 +42,7 @@ class Loader:
         try failed too.
         """
         started = time.monotonic()
-        self._see_strangers_out(ticket)
+        self._clear_the_way(ticket)
         try:
             self._load(spec)
         except LoadFailed as exc:
@@ -69,6 +69,12 @@ class Loader:
             pause = min(2 * pause, _LATER_LOOKS_SECONDS)
         log.info("unloaded", extra={"model": name, "seconds": time.monotonic() - started})
 
+    def see_strangers_out(self, names: set[str]) -> None:
+        """Unload models that have no place in the registry. Raises what `see_out` raises."""
+        for name in names:
+            log.warning("stranger_unloaded", extra={"model": name})
+            self.see_out(name)
+
     def _load(self, spec: ModelSpec) -> None:
         self._runtime.load(spec, deadline=time.monotonic() + self._load_timeout)
 
@@ -82,7 +88,7 @@ class Loader:
         loaded = next((model for model in self._runtime.loaded() if model.name == name), None)
         return {} if loaded is None else facts(loaded)
 
-    def _see_strangers_out(self, ticket: str) -> None:
+    def _clear_the_way(self, ticket: str) -> None:
         """Unload what takes up a place in the runtime but not in the registry.
 
         A worker that died while it swapped models leaves such a one behind, a restart does, and so
@@ -94,15 +100,10 @@ class Loader:
         with self._store.transaction() as state:
             claimed = claim_strangers(state, listed, ticket)
         try:
-            self._see_all_out(claimed)
+            self.see_strangers_out(claimed)
         finally:
             with self._store.transaction() as state:
                 state.release(claimed, time.monotonic())
-
-    def _see_all_out(self, names: set[str]) -> None:
-        for name in names:
-            log.warning("stranger_unloaded", extra={"model": name})
-            self.see_out(name)
 
 
 def facts(loaded: LoadedModel) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from mes.scheduling import turns
 from mes.scheduling.limits import Limits
 from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Ticket
-from mes.scheduling.state import State
+from mes.scheduling.state import State, load_seconds
 from mes.scheduling.turns import NOBODY
 
 
@@ -123,9 +123,7 @@ def queue_seconds(state: State, ticket: Ticket, now: float) -> float:
     """How long the ticket has waited its turn; the loading of its own model does not count."""
     waited = now - ticket.arrived_at
     if ticket.model in state.registry:
-        resident = state.registry[ticket.model]
-        loaded_at = now if resident.ready_at is None else resident.ready_at
-        waited -= max(0.0, loaded_at - max(ticket.arrived_at, resident.since))
+        waited -= load_seconds(ticket, state.registry[ticket.model], now)
     return waited
 
 
@@ -196,8 +194,5 @@ def _room_for_the_oldest(state: State, line: list[Ticket], limits: Limits) -> De
 
 
 def _idle_victim(state: State) -> str | None:
-    evictable = state.registry.evictable()
-    wanted = {ticket.model for ticket in state.tickets.values()}
-    return next((model for model in evictable if model not in wanted), None) or next(
-        iter(evictable), None
-    )
+    wanted = state.wanted
+    return min(state.registry.evictable(), key=wanted.__contains__, default=None)

@@ -24,9 +24,9 @@ class State:
 
     `leaving` names the models on their way out of memory, with the ticket that sees to it: they
     still take up a place. `residency` counts every change of what is in memory, so that a look at
-    the runtime taken before such a change is known to be stale. `closed_at`
-    is the number at which the line is closed, or 0 (mes/scheduling/turns.py); `swap_began` is when
-    models began to come and go, while they do.
+    the runtime taken before such a change is known to be stale. `closed_at` is the number at which
+    the line is closed, or 0 (mes/scheduling/turns.py); `swap_began` is when models began to come
+    and go, while they do.
     """
 
     max_loaded: int
@@ -79,6 +79,11 @@ class State:
         ]
 
     @property
+    def wanted(self) -> set[str]:
+        """The models that somebody waits for."""
+        return {ticket.model for ticket in self.tickets.values()}
+
+    @property
     def places_free(self) -> int:
         return self.max_loaded - len(self.registry) - len(self.leaving)
 
@@ -107,7 +112,9 @@ class State:
 
     def leave(self, ticket: str, now: float) -> None:
         """Give back whatever was held under this id: a place in the queue, a permit, a word."""
-        self.tickets.pop(ticket, None)
+        given_back = self.tickets.pop(ticket, None)
+        if given_back is not None and given_back.duty is not None:
+            self._void_orphans(now)
         self.refusals.pop(ticket, None)
         permit = self.permits.pop(ticket, None)
         if permit is None:
@@ -194,13 +201,17 @@ class State:
         for owned in (self.tickets, self.permits, self.refusals):
             for key in [key for key, thing in owned.items() if thing.worker == worker]:
                 del owned[key]
+        self._void_orphans(now)
+
+    def tally(self, model: str) -> Tally:
+        return self.tallies.setdefault(model, Tally())
+
+    def _void_orphans(self, now: float) -> None:
+        """Nobody carries out the duties of a ticket that is gone."""
         for model in [m for m in self.registry if self._is_orphan(self.registry[m])]:
             self.drop(model, now)
         orphans = {model for model, by in self.leaving.items() if by not in self.tickets}
         self.release(orphans, now)
-
-    def tally(self, model: str) -> Tally:
-        return self.tallies.setdefault(model, Tally())
 
     def _residency_changed(self, now: float) -> None:
         self.residency += 1

@@ -80,7 +80,7 @@ def victims(state: State, count: int) -> list[str]:
     """
     if not count:
         return []
-    wanted = {ticket.model for ticket in state.tickets.values()}
+    wanted = state.wanted
     candidates = [m for m in state.registry if state.ready(m) and m not in state.pinned]
     # A stable sort: within equals the order stays that of the last use.
     candidates.sort(key=lambda m: (not state.registry[m].draining, m in wanted))

@@ -272,6 +272,19 @@ def test_who_is_out_of_patience_comes_before_the_rest_of_a_closed_line():
     assert state.tickets["w/c3"].victim == "b:latest"
 
 
+def test_a_ticket_that_leaves_with_its_duty_undone_leaves_no_model_behind():
+    limits = Limits(1, 5.0, models={each.tag: each for each in (spec("a"), spec("b"))})
+    state = State(1)
+    state.join("w/a", "w", "a:latest", PERMIT, 0.0)
+    state.join("w/b", "w", "b:latest", PERMIT, 0.0)
+    policy.settle(state, 0.0, limits)
+    assert state.tickets["w/a"].duty == LOAD
+    state.leave("w/a", 1.0)
+    policy.settle(state, 1.0, limits)
+    assert list(state.registry) == ["b:latest"]
+    assert state.tickets["w/b"].duty == LOAD
+
+
 def interleaved(loads_after: int, *, patience: float) -> int:
     """Loads that N interleaved requests for two models cost, with room for one of them."""
     from bench.scheduling import Arrival, Machine
