@@ -17,8 +17,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -55,6 +57,12 @@ def embedded(models: list[str], places: int) -> Iterator[str]:
             process.wait(10)
 
 
+def get(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=60) as response:
+        answer: dict[str, Any] = json.loads(response.read())
+        return answer
+
+
 def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(url, json.dumps(body).encode())
     request.add_header("Content-Type", "application/json")
@@ -89,8 +97,26 @@ def straight(url: str, tokens: int) -> Ask:
     return ask
 
 
-def loads(service: Service) -> int:
-    return sum(model["loads"] for model in service.get("/v1/status").json()["models"])
+@contextmanager
+def count_loads(url: str) -> Iterator[Counter[str]]:
+    """Per model, how often the runtime's own list of loaded models was seen to gain it."""
+    loads: Counter[str] = Counter()
+    over = threading.Event()
+
+    def watch() -> None:
+        before: set[str] = set()
+        while not over.wait(0.01):
+            now = {model["name"] for model in get(f"{url}/api/ps")["models"]}
+            loads.update(now - before)
+            before = now
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield loads
+    finally:
+        over.set()
+        watcher.join()
 
 
 def main() -> None:
@@ -124,19 +150,23 @@ def compare(
         ) as service,
     ):
         service.wait_until_ready()
-        seconds = {}
-        for name, requests in (("grouped", sorted(interleaved)), ("interleaved", interleaved)):
-            before = loads(service)
-            seconds[name] = makespan(requests, at_a_time, through_mes(service, options.tokens))
-            print(f"MES, {name:12} {seconds[name]:7.1f} s {loads(service) - before:5} loads")
+        mes = through_mes(service, options.tokens)
+        grouped = report("MES, grouped", url, sorted(interleaved), at_a_time, mes)
+        mixed = report("MES, interleaved", url, interleaved, at_a_time, mes)
         for model in models:
             service.post(f"/v1/models/{model}/unload")
-    direct = makespan(interleaved, at_a_time, straight(url, options.tokens))
-    print(f"straight, interleaved {direct:7.1f} s")
-    print(
-        f"interleaved / grouped {seconds['interleaved'] / seconds['grouped']:7.2f}  (at most 1.25)"
+    direct = report(
+        "straight, interleaved", url, interleaved, at_a_time, straight(url, options.tokens)
     )
-    print(f"straight / MES        {direct / seconds['interleaved']:7.2f}  (at least 3)")
+    print(f"interleaved / grouped {mixed / grouped:7.2f}  (at most 1.25)")
+    print(f"straight / MES        {direct / mixed:7.2f}  (at least 3)")
+
+
+def report(name: str, url: str, requests: list[str], at_a_time: int, ask: Ask) -> float:
+    with count_loads(url) as loads:
+        seconds = makespan(requests, at_a_time, ask)
+    print(f"{name:22} {seconds:6.1f} s {loads.total():5} loads")
+    return seconds
 
 
 def _options() -> argparse.Namespace:

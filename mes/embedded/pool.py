@@ -1,4 +1,8 @@
-"""The models that are loaded: shared by requests, reloaded, evicted, expired."""
+"""The models that are loaded: shared by requests, reloaded, evicted, expired.
+
+Who waits for whom is as in Ollama: a loaded model serves at once, and whoever needs a load or an
+eviction stands in one line in order of arrival, where the first holds up all behind.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from .settings import Settings
 from .store import Model
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
+LONGEST_LINE = 512
 LOOK_SECONDS = 0.2
 LONGEST_WAIT = threading.TIMEOUT_MAX
 
@@ -32,7 +37,7 @@ class Loaded:
     engine: Engine | None = None
     ready: bool = False
     failure: RuntimeFailure | None = None
-    users: int = 1
+    users: int = 0
     idle_since: float = field(default_factory=time.monotonic)
     leaving: bool = False
     """takes no new users, and stops when it has none"""
@@ -62,6 +67,7 @@ class Pool:
         self._settings = settings
         self._make = make
         self._loaded: dict[str, Loaded] = {}
+        self._line: list[object] = []
         # Held for decisions only. Loads and stops take their time without it.
         self._changed = threading.Condition()
         self._closed = False
@@ -111,24 +117,42 @@ class Pool:
     ) -> Loaded:
         deadline = time.monotonic() + self._settings.load_deadline_seconds
         with self._changed:
-            while (loaded := self._join(model, options, keep_alive)) is None:
-                if self._has_room(model):
-                    loaded = self._reserve(model, options, keep_alive)
-                    break
-                self._wait(model, deadline, caller)
-        return loaded if loaded.ready else self._load(loaded)
+            loaded = self._fitting(model, options)
+            if loaded is None:
+                with self._place_in_line() as is_first:
+                    while not (is_first() and (loaded := self._provide(model, options))):
+                        self._wait(model, deadline, caller)
+            loaded.users += 1
+            if keep_alive is not None:
+                loaded.keep_alive = keep_alive
+        return self._load(loaded) if loaded.engine is None else loaded
 
-    def _join(self, model: Model, options: Options, keep_alive: float | None) -> Loaded | None:
+    @contextmanager
+    def _place_in_line(self) -> Iterator[Callable[[], bool]]:
+        if len(self._line) >= LONGEST_LINE:
+            raise Busy(BUSY)
+        place = object()
+        self._line.append(place)
+        try:
+            yield lambda: self._line[0] is place
+        finally:
+            self._line.remove(place)
+            self._changed.notify_all()
+
+    def _fitting(self, model: Model, options: Options) -> Loaded | None:
         loaded = self._loaded.get(model.name.key)
-        if loaded is None:
-            return None
-        if not (loaded.takes_users and fits(loaded.launch, model, options, self._settings)):
+        if loaded and loaded.takes_users:
+            return loaded if fits(loaded.launch, model, options, self._settings) else None
+        return None
+
+    def _provide(self, model: Model, options: Options) -> Loaded | None:
+        """The model as it is or, where there is room, about to be loaded; else a step towards it"""
+        if loaded := self._fitting(model, options):
+            return loaded
+        if loaded := self._loaded.get(model.name.key):
             self._make_way(loaded)
             return None
-        loaded.users += 1
-        if keep_alive is not None:
-            loaded.keep_alive = keep_alive
-        return loaded
+        return self._reserve(model, options) if self._has_room() else None
 
     def _make_way(self, loaded: Loaded) -> None:
         """What is loaded with other options, or is dead, goes as soon as nobody uses it"""
@@ -136,9 +160,7 @@ class Pool:
             loaded.leaving = True
             self._retire_if_due(loaded)
 
-    def _has_room(self, model: Model) -> bool:
-        if model.name.key in self._loaded:
-            return False
+    def _has_room(self) -> bool:
         if len(self._loaded) < self._settings.max_loaded_models:
             return True
         if not any(one.stopping for one in self._loaded.values()):
@@ -152,9 +174,9 @@ class Pool:
             victim.leaving = True
             self._retire_if_due(victim)
 
-    def _reserve(self, model: Model, options: Options, keep_alive: float | None) -> Loaded:
-        seconds = self._settings.keep_alive_seconds if keep_alive is None else keep_alive
-        loaded = Loaded(model, decide(model, options, self._settings), seconds)
+    def _reserve(self, model: Model, options: Options) -> Loaded:
+        launch = decide(model, options, self._settings)
+        loaded = Loaded(model, launch, self._settings.keep_alive_seconds)
         self._loaded[model.name.key] = loaded
         return loaded
 

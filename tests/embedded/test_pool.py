@@ -136,6 +136,33 @@ def test_where_all_are_busy_a_load_waits_until_one_is_idle(world, threads):
         assert world.loaded == ["a", "c"]
 
 
+def test_loads_are_made_in_order_of_arrival_though_a_later_one_could_go_first(make, threads):
+    world = make(max_loaded_models=1)
+    served = []
+
+    def ask(name):
+        with world.using(name):
+            served.append(name)
+
+    with world.using("a"):
+        calls = []
+        for name in "bcbc":
+            calls.append(threads.submit(ask, name))
+            until(lambda: len(world.pool._line) == len(calls))
+    wait(calls)
+    assert served == ["b", "c", "b", "c"]
+    assert len(world.engines) == 5
+
+
+def test_who_uses_a_loaded_model_passes_those_who_wait_for_a_load(make, threads):
+    world = make(max_loaded_models=1)
+    with world.using("a") as engine:
+        waiting = threads.submit(world.touch, "b")
+        until(lambda: world.pool._line)
+        assert world.touch("a") is engine
+        assert not waiting.done()
+
+
 def test_a_load_that_finds_no_room_in_time_is_told_that_the_server_is_busy(make):
     world = make(max_loaded_models=1, load_timeout_seconds=0.05)
     with world.using("a"), pytest.raises(Busy, match="server busy, please try again"):
