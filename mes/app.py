@@ -10,8 +10,8 @@ from typing import Any
 
 from flask import Flask
 
-from mes import logs
-from mes.api import health, inference, models, problems, queue, requests
+from mes import logs, structured
+from mes.api import checks, health, inference, models, problems, queue, requests
 from mes.api.services import Services
 from mes.catalog import Catalog, CatalogFile
 from mes.domain import Runtime
@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None, *, runtime: Runtime | None = No
     app.extensions["mes"] = _services(settings, runtime)
     for door in (requests, problems):
         door.install(app)
-    for blueprint in (health.bp, models.bp, inference.bp, queue.bp):
+    for blueprint in (health.bp, models.bp, inference.bp, queue.bp, checks.bp):
         app.register_blueprint(blueprint)
     return app
 
@@ -91,6 +91,7 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
         settings=settings,
         keys=Keys(settings.api_key),
         catalog=catalog,
+        schema_limits=_schema_limits(settings),
         runtime=runtime,
         scheduler=scheduler,
         board=board,
@@ -116,6 +117,19 @@ def _limits(settings: Settings, catalog: CatalogFile) -> Callable[[], Limits]:
         )
 
     return lambda: limits_of(catalog.current())
+
+
+def _schema_limits(settings: Settings) -> structured.Limits:
+    return structured.Limits(
+        text_bytes=settings.schema_max_bytes,
+        depth=settings.schema_max_depth,
+        subschemas=settings.schema_max_subschemas,
+        properties=settings.schema_max_properties,
+        enum_values=settings.schema_max_enum_values,
+        patterns=settings.schema_max_patterns,
+        pattern_characters=settings.schema_max_pattern_length,
+        fan_out=settings.schema_max_fan_out,
+    )
 
 
 def _loader(settings: Settings, runtime: Runtime, store: Store) -> Loader:

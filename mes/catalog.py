@@ -30,6 +30,7 @@ _DEFAULTS = {
     "max_tokens": 1000,
     "temperature": 0.7,
     "supports_json_mode": True,
+    "max_attempts": 2,
 }
 
 

@@ -113,6 +113,7 @@ class _SharedSchema(Schema):
     max_tokens = _whole(1, 10_000_000)
     timeout = _number(0, _A_DAY, above=True, allow_none=True)
     supports_json_mode = _boolean()
+    max_attempts = _whole(1, 4)
     context_window = _whole(4, 10_000_000)
     options = fields.Nested(OptionsSchema)
 

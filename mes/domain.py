@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -48,6 +48,7 @@ class ModelSpec:
     timeout_seconds: float
     max_tokens: int
     temperature: float
+    max_attempts: int = 2
     context_window: int | None = None
     size_gb: float | None = None
     min_memory_gb: float | None = None
@@ -78,18 +79,23 @@ class InferenceRequest:
     max_tokens: int | None = None
     timeout_seconds: float | None = None
     json_schema: Mapping[str, Any] | None = None
+    max_attempts: int | None = None
+    constrain: bool = True
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the runtime is asked to complete; `options` are the effective ones, all of them."""
+    """What the runtime is asked to complete; `options` are the effective ones, all of them.
+
+    `format` constrains decoding: to a JSON Schema, or with "json" to any JSON object.
+    """
 
     spec: ModelSpec
     text: str
     system: str | None
     options: Mapping[str, Any]
-    format: Mapping[str, Any] | None = None
+    format: Mapping[str, Any] | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One finished generation; times in milliseconds, as the runtime measured them."""
+    """One finished generation; times in milliseconds, as the runtime measured them.
+
+    `reasoning` is what a reasoning model thought before it answered; `text` has none of it.
+    """
 
     text: str
     finish_reason: str
@@ -114,6 +123,7 @@ class Reply:
     prompt_ms: float
     generation_ms: float
     time_to_first_token_ms: float
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +231,15 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What came of an answer that had to fit a schema; `parsed` counts where it is valid."""
+    """What came of an answer that had to fit a schema; `parsed` counts where it is valid.
+
+    `extraction` tells where the JSON stood: the `whole` answer, a `fence` in it, or its `prose`.
+    """
 
     verdict: str
     parsed: Any = None
     errors: tuple[Violation, ...] = ()
+    extraction: str | None = None
 
     @property
     def valid(self) -> bool:
@@ -233,25 +247,84 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One time the model was asked: how, what it said, and what came of it.
+
+    Without a schema the mode is `free` and there is no judgement; without a reply the attempt was
+    broken off.
+    """
+
+    mode: str
+    options: Mapping[str, Any]
+    reply: Reply | None
+    judgement: Judgement | None
+    seconds: float
+
+    @property
+    def verdict(self) -> str | None:
+        return None if self.judgement is None else self.judgement.verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a run needs to be repeated."""
+    """What a run needs to be repeated, beside the options of its answer."""
 
     model_digest: str | None
     quantization: str | None
     runtime: str | None
-    options: Mapping[str, Any]
     schema_sha256: str | None
+    mes_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keywords:
+    """A schema's keywords: those that the runtime enforces while it writes, and the others."""
+
+    enforced: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """One answered inference: the text, how it came about and what became of its schema."""
+    """One answered inference: how it came about, and what became of its schema."""
 
     model_id: str
-    output: str
-    finish_reason: str
-    usage: Usage
     latency_ms: int
     timings: Timings
     provenance: Provenance
-    judgement: Judgement | None = None
+    attempts: tuple[Attempt, ...]
+    keywords: Keywords
+
+    @property
+    def final(self) -> Attempt:
+        return final(self.attempts)
+
+    @property
+    def reply(self) -> Reply:
+        assert self.final.reply is not None
+        return self.final.reply
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens of all attempts together."""
+        return total([each.reply.usage for each in self.attempts if each.reply is not None])
+
+    @property
+    def judgement(self) -> Judgement | None:
+        return self.final.judgement
+
+
+def final(attempts: Sequence[Attempt]) -> Attempt:
+    """The attempt whose answer counts: the last one that has a reply."""
+    return next(each for each in reversed(attempts) if each.reply is not None)
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """What was used altogether."""
+    counts = [(each.prompt_tokens, each.completion_tokens) for each in usages]
+    return Usage(*map(sum, zip(*counts, strict=True)))
+
+
+def rate(tokens: int, milliseconds: float) -> float | None:
+    """Tokens per second; None where no time was measured."""
+    return round(tokens / milliseconds * 1000, 1) if milliseconds else None

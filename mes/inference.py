@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from mes import structured
+from mes import __version__, structured
 from mes.catalog import Catalog
 from mes.domain import (
+    Attempt,
     Caller,
     Inference,
     InferenceRequest,
+    Keywords,
     ModelSpec,
     Prompt,
     Provenance,
     Reply,
     Runtime,
     Timings,
+    final,
+    rate,
 )
-from mes.errors import SchemaRefused
 from mes.scheduling.scheduler import Scheduler, Turn
-from mes.structured import Schema
+from mes.structured import Plan, Schema
+
+Generate = Callable[[Prompt], Reply]
 
 
 def infer(
     request: InferenceRequest,
     *,
     catalog: Catalog,
+    schema_limits: structured.Limits,
     scheduler: Scheduler,
     runtime: Runtime,
     runtime_version: str | None,
@@ -42,86 +49,80 @@ def infer(
     """
     started = time.monotonic()
     spec = catalog.get(request.model_id)
-    schema = None if request.json_schema is None else structured.check(request.json_schema)
-    prompt = compose(request, spec, schema)
+    schema = None
+    if request.json_schema is not None:
+        schema = structured.check(request.json_schema, schema_limits)
+    prompt = compose(request, spec)
     with scheduler.permit(spec, caller, request_id=request_id) as turn:
-        reply = _generate(prompt, schema, request, runtime=runtime, caller=caller)
+        deadline = time.monotonic() + (request.timeout_seconds or spec.timeout_seconds)
+        generate = partial(runtime.generate, deadline=deadline, caller=caller)
+        if schema is None:
+            attempts: tuple[Attempt, ...] = (_ask_once(prompt, generate),)
+        else:
+            plan = _plan(request, spec, schema)
+            attempts = structured.ask(prompt, schema, plan, generate=generate, deadline=deadline)
     return Inference(
         model_id=spec.id,
-        output=reply.text,
-        finish_reason=reply.finish_reason,
-        usage=reply.usage,
         latency_ms=_ms(time.monotonic() - started),
-        timings=_timings(turn, reply),
-        provenance=_provenance(prompt, schema, turn, runtime_version),
-        judgement=None if schema is None else schema.judge(reply.text, reply.finish_reason),
+        timings=_timings(turn, attempts),
+        provenance=_provenance(turn, schema, runtime_version),
+        attempts=attempts,
+        keywords=Keywords() if schema is None else schema.keywords(final(attempts).mode),
     )
 
 
-def compose(request: InferenceRequest, spec: ModelSpec, schema: Schema | None) -> Prompt:
+def compose(request: InferenceRequest, spec: ModelSpec) -> Prompt:
     """What to ask the runtime. All options are explicit; a seed is always chosen."""
     options: dict[str, Any] = {
         **spec.options,
         **spec.load_options,
         "temperature": spec.temperature if request.temperature is None else request.temperature,
         "num_predict": spec.max_tokens if request.max_tokens is None else request.max_tokens,
-        "seed": random.getrandbits(31),
         **request.sampling,
     }
-    prompt = Prompt(spec, request.prompt, request.system_prompt, options)
-    if schema is None:
-        return prompt
-    if spec.supports_json_mode:
-        return dataclasses.replace(prompt, format=schema.document)
-    return in_words(prompt, schema)
+    if options.get("seed", -1) < 0:
+        options["seed"] = random.getrandbits(31)
+    return Prompt(spec, request.prompt, request.system_prompt, options)
 
 
-def in_words(prompt: Prompt, schema: Schema) -> Prompt:
-    """The same prompt with the schema told instead of enforced."""
-    text = f"{prompt.text}\n\n{schema.instruction}"
-    return dataclasses.replace(prompt, text=text, format=None)
+def _plan(request: InferenceRequest, spec: ModelSpec, schema: Schema) -> Plan:
+    return Plan(
+        modes=schema.modes_for(constrain=request.constrain and spec.supports_json_mode),
+        most_attempts=request.max_attempts or spec.max_attempts,
+        may_grow=request.max_tokens is None,
+    )
 
 
-def _generate(
-    prompt: Prompt,
-    schema: Schema | None,
-    request: InferenceRequest,
-    *,
-    runtime: Runtime,
-    caller: Caller,
-) -> Reply:
-    seconds = request.timeout_seconds or prompt.spec.timeout_seconds
-    deadline = time.monotonic() + seconds
-    try:
-        return runtime.generate(prompt, deadline=deadline, caller=caller)
-    except SchemaRefused:
-        # No token was spent: the runtime cannot make a grammar of it, so it is told in words.
-        assert schema is not None
-        return runtime.generate(in_words(prompt, schema), deadline=deadline, caller=caller)
+def _ask_once(prompt: Prompt, generate: Generate) -> Attempt:
+    began = time.monotonic()
+    reply = generate(prompt)
+    return Attempt("free", prompt.options, reply, None, time.monotonic() - began)
 
 
-def _timings(turn: Turn, reply: Reply) -> Timings:
-    seconds = reply.generation_ms / 1000
+def _timings(turn: Turn, attempts: tuple[Attempt, ...]) -> Timings:
+    """Of all attempts together; the first token is that of the first one."""
+    replies = [each.reply for each in attempts if each.reply is not None]
+    generation_ms = sum(reply.generation_ms for reply in replies)
     return Timings(
         queue_ms=_ms(turn.queue_seconds),
         load_ms=_ms(turn.load_seconds),
-        prompt_ms=round(reply.prompt_ms),
-        generation_ms=round(reply.generation_ms),
-        time_to_first_token_ms=round(reply.time_to_first_token_ms),
-        tokens_per_second=round(reply.usage.completion_tokens / seconds, 1) if seconds else None,
+        prompt_ms=round(sum(reply.prompt_ms for reply in replies)),
+        generation_ms=round(generation_ms),
+        time_to_first_token_ms=round(replies[0].time_to_first_token_ms),
+        tokens_per_second=rate(
+            sum(each.usage.completion_tokens for each in replies), generation_ms
+        ),
         cold_start=turn.load_seconds > 0,
     )
 
 
-def _provenance(
-    prompt: Prompt, schema: Schema | None, turn: Turn, runtime_version: str | None
-) -> Provenance:
+def _provenance(turn: Turn, schema: Schema | None, runtime_version: str | None) -> Provenance:
     return Provenance(
         model_digest=turn.digest,
         quantization=turn.quantization,
         runtime=runtime_version,
-        options=prompt.options,
         schema_sha256=None if schema is None else schema.sha256,
+        mes_version=__version__,
     )
 
 

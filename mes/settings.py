@@ -58,6 +58,14 @@ class Settings:
     threads: int
     graceful_timeout_seconds: int
     max_body_bytes: int
+    schema_max_bytes: int
+    schema_max_depth: int
+    schema_max_subschemas: int
+    schema_max_properties: int
+    schema_max_enum_values: int
+    schema_max_patterns: int
+    schema_max_pattern_length: int
+    schema_max_fan_out: int
 
     @property
     def bind(self) -> str:

@@ -158,6 +158,22 @@ class SettingsSchema(Schema):
         "How long a stop waits for running requests (seconds)")
     max_body_bytes = _whole("MAX_BODY_BYTES", 1 << 20, 1 << 10, 1 << 30,
         "The largest request body that is read")
+    schema_max_bytes = _whole("SCHEMA_MAX_BYTES", 128 << 10, 1 << 10, 1 << 20,
+        "The longest json_schema that is taken")
+    schema_max_depth = _whole("SCHEMA_MAX_DEPTH", 32, 1, 64,
+        "How deep its sub-schemas may be nested")
+    schema_max_subschemas = _whole("SCHEMA_MAX_SUBSCHEMAS", 5000, 1, 50_000,
+        "How many sub-schemas it may have")
+    schema_max_properties = _whole("SCHEMA_MAX_PROPERTIES", 512, 1, 10_000,
+        "How many properties one object of it may declare")
+    schema_max_enum_values = _whole("SCHEMA_MAX_ENUM_VALUES", 2000, 1, 20_000,
+        "How many values one enum of it may list")
+    schema_max_patterns = _whole("SCHEMA_MAX_PATTERNS", 256, 0, 5000,
+        "How many patterns it may have")
+    schema_max_pattern_length = _whole("SCHEMA_MAX_PATTERN_LENGTH", 2048, 1, 65_536,
+        "How many characters one pattern may have")
+    schema_max_fan_out = _whole("SCHEMA_MAX_FAN_OUT", 10_000, 1, 1_000_000,
+        "How many of its sub-schemas may judge one and the same value")
     # fmt: on
 
     @validates_schema(skip_on_field_errors=False)

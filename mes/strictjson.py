@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from typing import Any
+
+# Deeper than any honest document, and far from where the parser's own recursion ends.
+DEEPEST = 128
+
+# A string counts as one token, so that brackets in it do not count.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]+|[\]}]+', re.DOTALL)
 
 
 class NotJson(ValueError):
@@ -16,6 +23,7 @@ def parse(text: str | bytes) -> Any:
     """The value that the text stands for, all of it. Raises NotJson."""
     try:
         text = text if isinstance(text, str) else text.decode("utf-8")
+        _refuse_depth(text)
         value = json.loads(
             text,
             object_pairs_hook=_object,
@@ -33,6 +41,19 @@ def parse(text: str | bytes) -> Any:
     if "\\u" in text:
         _refuse_lone_surrogates(value)
     return value
+
+
+def _refuse_depth(text: str) -> None:
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        if token[0][0] in "[{":
+            depth += len(token[0])
+        elif token[0][0] in "]}":
+            depth -= len(token[0])
+        if depth > DEEPEST:
+            raise NotJson(f"nested more than {DEEPEST} levels deep")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

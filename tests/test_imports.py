@@ -35,6 +35,7 @@ MAY_IMPORT = {
         "scheduling",
         "settings",
         "strictjson",
+        "structured",
         "watch",
     },
     "serve": {"settings"},

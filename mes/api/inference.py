@@ -7,8 +7,9 @@ from flask import Blueprint, Response
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.body import body
+from mes.api.dumps import dump
 from mes.api.requests import line
-from mes.api.schemas import InferenceRequestSchema, dump
+from mes.api.schemas import InferenceRequestSchema
 from mes.api.services import services
 from mes.domain import InferenceRequest
 from mes.inference import infer
@@ -27,6 +28,7 @@ def create(request: InferenceRequest) -> Response:
         inference = infer(
             request,
             catalog=own.catalog.current(),
+            schema_limits=own.schema_limits,
             scheduler=own.scheduler,
             runtime=own.runtime,
             runtime_version=own.sight.current().version,
@@ -35,6 +37,7 @@ def create(request: InferenceRequest) -> Response:
         )
     document = dump(inference, said.request_id)
     said.note(**{name: document[name] for name in ("usage", "timings", "finish_reason")})
-    if inference.judgement is not None:
-        said.note(verdict=inference.judgement.verdict, attempts=1)
+    if document["structured"]:
+        told = ("verdict", "attempts", "first_verdict", "mode")
+        said.note(**{name: document["structured"][name] for name in told})
     return answer(document)

@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate, validates
 
 from mes.api.services import services
-from mes.domain import Inference, InferenceRequest, Judgement
+from mes.domain import InferenceRequest
 
 _MESSAGES: dict[str, Any] = {
     "required": "is required",
@@ -40,6 +40,17 @@ class Number(fields.Float):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValidationError("must be a number")
         return float(value)
+
+
+class Flag(fields.Boolean):
+    """true or false, and nothing that might be meant so."""
+
+    default_error_messages = _MESSAGES
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, bool):
+            raise ValidationError("must be true or false")
+        return value
 
 
 class Object(fields.Field[dict[str, Any]]):
@@ -107,6 +118,8 @@ class InferenceRequestSchema(Schema):
     presence_penalty = Number(allow_none=True, validate=_between(-2, 2))
     frequency_penalty = Number(allow_none=True, validate=_between(-2, 2))
     json_schema = Object(allow_none=True)
+    max_attempts = Whole(allow_none=True, validate=_between(1, 4))
+    constrain = Flag(allow_none=True)
     timeout = Number(allow_none=True)
 
     @validates("timeout")
@@ -123,45 +136,13 @@ class InferenceRequestSchema(Schema):
         return InferenceRequest(**given, sampling=sampling, timeout_seconds=timeout)
 
 
-def dump(inference: Inference, request_id: str) -> dict[str, Any]:
-    """The answer to `POST /v1/inference`."""
-    judgement = inference.judgement
-    answer = {
-        "success": judgement is None or judgement.valid,
-        "model_id": inference.model_id,
-        "output": inference.output,
-        "parsed": judgement.parsed if judgement else None,
-        "finish_reason": inference.finish_reason,
-        "usage": {
-            "prompt_tokens": inference.usage.prompt_tokens,
-            "completion_tokens": inference.usage.completion_tokens,
-            "total_tokens": inference.usage.total_tokens,
-        },
-        "latency_ms": inference.latency_ms,
-        "timings": _members(inference.timings),
-        "structured": _structured(judgement) if judgement else None,
-        "provenance": _members(inference.provenance),
-        "request_id": request_id,
-    }
-    if judgement is not None and not judgement.valid:
-        answer["code"] = judgement.verdict
-        answer["error"] = _in_words(judgement)
-    return answer
+class SchemaCheckSchema(Schema):
+    """`POST /v1/schemas/check`."""
 
+    class Meta:
+        unknown = RAISE
 
-def _structured(judgement: Judgement) -> dict[str, Any]:
-    return {
-        "verdict": judgement.verdict,
-        "attempts": 1,
-        "first_verdict": judgement.verdict,
-        "errors": [_members(violation) for violation in judgement.errors],
-    }
+    error_messages = InferenceRequestSchema.error_messages
 
-
-def _in_words(judgement: Judgement) -> str:
-    first = judgement.errors[0]
-    return f"{first.pointer}: {first.detail}" if first.pointer else first.detail
-
-
-def _members(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
+    json_schema = Object(required=True)
+    model_id = Text(allow_none=True, validate=_NOT_EMPTY)

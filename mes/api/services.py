@@ -19,6 +19,7 @@ from mes.scheduling.keeper import Keeper
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import SightFile
 from mes.settings import Settings
+from mes.structured import Limits
 from mes.watch import SocketCaller, Watch, watched_caller
 
 
@@ -29,6 +30,7 @@ class Services:
     settings: Settings
     keys: Keys
     catalog: CatalogFile
+    schema_limits: Limits
     runtime: Runtime
     scheduler: Scheduler
     board: Board

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import orjson
@@ -24,6 +24,7 @@ from mes.errors import (
 T = TypeVar("T")
 
 _LONGEST_TEXT = 300
+_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
 _LONGEST_RETRY_SECONDS = 60
 _DECODING_WORDS = ("grammar", "json schema", "json_schema", "sampler", "invalid format")
 
@@ -31,32 +32,48 @@ _DECODING_WORDS = ("grammar", "json schema", "json_schema", "sampler", "invalid 
 def generation(chunks: Iterable[bytes], *, sent: float) -> Reply:
     """One whole generation; `sent` is when the question was asked, by the monotonic clock."""
     texts: list[str] = []
+    thoughts: list[str] = []
     first = 0.0
     for part in _parts(chunks):
-        text = part.get("response", "")
-        if type(text) is not str:
-            raise RuntimeReplyInvalid("the runtime sent a response that is not text")
-        if text:
-            first = first or time.monotonic()
-            texts.append(text)
+        for name, said in (("response", texts), ("thinking", thoughts)):
+            text = part.get(name, "")
+            if type(text) is not str:
+                raise RuntimeReplyInvalid(f"the runtime sent a {name} that is not text")
+            if text:
+                first = first or time.monotonic()
+                said.append(text)
         if part.get("done") is True:
             waited = (first or time.monotonic()) - sent
-            return _reply("".join(texts), part, waited_ms=waited * 1000)
+            reply = _reply("".join(texts), part, waited_ms=waited * 1000)
+            return replace(reply, reasoning="".join(thoughts) or reply.reasoning)
     raise GenerationAborted("the generation ended without saying that it was done")
 
 
-def _reply(text: str, last: Mapping[str, Any], *, waited_ms: float) -> Reply:
+def _reply(said: str, last: Mapping[str, Any], *, waited_ms: float) -> Reply:
     reason = last.get("done_reason")
     if reason not in ("stop", "length"):
         raise GenerationAborted(f"the generation ended for no proper reason ({plain(str(reason))})")
+    reasoning, text = _apart(said)
     return Reply(
         text=text,
+        reasoning=reasoning,
         finish_reason=reason,
         usage=Usage(_count(last, "prompt_eval_count"), _count(last, "eval_count")),
         prompt_ms=_count(last, "prompt_eval_duration") / 1e6,
         generation_ms=_count(last, "eval_duration") / 1e6,
         time_to_first_token_ms=waited_ms,
     )
+
+
+def _apart(said: str) -> tuple[str, str]:
+    """The reasoning and the answer, where the runtime has left them in one text.
+
+    Ollama does for models whose template it does not know; what is never closed is all reasoning.
+    """
+    if not said.lstrip().startswith(_THOUGHT_BEGINS):
+        return "", said
+    reasoning, _, answer = said.lstrip()[len(_THOUGHT_BEGINS) :].partition(_THOUGHT_ENDS)
+    return reasoning.strip(), answer.lstrip()
 
 
 def done(chunks: Iterable[bytes], *, otherwise: type[MesError]) -> None:

@@ -105,7 +105,7 @@ def test_the_verdict_tells_what_became_of_the_schema(ask, runtime, text, finish_
 def test_a_violation_names_where_and_which_keyword(ask, runtime):
     runtime.answers = lambda prompt: '{"name": 5, "age": 1}'
     assert ask(json_schema=PERSON).get_json()["structured"]["errors"] == [
-        {"pointer": "/name", "keyword": "type", "detail": '5 is not of type "string"'}
+        {"pointer": "/name", "keyword": "type", "detail": 'the value is not of type "string"'}
     ]
 
 
@@ -130,18 +130,24 @@ def test_a_model_without_json_mode_is_told_the_schema_in_the_prompt(ask, runtime
     assert answer["parsed"] == {"name": "John Smith", "age": 25}
 
 
-def test_a_schema_the_runtime_refuses_goes_into_the_prompt(ask, runtime):
-    runtime.answers = lambda p: errors.SchemaRefused("no grammar") if p.format else JOHN
-    assert ask(json_schema=PERSON).get_json()["success"] is True
-    assert len(runtime.prompts) == 2
+def test_a_schema_the_runtime_refuses_is_told_instead_and_that_is_remembered(ask, runtime):
+    schema = {**PERSON, "title": "refused"}
+    runtime.answers = lambda p: errors.SchemaRefused("no grammar") if p.format == schema else JOHN
+    answer = ask(json_schema=schema).get_json()
+    assert answer["success"] is True
+    assert (answer["structured"]["mode"], answer["structured"]["attempts"]) == ("json", 1)
+    assert [prompt.format for prompt in runtime.prompts] == [schema, "json"]
+    assert '"title":"refused"' in runtime.prompts[1].text
+    ask(json_schema=schema)
+    assert [prompt.format for prompt in runtime.prompts] == [schema, "json", "json"]
 
 
 @pytest.mark.parametrize(
     ("schema", "code"),
     [
         ({"type": "strin"}, "schema_invalid"),
-        ({"$ref": "http://example.com/schema"}, "schema_invalid"),
-        ({"$ref": "file:///etc/passwd"}, "schema_invalid"),
+        ({"$ref": "http://example.com/schema"}, "schema_unsafe"),
+        ({"$ref": "file:///etc/passwd"}, "schema_unsafe"),
         ({"$ref": "#/nowhere"}, "schema_invalid"),
         ({"$schema": "http://example.com/dialect"}, "schema_invalid"),
         ({"pattern": "("}, "schema_invalid"),

@@ -1,0 +1,175 @@
+"""The outline of a schema: its sub-schemas, references and patterns, found within limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urldefrag, urljoin
+
+from mes.structured.keywords import REFERENCES, Step, inner, patterns
+from mes.structured.limits import Limits
+from mes.structured.patterns import weight
+from mes.structured.refusals import invalid, unsafe
+
+Path = tuple[Step, ...]
+
+# What all patterns of a schema may weigh together: compiling that much takes about 20 ms.
+_MOST_WEIGHT = 100_000
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """One sub-schema, where it stands, and which others apply when it does."""
+
+    path: Path
+    schema: dict[str, Any] | bool
+    base: str
+    below: list[tuple[str, Place]] = field(default_factory=list)
+    """each with the part of the value that it applies to"""
+    references: list[Place] = field(default_factory=list)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        return self.schema if isinstance(self.schema, dict) else {}
+
+
+class Outline:
+    """All places of a schema, the root first. Raises SchemaUnsafe and SchemaInvalid."""
+
+    def __init__(self, document: dict[str, Any], limits: Limits, dialect: str) -> None:
+        self._document = document
+        self._limits = limits
+        self.dialect = dialect
+        self._by_identity: dict[int, Place] = {}
+        self._resources: dict[str, dict[str, Any]] = {}
+        self._anchors: dict[tuple[str, str], dict[str, Any]] = {}
+        self._pattern_count = 0
+        self._pattern_weight = 0
+        self.root = self._explore((), document, "", depth=0)
+        self._resources.setdefault("", document)
+
+    @property
+    def places(self) -> list[Place]:
+        return list(self._by_identity.values())
+
+    def follow_references(self) -> None:
+        """Bind each reference to its place; what only references reach is explored too."""
+        bound: set[int] = set()
+        while waiting := [each for each in self.places if id(each) not in bound]:
+            for place in waiting:
+                bound.add(id(place))
+                for keyword in REFERENCES:
+                    if keyword in place.keywords:
+                        place.references.append(self._target(place, keyword))
+
+    def _explore(self, path: Path, schema: Any, base: str, *, depth: int) -> Place:
+        place = self._by_identity.get(id(schema)) if isinstance(schema, dict) else None
+        if place is not None:
+            return place
+        place = Place(path, schema, base)
+        # True and False are the same object wherever they stand.
+        self._by_identity[id(place) if isinstance(schema, bool) else id(schema)] = place
+        self._refuse_excess(place, depth)
+        if isinstance(schema, dict):
+            self._register(place)
+            for below in inner(schema):
+                found = self._explore(
+                    (*path, *below.path), below.schema, place.base, depth=depth + 1
+                )
+                place.below.append((below.where, found))
+        return place
+
+    def _register(self, place: Place) -> None:
+        """Note under which names references may find the place."""
+        schema = place.keywords
+        said = schema.get("$schema", self.dialect)
+        if not isinstance(said, str) or said.removesuffix("#") != self.dialect:
+            raise invalid((*place.path, "$schema"), "is not the dialect of the whole schema")
+        own = schema.get("id" if self.dialect.endswith("draft-04/schema") else "$id")
+        if isinstance(own, str):
+            uri, fragment = _split(_join(place.base, own))
+            if fragment:
+                self._anchors[uri, fragment] = schema
+            else:
+                place.base = uri
+                self._resources[uri] = schema
+        for keyword in ("$anchor", "$dynamicAnchor"):
+            if isinstance(schema.get(keyword), str):
+                self._anchors[place.base, schema[keyword]] = schema
+
+    def _target(self, place: Place, keyword: str) -> Place:
+        said, path = place.keywords[keyword], (*place.path, keyword)
+        if not isinstance(said, str):
+            raise invalid(path, "must be a string")
+        # A base such as a URN cannot be joined with, but a fragment alone needs no joining.
+        uri, fragment = (
+            (place.base, said[1:]) if said.startswith("#") else _split(_join(place.base, said))
+        )
+        resource = self._resources.get(uri)
+        if resource is None:
+            raise unsafe(path, "refers to something outside of the schema; copy it into $defs")
+        schema = self._find(resource, uri, fragment)
+        if not isinstance(schema, dict | bool):
+            raise invalid(path, "refers to nothing in the schema")
+        return self._explore(path, schema, uri, depth=0)
+
+    def _find(self, resource: dict[str, Any], uri: str, fragment: str) -> Any:
+        if not fragment:
+            return resource
+        if not fragment.startswith("/"):
+            return self._anchors.get((uri, fragment))
+        found: Any = resource
+        for step in _steps(fragment):
+            if isinstance(found, dict):
+                found = found.get(step)
+            elif isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+                found = found[int(step)]
+            else:
+                return None
+        return found
+
+    def _refuse_excess(self, place: Place, depth: int) -> None:
+        if depth > self._limits.depth:
+            raise unsafe(place.path[:8], f"is nested more than {self._limits.depth} levels deep")
+        if len(self._by_identity) > self._limits.subschemas:
+            raise unsafe((), f"has more than {self._limits.subschemas} sub-schemas")
+        self._refuse_width(place, "properties", dict, self._limits.properties)
+        self._refuse_width(place, "enum", list, self._limits.enum_values)
+        for steps, pattern in patterns(place.keywords):
+            self._weigh((*place.path, *steps), pattern)
+
+    def _refuse_width(
+        self, place: Place, keyword: str, kind: type[dict[str, Any]] | type[list[Any]], most: int
+    ) -> None:
+        value = place.keywords.get(keyword)
+        if isinstance(value, kind) and len(value) > most:
+            raise unsafe((*place.path, keyword), f"has {len(value)} entries; at most {most} may be")
+
+    def _weigh(self, path: Path, pattern: str) -> None:
+        self._pattern_count += 1
+        if self._pattern_count > self._limits.patterns:
+            raise unsafe(path, f"is one of more than {self._limits.patterns} patterns")
+        if len(pattern) > self._limits.pattern_characters:
+            most = self._limits.pattern_characters
+            raise unsafe(path[:-1], f"has a pattern of more than {most} characters")
+        self._pattern_weight += weight(pattern)
+        if self._pattern_weight > _MOST_WEIGHT:
+            raise unsafe(path, "takes too long to compile; repeat less")
+
+
+def _steps(pointer: str) -> Iterator[str]:
+    for step in unquote(pointer).split("/")[1:]:
+        yield step.replace("~1", "/").replace("~0", "~")
+
+
+def _join(base: str, reference: str) -> str:
+    try:
+        return urljoin(base, reference)
+    except ValueError:  # an address that is none
+        return reference
+
+
+def _split(uri: str) -> tuple[str, str]:
+    uri, fragment = urldefrag(uri)
+    return uri, fragment
