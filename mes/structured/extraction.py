@@ -12,6 +12,7 @@ from mes.strictjson import NotJson, parse
 _FENCE = "```"
 _BEGINNING = re.compile(r"[\[{]")
 _MOST_CHARACTERS = 512 * 1024
+_MOST_FENCES = 32
 _DECODER = json.JSONDecoder()
 
 
@@ -42,7 +43,7 @@ def extract(text: str) -> Extracted:
 
 
 def _candidates(text: str) -> Iterator[tuple[str, str]]:
-    for fenced in text.split(_FENCE)[1:-1:2]:
+    for fenced in text.split(_FENCE, 2 * _MOST_FENCES)[1:-1:2]:
         language, newline, inside = fenced.partition("\n")
         if newline and language.strip().lower() in ("", "json"):
             yield inside.strip(), "fence"
@@ -52,13 +53,14 @@ def _candidates(text: str) -> Iterator[tuple[str, str]]:
 
 def _in_prose(text: str) -> str | None:
     """The first text that is a JSON object or array."""
-    left = len(text)  # so that what failed to decode is not read again and again
+    left = len(text)
     for found in _BEGINNING.finditer(text):
         try:
             _, end = _DECODER.raw_decode(text, found.start())
             return text[found.start() : end]
         except json.JSONDecodeError as exc:
-            left -= exc.pos - found.start() + 1
+            # Text is read again for each beginning in it, and its lines are counted for the error.
+            left -= exc.pos - found.start() + exc.pos // 16
         except (ValueError, RecursionError):
             return None
         if left < 0:

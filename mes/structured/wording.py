@@ -42,13 +42,19 @@ def _detail(error: Error) -> str:
 
 
 def _nearest(alternatives: Sequence[Sequence[Error]]) -> Error | None:
-    """The first error of the alternative that got furthest into the value, with fewest errors."""
+    """The deepest error of the alternative that was most likely meant."""
     failed = [errors for errors in alternatives if errors]
     if not failed:
         return None
-    errors = max(failed, key=lambda errors: (_depth(errors), -len(errors)))
-    return max(errors, key=lambda error: len(error.instance_path))
+    meant: Sequence[Error] = max(failed, key=_likelihood)
+    return max(meant, key=_depth)
 
 
-def _depth(errors: Sequence[Error]) -> int:
-    return max(len(error.instance_path) for error in errors)
+def _likelihood(errors: Sequence[Error]) -> tuple[bool, int, int]:
+    """Alternatives are told apart by fixed values; then by how far they got into the value."""
+    is_another_kind = any(error.kind.name in ("const", "enum") for error in errors)
+    return not is_another_kind, max(map(_depth, errors)), -len(errors)
+
+
+def _depth(error: Error) -> int:
+    return len(error.instance_path)

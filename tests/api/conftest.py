@@ -19,7 +19,7 @@ from tests.fakes import DIGEST, FakeRuntime, eventually
 KEY = "a-key-for-tests"
 MODELS = {
     "smollm2:135m": {"display_name": "SmolLM2", "context_window": 4096, "size_gb": 0.1},
-    "org/prose:q4": {"supports_json_mode": False, "default_temperature": 0.2},
+    "org/prose:q4": {"supports_json_mode": False, "default_temperature": 0.2, "max_attempts": 3},
     "absent:1b": {},
     "off:1b": {"enabled": False},
 }

@@ -1,0 +1,93 @@
+"""Retrying: when a model is asked again, and how."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mes.domain import Attempt, Judgement, Reply, Usage, Violation
+from mes.structured.retrying import Plan, next_step
+
+ALL = ("grammar", "json", "prompt")
+OPTIONS = {"seed": 7, "temperature": 0.0, "num_predict": 100}
+
+
+def attempt(
+    verdict: str = "schema_violation",
+    mode: str = "grammar",
+    pointer: str = "/a",
+    keyword: str = "minimum",
+    **fields: Any,
+) -> Attempt:
+    reply = Reply("x", "stop", Usage(1, 1), 1, 1, 1)
+    errors = () if verdict == "valid" else (Violation(pointer, keyword, "wrong"),)
+    given = {"options": OPTIONS, "reply": reply, "seconds": 1.0, **fields}
+    return Attempt(mode=mode, judgement=Judgement(verdict, errors=errors), **given)
+
+
+def step(
+    *attempts: Attempt,
+    modes: tuple[str, ...] = ALL,
+    most: int = 4,
+    may_grow: bool = True,
+    left: float = 60,
+) -> Any:
+    return next_step(attempts, Plan(modes, most, may_grow), seconds_left=left)
+
+
+def test_a_valid_answer_is_not_asked_again():
+    assert step(attempt("valid")) is None
+
+
+def test_a_wrong_answer_is_asked_again_with_what_was_wrong():
+    wrong = attempt()
+    again = step(wrong)
+    assert (again.mode, again.feedback_on) == ("grammar", wrong)
+
+
+def test_asking_again_varies_the_seed_and_warms_a_cold_temperature():
+    assert step(attempt()).options == {"seed": 8, "temperature": 0.3, "num_predict": 100}
+    warm = attempt(options={**OPTIONS, "temperature": 0.9, "seed": 2**31 - 1})
+    assert step(warm).options == {"seed": 0, "temperature": 0.9, "num_predict": 100}
+
+
+def test_no_more_attempts_are_made_than_were_asked_for():
+    assert step(attempt(), most=1) is None
+    assert step(attempt(), attempt(), most=2) is None
+    assert step(attempt(), attempt(), most=3) is not None
+
+
+def test_no_attempt_is_begun_that_would_not_end_in_time():
+    assert step(attempt(seconds=10), left=11) is None
+    assert step(attempt(seconds=10), left=13) is not None
+    assert step(attempt(seconds=0.01), left=0.9) is None
+
+
+def test_a_violation_that_repeats_under_the_grammar_changes_the_mode():
+    assert step(attempt(pointer="/rows/3/a"), attempt(pointer="/rows/17/a")).mode == "json"
+
+
+def test_another_violation_keeps_the_mode():
+    assert step(attempt(), attempt(keyword="maximum")).mode == "grammar"
+    assert step(attempt(pointer="/b"), attempt()).mode == "grammar"
+
+
+def test_the_next_mode_is_one_that_fits_the_schema():
+    assert step(attempt(), attempt(), modes=("grammar", "prompt")).mode == "prompt"
+
+
+def test_without_a_grammar_a_repeated_violation_changes_nothing():
+    assert step(attempt(mode="json"), attempt(mode="json")).mode == "json"
+
+
+def test_a_truncated_answer_is_asked_again_with_twice_the_tokens():
+    again = step(attempt("truncated"))
+    assert again.options == {**OPTIONS, "num_predict": 200}
+    assert again.feedback_on is None
+
+
+def test_a_truncated_answer_is_not_asked_again_where_the_caller_set_the_budget():
+    assert step(attempt("truncated"), may_grow=False) is None
+
+
+def test_what_was_broken_off_is_not_asked_again():
+    assert step(attempt(), attempt("aborted", reply=None)) is None
