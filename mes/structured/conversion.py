@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from mes.structured.outline import Place
 
@@ -47,6 +47,7 @@ _NEVER_READ = {
     "propertyNames", "minProperties", "maxProperties", "unevaluatedProperties",
     "unevaluatedItems", "additionalItems", "$dynamicRef", "$recursiveRef",
 }  # fmt: skip
+_READ_ON = {"properties", "additionalProperties", "items", "prefixItems", "allOf"}
 _FORMATS = {"date", "time", "date-time", "uuid"}
 _NUMBER_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _MOST_REPETITIONS = 2000
@@ -56,7 +57,8 @@ _MOST_OPTIONAL = 256
 # Escapes and groups that make the runtime refuse the grammar.
 _UNREADABLE_IN_PATTERN = re.compile(r"\\[^\[\](){}^$.|*+?\\\"nrt]|\(\?[^:]")
 _ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
-_REPEATS_NOTHING = re.compile(r"(?:^|\^|\||\((?!\?)|\(\?<?[=!][^)]*\))[*+?{]")
+_ANCHORS_ONLY = re.compile(r"\((?:\?:)?[\^$]*\)|\(\?<?[=!][^)]*\)|\$")
+_REPEATS_NOTHING = re.compile(r"(?:^|\^|\||\((?!\?))[*+?{]|[*+}][*+{]")
 _COUNT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
 
@@ -82,9 +84,9 @@ def converted_below(place: Place) -> list[Place]:
     governing = _governing(place.keywords)
     if governing == "$ref":
         return place.references
-    read = {governing} if governing else {"properties", "items", "prefixItems"}
-    if governing is None:
-        read.add("allOf" if "properties" not in place.keywords else "additionalProperties")
+    read = {governing} if governing else set(_READ_ON)
+    if "properties" in place.keywords:
+        read.discard("allOf")
     depth = len(place.path)
     return [
         below
@@ -199,7 +201,7 @@ def _bound(keyword: str) -> Callable[[Keywords], Effects]:
 def _pattern(keywords: Keywords) -> Effects:
     pattern = keywords["pattern"]
     counts = [int(each) for pair in _COUNT.findall(pattern) for each in pair if each]
-    if _REPEATS_NOTHING.search(_ATOM.sub("x", pattern)):
+    if _repeats_nothing(pattern):
         yield Effect("pattern", FATAL, "repeats nothing")
     elif not (pattern.startswith("^") and pattern.endswith("$")):
         yield Effect("pattern", REFUSED, "does not start with ^ and end with $")
@@ -207,6 +209,13 @@ def _pattern(keywords: Keywords) -> Effects:
         yield Effect("pattern", REFUSED, "has an escape, group or count that is not read")
     else:
         yield Effect("pattern", ENFORCED)
+
+
+def _repeats_nothing(pattern: str) -> bool:
+    """Is something repeated that matches no character, or repeated already?"""
+    borders = (r"\b", r"\B")
+    atoms = _ATOM.sub(lambda atom: "^" if atom[0] in borders else "x", pattern)
+    return bool(_REPEATS_NOTHING.search(_ANCHORS_ONLY.sub("^", atoms)))
 
 
 def _format(keywords: Keywords) -> Effects:
@@ -218,22 +227,29 @@ def _format(keywords: Keywords) -> Effects:
 
 def _contradictions(keywords: Keywords) -> Effects:
     """Bounds that nothing fits: the converter never ends, or decoding ends nowhere."""
-    for least, most in (
-        ("minItems", "maxItems"),
-        ("minLength", "maxLength"),
-        ("minimum", "maximum"),
-        ("exclusiveMinimum", "exclusiveMaximum"),
-        ("minimum", "exclusiveMaximum"),
-        ("exclusiveMinimum", "maximum"),
-    ):
-        low, high = keywords.get(least), keywords.get(most)
-        if low is not None and high is not None and _number(low) > _number(high):
+    for least, most in (("minItems", "maxItems"), ("minLength", "maxLength")):
+        if keywords.get(least, 0) > keywords.get(most, math.inf):
             yield Effect(least, FATAL, f"is more than {most}")
+    if keywords.get("type") == "integer" and _lowest(keywords) > _highest(keywords):
+        yield Effect("minimum", FATAL, "leaves no integer below the maximum")
 
 
-def _number(value: Any) -> float:
-    # Draft 4 has exclusive bounds that are true or false, which contradict nothing.
-    return value if isinstance(value, int | float) and type(value) is not bool else math.nan
+def _lowest(keywords: Keywords) -> float:
+    """The least integer within the bounds."""
+    exclusive = keywords.get("exclusiveMinimum")
+    above = math.floor(exclusive) + 1 if _is_number(exclusive) else -math.inf
+    return max(above, math.ceil(keywords["minimum"]) if "minimum" in keywords else -math.inf)
+
+
+def _highest(keywords: Keywords) -> float:
+    exclusive = keywords.get("exclusiveMaximum")
+    below = math.ceil(exclusive) - 1 if _is_number(exclusive) else math.inf
+    return min(below, math.floor(keywords["maximum"]) if "maximum" in keywords else math.inf)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    # In draft 4 the exclusive bounds are true or false.
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _always(keyword: str) -> Callable[[Keywords], Effects]:

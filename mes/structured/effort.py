@@ -1,7 +1,8 @@
-"""Effort: what it would take to list all the ways in which a value breaks a schema.
+"""Effort: how many times sub-schemas would be applied in judging a value.
 
-The validator remembers what it has judged when it only has to say yes or no, but not when it
-lists errors: under a recursive schema with alternatives that doubles with each level of the value.
+It can double with each level of the value, under a small schema: where two alternatives, or `items`
+and `contains`, both look into the same part. Nothing is remembered between them by the validator.
+Here all is, so counting takes a step for each sub-schema and part at most.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ from typing import Any
 from mes.structured.keywords import ELEMENTS, IN_PLACE, MEMBERS, NAMES
 from mes.structured.outline import Place
 
-# Each error of an alternative writes out the value it is about.
+# Each error of an alternative writes out the value that it is about.
 _ALTERNATIVES = {"anyOf", "oneOf"}
+_MOST_PAIRS = 20_000
 
 
 class TooMuch(Exception):
     """More than may be spent."""
 
 
-def refuse_effort(root: Place, value: Any, most: int) -> None:
-    """Raises TooMuch where listing the errors would take more than `most` steps of 5 us."""
+def effort(root: Place, value: Any, *, most: int) -> int:
+    """How many steps judging takes, each of about 50 ns; listing errors 100 times as long.
+
+    Rather too many than too few. Raises TooMuch where they are more than `most`.
+    """
     try:
-        _Count(most).steps(root, value)
+        return _Count(most).steps(root, value)
     except RecursionError as exc:
         raise TooMuch from exc
 
@@ -37,20 +42,17 @@ class _Count:
         key = (id(place), id(value))
         if key not in self._known:
             self._known[key] = self._counted(place, value)
-            if max(self._known[key], len(self._known)) > self._most:
+            if self._known[key] > self._most or len(self._known) > _MOST_PAIRS:
                 raise TooMuch
         return self._known[key]
 
     def _counted(self, place: Place, value: Any) -> int:
-        total = 1
+        total = sum(self.steps(each, value) for each in place.references)
+        for where, below in place.below:
+            total += sum(self.steps(below, part) for part in _parts(where, below, value))
         if not _ALTERNATIVES.isdisjoint(place.keywords):
             total += 4 * self._size(value)
-        for referenced in place.references:
-            total += self.steps(referenced, value)
-        for where, below in place.below:
-            for part in _parts(where, below, value):
-                total += self.steps(below, part)
-        return total
+        return 1 + place.repeats * total
 
     def _size(self, value: Any) -> int:
         if not isinstance(value, dict | list):
@@ -70,8 +72,8 @@ def _parts(where: str, below: Place, value: Any) -> list[Any]:
     if isinstance(value, dict) and where == NAMES:
         return list(value)
     if isinstance(value, dict) and where == MEMBERS:
-        keyword, name = below.path[-2:] if len(below.path) > 1 else ("", below.path[-1])
-        if keyword == "properties":
+        if below.path[-2:-1] == ("properties",):
+            name = below.path[-1]
             return [value[name]] if name in value else []
         return list(value.values())
     return []

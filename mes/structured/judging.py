@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -10,52 +10,65 @@ import jsonschema_rs
 
 from mes.domain import Judgement, Violation
 from mes.strictjson import NotJson
-from mes.structured.effort import TooMuch, refuse_effort
+from mes.structured.effort import TooMuch, effort
 from mes.structured.extraction import extract
 from mes.structured.outline import Place
 from mes.structured.refusals import short
 from mes.structured.wording import in_words
 
 _MOST_ERRORS = 20
-# Of about 5 us each; a broken answer to a real schema takes a few hundred.
-_MOST_STEPS = 5_000
+# In steps of `effort`: some 20 ms each. A real answer takes a few hundred.
+_MOST_TO_JUDGE = 400_000
+_MOST_TO_LIST = 5_000
 
 
-def judge(
-    text: str, finish_reason: str, *, validator: jsonschema_rs.Validator, root: Place
-) -> Judgement:
-    """The verdict: valid, not_json, schema_violation, truncated or empty.
+@dataclass(frozen=True)
+class Judge:
+    """Judges answers by one schema, in time that does not grow faster than they do."""
 
-    The whole schema is asserted, `format` included, whatever the runtime has enforced.
-    """
-    if not text.strip() and finish_reason != "length":
-        return _without_value("empty", "the model answered nothing")
-    judgement = _judge_whole(text, validator, root)
-    if finish_reason == "length" and not (judgement.valid and _is_closed(judgement.parsed)):
-        cut = Violation("", "", "the answer was cut off at max_tokens")
-        return Judgement("truncated", errors=(cut, *judgement.errors)[:_MOST_ERRORS])
-    return judgement
+    validator: jsonschema_rs.Validator
+    root: Place
+    unrolled: float
 
+    def judge(self, text: str, finish_reason: str) -> Judgement:
+        """The verdict: valid, not_json, schema_violation, truncated or empty.
 
-def _judge_whole(text: str, validator: jsonschema_rs.Validator, root: Place) -> Judgement:
-    try:
-        found = extract(text)
-    except NotJson as exc:
-        return _without_value("not_json", str(exc))
-    if validator.is_valid(found.value):
-        return Judgement("valid", found.value, extraction=found.how)
-    errors = tuple(_violations(found.value, validator, root))
-    return Judgement("schema_violation", errors=errors, extraction=found.how)
+        The whole schema is asserted, `format` included, whatever the runtime has enforced.
+        """
+        if not text.strip() and finish_reason != "length":
+            return _without_value("empty", "the model answered nothing")
+        judgement = self._judge_whole(text)
+        if finish_reason == "length" and not (judgement.valid and _is_closed(judgement.parsed)):
+            cut = Violation("", "", "the answer was cut off at max_tokens")
+            return Judgement("truncated", errors=(cut, *judgement.errors)[:_MOST_ERRORS])
+        return judgement
 
+    def _judge_whole(self, text: str) -> Judgement:
+        try:
+            value, how = extract(text)
+        except NotJson as exc:
+            return _without_value("not_json", str(exc))
+        # A value has fewer parts than its text has characters, so most need no counting.
+        if self.unrolled * len(text) > _MOST_TO_JUDGE and self._exceeds(value, _MOST_TO_JUDGE):
+            return _without_value(
+                "schema_violation", "too large or deep to be judged by the schema"
+            )
+        if self.validator.is_valid(value):
+            return Judgement("valid", value, extraction=how)
+        return Judgement("schema_violation", errors=self._violations(value), extraction=how)
 
-def _violations(value: Any, validator: jsonschema_rs.Validator, root: Place) -> Iterator[Violation]:
-    try:
-        refuse_effort(root, value, _MOST_STEPS)
-    except TooMuch:
-        yield Violation("", "", "the value breaks the schema in too many ways to list")
-        return
-    for error in islice(validator.iter_errors(value), _MOST_ERRORS):
-        yield in_words(error)
+    def _violations(self, value: Any) -> tuple[Violation, ...]:
+        if self._exceeds(value, _MOST_TO_LIST):
+            return (Violation("", "", "breaks the schema in too many ways to list"),)
+        errors = islice(self.validator.iter_errors(value), _MOST_ERRORS)
+        return tuple(map(in_words, errors))
+
+    def _exceeds(self, value: Any, most: int) -> bool:
+        try:
+            effort(self.root, value, most=most)
+        except TooMuch:
+            return True
+        return False
 
 
 def _without_value(verdict: str, detail: str) -> Judgement:

@@ -16,6 +16,8 @@ Path = tuple[Step, ...]
 
 # What all patterns of a schema may weigh together: compiling that much takes about 20 ms.
 _MOST_WEIGHT = 100_000
+_UNEVALUATED = {"unevaluatedProperties", "unevaluatedItems"}
+_LONGEST_INDEX = 6
 
 
 @dataclass(eq=False, slots=True)
@@ -32,6 +34,11 @@ class Place:
     @property
     def keywords(self) -> dict[str, Any]:
         return self.schema if isinstance(self.schema, dict) else {}
+
+    @property
+    def repeats(self) -> int:
+        """How often the validator applies what is below: once, and again to see what is left."""
+        return 2 if not _UNEVALUATED.isdisjoint(self.keywords) else 1
 
 
 class Outline:
@@ -123,7 +130,7 @@ class Outline:
         for step in _steps(fragment):
             if isinstance(found, dict):
                 found = found.get(step)
-            elif isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+            elif isinstance(found, list) and _is_index(step, found):
                 found = found[int(step)]
             else:
                 return None
@@ -156,6 +163,10 @@ class Outline:
         self._pattern_weight += weight(pattern)
         if self._pattern_weight > _MOST_WEIGHT:
             raise unsafe(path, "takes too long to compile; repeat less")
+
+
+def _is_index(step: str, found: list[Any]) -> bool:
+    return step.isdecimal() and len(step) <= _LONGEST_INDEX and int(step) < len(found)
 
 
 def _steps(pointer: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from graphlib import CycleError, TopologicalSorter
 
 from mes.structured.keywords import IN_PLACE, NOWHERE
@@ -28,23 +29,39 @@ def refuse_endless(outline: Outline, limits: Limits) -> None:
     cost: dict[Place, int] = {}
     height: dict[Place, int] = {}
     for place in inner_first:
-        cost[place] = 1 + sum(cost[each] for each in in_place(place))
+        cost[place] = 1 + place.repeats * sum(cost[each] for each in in_place(place))
         height[place] = 1 + max((height[each] for each in in_place(place)), default=0)
         if cost[place] > limits.fan_out or height[place] > _LONGEST_CHAIN:
             raise unsafe(place.path, "makes one value be judged by too many sub-schemas")
 
 
+def unrolled(outline: Outline) -> float:
+    """How many sub-schemas there would be without references; infinite where they recur."""
+    onward = _onward(outline)
+    size: dict[Place, float] = {}
+    try:
+        for place in TopologicalSorter(onward).static_order():
+            size[place] = 1 + place.repeats * sum(size[each] for each in onward[place])
+    except CycleError:
+        return math.inf
+    return size[outline.root]
+
+
 def on_cycles(outline: Outline) -> set[Place]:
     """The places that a walk may come back to, and those between them."""
-    onward = {
-        each: [below for where, below in each.below if where != NOWHERE] + each.references
-        for each in outline.places
-    }
+    onward = _onward(outline)
     backward: dict[Place, list[Place]] = {each: [] for each in onward}
     for place, following in onward.items():
         for each in following:
             backward[each].append(place)
     return _without_ends(onward, backward) & _without_ends(backward, onward)
+
+
+def _onward(outline: Outline) -> dict[Place, list[Place]]:
+    return {
+        each: [below for where, below in each.below if where != NOWHERE] + each.references
+        for each in outline.places
+    }
 
 
 def _without_ends(

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jsonschema_rs
 from cachetools import LRUCache, cached
 
 from mes.domain import Judgement, Keywords
 from mes.structured import grammar
-from mes.structured.judging import judge
+from mes.structured.judging import Judge
 from mes.structured.limits import Limits
 from mes.structured.outline import Outline
+from mes.structured.paths import unrolled
 from mes.structured.refusals import unsafe
 from mes.structured.screening import compiled, screen
 
@@ -37,7 +37,7 @@ class Schema:
     sha256: str
     dialect: str
     outline: Outline
-    validator: jsonschema_rs.Validator
+    judge_of: Judge
 
     @cached_property
     def report(self) -> grammar.Report:
@@ -61,7 +61,7 @@ class Schema:
 
     def judge(self, text: str, finish_reason: str) -> Judgement:
         """The verdict: valid, not_json, schema_violation, truncated or empty."""
-        return judge(text, finish_reason, validator=self.validator, root=self.outline.root)
+        return self.judge_of.judge(text, finish_reason)
 
 
 def check(document: Mapping[str, Any], limits: Limits = _DEFAULT_LIMITS) -> Schema:
@@ -87,5 +87,5 @@ def _check(text: str, limits: Limits) -> Schema:
         sha256=hashlib.sha256(content).hexdigest(),
         dialect=outline.dialect,
         outline=outline,
-        validator=compiled(document),
+        judge_of=Judge(compiled(document), outline.root, unrolled(outline)),
     )
