@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeGuard
 
 from mes.structured.outline import Place
+from mes.structured.patterns import repeats_nothing
 
 ENFORCED = "enforced"
 IGNORED = "ignored"
@@ -51,14 +52,9 @@ _READ_ON = {"properties", "additionalProperties", "items", "prefixItems", "allOf
 _FORMATS = {"date", "time", "date-time", "uuid"}
 _NUMBER_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _MOST_REPETITIONS = 2000
-# The grammar for so many optional properties grows with their square, for seconds.
-_MOST_OPTIONAL = 256
 
 # Escapes and groups that make the runtime refuse the grammar.
 _UNREADABLE_IN_PATTERN = re.compile(r"\\[^\[\](){}^$.|*+?\\\"nrt]|\(\?[^:]")
-_ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
-_ANCHORS_ONLY = re.compile(r"\((?:\?:)?[\^$]*\)|\(\?<?[=!][^)]*\)|\$")
-_REPEATS_NOTHING = re.compile(r"(?:^|\^|\||\((?!\?))[*+?{]|[*+}][*+{]")
 _COUNT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
 
@@ -122,9 +118,6 @@ def _enum(keywords: Keywords) -> Effects:
 
 def _properties(keywords: Keywords) -> Effects:
     yield Effect("properties", ENFORCED)
-    optional = len(keywords["properties"].keys() - set(_required(keywords)))
-    if optional > _MOST_OPTIONAL:
-        yield Effect("properties", FATAL, f"more than {_MOST_OPTIONAL} optional ones take seconds")
     if "$ref" in keywords["properties"]:
         yield Effect("properties", REFUSED, "a property called $ref is read as a reference")
 
@@ -137,6 +130,11 @@ def _required_names(keywords: Keywords) -> Effects:
         yield Effect("required", DISTORTED, "names a property that is not declared")
     else:
         yield Effect("required", IGNORED, "names a property that is not declared")
+
+
+def optional_properties(place: Place) -> int:
+    """How many properties may be left out; the grammar grows with the square of that."""
+    return len(place.keywords.get("properties", {}).keys() - set(_required(place.keywords)))
 
 
 def _required(keywords: Keywords) -> list[str]:
@@ -201,7 +199,7 @@ def _bound(keyword: str) -> Callable[[Keywords], Effects]:
 def _pattern(keywords: Keywords) -> Effects:
     pattern = keywords["pattern"]
     counts = [int(each) for pair in _COUNT.findall(pattern) for each in pair if each]
-    if _repeats_nothing(pattern):
+    if repeats_nothing(pattern):
         yield Effect("pattern", FATAL, "repeats nothing")
     elif not (pattern.startswith("^") and pattern.endswith("$")):
         yield Effect("pattern", REFUSED, "does not start with ^ and end with $")
@@ -209,13 +207,6 @@ def _pattern(keywords: Keywords) -> Effects:
         yield Effect("pattern", REFUSED, "has an escape, group or count that is not read")
     else:
         yield Effect("pattern", ENFORCED)
-
-
-def _repeats_nothing(pattern: str) -> bool:
-    """Is something repeated that matches no character, or repeated already?"""
-    borders = (r"\b", r"\B")
-    atoms = _ATOM.sub(lambda atom: "^" if atom[0] in borders else "x", pattern)
-    return bool(_REPEATS_NOTHING.search(_ANCHORS_ONLY.sub("^", atoms)))
 
 
 def _format(keywords: Keywords) -> Effects:

@@ -42,3 +42,26 @@ def _weight_of(atom: str) -> int:
     if atom == "." or atom.startswith("[^") or atom in ("\\D", "\\W", "\\S"):
         return _ANY
     return 1
+
+
+# Whatever opens a group or counts is left as it is; all else matches a character, or a border.
+_PIECE = re.compile(
+    r"(?P<kept>\(\?(?:<?[=!]|:)|\{\d+(?:,\d*)?\}|[()|*+?^$])"
+    r"|(?P<border>\\[bB])|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.",
+    re.DOTALL,
+)
+_EMPTY = re.compile(
+    r"\((?:\?:)?\^*\)|\(\?<?[=!][^)]*\)|\((?:\?:)?(?:a(?:[*?]|\{0[^}]*\}))+\)(?=[*+{])|\$"
+)
+_REPEATS_NOTHING = re.compile(r"(?:^|\^|\||\((?!\?))[*+?{]|[*+}][*+{]")
+
+
+def repeats_nothing(pattern: str) -> bool:
+    """Is something repeated that may match no character, or that is repeated already?
+
+    It leads llama.cpp's grammar in circles.
+    """
+    shape = "".join(
+        piece["kept"] or ("^" if piece["border"] else "a") for piece in _PIECE.finditer(pattern)
+    )
+    return bool(_REPEATS_NOTHING.search(_EMPTY.sub("^", shape)))
