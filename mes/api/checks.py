@@ -12,7 +12,7 @@ from mes.api.auth import auth
 from mes.api.body import body
 from mes.api.schemas import SchemaCheckSchema
 from mes.api.services import services
-from mes.structured import Schema
+from mes.structured import Finding, Schema
 
 bp = Blueprint("checks", __name__, url_prefix="/v1")
 
@@ -42,5 +42,14 @@ def _report(schema: Schema, modes: tuple[str, ...]) -> dict[str, Any]:
         "modes": modes,
         "enforced": keywords.enforced,
         "ignored": keywords.ignored,
-        "findings": [each._asdict() for each in schema.report.findings if each.is_notable],
+        "findings": [_finding(each) for each in schema.report.findings if each.is_notable],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, str]:
+    return {
+        "pointer": finding.pointer,
+        "keyword": finding.keyword,
+        "effect": finding.effect,
+        "reason": finding.reason,
     }

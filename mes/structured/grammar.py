@@ -23,7 +23,7 @@ from mes.structured.conversion import (
     converted_below,
     optional_properties,
 )
-from mes.structured.outline import Outline, Place
+from mes.structured.outline import Outline, Path, Place
 from mes.structured.paths import on_cycles
 from mes.structured.refusals import pointer, short
 
@@ -38,10 +38,14 @@ _MOST_SQUARES = 40_000
 class Finding(NamedTuple):
     """What becomes of one keyword at one place."""
 
-    pointer: str
+    path: Path
     keyword: str
     effect: str
     reason: str
+
+    @property
+    def pointer(self) -> str:
+        return short(pointer(self.path))
 
     @property
     def is_notable(self) -> bool:
@@ -91,11 +95,10 @@ def _findings(root: Place) -> Iterator[Finding]:
     seen, waiting = {root}, [(root, True)]
     while waiting:
         place, is_needed = waiting.pop()
-        where = short(pointer(place.path))
         for keyword, effect, reason in conversion(place):
             # What no answer can do without, and what the grammar forbids, leaves no valid answer.
             is_hopeless = is_needed and effect == DISTORTED
-            yield Finding(where, keyword, EXCLUDED if is_hopeless else effect, reason)
+            yield Finding(place.path, keyword, EXCLUDED if is_hopeless else effect, reason)
         for below in reversed(converted_below(place)):
             if below not in seen:
                 seen.add(below)
@@ -116,14 +119,14 @@ def _crashes(outline: Outline) -> Iterator[Finding]:
     cyclic = on_cycles(outline)
     for place in cyclic:
         if any(each in cyclic for each in _components(place)):
-            yield Finding(short(pointer(place.path)), "allOf", FATAL, "is part of a recursion")
+            yield Finding(place.path, "allOf", FATAL, "is part of a recursion")
 
 
 def _delays(outline: Outline) -> Iterator[Finding]:
     """The grammar for optional properties takes seconds to make where there are many."""
     squares = sum(optional_properties(place) ** 2 for place in outline.places)
     if squares > _MOST_SQUARES:
-        yield Finding("", "properties", FATAL, "so many optional ones take the runtime seconds")
+        yield Finding((), "properties", FATAL, "so many optional ones take the runtime seconds")
 
 
 def _components(place: Place) -> list[Place]:

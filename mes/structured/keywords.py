@@ -66,9 +66,9 @@ class Inner(NamedTuple):
 
 def inner(schema: dict[str, Any]) -> Iterator[Inner]:
     """The sub-schemas directly below a schema; booleans among them."""
-    for keyword, where in _HOLDERS.items():
-        if keyword in schema:
-            yield from _held(keyword, where, schema[keyword])
+    for keyword, value in schema.items():
+        if keyword in _HOLDERS:
+            yield from _held(keyword, _HOLDERS[keyword], value)
 
 
 def _held(keyword: str, where: str, value: Any) -> Iterator[Inner]:

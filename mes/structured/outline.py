@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
@@ -20,25 +19,24 @@ _UNEVALUATED = {"unevaluatedProperties", "unevaluatedItems"}
 _LONGEST_INDEX = 6
 
 
-@dataclass(eq=False, slots=True)
 class Place:
     """One sub-schema, where it stands, and which others apply when it does."""
 
-    path: Path
-    schema: dict[str, Any] | bool
-    base: str
-    below: list[tuple[str, Place]] = field(default_factory=list)
-    """each with the part of the value that it applies to"""
-    references: list[Place] = field(default_factory=list)
+    __slots__ = ("base", "below", "keywords", "path", "references", "schema")
 
-    @property
-    def keywords(self) -> dict[str, Any]:
-        return self.schema if isinstance(self.schema, dict) else {}
+    def __init__(self, path: Path, schema: dict[str, Any] | bool, base: str) -> None:
+        self.path = path
+        self.schema = schema
+        self.base = base
+        self.keywords: dict[str, Any] = schema if isinstance(schema, dict) else {}
+        # Each with the part of the value that it applies to.
+        self.below: list[tuple[str, Place]] = []
+        self.references: list[Place] = []
 
     @property
     def repeats(self) -> int:
         """How often the validator applies what is below: once, and again to see what is left."""
-        return 2 if not _UNEVALUATED.isdisjoint(self.keywords) else 1
+        return 1 if _UNEVALUATED.isdisjoint(self.keywords) else 2
 
 
 class Outline:
@@ -51,6 +49,7 @@ class Outline:
         self._by_identity: dict[int, Place] = {}
         self._resources: dict[str, dict[str, Any]] = {}
         self._anchors: dict[tuple[str, str], dict[str, Any]] = {}
+        self._widths = {"properties": limits.properties, "enum": limits.enum_values}
         self._pattern_count = 0
         self._pattern_weight = 0
         self.root = self._explore((), document, "", depth=0)
@@ -141,17 +140,11 @@ class Outline:
             raise unsafe(place.path[:8], f"is nested more than {self._limits.depth} levels deep")
         if len(self._by_identity) > self._limits.subschemas:
             raise unsafe((), f"has more than {self._limits.subschemas} sub-schemas")
-        self._refuse_width(place, "properties", dict, self._limits.properties)
-        self._refuse_width(place, "enum", list, self._limits.enum_values)
+        for keyword, most in self._widths.items():
+            if keyword in place.keywords:
+                _refuse_width(place, keyword, most)
         for steps, pattern in patterns(place.keywords):
             self._weigh((*place.path, *steps), pattern)
-
-    def _refuse_width(
-        self, place: Place, keyword: str, kind: type[dict[str, Any]] | type[list[Any]], most: int
-    ) -> None:
-        value = place.keywords.get(keyword)
-        if isinstance(value, kind) and len(value) > most:
-            raise unsafe((*place.path, keyword), f"has {len(value)} entries; at most {most} may be")
 
     def _weigh(self, path: Path, pattern: str) -> None:
         self._pattern_count += 1
@@ -163,6 +156,12 @@ class Outline:
         self._pattern_weight += weight(pattern)
         if self._pattern_weight > _MOST_WEIGHT:
             raise unsafe(path, "takes too long to compile; repeat less")
+
+
+def _refuse_width(place: Place, keyword: str, most: int) -> None:
+    value = place.keywords[keyword]
+    if isinstance(value, dict | list) and len(value) > most:
+        raise unsafe((*place.path, keyword), f"has {len(value)} entries; at most {most} may be")
 
 
 def _is_index(step: str, found: list[Any]) -> bool:

@@ -85,7 +85,7 @@ def test_the_modes_that_fit_a_schema(schema, modes):
 def test_what_the_converter_does_not_read_is_not_reported_on():
     schema = {"not": {"enum": []}, "$defs": {"unused": {"enum": []}}}
     assert findings(schema) == {
-        Finding("", "not", "ignored", "the grammar cannot express it"),
+        Finding((), "not", "ignored", "the grammar cannot express it"),
     }
 
 

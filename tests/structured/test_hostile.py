@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from mes import structured
-from mes.errors import SchemaUnsafe
+from mes.errors import SchemaInvalid, SchemaUnsafe
 from tests.structured.guarded import Experience, Guarded
 from tests.structured.hostile import CASES
 from tests.structured.hostile.case import INVALID, JUDGED, NOT_AS_FORMAT, UNSAFE
@@ -93,7 +93,7 @@ def test_nothing_is_fetched(keyword, place):
         document = PLACES[place]({keyword: address})
         try:
             structured.check(document).judge('{"a": 1}', "stop")
-        except (structured.SchemaInvalid, structured.SchemaUnsafe):
+        except (SchemaInvalid, SchemaUnsafe):
             pass  # it may say no; it may not look
         server.setblocking(False)
         with pytest.raises(BlockingIOError):

@@ -115,17 +115,17 @@ _LONG: dict[str, tuple[Schema, Any, str]] = {
     "a string of a megabyte that is too long": (
         {"maxLength": 10},
         "x" * _MEGABYTE,
-        "schema_violation",
+        "not_json",
     ),
     "a string of a megabyte that is the wrong type": (
         {"type": "integer"},
         "é" * _MEGABYTE,
-        "schema_violation",
+        "not_json",
     ),
     "a name of a megabyte": (
         {"additionalProperties": False},
         {"x" * _MEGABYTE: 1},
-        "schema_violation",
+        "not_json",
     ),
 }
 

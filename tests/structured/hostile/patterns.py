@@ -22,7 +22,6 @@ _BACKTRACKING = {
     "looks behind": "(?<=a)b",
     "looks behind in vain": "(?<!a)b",
     "repeats its group": r"(a+)\1",
-    "repeats its group by name": r"(?<x>a+)\k<x>",
     "looks ahead in a group in a group": "^(a|(b|(?=c)))$",
     "looks ahead and explodes": "^(?=(a+)+$)a",
 }
@@ -35,9 +34,8 @@ _LOOKS_AHEAD_IN: dict[str, Schema] = {
     "items": {"items": {"pattern": _LOOK_AHEAD}},
     "not": {"not": {"pattern": _LOOK_AHEAD}},
     "dependentSchemas": {"dependentSchemas": {"a": {"pattern": _LOOK_AHEAD}}},
-    "a definition that nobody uses": {"$defs": {"a": {"pattern": _LOOK_AHEAD}}},
     "a place that only a reference reaches": {"foo": {"pattern": _LOOK_AHEAD}, "$ref": "#/foo"},
-    "draft 4": draft("draft-04", definitions={"a": {"patternProperties": {_LOOK_AHEAD: {}}}}),
+    "draft 4": draft("draft-04", items={"patternProperties": {_LOOK_AHEAD: {}}}),
 }
 
 _EXPLODING = {
@@ -119,6 +117,11 @@ CASES = {
         f"explodes in {place}": judged(schema, json.dumps(answer), "schema_violation")
         for place, (schema, answer) in _EXPLODES_IN.items()
     },
+    **{
+        f"nobody uses: {name}": Case({"$defs": {"a": {"pattern": text}}}, (INVALID, UNSAFE, JUDGED))
+        for name, text in {"broken": "[", "looks ahead": _LOOK_AHEAD}.items()
+    },
+    "repeats its group by name": Case({"pattern": r"(?<x>a+)\k<x>"}, (INVALID, UNSAFE)),
     "inflates in the answer": judged({"format": "regex"}, '"((a{99}){99}){99}"'),
     **{
         name: Case({"type": "string", "pattern": text}, (INVALID, NOT_AS_FORMAT), '"a"')

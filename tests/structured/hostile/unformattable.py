@@ -67,6 +67,7 @@ _STALLING: dict[str, Schema] = {
     "no number between fractions": _whole(minimum=0.5, maximum=0.6),
     "no number from here to here": _whole(minimum=5, exclusiveMaximum=5),
     "nothing to choose from": {"enum": []},
+    "nothing to choose from in draft 4": draft("draft-04", enum=[]),
     "nothing to choose from in a property": {"properties": {"a": {"enum": []}}},
     "nothing to choose from in a list": {"type": "array", "items": {"enum": []}},
 }
