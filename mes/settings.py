@@ -58,6 +58,7 @@ class Settings:
     threads: int
     graceful_timeout_seconds: int
     max_body_bytes: int
+    metrics_open: bool
 
     @property
     def bind(self) -> str:

@@ -158,6 +158,8 @@ class SettingsSchema(Schema):
         "How long a stop waits for running requests (seconds)")
     max_body_bytes = _whole("MAX_BODY_BYTES", 1 << 20, 1 << 10, 1 << 30,
         "The largest request body that is read")
+    metrics_open = _setting(fields.Boolean, "METRICS_OPEN", False, "true or false",
+        "Answer GET /metrics without a key")
     # fmt: on
 
     @validates_schema(skip_on_field_errors=False)
