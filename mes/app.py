@@ -11,11 +11,13 @@ from typing import Any
 from flask import Flask
 
 from mes import logs, structured
-from mes.api import checks, health, inference, models, problems, queue, requests
+from mes.api import checks, health, inference, metrics, models, problems, queue, requests
 from mes.api.services import Services
 from mes.catalog import Catalog, CatalogFile
 from mes.domain import Runtime
 from mes.keys import Keys
+from mes.metrics.exposition import Metrics
+from mes.metrics.observed import Observed
 from mes.runtime.ollama import OllamaRuntime
 from mes.scheduling.board import Board
 from mes.scheduling.duties import Duties
@@ -53,7 +55,7 @@ def create_app(settings: Settings | None = None, *, runtime: Runtime | None = No
     app.extensions["mes"] = _services(settings, runtime)
     for door in (requests, problems):
         door.install(app)
-    for blueprint in (health.bp, models.bp, inference.bp, queue.bp, checks.bp):
+    for blueprint in (health.bp, models.bp, inference.bp, queue.bp, checks.bp, metrics.bp):
         app.register_blueprint(blueprint)
     return app
 
@@ -98,6 +100,13 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
         sight=sight,
         watch=watch,
         keeper=keeper,
+        metrics=Metrics(
+            observed=Observed(settings.state_dir, catalog.current),
+            board=board,
+            sight=sight,
+            worker=worker,
+            catalog=catalog.current,
+        ),
         seats=threading.BoundedSemaphore(max(1, threads - _THREADS_HELD_BACK)),
     )
 

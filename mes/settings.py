@@ -66,6 +66,7 @@ class Settings:
     schema_max_patterns: int
     schema_max_pattern_length: int
     schema_max_fan_out: int
+    metrics_open: bool
 
     @property
     def bind(self) -> str:

@@ -174,6 +174,8 @@ class SettingsSchema(Schema):
         "How many characters one pattern may have")
     schema_max_fan_out = _whole("SCHEMA_MAX_FAN_OUT", 10_000, 1, 1_000_000,
         "How many of its sub-schemas may judge one and the same value")
+    metrics_open = _setting(fields.Boolean, "METRICS_OPEN", False, "true or false",
+        "Answer GET /metrics without a key")
     # fmt: on
 
     @validates_schema(skip_on_field_errors=False)

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "settings": {"settings_schema"},
     "logs": set(),
     "keys": set(),
+    "host": set(),
     "gunicorn_worker": set(),
     "catalog_schema": {"domain", "errors"},
     "catalog": {"catalog_schema", "domain", "errors", "strictjson"},
@@ -26,12 +27,15 @@ MAY_IMPORT = {
     "runtime": {"domain", "errors", "watch"},
     "structured": {"domain", "errors", "strictjson"},
     "inference": {"catalog", "domain", "errors", "scheduling", "structured"},
+    "metrics": {"catalog", "domain", "errors", "host", "scheduling"},
     "api": {
         "catalog",
         "domain",
         "errors",
+        "host",
         "inference",
         "keys",
+        "metrics",
         "scheduling",
         "settings",
         "strictjson",
@@ -44,7 +48,12 @@ MAY_IMPORT = {
 FREE = {"app"}
 
 # Libraries that one room keeps to itself.
-KEPT_BY = {"requests": {"runtime"}, "flask": {"api", "app"}, "xllamacpp": {"embedded"}}
+KEPT_BY = {
+    "requests": {"runtime"},
+    "flask": {"api", "app"},
+    "xllamacpp": {"embedded"},
+    "prometheus_client": {"metrics"},
+}
 
 
 def rooms() -> list[tuple[str, Path]]:

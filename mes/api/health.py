@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 from flask import Blueprint, Response
 
-from mes import __version__
+from mes import __version__, host
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.describe import as_waiting, describe
@@ -70,12 +69,8 @@ def _state_check(own: Services) -> str:
 
 
 def _memory_available_gb() -> float | None:
-    try:
-        with open("/proc/meminfo") as lines:
-            kilobytes: Any = next(ln.split()[1] for ln in lines if ln.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
-    return round(int(kilobytes) * 1024 / 1e9, 2)
+    available = host.memory_bytes("MemAvailable")
+    return None if available is None else round(available / 1e9, 2)
 
 
 def _has_gpu_device() -> bool:

@@ -1,4 +1,4 @@
-"""What belongs to each request: its id, and its one line in the log."""
+"""What belongs to each request: its id, and its one line in the log and in the metrics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from flask import Flask, Response, g, request
+
+from mes.api.services import services
 
 log = logging.getLogger("mes.requests")
 
@@ -36,7 +38,7 @@ def line() -> Line:
 
 
 def install(app: Flask) -> None:
-    """Number the requests of the application and log each of them once."""
+    """Number the requests of the application; log and count each of them once."""
     app.before_request(_begin)
     app.after_request(_finish)
 
@@ -51,17 +53,18 @@ def _begin() -> None:
 def _finish(response: Response) -> Response:
     own = line()
     response.headers["X-Request-ID"] = own.request_id
-    log.info(
-        "request",
-        extra={
-            "request_id": own.request_id,
-            "method": request.method,
-            "path": request.path,
-            "status": response.status_code,
-            "code": own.code,
-            "key": g.get("flask_httpauth_user"),
-            "ms": round((time.monotonic() - own.began) * 1000, 1),
-            **own.facts,
-        },
-    )
+    facts = {
+        "request_id": own.request_id,
+        "method": request.method,
+        "path": request.path,
+        "status": response.status_code,
+        "code": own.code,
+        "key": g.get("flask_httpauth_user"),
+        "ms": round((time.monotonic() - own.began) * 1000, 1),
+        **own.facts,
+    }
+    log.info("request", extra=facts)
+    # The same facts, so that the two never disagree.
+    rule = request.url_rule
+    services().metrics.observed.note(facts, route=rule.rule if rule else None)
     return response

@@ -14,6 +14,7 @@ from mes.catalog import CatalogFile
 from mes.domain import Runtime
 from mes.errors import QueueFull
 from mes.keys import Keys
+from mes.metrics.exposition import Metrics
 from mes.scheduling.board import Board
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.scheduler import Scheduler
@@ -37,6 +38,7 @@ class Services:
     sight: SightFile
     watch: Watch
     keeper: Keeper
+    metrics: Metrics
     seats: threading.BoundedSemaphore
 
     @contextmanager
@@ -60,6 +62,7 @@ class Services:
         self.watch.close()
         self.board.close()
         self.sight.close()
+        self.metrics.observed.close()
 
 
 def services() -> Services:

@@ -84,6 +84,10 @@ class FileLock:
     def __exit__(self, *_: object) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
+    def fileno(self) -> int:
+        """The file itself, for who holds the lock and keeps in the file what it guards."""
+        return self._fd
+
     def close(self) -> None:
         """Give the lock up for good."""
         if self._fd >= 0:

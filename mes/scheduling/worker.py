@@ -83,6 +83,11 @@ class Worker:
         names = [path.stem for path in self._directory.glob("*.lock")]
         return [name for name in names if name != self.id]
 
+    def pids(self) -> list[int]:
+        """The processes of the workers that live, this one included."""
+        living = [self.id, *filter(self.is_alive, self.others())]
+        return [int(worker.partition("-")[0]) for worker in living]
+
     def sweep(self, worker: str) -> None:
         """Remove what a dead worker has left in the directory."""
         with self._ringing:

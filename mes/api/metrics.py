@@ -1,0 +1,22 @@
+"""Metrics: the page that Prometheus scrapes."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from mes.api.auth import auth
+from mes.api.services import services
+
+bp = Blueprint("metrics", __name__)
+
+
+@bp.get("/metrics")
+def show() -> Response:
+    """All metrics; without a key where METRICS_OPEN says so."""
+    is_open = services().settings.metrics_open
+    return _page() if is_open else auth.login_required(_page)()
+
+
+def _page() -> Response:
+    page, media_type = services().metrics.page(request.headers.get("Accept", ""))
+    return Response(page, content_type=media_type)

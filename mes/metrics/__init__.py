@@ -1,0 +1,1 @@
+"""Metrics: what an operator can count and watch, over all workers and their deaths."""

@@ -1,0 +1,1 @@
+"""Tests of what is told to operators: the table of metrics, the dashboard, the alerts."""
