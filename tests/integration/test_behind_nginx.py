@@ -189,7 +189,9 @@ def test_tls_is_one_edit_away(service, tmp_path):
         assert requests.get(f"{url}/ready", verify=str(certificate), timeout=20).status_code == 200
 
 
-def test_the_log_of_nginx_has_no_key_and_no_query(nginx):
-    Call(nginx, f"/health?key={KEY}").answer()
-    wait_until(lambda: "/health" in (nginx.folder / "access.log").read_text())
-    assert KEY not in (nginx.folder / "access.log").read_text()
+def test_the_log_of_nginx_tells_what_was_asked_for_and_neither_key_nor_query(nginx):
+    log = nginx.folder / "access.log"
+    sent = f"POST /logged?key={KEY} HTTP/1.1\r\nHost: mes\r\nContent-Length: 9999999\r\n\r\n"
+    with connections(nginx, 1, sent.encode()):
+        wait_until(lambda: '"request":"POST /logged","status":413' in log.read_text())
+    assert KEY not in log.read_text()
