@@ -17,8 +17,8 @@ test: .venv/.installed-test ## install and run all tests, real gunicorn and real
 	@$(BIN)/python -m mes.embedded pull all-minilm >/dev/null
 	@$(BIN)/python -m pytest $(ARGS)
 
-lint: .venv/.installed-test ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: .venv/.installed-test ## ruff, mypy and hadolint
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/hadolint Dockerfile
 
 clean: ## remove what the other targets made
 	rm -rf .venv logs models build *.egg-info

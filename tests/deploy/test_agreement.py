@@ -1,0 +1,135 @@
+"""Agreement: nginx, Compose and systemd are told the same numbers as MES, and Ollama too."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import compose_spec
+import pytest
+import yaml
+
+from mes.catalog import CatalogFile
+from mes.settings import load
+from mes.settings_schema import NAMES
+from tests.support.process import ROOT
+
+DEFAULTS = load({}, dotenv=None)
+CATALOG = CatalogFile(ROOT / "config/models.json", DEFAULTS.default_timeout_seconds).current()
+NGINX = (ROOT / "deploy/nginx.conf").read_text()
+UNIT = (ROOT / "deploy/mes.service").read_text()
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+
+
+def composed(text: str = COMPOSE, **environ: str) -> dict[str, Any]:
+    """The services as Compose reads them: with its variables put in, and valid by its rules."""
+
+    def value(match: re.Match[str]) -> str:
+        name, mark, word = match.groups()
+        found = environ.get(name) or (word if mark == "-" else "")
+        assert found, f"{name}: {word}"
+        return found
+
+    text = re.sub(r"\$\{(\w+):([-?])([^}]*)\}", value, text)
+    compose_spec.PyCompose.from_yaml(text).validate()
+    return dict(yaml.safe_load(text)["services"])
+
+
+def of_nginx(directive: str) -> int:
+    """The number that nginx.conf gives to a directive."""
+    [number] = re.findall(rf"^ *{directive} (\d+)s?;", NGINX, re.MULTILINE)
+    return int(number)
+
+
+def of_unit(name: str) -> str:
+    [value] = re.findall(rf"^{name}=(.*)$", UNIT, re.MULTILINE)
+    return value
+
+
+@pytest.fixture
+def services():
+    return composed(MES_API_KEY="own")
+
+
+def test_nginx_waits_as_long_as_a_request_may_take():
+    longest = (
+        DEFAULTS.queue_timeout_seconds
+        + DEFAULTS.unload_timeout_seconds
+        + 2 * DEFAULTS.load_timeout_seconds
+        + DEFAULTS.load_retry_pause_seconds
+        + DEFAULTS.max_timeout_seconds
+    )
+    assert longest < of_nginx("proxy_read_timeout") <= longest + 60
+
+
+def test_nginx_takes_as_large_a_body_as_mes():
+    assert of_nginx("client_max_body_size") == DEFAULTS.max_body_bytes
+
+
+def test_nginx_lets_go_of_idle_connections_before_gunicorn_does():
+    upstream = NGINX.partition("upstream mes {")[2].partition("}")[0]
+    [ours] = re.findall(r"keepalive_timeout (\d+)s;", upstream)
+    [theirs] = re.findall(r"^keepalive = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.M)
+    assert int(ours) < int(theirs)
+
+
+def test_nginx_asks_where_mes_listens():
+    assert f"server 127.0.0.1:{DEFAULTS.port} " in NGINX
+
+
+def test_compose_wants_a_key_of_ones_own():
+    with pytest.raises(AssertionError, match="MES_API_KEY: set it to a key of your own"):
+        composed()
+
+
+def test_compose_tells_mes_settings_that_it_takes(services):
+    told = {name: str(value) for name, value in services["mes"]["environment"].items()}
+    assert set(told) <= set(NAMES)
+    settings = load(told, dotenv=None)
+    assert settings.host == "0.0.0.0"
+    assert f":{settings.port}" in services["mes"]["ports"][0]
+    assert f"mes:{settings.port}" in services["nginx"]["command"][-1]
+
+
+def test_compose_gives_ollama_what_mes_counts_on():
+    services = composed(MES_API_KEY="own", MAX_LOADED_MODELS="5", LOAD_TIMEOUT="77")
+    ollama, mes = services["ollama"]["environment"], services["mes"]["environment"]
+    assert ollama["OLLAMA_MAX_LOADED_MODELS"] == mes["MAX_LOADED_MODELS"] == 5
+    assert ollama["OLLAMA_LOAD_TIMEOUT"] == f"{mes['LOAD_TIMEOUT']}s" == "77s"
+    assert ollama["OLLAMA_KEEP_ALIVE"] == "-1"
+
+
+def test_compose_has_the_defaults_of_mes(services):
+    settings = load({n: str(v) for n, v in services["mes"]["environment"].items()}, dotenv=None)
+    for name in ("max_loaded_models", "load_timeout_seconds", "graceful_timeout_seconds"):
+        assert getattr(settings, name) == getattr(DEFAULTS, name)
+
+
+def test_ollama_runs_as_much_at_a_time_as_the_catalog_lets_through(services):
+    ollama = services["ollama"]["environment"]
+    busiest = max(spec.max_concurrent for spec in CATALOG.enabled)
+    assert int(ollama["OLLAMA_NUM_PARALLEL"]) >= busiest
+    # Only what must be loaded waits there.
+    assert int(ollama["OLLAMA_MAX_QUEUE"]) > CATALOG.capacity
+
+
+def test_mes_is_the_only_door_to_ollama(services):
+    assert "ports" not in services["ollama"]
+    assert services["mes"]["ports"][0].startswith("127.0.0.1:")
+
+
+def test_a_gpu_is_one_edit_away():
+    before, _, rest = COMPOSE.partition("    # --- GPU\n")
+    lines, _, after = rest.partition("    # ---\n")
+    services = composed(before + lines.replace("# ", "") + after, MES_API_KEY="own")
+    [device] = services["ollama"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+
+
+def test_what_runs_may_finish_before_it_is_killed(services):
+    patience = (services["mes"]["stop_grace_period"].rstrip("s"), of_unit("TimeoutStopSec"))
+    assert min(map(int, patience)) >= DEFAULTS.graceful_timeout_seconds + 5
+
+
+def test_the_unit_keeps_its_state_in_its_own_folder_in_memory():
+    assert of_unit("Environment") == f"STATE_DIR=%t/{of_unit('RuntimeDirectory')}"

@@ -1,0 +1,70 @@
+"""The image: built from the Dockerfile on a clean Debian, it serves as a user without rights."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+import requests
+
+from tests.support import container, process
+from tests.support.process import ROOT, free_port, wait_until
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+HEALTH, SERVE = (json.loads(words) for words in re.findall(r"CMD (\[.*\])$", DOCKERFILE, re.M))
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    if reason := container.why_not():
+        pytest.skip(reason)
+    return container.Image(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture
+def port():
+    number = free_port()
+    yield number
+    # Where the image keeps its state; a real container has this folder to itself.
+    shutil.rmtree(f"/dev/shm/mes-10001-{number}", ignore_errors=True)
+
+
+def test_it_serves_and_says_that_it_lives(image, fake_ollama, tmp_path, port):
+    told = {"MES_API_KEY": "own", "PORT": port, "OLLAMA_HOST": fake_ollama.url}
+    assert not image.succeeds(*HEALTH, PORT=port)
+    running = image.start(*SERVE, output=tmp_path / "output", **told)
+    wait_until(lambda: image.succeeds(*HEALTH, PORT=port), seconds=60, why=tmp_path / "output")
+    answer = requests.post(
+        f"http://127.0.0.1:{port}/v1/inference",
+        json={"model_id": "mistral:7b", "prompt": "Hello"},
+        headers={"X-API-Key": "own"},
+        timeout=30,
+    )
+    assert answer.json()["success"]
+    process.kill(running)
+
+
+def test_it_does_not_start_with_the_development_key(image, port):
+    assert not image.succeeds(*SERVE, PORT=port)
+
+
+def test_it_runs_without_rights_and_cannot_change_itself(image):
+    assert image.succeeds("sh", "-c", "[ $(id -u) = 10001 ]")
+    assert not image.succeeds("touch", "/app/wsgi.py")
+    assert not image.succeeds("touch", "/opt/mes/new")
+
+
+def test_no_tool_to_build_with_is_left_in_it(image):
+    for tool in ("pip", "gcc", "make", "curl"):
+        assert not image.succeeds("sh", "-c", f"command -v {tool}"), tool
+    assert not image.succeeds("python", "-c", "import pip")
+
+
+def test_nothing_that_is_not_named_is_in_it(image):
+    found = "find /app -type f | sort | tr '\\n' ' '"
+    expected = "/app/config/models.json /app/gunicorn.conf.py /app/wsgi.py "
+    assert image.succeeds("sh", "-c", f'[ "$({found})" = "{expected}" ]')

@@ -1,0 +1,197 @@
+"""Behind nginx, as it ships: what it passes on, what it keeps away, what it says by itself."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+
+import pytest
+import requests
+
+from tests.integration.helpers import (
+    Call,
+    answers,
+    asked,
+    burst,
+    connections,
+    infer,
+    percentile,
+    wait_until_at_rest,
+    wait_until_held,
+)
+from tests.runtime.scripted import END, STREAM, ScriptedRuntime, chunk, head, whole
+from tests.runtime.scripted import answers as replies
+from tests.support.nginx import NEEDED, SHIPPED, Nginx, with_tls
+from tests.support.process import free_port, wait_until
+from tests.support.service import KEY
+
+MODEL = "hf.co/org/model:q4"
+WAITS = 600_000
+WITH_KEY = {"Authorization": f"Bearer {KEY}"}
+
+pytestmark = [NEEDED, pytest.mark.usefixtures("clean")]
+
+
+@pytest.fixture(scope="module")
+def service(start):
+    return start(models={MODEL: {"max_concurrent": 2, "max_queue": 8, "ollama_tag": "phi3:mini"}})
+
+
+@pytest.fixture(scope="module")
+def nginx(service, tmp_path_factory):
+    with Nginx(tmp_path_factory.mktemp("nginx"), service.port) as running:
+        yield running
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    """Starts nginx in front of an upstream that plays these scripts."""
+    started = []
+
+    def start(*scripts):
+        upstream = ScriptedRuntime(*scripts)
+        started.append(upstream)
+        started.append(Nginx(tmp_path, int(upstream.url.rpartition(":")[2])))
+        return started[-1], upstream
+
+    yield start
+    for each in reversed(started):
+        each.close()
+
+
+def test_an_answer_arrives_under_the_callers_own_id(nginx):
+    body = {"model_id": MODEL, "prompt": "Hello"}
+    headers = {**WITH_KEY, "X-Request-ID": "mine-1"}
+    answer = requests.post(f"{nginx.url}/v1/inference", json=body, headers=headers, timeout=30)
+    assert answer.json()["success"]
+    assert answer.headers["X-Request-ID"] == "mine-1"
+
+
+@pytest.mark.parametrize("path", ["/v1/models/hf.co/org/model:q4", "/v1/models/hf.co%2Forg%3Aq4"])
+def test_paths_arrive_as_they_were_sent(scripted, path):
+    nginx, upstream = scripted(replies(whole(b"{}")))
+    assert Call(nginx, path).answer().status == 200
+    assert upstream.asked[0].line == f"GET {path} HTTP/1.1"
+
+
+@pytest.mark.parametrize("encode", [chunk, bytes], ids=["in-chunks", "until-it-closes"])
+def test_a_stream_arrives_piece_by_piece(scripted, encode):
+    first_was_read = threading.Event()
+
+    def stream(peer):
+        peer.read_request()
+        peer.send(STREAM if encode is chunk else head())
+        peer.send(encode(b"first\n"))
+        assert first_was_read.wait(30)
+        peer.send(encode(b"second\n") + (END if encode is chunk else b""))
+
+    nginx, _ = scripted(stream)
+    with requests.get(nginx.url, stream=True, timeout=20) as answer:
+        lines = answer.iter_lines(chunk_size=None)
+        assert next(lines) == b"first"
+        first_was_read.set()
+        assert next(lines) == b"second"
+
+
+def test_a_killed_service_is_told_as_lost_and_not_waited_for(service, nginx, runtime):
+    runtime.control(first_token_ms=WAITS)
+    with infer(nginx, MODEL) as call:
+        wait_until_held(service, permits=1, tickets=0)
+        for pid in service.worker_pids():
+            service.kill_worker(pid)
+        answer = call.answer(30)
+    assert (answer.status, answer.code) == (502, "service_lost")
+    assert int(answer.headers["retry-after"]) > 0
+    runtime.control(first_token_ms=0)
+    wait_until(lambda: asked(nginx, MODEL).status == 200, seconds=30)
+
+
+def test_what_nginx_says_by_itself_looks_like_the_services_own_words(nginx, tmp_path):
+    own = Call(nginx, "/nowhere").answer()
+    assert own.code == "not_found"
+    with Nginx(tmp_path, free_port()) as alone:
+        lost = Call(alone, "/health").answer()
+    assert lost.code == "service_lost"
+    assert list(lost.json()) == list(own.json())
+    assert lost.json()["status"] == lost.status == 502
+    assert lost.json()["request_id"] == lost.headers["x-request-id"]
+
+
+def test_a_body_too_large_is_refused_as_the_service_would(service, nginx):
+    def refusal(door):
+        body = b" " * (1 << 20) + b"{}"
+        headers = {**WITH_KEY, "Content-Type": "application/json", "X-Request-ID": 'harm"ful'}
+        answer = requests.post(f"{door.url}/v1/inference", data=body, headers=headers, timeout=30)
+        return answer.status_code, answer.json()["code"], list(answer.json())
+
+    assert refusal(nginx) == refusal(service)
+    assert refusal(nginx)[:2] == (413, "content_too_large")
+
+
+def test_the_largest_body_that_the_service_takes_comes_through(nginx):
+    body = {"model_id": MODEL, "prompt": "Hello", "nobody": ""}
+    body["nobody"] = "x" * ((1 << 20) - len(str(body)) - 100)
+    assert Call(nginx, "/v1/inference", body).answer().code == "request_invalid"
+
+
+def test_a_caller_that_hangs_up_gives_its_place_back(service, nginx, runtime):
+    runtime.control(first_token_ms=WAITS)
+    calls = burst(nginx, MODEL, 4)
+    wait_until_held(service, permits=2, tickets=2)
+    for call in calls:
+        call.hang_up()
+    wait_until_at_rest(service, seconds=10)
+
+
+def test_slow_clients_hold_nobody_up(service, nginx):
+    half_a_head = b"POST /v1/inference HTTP/1.1\r\nHost: mes\r\nAuthorization: Bearer"
+    half_a_body = (
+        f"POST /v1/inference HTTP/1.1\r\nHost: mes\r\nAuthorization: Bearer {KEY}\r\n"
+        'Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"model_id":'
+    ).encode()
+    # The service has 104 threads, and two seconds to give all of them away.
+    until = time.monotonic() + 2
+    seen = []
+    with connections(nginx, 200, half_a_head), connections(nginx, 200, half_a_body):
+        while time.monotonic() < until:
+            seen.append(Call(nginx, "/health").answer(30))
+        assert asked(nginx, MODEL).status == 200
+    assert {answer.status for answer in seen} == {200}
+    assert percentile([answer.seconds for answer in seen], 90) < 1
+
+
+def test_many_callers_are_served_over_few_connections(nginx):
+    assert {answer.status for answer in answers(burst(nginx, MODEL, 10))} == {200}
+
+
+def test_a_post_is_never_sent_twice(scripted):
+    def answer_once_then_close(peer):
+        peer.read_request()
+        peer.send(whole(b"{}"))
+        peer.read_request()
+
+    nginx, upstream = scripted(answer_once_then_close, replies(whole(b"{}")))
+    with requests.Session() as session:
+        assert session.get(nginx.url, timeout=20).status_code == 200
+        assert session.post(nginx.url, json={}, timeout=20).status_code == 502
+    assert [each.line.split()[0] for each in upstream.asked] == ["GET", "POST"]
+
+
+def test_tls_is_one_edit_away(service, tmp_path):
+    key, certificate = tmp_path / "privkey.pem", tmp_path / "fullchain.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out"]
+    subprocess.run([*make, str(certificate)], check=True, capture_output=True)
+    text = with_tls(SHIPPED.read_text()).replace("/etc/nginx/tls", str(tmp_path))
+    with Nginx(tmp_path, service.port, text=text) as nginx:
+        url = nginx.url.replace("http:", "https:")
+        assert requests.get(f"{url}/ready", verify=str(certificate), timeout=20).status_code == 200
+
+
+def test_the_log_of_nginx_tells_what_was_asked_for_and_neither_key_nor_query(nginx):
+    log = nginx.folder / "access.log"
+    sent = f"POST /logged?key={KEY} HTTP/1.1\r\nHost: mes\r\nContent-Length: 9999999\r\n\r\n"
+    with connections(nginx, 1, sent.encode()):
+        wait_until(lambda: '"request":"POST /logged","status":413' in log.read_text())
+    assert KEY not in log.read_text()

@@ -1,0 +1,84 @@
+"""Smuggling: no caller gets a second request past the door inside its first."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+
+import pytest
+
+from tests.integration.helpers import Call
+from tests.integration.smuggling import CLEANED, REFUSED
+from tests.support.nginx import NEEDED, Nginx
+from tests.support.process import wait_until
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def service(start):
+    return start(WEB_CONCURRENCY=1)
+
+
+@pytest.fixture(scope="module")
+def nginx(service, tmp_path_factory):
+    with Nginx(tmp_path_factory.mktemp("nginx"), service.port) as running:
+        yield running
+
+
+def said(door, attempt: bytes, *, hang_up: bool = False) -> bytes:
+    """All that comes back until the door closes the connection."""
+    with socket.create_connection(("127.0.0.1", door.port), timeout=30) as sock:
+        sock.sendall(attempt)
+        if hang_up:
+            sock.shutdown(socket.SHUT_WR)
+        try:
+            return b"".join(iter(lambda: sock.recv(65536), b""))
+        except ConnectionResetError:
+            return b""
+
+
+def heard(service, door) -> list[str]:
+    """The paths that the service was asked for since this was last called."""
+    # What was smuggled would come before this one, for both take the same way.
+    mark = f"/mark-{next(_numbers)}"
+    Call(door, mark).answer()
+    lines = wait_until(lambda: _until(mark, [x["path"] for x in service.log_lines("request")]))
+    marks = [n for n, path in enumerate(lines) if path.startswith("/mark-")]
+    return lines[marks[-2] + 1 : -1]
+
+
+def _until(mark: str, paths: list[str]) -> list[str]:
+    return paths if paths[-1] == mark else []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_heard_yet(service):
+    Call(service, f"/mark-{next(_numbers)}").answer()
+
+
+@NEEDED
+@pytest.mark.parametrize("attempt", REFUSED.values(), ids=REFUSED)
+def test_nginx_refuses_it_and_the_service_never_hears_of_it(service, nginx, attempt):
+    answer = said(nginx, attempt)
+    assert answer.count(b"HTTP/1.1 ") <= 1
+    assert answer[:10] in (b"", b"HTTP/1.1 4", b"HTTP/1.1 5")
+    assert not answer.startswith(b"HTTP/1.1 500")
+    assert heard(service, nginx) == []
+
+
+@NEEDED
+@pytest.mark.parametrize("attempt", CLEANED.values(), ids=CLEANED)
+def test_nginx_makes_one_clean_request_of_it(service, nginx, attempt):
+    follower = b"GET /follower HTTP/1.1\r\nHost: mes\r\nConnection: close\r\n\r\n"
+    answer = said(nginx, attempt + follower)
+    assert answer.count(b"HTTP/1.1 ") == 2
+    first, second = heard(service, nginx)
+    assert first != "/smuggled"
+    assert second == "/follower"
+
+
+@pytest.mark.parametrize("attempt", REFUSED.values(), ids=REFUSED)
+def test_without_nginx_nothing_is_smuggled_either(service, attempt):
+    said(service, attempt, hang_up=True)
+    assert "/smuggled" not in heard(service, service)
