@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
+from itertools import accumulate
 from typing import Any
 
 
@@ -12,10 +14,21 @@ class NotJson(ValueError):
     """The text is not JSON; the message says where and why."""
 
 
-def parse(text: str | bytes) -> Any:
-    """The value that the text stands for, all of it. Raises NotJson."""
+# A string, or the rest of the text where one does not end: each character is looked at once.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_NEITHER_IN_NOR_OUT = re.compile(r"[^][{}]+")
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
+
+
+def parse(text: str | bytes, *, deepest: int | None = None) -> Any:
+    """The value that the text stands for, all of it. Raises NotJson.
+
+    What is nested deeper than `deepest` is refused before it is parsed.
+    """
     try:
         text = text if isinstance(text, str) else text.decode("utf-8")
+        if deepest is not None:
+            _refuse_deeper(text, deepest)
         value = json.loads(
             text,
             object_pairs_hook=_object,
@@ -33,6 +46,14 @@ def parse(text: str | bytes) -> Any:
     if "\\u" in text:
         _refuse_lone_surrogates(value)
     return value
+
+
+def _refuse_deeper(text: str, deepest: int) -> None:
+    if text.count("[") + text.count("{") <= deepest:
+        return  # as nearly always: no need to look where the strings are
+    brackets = _NEITHER_IN_NOR_OUT.sub("", _STRING.sub("", text))
+    if any(depth > deepest for depth in accumulate(_STEPS[each] for each in brackets)):
+        raise NotJson(f"nested deeper than {deepest} levels")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
