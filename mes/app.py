@@ -11,11 +11,13 @@ from typing import Any
 from flask import Flask
 
 from mes import logs, structured
-from mes.api import checks, health, inference, metrics, models, problems, queue, requests
+from mes.api import checks, health, hygiene, inference, metrics, models, problems, queue, requests
 from mes.api.services import Services
+from mes.attempts import Attempts
 from mes.catalog import Catalog, CatalogFile
 from mes.domain import Runtime
 from mes.keys import Keys
+from mes.keysfile import KeysFile
 from mes.metrics.exposition import Metrics
 from mes.metrics.observed import Observed
 from mes.runtime.ollama import OllamaRuntime
@@ -32,7 +34,7 @@ from mes.scheduling.worker import Worker
 from mes.settings import Settings, load
 from mes.watch import Watch
 
-_LOOKS_AT_CATALOG_EVERY_SECONDS = 0.5
+_LOOKS_AT_FILES_EVERY_SECONDS = 0.5
 # Threads of each worker that never wait for a model.
 _THREADS_HELD_BACK = 8
 
@@ -46,15 +48,15 @@ class _Application(Flask):
 def create_app(settings: Settings | None = None, *, runtime: Runtime | None = None) -> Flask:
     """The service as a WSGI application, ready to serve; made once in each worker process.
 
-    Raises SettingsError and CatalogError.
+    Raises SettingsError, CatalogError and KeysError.
     """
     settings = settings or load()
     logs.configure(settings.log_level)
     app = _Application("mes", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["mes"] = _services(settings, runtime)
     for door in (requests, problems):
         door.install(app)
+    hygiene.install(app, settings)
     for blueprint in (health.bp, models.bp, inference.bp, queue.bp, checks.bp, metrics.bp):
         app.register_blueprint(blueprint)
     return app
@@ -64,7 +66,7 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
     catalog = CatalogFile(
         settings.models_config_path,
         settings.default_timeout_seconds,
-        look_every_seconds=_LOOKS_AT_CATALOG_EVERY_SECONDS,
+        look_every_seconds=_LOOKS_AT_FILES_EVERY_SECONDS,
         last_good=settings.state_dir / "catalog.json",
     )
     threads = settings.threads_for(catalog.current().capacity)
@@ -91,7 +93,8 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
     keeper.start()
     return Services(
         settings=settings,
-        keys=Keys(settings.api_key),
+        keys=_keys(settings),
+        attempts=Attempts(),
         catalog=catalog,
         schema_limits=_schema_limits(settings),
         runtime=runtime,
@@ -109,6 +112,18 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
         ),
         seats=threading.BoundedSemaphore(max(1, threads - _THREADS_HELD_BACK)),
     )
+
+
+def _keys(settings: Settings) -> Keys:
+    if settings.api_keys_file is None:
+        return Keys(settings.api_key)
+    file = KeysFile(
+        settings.api_keys_file,
+        look_every_seconds=_LOOKS_AT_FILES_EVERY_SECONDS,
+        last_good=settings.state_dir / "keys.json",
+    )
+    file.current()  # raises now and not at the first request
+    return Keys(settings.api_key, file.current)
 
 
 def _limits(settings: Settings, catalog: CatalogFile) -> Callable[[], Limits]:

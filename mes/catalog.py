@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +13,7 @@ from marshmallow import ValidationError
 from mes import catalog_schema, strictjson
 from mes.domain import ModelSpec, normalise
 from mes.errors import Mistake, ModelNotFound
-
-log = logging.getLogger(__name__)
+from mes.reread import FileError, RereadFile
 
 # What holds where neither the model nor the file's defaults say otherwise.
 _DEFAULTS = {
@@ -34,13 +29,8 @@ _DEFAULTS = {
 }
 
 
-class CatalogError(ValueError):
-    """The catalog does not hold; the text has one line a mistake: where, problem, remedy."""
-
-    def __init__(self, path: Path, mistakes: list[Mistake]) -> None:
-        lines = [f"{path}: {each.pointer or '/'}: {each.detail}" for each in mistakes]
-        super().__init__("\n".join(lines))
-        self.mistakes = tuple(mistakes)
+class CatalogError(FileError):
+    """The catalog does not hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,21 +119,12 @@ def _with_window(entry: Mapping[str, Any]) -> dict[str, Any]:
     return _given({"context_window": num_ctx, **_given(entry)})
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """What the last look at the file gave; replaced whole, so that readers need no lock."""
+class CatalogFile(RereadFile[Catalog]):
+    """The catalog as the file has it now; see RereadFile."""
 
-    stamp: tuple[int, ...]
-    catalog: Catalog | None
-    problem: str | None = None
-
-
-class CatalogFile:
-    """The catalog as the file has it now; a broken edit leaves the last good one in force.
-
-    An edit shows at most `look_every_seconds` later. A copy of the last good one is kept as
-    `last_good`, so that all processes fall back on the same. Thread-safe.
-    """
+    noun = "catalog"
+    setting = "MODELS_CONFIG_PATH"
+    error = CatalogError
 
     def __init__(
         self,
@@ -152,83 +133,9 @@ class CatalogFile:
         look_every_seconds: float = 0.0,
         last_good: Path | None = None,
     ) -> None:
-        self.path = Path(path)
-        self._last_good = last_good
+        super().__init__(path, look_every_seconds, last_good)
         self._default_timeout_seconds = default_timeout_seconds
-        self._look_every_seconds = look_every_seconds
-        self._next_look = 0.0
-        self._reading = _Reading(stamp=(-1,), catalog=None)
-        self._lock = threading.Lock()
 
-    @property
-    def problem(self) -> str | None:
-        """What is wrong with the file since its last edit, if anything."""
-        self.current()  # whoever asks may be the first to look since that edit
-        return self._reading.problem
-
-    def current(self) -> Catalog:
-        """The catalog. Raises CatalogError only while there never was a good one."""
-        reading, now = self._reading, time.monotonic()
-        if reading.catalog is None or now >= self._next_look:
-            self._next_look = now + self._look_every_seconds
-            with self._lock:
-                reading = self._reread()
-        assert reading.catalog is not None
-        return reading.catalog
-
-    def _stamp(self) -> tuple[int, ...]:
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return (0,)
-        return (found.st_mtime_ns, found.st_size, found.st_ino)
-
-    def _reread(self) -> _Reading:
-        # Before reading: an edit in between is then seen at the next look.
-        stamp = self._stamp()
-        if stamp != self._reading.stamp:
-            self._reading = self._read(stamp)
-        return self._reading
-
-    def _read(self, stamp: tuple[int, ...]) -> _Reading:
-        try:
-            text = self._text()
-            catalog = self._parse(text)
-        except CatalogError as exc:
-            # Ours may be older than the kept one: this process need not have seen every edit.
-            good = self._recalled() or self._reading.catalog
-            if good is None:
-                raise
-            log.error("catalog_broken", extra={"path": str(self.path), "problem": str(exc)})
-            return _Reading(stamp, good, str(exc))
-        self._remember(text)
-        log.info("catalog_read", extra={"path": str(self.path), "models": len(catalog.models)})
-        return _Reading(stamp, catalog)
-
-    def _text(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except OSError as exc:
-            told = Mistake("", f"cannot be read ({exc.strerror}); see MODELS_CONFIG_PATH")
-            raise CatalogError(self.path, [told]) from exc
-
-    def _parse(self, text: bytes) -> Catalog:
+    def parse(self, text: bytes) -> Catalog:
+        """The catalog in a text. Raises CatalogError, which tells all mistakes at once."""
         return parse(text, path=self.path, default_timeout_seconds=self._default_timeout_seconds)
-
-    def _recalled(self) -> Catalog | None:
-        try:
-            return None if self._last_good is None else self._parse(self._last_good.read_bytes())
-        except (OSError, CatalogError):
-            return None
-
-    def _remember(self, text: bytes) -> None:
-        if self._last_good is None:
-            return
-        draft = self._last_good.with_suffix(f".{os.getpid()}")
-        try:
-            self._last_good.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.write_bytes(text)
-            os.replace(draft, self._last_good)
-        except OSError as exc:
-            # It only matters once an edit is broken.
-            log.warning("catalog_not_kept", extra={"reason": str(exc)})

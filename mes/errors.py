@@ -7,7 +7,9 @@ MesError
 │   │   ├── SchemaInvalid      json_schema is not a JSON Schema
 │   │   ├── SchemaUnsafe       json_schema could hang or leak
 │   │   └── PromptTooLong      the prompt does not fit the model's context
-│   ├── Unauthorized
+│   ├── Unauthorized           no key, or a wrong one
+│   ├── Forbidden              a key whose scopes do not reach so far
+│   ├── RateLimited            too many wrong keys from one address
 │   ├── ModelNotFound          not configured, or disabled
 │   ├── ModelNotPulled         configured, but absent from the runtime
 │   ├── NotWaiting             asked for its place in the queue, has none
@@ -89,6 +91,14 @@ class PromptTooLong(RequestInvalid):
 
 class Unauthorized(RequestRejected):
     code = "unauthorized"
+
+
+class Forbidden(RequestRejected):
+    code = "forbidden"
+
+
+class RateLimited(RequestRejected):
+    code = "rate_limited"
 
 
 class ModelNotFound(RequestRejected):

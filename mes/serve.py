@@ -74,7 +74,8 @@ def _serve(stack: ExitStack) -> int:
     service = stack.enter_context(_running("mes", gunicorn, environ))
     _wait_until_ready(url, service)
     say(f"ready after {time.monotonic() - began:.1f} s; Ctrl-C ends everything. Try:\n")
-    print(_example(url, settings.api_key, MODEL if own_runtime else _first_model(settings)))
+    model = MODEL if own_runtime else _first_model(settings)
+    print(_example(url, settings.api_key or "YOUR-KEY", model))
     return service.wait()
 
 

@@ -32,7 +32,8 @@ class SettingsError(ValueError):
 class Settings:
     """What the operator decided; made by `load`."""
 
-    api_key: str = field(repr=False)
+    api_key: str | None = field(repr=False)
+    api_keys_file: Path | None
     allow_dev_key: bool
     ollama_host: str
     host: str
@@ -67,6 +68,8 @@ class Settings:
     schema_max_pattern_length: int
     schema_max_fan_out: int
     metrics_open: bool
+    trusted_proxies: int
+    allowed_hosts: tuple[str, ...]
 
     @property
     def bind(self) -> str:
@@ -105,7 +108,10 @@ def settings_table() -> list[tuple[str, str, str]]:
 
 def _settings(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     state_dir = values["state_dir"] or _default_state_dir(environ, values["port"])
+    keys_file = values["api_keys_file"]
     computed = {
+        "api_keys_file": Path(keys_file).expanduser() if keys_file else None,
+        "allowed_hosts": tuple(values["allowed_hosts"]),
         "log_level": values["log_level"].upper(),
         "models_config_path": Path(values["models_config_path"]).expanduser(),
         "state_dir": Path(state_dir).expanduser().absolute(),

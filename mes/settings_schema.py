@@ -6,7 +6,7 @@ import re
 from ipaddress import ip_address
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, pre_load, validate, validates_schema
 
 DEVELOPMENT_KEY = "mes-dev-key-123"
 MOST_THREADS = 1000
@@ -17,6 +17,8 @@ _RUNTIME_ADDRESS = re.compile(
     r"(?P<path>(/[a-z0-9._~-]+)*)/*",
     re.IGNORECASE,
 )
+
+_HOST_NAME = re.compile(r"\.?[a-z0-9-]+(\.[a-z0-9-]+)*")
 
 # Addresses to listen on, which a client can call only by luck.
 _TO_CALL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
@@ -52,6 +54,17 @@ class AutoSeconds(fields.Field[float | None]):
         return seconds
 
 
+class HostNames(fields.String):
+    """Host names with commas or blanks between, as a tuple."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs).lower()
+        names = tuple(text.replace(",", " ").split())
+        if not all(_HOST_NAME.fullmatch(name) for name in names):
+            raise self.make_error("invalid")
+        return names
+
+
 def _bracketed(text: str) -> str:
     try:
         return f"[{text}]" if ip_address(text).version == 6 else text
@@ -85,9 +98,9 @@ def _as_written(default: Any) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default).replace("False", "false")
 
 
-def _text(name: str, default: str, expects: str, pattern: str, help: str) -> Any:
+def _text(name: str, default: str, expects: str, pattern: str, help: str, **more: Any) -> Any:
     check = validate.Regexp(rf"(?:{pattern})\Z", error=expects)
-    return _setting(fields.String, name, default, expects, help, validate=check)
+    return _setting(fields.String, name, default, expects, help, validate=check, **more)
 
 
 def _whole(name: str, default: int, least: int, most: int, help: str) -> Any:
@@ -108,7 +121,10 @@ class SettingsSchema(Schema):
 
     api_key = _text("MES_API_KEY", DEVELOPMENT_KEY,
         "1 to 512 visible ASCII characters", "[!-~]{1,512}",
-        "The key that callers show. The default is for development on one's own machine")
+        "The key that callers show. The default is for development on one's own machine, and holds "
+        "only without MES_API_KEYS_FILE", allow_none=True)
+    api_keys_file = _setting(fields.String, "MES_API_KEYS_FILE", "", "a path",
+        "Several keys with names and scopes: a file that `mes key new` makes")
     allow_dev_key = _setting(fields.Boolean, "MES_ALLOW_DEV_KEY", False, "true or false",
         "Allow the development key although others can reach the service")
     ollama_host = _setting(RuntimeAddress, "OLLAMA_HOST", "http://ollama:11434",
@@ -176,7 +192,17 @@ class SettingsSchema(Schema):
         "How many of its sub-schemas may judge one and the same value")
     metrics_open = _setting(fields.Boolean, "METRICS_OPEN", False, "true or false",
         "Answer GET /metrics without a key")
+    trusted_proxies = _whole("TRUSTED_PROXIES", 0, 0, 8,
+        "How many proxies stand in front and add to X-Forwarded-For; 0 to believe nobody")
+    allowed_hosts = _setting(HostNames, "ALLOWED_HOSTS", "",
+        "host names without port, such as mes.example,.example.org",
+        "The names in the Host header that are answered, beside localhost; a leading dot for all "
+        "below. Without it: any")
     # fmt: on
+
+    @pre_load
+    def _the_development_key_gives_way_to_a_file(self, data: Any, **_: Any) -> Any:
+        return {"MES_API_KEY": None, **data} if data.get("MES_API_KEYS_FILE") else data
 
     @validates_schema(skip_on_field_errors=False)
     def _the_development_key_stays_at_home(self, data: dict[str, Any], **_: Any) -> None:
@@ -184,7 +210,7 @@ class SettingsSchema(Schema):
         if exposed and data.get("api_key") == DEVELOPMENT_KEY and not data.get("allow_dev_key"):
             problem = f"the development key is public, and HOST={data['host']} lets others in"
             remedy = (
-                "set MES_API_KEY to a key of your own, or HOST to 127.0.0.1, "
+                "set MES_API_KEY to a key of your own, or MES_API_KEYS_FILE, or HOST to 127.0.0.1, "
                 "or MES_ALLOW_DEV_KEY to true if it is meant"
             )
             raise ValidationError(f"{problem}; {remedy}", "MES_API_KEY")

@@ -6,24 +6,30 @@ import json
 import math
 import re
 from collections import Counter
+from itertools import accumulate
 from typing import Any
 
-# Deeper than any honest document, and far from where the parser's own recursion ends.
+# A JSON Schema as deep as SCHEMA_MAX_DEPTH lets it be by default takes some 70 levels.
 DEEPEST = 128
 
-# A string counts as one token, so that brackets in it do not count.
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]+|[\]}]+', re.DOTALL)
+# A string, or the rest of the text where one does not end: each character is looked at once.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_NEITHER_IN_NOR_OUT = re.compile(r"[^][{}]+")
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 class NotJson(ValueError):
     """The text is not JSON; the message says where and why."""
 
 
-def parse(text: str | bytes) -> Any:
-    """The value that the text stands for, all of it. Raises NotJson."""
+def parse(text: str | bytes, *, deepest: int = DEEPEST) -> Any:
+    """The value that the text stands for, all of it. Raises NotJson.
+
+    What is nested deeper than `deepest` is refused before it is parsed.
+    """
     try:
         text = text if isinstance(text, str) else text.decode("utf-8")
-        _refuse_depth(text)
+        _refuse_deeper(text, deepest)
         value = json.loads(
             text,
             object_pairs_hook=_object,
@@ -43,17 +49,12 @@ def parse(text: str | bytes) -> Any:
     return value
 
 
-def _refuse_depth(text: str) -> None:
-    if text.count("[") + text.count("{") <= DEEPEST:
-        return
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        if token[0][0] in "[{":
-            depth += len(token[0])
-        elif token[0][0] in "]}":
-            depth -= len(token[0])
-        if depth > DEEPEST:
-            raise NotJson(f"nested more than {DEEPEST} levels deep")
+def _refuse_deeper(text: str, deepest: int) -> None:
+    if text.count("[") + text.count("{") <= deepest:
+        return  # as nearly always: no need to look where the strings are
+    brackets = _NEITHER_IN_NOR_OUT.sub("", _STRING.sub("", text))
+    if any(depth > deepest for depth in accumulate(_STEPS[each] for each in brackets)):
+        raise NotJson(f"nested deeper than {deepest} levels")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

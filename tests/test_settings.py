@@ -100,6 +100,23 @@ def test_others_may_reach_us_with_a_key_of_our_own_or_if_it_is_meant(more):
     assert load({"HOST": "0.0.0.0", **more}, dotenv=None).bind == "0.0.0.0:8001"
 
 
+def test_beside_a_keys_file_the_development_key_holds_only_if_it_was_set():
+    file = {"MES_API_KEYS_FILE": "~/keys.json"}
+    assert load({**file, "HOST": "0.0.0.0"}, dotenv=None).api_key is None
+    assert load(file, dotenv=None).api_keys_file == Path.home() / "keys.json"
+    assert load({**file, **OWN_KEY}, dotenv=None).api_key == OWN_KEY["MES_API_KEY"]
+    (line,) = mistakes({**file, "HOST": "0.0.0.0", "MES_API_KEY": "mes-dev-key-123"})
+    assert "the development key is public" in line
+
+
+def test_allowed_hosts_are_names_with_commas_or_blanks_between():
+    settings = load({"ALLOWED_HOSTS": "MES.example, .example.org  box"}, dotenv=None)
+    assert settings.allowed_hosts == ("mes.example", ".example.org", "box")
+    assert load({}, dotenv=None).allowed_hosts == ()
+    for wrong in ("mes.example:8001", "http://mes.example", "*", "a..b"):
+        assert mistakes({"ALLOWED_HOSTS": wrong})
+
+
 def test_an_ipv6_address_is_bound_in_brackets():
     assert load({"HOST": "::1"}, dotenv=None).bind == "[::1]:8001"
 

@@ -1,32 +1,56 @@
-"""Authentication: a key as `Authorization: Bearer` or as `X-API-Key`."""
+"""Authentication: a key as `Authorization: Bearer` or as `X-API-Key`, and what its scopes allow."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from flask import request
 from flask_httpauth import HTTPTokenAuth
 from werkzeug.datastructures import Authorization
 
+from mes.api.requests import line
 from mes.api.services import services
-from mes.errors import Unauthorized
+from mes.errors import Forbidden, RateLimited, Unauthorized
+from mes.keys import INFERENCE, Key
 
 
 class _KeyAuth(HTTPTokenAuth):
+    """`login_required` asks for a key that may infer, `login_required(role=ADMIN)` for more."""
+
     def get_auth(self) -> Authorization | None:
         headers = request.headers
         if "X-API-Key" in headers and "Authorization" not in headers:
             return Authorization("bearer", token=headers["X-API-Key"])
         return super().get_auth()
 
+    def authorize(self, role: str | None, user: Key, auth: Any) -> bool:
+        scope = role or INFERENCE
+        if user.reaches(scope):
+            return True
+        has = ", ".join(sorted(user.scopes))
+        raise Forbidden(f"this needs a key with the scope {scope}; the key {user.name} has: {has}")
+
 
 auth = _KeyAuth("Bearer", realm="MES")
 
 
 @auth.verify_token
-def key_name(key: str) -> str | None:
-    """The name under which a key is known; None where it is not."""
-    return services().keys.name_of(key)
+def find(shown: str) -> Key | None:
+    """The key that is shown; None where it is not known. Raises RateLimited."""
+    key = services().keys.find(shown)
+    if key is not None:
+        line().key = key.name
+    elif shown:
+        _note_wrong_key()
+    return key
+
+
+def _note_wrong_key() -> None:
+    address = request.remote_addr or ""
+    line().note(address=address)
+    wait_seconds = services().attempts.note(address)
+    if wait_seconds is not None:
+        raise RateLimited("too many wrong keys from this address", retry_after=wait_seconds)
 
 
 @auth.error_handler

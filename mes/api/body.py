@@ -9,8 +9,14 @@ from functools import wraps
 from typing import Any
 
 from flask import request
+from gunicorn.http.errors import ParseException
 from marshmallow import Schema, ValidationError
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import (
+    ClientDisconnected,
+    RequestEntityTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
 from mes.errors import MalformedRequest, Mistake, RequestInvalid
 from mes.strictjson import NotJson, parse
@@ -21,7 +27,7 @@ View = Callable[..., Any]
 def body(schema: Schema) -> Callable[[View], View]:
     """Hand the view what the schema makes of the request's body, as its last argument.
 
-    Raises MalformedRequest, RequestInvalid; 413 and 415 come from the framework.
+    Raises MalformedRequest, RequestInvalid; 408, 413 and 415 are the framework's exceptions.
     """
 
     def decorate(view: View) -> View:
@@ -59,10 +65,31 @@ def _json() -> Any:
         raise UnsupportedMediaType("send the body as 'Content-Type: application/json'")
     if request.mimetype_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise UnsupportedMediaType("JSON is UTF-8; leave the charset out")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("send the body as it is, without Content-Encoding")
     try:
-        return parse(request.get_data(cache=False))
+        return parse(_data())
     except NotJson as exc:
         raise MalformedRequest(f"the body is not JSON: {exc}") from exc
+
+
+def _data() -> bytes:
+    """The whole body."""
+    try:
+        data = request.get_data(cache=False)
+    except ClientDisconnected as exc:
+        if isinstance(exc.__context__, TimeoutError):
+            raise RequestTimeout("the body did not arrive in time; send it faster") from exc
+        raise
+    except ParseException as exc:
+        raise MalformedRequest(f"the body is not well chunked: {exc}") from exc
+    if request.content_length is None and len(data) == request.max_content_length:
+        raise RequestEntityTooLarge  # the framework breaks off there and says nothing
+    if not data:
+        raise MalformedRequest("the body is empty; send a JSON object and its Content-Length")
+    if request.content_length not in (None, len(data)):
+        raise MalformedRequest("the body is shorter than its Content-Length")
+    return data
 
 
 def _mistakes(messages: Any, pointer: str = "") -> Iterator[Mistake]:

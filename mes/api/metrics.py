@@ -6,6 +6,7 @@ from flask import Blueprint, Response, request
 
 from mes.api.auth import auth
 from mes.api.services import services
+from mes.keys import METRICS
 
 bp = Blueprint("metrics", __name__)
 
@@ -14,7 +15,7 @@ bp = Blueprint("metrics", __name__)
 def show() -> Response:
     """All metrics; without a key where METRICS_OPEN says so."""
     is_open = services().settings.metrics_open
-    return _page() if is_open else auth.login_required(_page)()
+    return _page() if is_open else auth.login_required(role=METRICS)(_page)()
 
 
 def _page() -> Response:

@@ -12,6 +12,7 @@ from mes.api.describe import as_openai, describe
 from mes.api.services import Services, services
 from mes.domain import ModelSpec
 from mes.errors import MesError
+from mes.keys import ADMIN
 
 bp = Blueprint("models", __name__, url_prefix="/v1/models")
 
@@ -42,7 +43,7 @@ def show(model_id: str) -> Response:
 
 
 @bp.post("/<path:model_id>/load")
-@auth.login_required
+@auth.login_required(role=ADMIN)
 def load(model_id: str) -> Response:
     """Load the model and wait until it is ready."""
     own = services()
@@ -53,7 +54,7 @@ def load(model_id: str) -> Response:
 
 
 @bp.post("/<path:model_id>/unload")
-@auth.login_required
+@auth.login_required(role=ADMIN)
 def unload(model_id: str) -> Response:
     """Let the model drain and unload it."""
     own = services()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
-from typing import Any
 
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from mes import errors
+from mes import problem as rfc9457
 from mes.api.requests import line
 from mes.errors import MesError
 
@@ -19,11 +19,13 @@ log = logging.getLogger(__name__)
 STATUSES: dict[type[MesError], int] = {
     errors.MalformedRequest: 400,
     errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.ModelNotFound: 404,
     errors.ModelNotPulled: 404,
     errors.NotWaiting: 404,
     errors.ModelBusy: 409,
     errors.RequestInvalid: 422,
+    errors.RateLimited: 429,
     errors.CallerGone: 499,
     errors.RuntimeFault: 502,
     errors.TryLater: 503,
@@ -36,9 +38,11 @@ _CODES = {
     400: "malformed_request",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "content_too_large",
     414: "uri_too_long",
     415: "unsupported_media_type",
+    501: "not_implemented",
 }
 
 
@@ -87,17 +91,9 @@ def _render_bug(error: Exception) -> Response:
 def problem(
     status: int, code: str, detail: str, mistakes: list[dict[str, str]] | None = None
 ) -> Response:
-    """One problem document; `success` and `error` are for clients of the original interface."""
+    """One problem document, noted in the log line too."""
     line().code = code
-    document: dict[str, Any] = {
-        "type": f"urn:mes:problem:{code}",
-        "title": code.replace("_", " ").capitalize(),
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "request_id": line().request_id,
-        "errors": mistakes or [],
-        "success": False,
-        "error": detail,
-    }
-    return Response(json.dumps(document), status, mimetype="application/problem+json")
+    document = rfc9457.document(
+        status, code, detail, request_id=line().request_id, errors=mistakes or ()
+    )
+    return Response(json.dumps(document), status, mimetype=rfc9457.MIMETYPE)

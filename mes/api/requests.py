@@ -25,6 +25,7 @@ class Line:
     request_id: str
     began: float
     code: str | None = None
+    key: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     def note(self, **facts: Any) -> None:
@@ -59,7 +60,7 @@ def _finish(response: Response) -> Response:
         "path": request.path,
         "status": response.status_code,
         "code": own.code,
-        "key": g.get("flask_httpauth_user"),
+        "key": own.key,
         "ms": round((time.monotonic() - own.began) * 1000, 1),
         **own.facts,
     }

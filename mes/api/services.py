@@ -10,6 +10,7 @@ from typing import cast
 
 from flask import current_app, request
 
+from mes.attempts import Attempts
 from mes.catalog import CatalogFile
 from mes.domain import Runtime
 from mes.errors import QueueFull
@@ -30,6 +31,7 @@ class Services:
 
     settings: Settings
     keys: Keys
+    attempts: Attempts
     catalog: CatalogFile
     schema_limits: Limits
     runtime: Runtime

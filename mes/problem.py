@@ -1,0 +1,25 @@
+"""The problem document (RFC 9457), in which every error is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+MIMETYPE = "application/problem+json"
+
+
+def document(
+    status: int, code: str, detail: str, *, request_id: str, errors: Sequence[dict[str, str]] = ()
+) -> dict[str, Any]:
+    """`success` and `error` are for clients of the original interface."""
+    return {
+        "type": f"urn:mes:problem:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        "errors": list(errors),
+        "success": False,
+        "error": detail,
+    }

@@ -1,0 +1,153 @@
+"""Keys with scopes, and wrong ones, at the doors."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from mes import keysmith, settings
+from mes.app import create_app
+from tests.fakes import FakeRuntime, eventually
+
+
+@pytest.fixture
+def keys_path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+@pytest.fixture
+def keys(keys_path: Path) -> dict[str, str]:
+    """A key for each scope, by the scope's name."""
+    scopes = ("inference", "admin", "metrics")
+    return {scope: keysmith.new(keys_path, name=f"for-{scope}", scopes=[scope]) for scope in scopes}
+
+
+@pytest.fixture
+def environment(catalog_path: Path, tmp_path: Path, keys_path: Path) -> dict[str, str]:
+    return {
+        "MES_API_KEYS_FILE": str(keys_path),
+        "MODELS_CONFIG_PATH": str(catalog_path),
+        "STATE_DIR": str(tmp_path / "state"),
+    }
+
+
+@pytest.fixture
+def app(environment: dict[str, str], keys: dict[str, str], runtime: FakeRuntime) -> Iterator[Flask]:
+    app = create_app(settings.load(environment, dotenv=None), runtime=runtime)
+    yield app
+    app.extensions["mes"].close()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_loading_and_unloading_need_an_admin_key(client, keys):
+    for what in ("load", "unload"):
+        path = f"/v1/models/smollm2:135m/{what}"
+        refused = client.post(path, headers=bearer(keys["inference"]))
+        assert (refused.status_code, refused.get_json()["code"]) == (403, "forbidden")
+        detail = "this needs a key with the scope admin; the key for-inference has: inference"
+        assert refused.get_json()["detail"] == detail
+        assert client.post(path, headers=bearer(keys["admin"])).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/smollm2:135m"),
+        ("GET", "/v1/status"),
+        ("GET", "/v1/queue/x"),
+        ("POST", "/v1/inference"),
+    ],
+)
+def test_all_else_needs_the_scope_inference(client, keys, method, path):
+    assert client.open(path, method=method, headers=bearer(keys["metrics"])).status_code == 403
+    for scope in ("inference", "admin"):
+        status = client.open(path, method=method, headers=bearer(keys[scope])).status_code
+        assert status not in (401, 403)
+
+
+def test_the_key_is_named_in_the_log_also_where_its_scopes_end(client, keys, caplog):
+    caplog.set_level(logging.INFO)
+    client.get("/v1/models", headers=bearer(keys["inference"]))
+    client.get("/v1/models", headers=bearer(keys["metrics"]))
+    client.get("/v1/models", headers=bearer("wrong-key"))
+    lines = [vars(each) for each in caplog.records if each.getMessage() == "request"]
+    assert [line["key"] for line in lines] == ["for-inference", "for-metrics", None]
+    assert lines[2]["address"] == "127.0.0.1"
+    everything = str([vars(record) for record in caplog.records])
+    assert not any(shown in everything for shown in (*keys.values(), "wrong-key"))
+
+
+def test_the_development_key_is_worth_nothing_beside_a_keys_file(client, keys):
+    assert client.get("/v1/models", headers=bearer("mes-dev-key-123")).status_code == 401
+
+
+@pytest.mark.parametrize("own", ["a-key-of-our-own", "mes-dev-key-123"])
+def test_a_key_that_was_set_beside_a_keys_file_may_do_all(environment, keys, runtime, own):
+    loaded = settings.load({**environment, "MES_API_KEY": own}, dotenv=None)
+    app = create_app(loaded, runtime=runtime)
+    try:
+        path = "/v1/models/smollm2:135m/load"
+        assert app.test_client().post(path, headers=bearer(own)).status_code == 200
+    finally:
+        app.extensions["mes"].close()
+
+
+def guess(client: FlaskClient, times: int, **headers: str) -> list[int]:
+    shown = {**bearer("wrong"), **headers}
+    return [client.get("/v1/models", headers=shown).status_code for _ in range(times)]
+
+
+def test_after_ten_wrong_keys_the_next_are_refused_otherwise_and_right_ones_are_served(
+    client, keys
+):
+    assert guess(client, 12) == [401] * 10 + [429] * 2
+    refused = client.get("/v1/models", headers=bearer("wrong"))
+    assert refused.get_json()["code"] == "rate_limited"
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert client.get("/v1/models", headers=bearer(keys["inference"])).status_code == 200
+    elsewhere = client.get(
+        "/v1/models", headers=bearer("wrong"), environ_base={"REMOTE_ADDR": "192.0.2.9"}
+    )
+    assert elsewhere.status_code == 401
+
+
+def test_a_request_without_a_key_is_no_guess(client):
+    assert {client.get("/v1/models").status_code for _ in range(20)} == {401}
+
+
+def test_without_trusted_proxies_nobody_chooses_an_address(client):
+    statuses = [
+        guess(client, 1, **{"X-Forwarded-For": f"192.0.2.{number}"})[0] for number in range(11)
+    ]
+    assert statuses == [401] * 10 + [429]
+
+
+def test_behind_a_trusted_proxy_its_word_counts_and_no_earlier_one(environment, keys, runtime):
+    loaded = settings.load({**environment, "TRUSTED_PROXIES": "1"}, dotenv=None)
+    app = create_app(loaded, runtime=runtime)
+    try:
+        client = app.test_client()
+        for number in range(10):
+            guess(client, 1, **{"X-Forwarded-For": f"{number}, 192.0.2.1"})
+        assert guess(client, 1, **{"X-Forwarded-For": "192.0.2.1"}) == [429]
+        assert guess(client, 1, **{"X-Forwarded-For": "192.0.2.1, 192.0.2.2"}) == [401]
+    finally:
+        app.extensions["mes"].close()
+
+
+def test_a_revoked_key_is_refused_without_a_restart(client, keys, keys_path):
+    document = json.loads(keys_path.read_text())
+    document["keys"][0]["disabled"] = True
+    keys_path.write_text(json.dumps(document))
+    headers = bearer(keys["inference"])
+    eventually(lambda: client.get("/v1/models", headers=headers).status_code in (401, 429))

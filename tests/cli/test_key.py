@@ -1,0 +1,79 @@
+"""`mes key`: what an operator types, and what comes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mes.cli.key import key
+from mes.keys import Keys
+from mes.keysfile import KeysFile
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "keys.json"
+    monkeypatch.chdir(tmp_path)  # where no .env is
+    monkeypatch.setenv("MES_API_KEYS_FILE", str(path))
+    return path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(key, arguments)
+
+
+def test_new_prints_the_key_alone_to_standard_output(path):
+    made = run("new", "--name", "ci", "--scope", "admin", "--scope", "inference")
+    assert made.exit_code == 0
+    found = Keys(None, KeysFile(path).current).find(made.stdout.strip())
+    assert (found.name, found.scopes) == ("ci", {"admin", "inference"})
+    assert made.stdout.count("\n") == 1
+
+
+def test_a_key_without_a_scope_may_infer(path):
+    run("new", "--name", "ci")
+    assert KeysFile(path).current().popitem()[1].scopes == {"inference"}
+
+
+def test_list_tells_name_id_scopes_and_state_but_no_key(path):
+    keys = [run("new", "--name", "ci").stdout.strip(), run("new", "--name", "old").stdout.strip()]
+    run("new", "--name", "gone", "--expires", "2020-01-01")
+    run("new", "--name", "later", "--expires", "2999-01-31")
+    run("revoke", "old")
+    lines = run("list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["ci", "old", "gone", "later"]
+    assert [line.split()[4:] for line in lines] == [
+        ["in", "force"],
+        ["disabled"],
+        ["expired", "2020-01-01"],
+        ["until", "2999-01-31"],
+    ]
+    assert not any(made in line for made in keys for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["new"], "--name"),
+        (["new", "--name", "two words"], "A-Z a-z 0-9"),
+        (["new", "--name", "ci", "--scope", "root"], "'inference', 'admin', 'metrics'"),
+        (["new", "--name", "ci", "--expires", "soon"], "%Y-%m-%d"),
+        (["revoke", "nobody"], "no enabled key has the name or id nobody"),
+        (["list"], "mes key new"),
+        (["list", "--file", "absent.json"], "absent.json"),
+    ],
+)
+def test_mistakes_are_told_in_words(path, arguments, told):
+    if arguments[0] == "revoke":
+        run("new", "--name", "ci")
+    result = run(*arguments)
+    assert result.exit_code != 0
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_without_a_file_it_says_how_to_name_one(path, monkeypatch):
+    monkeypatch.delenv("MES_API_KEYS_FILE")
+    assert "--file" in run("list").stderr

@@ -1,0 +1,281 @@
+"""HTTP as it should not be: what real gunicorn and the application make of it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.support.process import wait_until
+from tests.support.service import KEY
+
+MODEL = "mistral:7b"
+KEYED = f"Host: mes\r\nAuthorization: Bearer {KEY}\r\n"
+JSON = "Content-Type: application/json\r\n"
+BODY = json.dumps({"model_id": MODEL, "prompt": "Hello"}).encode()
+LIMIT = 50_000
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+
+@pytest.fixture(scope="module")
+def service(start):
+    return start(
+        models={MODEL: {}, "org/model:1b": {}}, MAX_BODY_BYTES=LIMIT, ALLOWED_HOSTS="mes .example"
+    )
+
+
+@dataclass(frozen=True)
+class Heard:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        assert self.headers["content-type"] == "application/problem+json"
+        return str(json.loads(self.body)["code"])
+
+
+class Line:
+    """A connection on which bytes are sent as they are."""
+
+    def __init__(self, service: Any) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", service.port), timeout=20)
+
+    def say(self, head: str, body: bytes = b"") -> None:
+        self.sock.sendall(head.encode("latin-1") + b"\r\n" + body)
+
+    def hear(self, method: str = "GET") -> Heard:
+        answer = http.client.HTTPResponse(self.sock, method=method)
+        answer.begin()
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        return Heard(answer.status, headers, answer.read())
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+
+def ask(service: Any, head: str, body: bytes = b"") -> Heard:
+    with Line(service) as line:
+        line.say(head, body)
+        return line.hear(head.split()[0])
+
+
+def post(service: Any, headers: str, body: bytes = b"") -> Heard:
+    return ask(service, f"POST /v1/inference HTTP/1.1\r\n{KEYED}{headers}", body)
+
+
+def chunked(*pieces: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(each), each) for each in (*pieces, b""))
+
+
+CHUNKED = JSON + "Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "code"),
+    [
+        (f"{JSON}", b"", 400, "malformed_request"),
+        (f"{JSON}Content-Length: 0\r\n", b"", 400, "malformed_request"),
+        (f"{JSON}Content-Length: -1\r\n", BODY, 400, "malformed_request"),
+        (f"{JSON}Content-Length: +{len(BODY)}\r\n", BODY, 400, "malformed_request"),
+        (f"{JSON}Content-Length: 9, 9\r\n", BODY, 400, "malformed_request"),
+        (f"{JSON}Content-Length: 9\r\nContent-Length: 9\r\n", BODY, 400, "malformed_request"),
+        (f"{JSON}Content-Length: {10**30}\r\n", b"", 413, "content_too_large"),
+        (f"{JSON}Content-Length: {'9' * 5000}\r\n", b"", 400, "malformed_request"),
+        (f"{JSON}Content-Length: {LIMIT + 1}\r\n", b"", 413, "content_too_large"),
+        (f"{JSON}Content-Length: 5\r\n", BODY, 400, "malformed_request"),
+        (f"{CHUNKED}Content-Length: 5\r\n", chunked(BODY), 400, "malformed_request"),
+        (CHUNKED, chunked(b" " * LIMIT, BODY), 413, "content_too_large"),
+        (CHUNKED, b"f" * 20 + b"\r\n" + b" " * LIMIT, 413, "content_too_large"),
+        (CHUNKED, b"5\r\n123456\r\n0\r\n\r\n", 400, "malformed_request"),
+        (CHUNKED, b"five\r\n", 400, "malformed_request"),
+        (f"{JSON}Transfer-Encoding: gzip, chunked\r\n", chunked(BODY), 501, "not_implemented"),
+        (f"{JSON}Transfer-Encoding: br\r\n", b"", 501, "not_implemented"),
+        (f"{JSON}Expect: a-miracle\r\n", b"", 417, "expectation_failed"),
+        (f"Content-Length: {len(BODY)}\r\n", BODY, 415, "unsupported_media_type"),
+        (
+            f"Content-Type: text/json\r\nContent-Length: {len(BODY)}\r\n",
+            BODY,
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            f"{JSON}Content-Encoding: gzip\r\nContent-Length: {len(BODY)}\r\n",
+            BODY,
+            415,
+            "unsupported_media_type",
+        ),
+        (f"{JSON}{JSON}Content-Length: {len(BODY)}\r\n", BODY, 400, "malformed_request"),
+        (f"{JSON}Content-Length: 130\r\n", b"[" * 65 + b"]" * 65, 400, "malformed_request"),
+    ],
+)
+def test_a_body_that_is_not_as_it_should_be_is_refused(service, headers, body, status, code):
+    heard = post(service, headers, body)
+    assert (heard.status, heard.code) == (status, code)
+
+
+def test_a_body_that_ends_before_its_length_is_refused_and_not_taken_for_whole(service, runtime):
+    with Line(service) as line:
+        line.say(
+            f"POST /v1/inference HTTP/1.1\r\n{KEYED}{JSON}Content-Length: {len(BODY) + 1}\r\n",
+            BODY,
+        )
+        line.sock.shutdown(socket.SHUT_WR)
+        heard = line.hear()
+    assert (heard.status, heard.code) == (400, "malformed_request")
+    assert runtime.model(MODEL)["generations"] == 0
+
+
+def test_a_body_too_large_is_refused_before_it_is_sent(service):
+    expecting = f"{JSON}Content-Length: {LIMIT + 1}\r\nExpect: 100-continue\r\n"
+    assert post(service, expecting).status == 413
+
+
+@pytest.mark.parametrize("pieces", [[BODY], [BODY[:7], BODY[7:]], [b" " * 40_000, BODY]])
+def test_a_chunked_body_is_read(service, pieces):
+    assert post(service, CHUNKED, chunked(*pieces)).status == 200
+
+
+def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(service):
+    with Line(service) as line:
+        line.say(
+            f"POST /v1/inference HTTP/1.1\r\n{KEYED}{JSON}Content-Length: {len(BODY)}\r\n"
+            "Expect: 100-continue\r\n"
+        )
+        assert line.sock.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        line.sock.sendall(BODY)
+        assert line.hear().status == 200
+
+
+@pytest.mark.parametrize(
+    ("first_line", "headers", "status"),
+    [
+        ("GET /health HTTP/1.1", "", 400),
+        ("GET /health HTTP/1.0", "", 200),
+        ("GET /health HTTP/1.1", "Host:\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: mes\r\nHost: mes\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: mes mes\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: mes/../x\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: <script>\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: mes:99999\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: elsewhere\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: mes:8001\r\n", 200),
+        ("GET /health HTTP/1.1", "Host: any.example\r\n", 200),
+        ("GET /health HTTP/1.1", "Host: localhost:1\r\n", 200),
+        ("GET http://mes/health HTTP/1.1", "Host: mes\r\n", 200),
+        ("GET /health HTTP/2.0", "Host: mes\r\n", 400),
+        ("GET /health", "Host: mes\r\n", 400),
+        ("GET /he alth HTTP/1.1", "Host: mes\r\n", 400),
+        ("GET /\xe4 HTTP/1.1", "Host: mes\r\n", 400),
+        ("get /health HTTP/1.1", "Host: mes\r\n", 400),
+        ("BREW /health HTTP/1.1", "Host: mes\r\n", 405),
+        ("TRACE /health HTTP/1.1", "Host: mes\r\n", 405),
+        ("DELETE /health HTTP/1.1", "Host: mes\r\n", 405),
+        ("CONNECT mes:443 HTTP/1.1", "Host: mes\r\n", 404),
+        ("OPTIONS * HTTP/1.1", "Host: mes\r\n", 404),
+        ("GET /health/ HTTP/1.1", "Host: mes\r\n", 404),
+        ("GET //health HTTP/1.1", "Host: mes\r\n", 200),
+        ("GET /./health HTTP/1.1", "Host: mes\r\n", 404),
+        ("GET /v1//models HTTP/1.1", KEYED, 404),
+        ("GET /v1/models/ HTTP/1.1", KEYED, 404),
+        ("GET /v1/models/org%2Fmodel%3A1b HTTP/1.1", KEYED, 200),
+        ("GET /v1/models/../status HTTP/1.1", KEYED, 404),
+        ("GET /v1/models/%2e%2e/status HTTP/1.1", KEYED, 404),
+        ("GET /v1/models/mistral%00:7b HTTP/1.1", KEYED, 404),
+        ("GET /v1/models/mistral%0a:7b HTTP/1.1", KEYED, 404),
+        ("GET /v1/models/%ff HTTP/1.1", KEYED, 404),
+        (f"GET /v1/models/{'a' * 3000} HTTP/1.1", KEYED, 404),
+        (f"GET /v1/models/{'a' * 5000} HTTP/1.1", KEYED, 414),
+        (f"GET /v1/models/{'a' * 50_000} HTTP/1.1", KEYED, 414),
+        ("GET /v1/models HTTP/1.1", KEYED + "Accept: text/html\r\n", 200),
+        ("GET /v1/models HTTP/1.1", f"{KEYED}Authorization: Bearer {KEY}\r\n", 401),
+        ("GET /v1/models HTTP/1.1", f"{KEYED}Authorization: Bearer x\r\n", 401),
+        ("GET /v1/models HTTP/1.1", f"Host: mes\r\nX_API_Key: {KEY}\r\n", 401),
+        ("GET /health HTTP/1.1", "Host: mes\r\nno-colon\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: mes\r\nA: b\r\n c\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: mes\r\nA : b\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: mes\r\nA: b\0c\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: mes\r\nA: b\nC: d\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: mes\r\nSCRIPT_NAME: /x\r\n", 200),
+        ("GET /health HTTP/1.1", f"Host: mes\r\nA: {'b' * 9000}\r\n", 431),
+        ("GET /health HTTP/1.1", "Host: mes\r\n" + "A: b\r\n" * 64, 431),
+        ("GET /health HTTP/1.1", "Host: mes\r\n" + f"A: {'b' * 8000}\r\n" * 5, 431),
+    ],
+)
+def test_each_request_gets_the_status_it_deserves(service, first_line, headers, status):
+    heard = ask(service, f"{first_line}\r\n{headers}")
+    assert heard.status == status
+    if status >= 400:
+        assert heard.code
+        assert json.loads(heard.body)["status"] == status
+
+
+@pytest.mark.parametrize("head", ["GET /health HTTP/1.1", "GET /nowhere HTTP/1.1", "NONSENSE"])
+def test_every_answer_says_that_it_is_not_to_be_guessed_at_or_kept(service, head):
+    headers = ask(service, f"{head}\r\nHost: mes\r\n").headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert headers.get("server", "gunicorn") == "gunicorn"
+    assert headers["x-request-id"]
+
+
+def test_head_answers_as_get_does_without_the_body(service):
+    heard = ask(service, "HEAD /health HTTP/1.1\r\nHost: mes\r\n")
+    assert (heard.status, heard.body) == (200, b"")
+    assert int(heard.headers["content-length"]) > 0
+
+
+def test_options_tells_the_methods_and_needs_no_key(service):
+    heard = ask(service, "OPTIONS /v1/inference HTTP/1.1\r\nHost: mes\r\n")
+    assert (heard.status, set(heard.headers["allow"].split(", "))) == (200, {"OPTIONS", "POST"})
+
+
+def test_what_the_server_refuses_is_a_line_in_the_log_without_what_was_sent(service):
+    heard = ask(service, f"GET /health HTTP/1.1\r\nAuthorization Bearer {KEY}\r\n")
+    request_id = json.loads(heard.body)["request_id"]
+    found = wait_until(
+        lambda: [line for line in service.log_lines("request") if line["request_id"] == request_id]
+    )
+    assert (found[0]["status"], found[0]["code"]) == (400, "malformed_request")
+    assert KEY not in service.text()
+    assert service.other_lines() == []
+
+
+def test_requests_sent_in_one_piece_are_answered_in_order(service):
+    first = f"GET /v1/models/{MODEL} HTTP/1.1\r\n{KEYED}\r\n"
+    second = f"POST /v1/inference HTTP/1.1\r\n{KEYED}{JSON}Content-Length: {len(BODY)}\r\n\r\n"
+    third = "GET /health HTTP/1.1\r\nHost: mes\r\n"
+    with Line(service) as line:
+        line.say(first + second + BODY.decode() + third)
+        with line.sock.makefile("rb") as stream:
+            answers = [_next_answer(stream) for _ in range(3)]
+    assert [b'"object"' in answers[0], b'"usage"' in answers[1], b'"healthy"' in answers[2]] == [
+        True
+    ] * 3
+
+
+def _next_answer(stream: Any) -> bytes:
+    stream.readline()
+    headers = http.client.parse_headers(stream)
+    return bytes(stream.read(int(headers["Content-Length"])))
+
+
+def test_a_body_nobody_wanted_is_not_taken_for_the_next_request(service):
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: mes\r\n\r\n"
+    with Line(service) as line:
+        line.say(
+            f"POST /nowhere HTTP/1.1\r\nHost: mes\r\nContent-Length: {len(smuggled)}\r\n", smuggled
+        )
+        assert line.hear().status == 404
+        line.say("GET /health HTTP/1.1\r\nHost: mes\r\n")
+        assert line.hear().status == 200
+    assert "/smuggled" not in service.text()

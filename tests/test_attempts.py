@@ -1,0 +1,58 @@
+"""Attempts: who shows too many wrong keys is told to wait."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mes import attempts
+from mes.attempts import Attempts
+
+
+def test_the_eleventh_wrong_key_from_an_address_is_one_too_many():
+    guesses = Attempts()
+    waits = [guesses.note("192.0.2.1") for _ in range(12)]
+    assert waits[:10] == [None] * 10
+    assert all(0 < wait <= 60 for wait in waits[10:])
+    assert guesses.note("192.0.2.2") is None
+
+
+def test_to_go_on_guessing_does_not_put_off_the_end_of_the_minute(monkeypatch):
+    monkeypatch.setattr(attempts, "_WINDOW_SECONDS", 0.5)
+    guesses = Attempts()
+    until = time.monotonic() + 10
+    while (wait := guesses.note("192.0.2.1")) is None or wait > 0.05:
+        assert time.monotonic() < until
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("", "192.0.2.1", False),
+    ],
+)
+def test_a_network_of_version_6_counts_as_one_address(one, other, together):
+    guesses = Attempts()
+    for _ in range(10):
+        guesses.note(one)
+    assert (guesses.note(other) is not None) is together
+
+
+def test_many_addresses_fill_no_memory():
+    guesses = Attempts()
+    for number in range(attempts._ADDRESSES + 100):
+        guesses.note(str(number))
+    assert len(guesses._windows) <= attempts._ADDRESSES
+
+
+def test_attempts_are_counted_right_from_many_threads():
+    guesses = Attempts()
+    with ThreadPoolExecutor(8) as pool:
+        waits = list(pool.map(lambda _: guesses.note("192.0.2.1"), range(800)))
+    assert waits.count(None) == 10

@@ -1,0 +1,144 @@
+"""The keys file: what it may say, how mistakes are told, and that edits are noticed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mes.keys import ADMIN, INFERENCE, METRICS, Keys, digest_of
+from mes.keysfile import KeysError, KeysFile, open_to_others, parse
+
+DIGEST = digest_of("a")
+
+
+def entry(key: str = "a", **more: object) -> dict[str, object]:
+    return {"name": "ci", "scopes": ["inference"], "sha256": digest_of(key), **more}
+
+
+def text(*entries: object) -> bytes:
+    return json.dumps({"keys": entries}).encode()
+
+
+def mistakes(document: bytes) -> dict[str, str]:
+    with pytest.raises(KeysError) as caught:
+        parse(document, path=Path("keys.json"))
+    return {each.pointer: each.detail for each in caught.value.mistakes}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.json"
+    path.write_bytes(text(entry()))
+    return path
+
+
+def test_a_key_may_do_what_its_scopes_name_and_admin_may_do_all():
+    infers, admin = parse(text(entry(), entry("b", scopes=["admin"])), path=Path("k"))
+    assert [infers.reaches(scope) for scope in (INFERENCE, ADMIN, METRICS)] == [True, False, False]
+    assert all(admin.reaches(scope) for scope in (INFERENCE, ADMIN, METRICS))
+
+
+def test_all_mistakes_are_told_at_once_with_their_place_and_never_with_a_value():
+    told = mistakes(
+        text(
+            {"name": "two words", "scopes": ["root"], "sha256": "mes_the-key-itself"},
+            {"scopes": [], "sha256": DIGEST.upper(), "colour": "blue"},
+            entry(expires="tomorrow", created="2026-01-01T00:00:00", disabled="no"),
+            "mes_the-key-itself",
+        )
+    )
+    assert set(told) == {
+        "/keys/0/name",
+        "/keys/0/scopes/0",
+        "/keys/0/sha256",
+        "/keys/1/name",
+        "/keys/1/scopes",
+        "/keys/1/sha256",
+        "/keys/1/colour",
+        "/keys/2/expires",
+        "/keys/2/created",
+        "/keys/2/disabled",
+        "/keys/3",
+    }
+    assert told["/keys/0/scopes/0"] == "is not one of inference, admin, metrics"
+    assert "mes_the-key-itself" not in str(told)
+
+
+@pytest.mark.parametrize("document", [b"", b"[]", b"{}", b"null", b'{"keys": {}}', b"\xff", b"{,}"])
+def test_a_file_that_is_no_keys_file_is_told_so(document):
+    assert len(mistakes(document)) == 1
+
+
+def test_two_entries_for_one_key_are_a_mistake():
+    assert set(mistakes(text(entry(), entry(name="other")))) == {
+        "/keys/0/sha256",
+        "/keys/1/sha256",
+    }
+
+
+def test_two_keys_of_one_name_hold_at_a_time_so_that_one_can_replace_the_other(path):
+    path.write_bytes(text(entry("old"), entry("new")))
+    keys = Keys(None, KeysFile(path).current)
+    assert [keys.find(each).name for each in ("old", "new")] == ["ci", "ci"]
+
+
+@pytest.mark.parametrize("ended", [{"disabled": True}, {"expires": "2020-01-01T00:00:00Z"}])
+def test_a_key_that_is_disabled_or_has_expired_is_not_found(path, ended):
+    path.write_bytes(text(entry(**ended), entry("b", expires="2999-01-01T00:00:00+02:00")))
+    keys = Keys(None, KeysFile(path).current)
+    assert keys.find("a") is None
+    assert keys.find("b") is not None
+
+
+def test_the_key_of_the_settings_stands_beside_those_of_the_file(path):
+    keys = Keys("of-the-settings", KeysFile(path).current)
+    assert keys.find("of-the-settings").name == "default"
+    assert keys.find("of-the-settings").reaches(ADMIN)
+    assert keys.find("a").name == "ci"
+    assert keys.find("wrong") is None
+
+
+def test_an_edit_is_in_force_without_a_restart(path):
+    keys = Keys(None, KeysFile(path).current)
+    assert keys.find("a")
+    path.write_bytes(text(entry("b")))
+    assert not keys.find("a")
+    assert keys.find("b")
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p.write_text("{"), lambda p: p.unlink()])
+def test_a_broken_edit_is_told_and_the_last_good_one_stays_in_force(path, caplog, spoil):
+    file = KeysFile(path)
+    keys = Keys(None, file.current)
+    assert keys.find("a")
+    spoil(path)
+    assert keys.find("a")
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["keys_broken"]
+    assert str(path) in file.problem
+
+
+def test_who_starts_after_a_broken_edit_knows_what_was_revoked_before(path, tmp_path):
+    def another() -> Keys:
+        return Keys(None, KeysFile(path, last_good=tmp_path / "state" / "keys.json").current)
+
+    first = another()
+    assert first.find("a")
+    path.write_bytes(text())
+    assert first.find("a") is None
+    path.write_bytes(b"{")
+    assert first.find("a") is None
+    assert another().find("a") is None
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(KeysError, match=r"No such file.*mes key new"):
+        KeysFile(tmp_path / "absent.json").current()
+
+
+def test_a_file_that_others_may_read_is_told_from_one_that_is_private(path):
+    path.chmod(0o644)
+    assert open_to_others(path)
+    path.chmod(0o600)
+    assert not open_to_others(path)

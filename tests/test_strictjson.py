@@ -1,0 +1,51 @@
+"""Strict JSON: how deep a text may be nested, told before it is parsed."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mes.strictjson import NotJson, parse
+
+VALUES = st.recursive(
+    st.none() | st.text(alphabet='a"\\[]{}'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("[{a"), inner, max_size=3),
+)
+
+
+def depth(value: object) -> int:
+    inside = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(depth, inside), default=0) if isinstance(value, list | dict) else 0
+
+
+@given(VALUES, st.integers(0, 6))
+def test_what_is_nested_deeper_is_refused_and_nothing_else_is(value, deepest):
+    if depth(value) <= deepest:
+        assert parse(json.dumps(value), deepest=deepest) == value
+    else:
+        with pytest.raises(NotJson, match=f"nested deeper than {deepest} levels"):
+            parse(json.dumps(value), deepest=deepest)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 1_000_000,
+        '{"a":' * 200_000,
+        '"[{' * 300_000,
+        '"\\' * 500_000 + "[" * 100,
+        "[" + "[]," * 300_000 + "[]]",
+    ],
+)
+def test_no_text_of_a_megabyte_takes_long(text):
+    began = time.monotonic()
+    try:
+        parse(text, deepest=64)
+    except NotJson:
+        pass
+    # It takes some tenths of a second; a scan that looks at a character twice would take hours.
+    assert time.monotonic() - began < 10
