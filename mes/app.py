@@ -11,7 +11,7 @@ from typing import Any
 from flask import Flask
 
 from mes import logs
-from mes.api import health, inference, models, problems, queue, requests
+from mes.api import health, inference, models, problems, pull, queue, requests
 from mes.api.services import Services
 from mes.catalog import Catalog, CatalogFile
 from mes.domain import Runtime
@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None, *, runtime: Runtime | None = No
     app.extensions["mes"] = _services(settings, runtime)
     for door in (requests, problems):
         door.install(app)
-    for blueprint in (health.bp, models.bp, inference.bp, queue.bp):
+    for blueprint in (health.bp, models.bp, pull.bp, inference.bp, queue.bp):
         app.register_blueprint(blueprint)
     return app
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -149,6 +149,15 @@ class ModelCard:
     capabilities: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a pull has come, in the runtime's own words; the bytes are those of one file."""
+
+    status: str
+    completed_bytes: int | None = None
+    total_bytes: int | None = None
+
+
 class Caller(Protocol):
     """Whoever waits for an answer, and may stop waiting."""
 
@@ -195,6 +204,13 @@ class Runtime(Protocol):
 
     def card(self, name: str) -> ModelCard:
         """What the runtime knows of one model. Raises ModelNotPulled."""
+
+    def pull(self, name: str, *, deadline: float, caller: Caller) -> Iterator[PullProgress]:
+        """Fetch a model onto the runtime's disk, telling how it goes; complete at the end.
+
+        To be iterated by one thread. Raises PullFailed, also at the deadline, and CallerGone once
+        the caller has hung up. Closing the iterator ends the pull too.
+        """
 
 
 @dataclass(frozen=True, slots=True)

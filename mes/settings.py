@@ -47,6 +47,7 @@ class Settings:
     load_timeout_seconds: float
     unload_timeout_seconds: float
     load_retry_pause_seconds: float
+    pull_timeout_seconds: float
     cooldown_seconds: float
     cooldown_max_seconds: float
     swap_patience_seconds: float | None

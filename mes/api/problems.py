@@ -58,8 +58,7 @@ def _render_ours(error: MesError) -> Response:
     status = status_of(error)
     if status == 500:
         return _render_bug(error)
-    mistakes = [{"pointer": m.pointer, "detail": m.detail} for m in error.mistakes]
-    response = problem(status, error.code, error.detail, mistakes)
+    response = _rendered(describe(error, line().request_id))
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if status == 401:
@@ -84,20 +83,39 @@ def _render_bug(error: Exception) -> Response:
     return problem(500, "internal_error", detail)
 
 
-def problem(
-    status: int, code: str, detail: str, mistakes: list[dict[str, str]] | None = None
-) -> Response:
-    """One problem document; `success` and `error` are for clients of the original interface."""
-    line().code = code
-    document: dict[str, Any] = {
+def problem(status: int, code: str, detail: str) -> Response:
+    """A problem that is none of our errors."""
+    return _rendered(_document(status, code, detail, line().request_id))
+
+
+def describe(error: MesError, request_id: str) -> dict[str, Any]:
+    """The problem document of an error."""
+    mistakes = [{"pointer": m.pointer, "detail": m.detail} for m in error.mistakes]
+    return _document(status_of(error), error.code, error.detail, request_id, mistakes)
+
+
+def _rendered(document: dict[str, Any]) -> Response:
+    line().code = document["code"]
+    text = json.dumps(document)
+    return Response(text, document["status"], mimetype="application/problem+json")
+
+
+def _document(
+    status: int,
+    code: str,
+    detail: str,
+    request_id: str,
+    mistakes: list[dict[str, str]] | None = None,
+) -> dict[str, Any]:
+    # `success` and `error` are for clients of the original interface.
+    return {
         "type": f"urn:mes:problem:{code}",
         "title": code.replace("_", " ").capitalize(),
         "status": status,
         "detail": detail,
         "code": code,
-        "request_id": line().request_id,
+        "request_id": request_id,
         "errors": mistakes or [],
         "success": False,
         "error": detail,
     }
-    return Response(json.dumps(document), status, mimetype="application/problem+json")
