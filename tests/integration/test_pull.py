@@ -18,7 +18,10 @@ pytestmark = pytest.mark.usefixtures("clean")
 
 @pytest.fixture(scope="module")
 def service(start) -> Service:
-    models = {HERE: {"max_concurrent": 2, "max_queue": 4}, ABSENT: {"max_concurrent": 1, "max_queue": 2}}
+    models = {
+        HERE: {"max_concurrent": 2, "max_queue": 4},
+        ABSENT: {"max_concurrent": 1, "max_queue": 2},
+    }
     return start(models=models, WEB_CONCURRENCY=1)
 
 
