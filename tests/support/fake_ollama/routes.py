@@ -22,6 +22,7 @@ from tests.support.fake_ollama.wire import (
     NDJSON,
     TEXT,
     Connection,
+    Gone,
     Listener,
     Request,
     chunk,
@@ -122,7 +123,12 @@ class Routes:
     def _pull(self, request: Request, connection: Connection) -> None:
         asked = parse(request.body)
         name = checked_name(asked.get("model") or asked.get("name") or "")
-        pull(name, self.machine, self._strike("pull", name, connection), connection)
+        fault = self._strike("pull", name, connection)
+        try:
+            pull(name, self.machine, fault, connection)
+        except Gone:
+            self.requests["broken_pull"] += 1
+            raise
 
     def _generate(self, request: Request, connection: Connection) -> None:
         if self.instant and self._answer_instantly(request, connection):
