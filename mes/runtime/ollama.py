@@ -135,7 +135,9 @@ class OllamaRuntime:
             answer = self._send(exchange, _filled(self._pull, {"model": name, "stream": True}))
             if answer.status != 200:
                 raise pulling.refused(self._refusal(answer), tag=name)
-            yield from pulling.progress(self._pieces(answer))
+            pieces = self._pieces(answer)
+            yield from pulling.progress(pieces)
+            exchange.finish(pieces)
 
     def _ask(self, request: requests.PreparedRequest, name: str = "it") -> bytes:
         """A short question, answered at once."""

@@ -131,6 +131,10 @@ def test_leaving_off_in_the_middle_ends_the_pull_in_the_runtime(serve, client):
 
 
 def test_the_connection_serves_others_before_and_after(serve, client):
-    runtime = client(serve(answers(whole(b'{"version": "1.0"}'), streamed(LAYER, SUCCESS))))
+    version = whole(b'{"version": "1.0"}')
+    server = serve(answers(version, streamed(LAYER, SUCCESS), version))
+    runtime = client(server)
     assert runtime.version() == "ollama 1.0"
     assert len(pull(runtime)) == 1
+    assert runtime.version() == "ollama 1.0"
+    assert server.connections == 1
