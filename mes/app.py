@@ -11,7 +11,18 @@ from typing import Any
 from flask import Flask
 
 from mes import logs, structured
-from mes.api import checks, health, hygiene, inference, metrics, models, problems, queue, requests
+from mes.api import (
+    checks,
+    health,
+    hygiene,
+    inference,
+    metrics,
+    models,
+    problems,
+    pull,
+    queue,
+    requests,
+)
 from mes.api.services import Services
 from mes.attempts import Attempts
 from mes.catalog import Catalog, CatalogFile
@@ -57,8 +68,8 @@ def create_app(settings: Settings | None = None, *, runtime: Runtime | None = No
     for door in (requests, problems):
         door.install(app)
     hygiene.install(app, settings)
-    for blueprint in (health.bp, models.bp, inference.bp, queue.bp, checks.bp, metrics.bp):
-        app.register_blueprint(blueprint)
+    for door in (health, models, pull, inference, queue, checks, metrics):
+        app.register_blueprint(door.bp)
     return app
 
 

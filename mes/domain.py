@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -159,6 +159,15 @@ class ModelCard:
     capabilities: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a pull has come, in the runtime's own words; the bytes are those of one file."""
+
+    status: str
+    completed_bytes: int | None = None
+    total_bytes: int | None = None
+
+
 class Caller(Protocol):
     """Whoever waits for an answer, and may stop waiting."""
 
@@ -205,6 +214,13 @@ class Runtime(Protocol):
 
     def card(self, name: str) -> ModelCard:
         """What the runtime knows of one model. Raises ModelNotPulled."""
+
+    def pull(self, name: str, *, deadline: float, caller: Caller) -> Iterator[PullProgress]:
+        """Fetch a model onto the runtime's disk, telling how it goes; complete at the end.
+
+        To be iterated by one thread. Raises PullFailed, also at the deadline, and CallerGone once
+        the caller has hung up. Closing the iterator ends the pull too.
+        """
 
 
 @dataclass(frozen=True, slots=True)

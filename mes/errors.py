@@ -24,6 +24,7 @@ MesError
 ├── RuntimeFault               the runtime answered, but not with an answer
 │   ├── RuntimeReplyInvalid    nonsense on the wire
 │   ├── GenerationAborted      ended without saying that it was done
+│   ├── PullFailed             the model could not be fetched
 │   ├── SchemaRefused          cannot decode under this schema (never leaves the house)
 │   └── LoadFailed             (never leaves the house: becomes ModelUnavailable)
 └── TimedOut
@@ -156,6 +157,10 @@ class RuntimeReplyInvalid(RuntimeFault):
 
 class GenerationAborted(RuntimeFault):
     code = "generation_aborted"
+
+
+class PullFailed(RuntimeFault):
+    code = "pull_failed"
 
 
 class SchemaRefused(RuntimeFault):

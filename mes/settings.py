@@ -20,6 +20,9 @@ from mes.settings_schema import FIELDS, MOST_THREADS, NAMES, SettingsSchema
 # Beside those who run or wait: health, status, models, and refusing whoever is too many.
 _SPARE_THREADS = 16
 
+# Read by the `mes` command alone, which may share a `.env` with the service.
+_FOR_CLIENTS = frozenset({"MES_URL"})
+
 # Kubernetes sets these by itself in every container beside a service that is called "mes".
 _SET_BY_OTHERS = re.compile(r"MES_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\w+)?)")
 
@@ -48,6 +51,7 @@ class Settings:
     load_timeout_seconds: float
     unload_timeout_seconds: float
     load_retry_pause_seconds: float
+    pull_timeout_seconds: float
     cooldown_seconds: float
     cooldown_max_seconds: float
     swap_patience_seconds: float | None
@@ -86,9 +90,7 @@ def load(environ: Mapping[str, str] | None = None, dotenv: str | None = ".env") 
 
     An empty value counts as not set. Raises SettingsError, which tells all mistakes at once.
     """
-    environ = os.environ if environ is None else environ
-    from_file, mistakes = _read_dotenv(dotenv)
-    given = {name: text.strip() for name, text in {**from_file, **environ}.items() if text.strip()}
+    given, mistakes = _read(environ, dotenv)
     mistakes += _unknown_names(given)
     try:
         values = SettingsSchema().load({name: given[name] for name in NAMES if name in given})
@@ -99,11 +101,28 @@ def load(environ: Mapping[str, str] | None = None, dotenv: str | None = ".env") 
     return _settings(values, given)
 
 
+def unchecked(
+    environ: Mapping[str, str] | None = None, dotenv: str | None = ".env"
+) -> dict[str, str]:
+    """Names and texts as they were given, for programs beside the service."""
+    return _read(environ, dotenv)[0]
+
+
 def settings_table() -> list[tuple[str, str, str]]:
     """Name, default and help of every setting, for documents."""
     return [
         (each.data_key, each.metadata["default"], each.metadata["help"]) for each in FIELDS.values()
     ]
+
+
+def _read(
+    environ: Mapping[str, str] | None, dotenv: str | None
+) -> tuple[dict[str, str], list[str]]:
+    """What was given, and a line for each statement of the file that says nothing."""
+    environ = os.environ if environ is None else environ
+    from_file, mistakes = _read_dotenv(dotenv)
+    given = {name: text.strip() for name, text in {**from_file, **environ}.items() if text.strip()}
+    return given, mistakes
 
 
 def _settings(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -157,7 +176,9 @@ def _unknown_names(given: Mapping[str, str]) -> list[str]:
     return [
         f"{name}: there is no such setting; {_nearest(name)}"
         for name in sorted(given)
-        if name.startswith("MES_") and name not in NAMES and not _SET_BY_OTHERS.fullmatch(name)
+        if name.startswith("MES_")
+        and name not in _FOR_CLIENTS.union(NAMES)
+        and not _SET_BY_OTHERS.fullmatch(name)
     ]
 
 

@@ -151,6 +151,8 @@ class SettingsSchema(Schema):
         "How long an unload may take, and a drain asked for by a person")
     load_retry_pause_seconds = _seconds("LOAD_RETRY_PAUSE", 1.0,
         "The pause before a failed load is tried once more", or_zero=True)
+    pull_timeout_seconds = _seconds("PULL_TIMEOUT", 14_400.0,
+        "How long pulling a model may take; what has come by then need not come again")
     cooldown_seconds = _seconds("COOLDOWN", 10.0,
         "How long a model that fails to load is left alone; doubles with each failure")
     cooldown_max_seconds = _seconds("COOLDOWN_MAX", 300.0, "The longest that it is left alone")

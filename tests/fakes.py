@@ -16,6 +16,7 @@ from mes.domain import (
     ModelSpec,
     Prompt,
     PulledModel,
+    PullProgress,
     Reply,
     Usage,
     normalise,
@@ -57,6 +58,7 @@ class FakeRuntime:
         self.answers: Callable[[Prompt], str | MesError] = lambda prompt: "Paris"
         self.finish_reason = "stop"
         self.load_errors: dict[str, list[MesError]] = {}
+        self.pull_error: MesError | None = None
         self.down: MesError | None = None
         self._lock = threading.Lock()
 
@@ -100,6 +102,14 @@ class FakeRuntime:
     def card(self, name: str) -> ModelCard:
         self._fail_if_down()
         return ModelCard("Q4_0", "1B", 4096, ("completion",))
+
+    def pull(self, name: str, *, deadline: float, caller: Caller) -> Iterator[PullProgress]:
+        self._fail_if_down()
+        yield PullProgress("pulling manifest")
+        yield PullProgress("pulling 000000000000", 5, 10)
+        if self.pull_error is not None:
+            raise self.pull_error
+        self.on_disk.append(PulledModel(normalise(name), DIGEST, 10, "Q4_0", "1B"))
 
     def _fail_if_down(self) -> None:
         if self.down is not None:

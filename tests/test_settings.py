@@ -37,6 +37,10 @@ def test_all_mistakes_are_told_at_once_with_name_problem_and_remedy():
     ]
 
 
+def test_a_name_for_the_command_line_stops_no_start():
+    assert load({"MES_URL": "http://mes:8001"}, dotenv=None).port == 8001
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

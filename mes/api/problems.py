@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from typing import Any
 
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
@@ -62,8 +63,7 @@ def _render_ours(error: MesError) -> Response:
     status = status_of(error)
     if status == 500:
         return _render_bug(error)
-    mistakes = [{"pointer": m.pointer, "detail": m.detail} for m in error.mistakes]
-    response = problem(status, error.code, error.detail, mistakes)
+    response = _rendered(describe(error, line().request_id))
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if status == 401:
@@ -88,12 +88,19 @@ def _render_bug(error: Exception) -> Response:
     return problem(500, "internal_error", detail)
 
 
-def problem(
-    status: int, code: str, detail: str, mistakes: list[dict[str, str]] | None = None
-) -> Response:
-    """One problem document, noted in the log line too."""
-    line().code = code
-    document = rfc9457.document(
-        status, code, detail, request_id=line().request_id, errors=mistakes or ()
+def problem(status: int, code: str, detail: str) -> Response:
+    """A problem that is none of our errors."""
+    return _rendered(rfc9457.document(status, code, detail, request_id=line().request_id))
+
+
+def describe(error: MesError, request_id: str) -> dict[str, Any]:
+    """The problem document of an error."""
+    mistakes = [{"pointer": m.pointer, "detail": m.detail} for m in error.mistakes]
+    return rfc9457.document(
+        status_of(error), error.code, error.detail, request_id=request_id, errors=mistakes
     )
-    return Response(json.dumps(document), status, mimetype=rfc9457.MIMETYPE)
+
+
+def _rendered(document: dict[str, Any]) -> Response:
+    line().code = document["code"]
+    return Response(json.dumps(document), document["status"], mimetype=rfc9457.MIMETYPE)

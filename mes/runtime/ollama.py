@@ -13,17 +13,27 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPResponse
 from urllib3.util import Url, parse_url
 
-from mes.domain import Caller, LoadedModel, ModelCard, ModelSpec, Prompt, PulledModel, Reply
+from mes.domain import (
+    Caller,
+    LoadedModel,
+    ModelCard,
+    ModelSpec,
+    Prompt,
+    PulledModel,
+    PullProgress,
+    Reply,
+)
 from mes.errors import (
     GenerationAborted,
     GenerationTimeout,
     LoadFailed,
     LoadTimeout,
     ModelNotPulled,
+    PullFailed,
     RuntimeReplyInvalid,
     RuntimeUnavailable,
 )
-from mes.runtime import replies
+from mes.runtime import pulling, replies
 from mes.runtime.wire import Errand, Exchange, pool
 from mes.watch import Watch
 
@@ -35,6 +45,7 @@ _UNLOAD_NOW = 0
 
 _GENERATION = Errand("generation", late=GenerationTimeout, broken=GenerationAborted)
 _LOAD = Errand("load", late=LoadTimeout, broken=LoadFailed)
+_PULL = Errand("pull", late=PullFailed, broken=PullFailed)
 _QUESTION = Errand("answer", late=RuntimeUnavailable, broken=RuntimeUnavailable)
 
 
@@ -60,6 +71,7 @@ class OllamaRuntime:
         self._adapter = _Adapter(pool(url, size=pool_size))
         self._generate = _prepared("POST", url, "/api/generate")
         self._show = _prepared("POST", url, "/api/show")
+        self._pull = _prepared("POST", url, "/api/pull")
         self._ps = _prepared("GET", url, "/api/ps")
         self._tags = _prepared("GET", url, "/api/tags")
         self._version = _prepared("GET", url, "/api/version")
@@ -116,6 +128,17 @@ class OllamaRuntime:
         """What the runtime knows of one model."""
         return replies.card(self._ask(_filled(self._show, {"model": name}), name))
 
+    def pull(self, name: str, *, deadline: float, caller: Caller) -> Iterator[PullProgress]:
+        """Fetch a model onto the runtime's disk, telling how it goes."""
+        exchange = self._exchange(_PULL, deadline)
+        with exchange, caller.when_gone(exchange.hang_up):
+            answer = self._send(exchange, _filled(self._pull, {"model": name, "stream": True}))
+            if answer.status != 200:
+                raise pulling.refused(self._refusal(answer), tag=name)
+            pieces = self._pieces(answer)
+            yield from pulling.progress(pieces)
+            exchange.finish(pieces)
+
     def _ask(self, request: requests.PreparedRequest, name: str = "it") -> bytes:
         """A short question, answered at once."""
         deadline = time.monotonic() + self._reply_timeout_seconds
@@ -153,17 +176,18 @@ class OllamaRuntime:
     def _chunks(self, answer: HTTPResponse) -> Iterator[bytes]:
         """The body as it arrives."""
         size = 0
-        # read1 does for every framing, but costs twice as much where there are many chunks.
-        pieces = (
-            answer.stream(_READ_BYTES)
-            if answer.chunked
-            else iter(lambda: answer.read1(_READ_BYTES), b"")
-        )
-        for piece in pieces:
+        for piece in self._pieces(answer):
             size += len(piece)
             if size > self._max_reply_bytes:
                 raise RuntimeReplyInvalid("the runtime sent more than an answer may hold")
             yield piece
+
+    def _pieces(self, answer: HTTPResponse) -> Iterator[bytes]:
+        """The body as it arrives, however much that is."""
+        # read1 does for every framing, but costs twice as much where there are many chunks.
+        if answer.chunked:
+            return answer.stream(_READ_BYTES)
+        return iter(lambda: answer.read1(_READ_BYTES), b"")
 
     def _refusal(self, answer: HTTPResponse) -> replies.Refusal:
         return replies.refusal(

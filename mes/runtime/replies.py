@@ -34,7 +34,7 @@ def generation(chunks: Iterable[bytes], *, sent: float) -> Reply:
     texts: list[str] = []
     thoughts: list[str] = []
     first = 0.0
-    for part in _parts(chunks):
+    for part in parts(chunks):
         for name, said in (("response", texts), ("thinking", thoughts)):
             text = part.get(name, "")
             if type(text) is not str:
@@ -78,7 +78,7 @@ def _apart(said: str) -> tuple[str, str]:
 
 def done(chunks: Iterable[bytes], *, otherwise: type[MesError]) -> None:
     """Read until the runtime says that it is done, as after a load or an unload."""
-    if not any(part.get("done") is True for part in _parts(chunks, otherwise=otherwise)):
+    if not any(part.get("done") is True for part in parts(chunks, otherwise=otherwise)):
         raise otherwise("the runtime did not say that it was done")
 
 
@@ -200,9 +200,10 @@ def _unwrap(said: Any) -> tuple[str, Mapping[str, Any]]:
     return (said if isinstance(said, str) else ""), facts
 
 
-def _parts(
+def parts(
     chunks: Iterable[bytes], *, otherwise: type[MesError] = GenerationAborted
 ) -> Iterator[dict[str, Any]]:
+    """The objects of a stream, up to a line that tells of an error."""
     for line in _lines(chunks):
         part = _object(line)
         if "error" in part:

@@ -22,7 +22,8 @@ from mes.scheduling.worker import Worker
 log = logging.getLogger(__name__)
 
 _LOOKS_EVERY_SECONDS = 1.0
-_LOOKS_AT_DISK_EVERY_SECONDS = 10.0
+# Soon enough for a model just pulled, by MES or by hand.
+_LOOKS_AT_DISK_EVERY_SECONDS = 3.0
 
 
 class Nobody:

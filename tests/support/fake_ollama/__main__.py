@@ -17,7 +17,8 @@ from tests.support.fake_ollama.routes import Routes
 from tests.support.fake_ollama.wire import Listener
 
 DEFAULT_MODELS = "llama3.1:8b,mistral:7b,phi3:mini,codellama:7b,gemma:2b"
-TRAITS = ("tokens", "ms_per_token", "first_token_ms", "load_seconds", "unload_seconds", "parallel")
+TRAITS = ("tokens", "ms_per_token", "first_token_ms", "load_seconds", "unload_seconds")
+TRAITS += ("parallel", "pull_seconds", "pull_bytes")
 
 
 def _arguments() -> argparse.Namespace:

@@ -55,6 +55,10 @@ class Machine:
                 canonical(name): self.find(name) or Model(name) for name in told["pulled"]
             }
 
+    def add(self, name: str) -> None:
+        """From now on the model is on disk."""
+        self._models.setdefault(canonical(name), Model(name))
+
     def all(self) -> list[Model]:
         return list(self._models.values())
 

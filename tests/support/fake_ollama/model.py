@@ -35,6 +35,8 @@ class Behaviour:
     first_token_ms: float = 0.0
     load_seconds: float = 0.02
     unload_seconds: float = 0.0
+    pull_seconds: float = 0.0
+    pull_bytes: int = 4_000_000
     parallel: int = 0
     echo: bool = False
     reply: str | list[str] | None = None

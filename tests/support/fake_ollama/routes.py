@@ -15,12 +15,14 @@ from tests.support.fake_ollama.ask import Ask, checked_name, parse
 from tests.support.fake_ollama.faults import Fault, Faults, break_off
 from tests.support.fake_ollama.machine import ClientGone, LoadFailure, Machine
 from tests.support.fake_ollama.model import Behaviour, Model
+from tests.support.fake_ollama.pull import pull
 from tests.support.fake_ollama.wire import (
     JSON,
     LAST_CHUNK,
     NDJSON,
     TEXT,
     Connection,
+    Gone,
     Listener,
     Request,
     chunk,
@@ -52,6 +54,7 @@ class Routes:
             ("GET", "/api/tags"): self._tags,
             ("GET", "/api/ps"): self._ps,
             ("POST", "/api/show"): self._show,
+            ("POST", "/api/pull"): self._pull,
             ("POST", "/api/generate"): self._generate,
             ("POST", "/api/chat"): self._generate,
             ("GET", "/_stats"): self._stats,
@@ -116,6 +119,16 @@ class Routes:
         if model is None:
             raise Refused(404, f"model '{with_tag(name)}' not found")
         connection.answer(200, dump(answers.card(model)))
+
+    def _pull(self, request: Request, connection: Connection) -> None:
+        asked = parse(request.body)
+        name = checked_name(asked.get("model") or asked.get("name") or "")
+        fault = self._strike("pull", name, connection)
+        try:
+            pull(name, self.machine, fault, connection)
+        except Gone:
+            self.requests["broken_pull"] += 1
+            raise
 
     def _generate(self, request: Request, connection: Connection) -> None:
         if self.instant and self._answer_instantly(request, connection):

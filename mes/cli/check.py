@@ -1,0 +1,55 @@
+"""`mes check`: the configuration and what it leads to, one line each."""
+
+from __future__ import annotations
+
+import click
+
+from mes import settings
+from mes.catalog import CatalogError, CatalogFile
+from mes.cli.checks import configuration, installation, limits, runtime, service, state
+from mes.cli.checks.finding import FAIL, Findings, fail, warn
+from mes.cli.console import console, word
+from mes.cli.target import Target
+
+
+@click.command()
+@click.pass_context
+def check(ctx: click.Context) -> None:
+    """Say of each thing MES needs whether it is ok, or what to do about it.
+
+    The exit status is 1 where a line says fail.
+    """
+    failed = False
+    out = console()
+    for finding in _findings(ctx.obj):
+        failed = failed or finding.level == FAIL
+        level = word(finding.level)
+        level.pad_right(4 - len(level))
+        out.print(level, f"{finding.subject:12}", finding.text)
+    ctx.exit(1 if failed else 0)
+
+
+def _findings(target: Target) -> Findings:
+    yield from installation.findings()
+    try:
+        current = settings.load()
+    except settings.SettingsError as exc:
+        yield from (fail("settings", line) for line in str(exc).splitlines())
+        yield warn("the rest", "cannot be looked at before the settings are right")
+        return
+    yield from configuration.settings(current)
+    yield from state.findings(current.state_dir)
+    yield from _about_models(current)
+    yield from service.findings(target)
+
+
+def _about_models(current: settings.Settings) -> Findings:
+    path = current.models_config_path
+    try:
+        catalog = CatalogFile(path, current.default_timeout_seconds).current()
+    except CatalogError as exc:
+        yield from (fail("catalog", line) for line in str(exc).splitlines())
+        return
+    yield from configuration.catalog(catalog, path)
+    yield from limits.findings(current, catalog)
+    yield from runtime.findings(current, catalog, settings.unchecked())

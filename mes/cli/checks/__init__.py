@@ -1,0 +1,1 @@
+"""What `mes check` looks at: each module yields its findings."""

@@ -1,0 +1,70 @@
+"""The runtime: there, recent, and with the models of the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+
+from packaging.version import InvalidVersion, Version
+
+from mes.catalog import Catalog
+from mes.cli.checks import agreement
+from mes.cli.checks.finding import Finding, Findings, fail, ok, or_else, warn
+from mes.domain import Runtime
+from mes.errors import MesError
+from mes.runtime.ollama import OllamaRuntime
+from mes.settings import Settings
+from mes.watch import Watch
+
+# Older ones can be made to show other users' requests, or to write outside of their folder.
+_OLDEST = Version("0.20.3")
+
+
+def findings(settings: Settings, catalog: Catalog, given: Mapping[str, str]) -> Findings:
+    """All that can be asked of the runtime, then whether its own settings agree with ours."""
+    with closing(Watch()) as watch:
+        runtime = OllamaRuntime(host=settings.ollama_host, watch=watch, pool_size=1)
+        try:
+            version = runtime.version()
+            yield from _age(version, settings.ollama_host)
+            yield from _pulled(runtime, catalog)
+            yield from _strangers(runtime, catalog)
+        except MesError as exc:
+            yield _unreachable(exc.detail, "OLLAMA_HOST" in given)
+            return
+    yield from agreement.findings(settings, catalog, version.partition(" ")[0], given)
+
+
+def _unreachable(detail: str, is_named: bool) -> Finding:
+    if is_named:
+        return fail("runtime", f"{detail}; is it running, and is OLLAMA_HOST right?")
+    return warn("runtime", f"{detail}; set OLLAMA_HOST, unless `make run` brings a runtime")
+
+
+def _age(version: str, where: str) -> Findings:
+    kind, _, number = version.partition(" ")
+    try:
+        is_old = kind == "ollama" and Version(number) < _OLDEST
+    except InvalidVersion:
+        is_old = False  # somebody's own build
+    if is_old:
+        yield warn("runtime", f"{version} has known holes; upgrade to {_OLDEST} or newer")
+    else:
+        yield ok("runtime", f"{version} at {where}")
+
+
+def _pulled(runtime: Runtime, catalog: Catalog) -> Findings:
+    there = {model.name for model in runtime.pulled()}
+    missing = [spec for spec in catalog.enabled if spec.tag not in there]
+    found = [
+        (fail if spec.preload else warn)("models", f"{spec.id} is not pulled; mes pull {spec.id}")
+        for spec in missing
+    ]
+    yield from or_else(found, ok("models", "all that are enabled are pulled"))
+
+
+def _strangers(runtime: Runtime, catalog: Catalog) -> Findings:
+    for model in runtime.loaded():
+        if catalog.by_tag(model.name) is None:
+            problem = f"{model.name} is in the runtime's memory and not in the catalog"
+            yield warn("models", f"{problem}; let MES be the runtime's only user")

@@ -1,0 +1,213 @@
+"""`mes check` finds what is planted, says what to do, and is silent where all is well."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from mes.cli.checks.installation import libraries
+from mes.cli.checks.state import filesystem
+from tests.cli.conftest import HERE, Mes
+from tests.runtime.scripted import ScriptedRuntime, answers, whole
+from tests.support.process import wait_until
+from tests.support.service import catalog
+
+A, B, C = "a:1b", "b:1b", "c:1b"
+PINNED = {"pinned": True}
+PRELOAD = {"preload": True}
+OPEN = {"HOST": "0.0.0.0", "MES_API_KEY": None}
+BUDGET = {"MAX_MODEL_MEMORY_GB": "8"}
+
+
+def found(mes: Mes, *arguments: str, **environ: str | None) -> list[tuple[str, str]]:
+    """Each line that is not ok, as its level and the rest."""
+    result = mes(*arguments, "check", **environ)
+    lines = [tuple(line.split(maxsplit=1)) for line in result.stdout.splitlines()]
+    assert {level for level, _ in lines} <= {"ok", "warn", "fail"}
+    assert result.exit_code == any(level == "fail" for level, _ in lines)
+    return [(level, text) for level, text in lines if level != "ok"]
+
+
+@pytest.fixture
+def well(mes: Mes, tmp_path: Path, environ: dict[str, str]) -> Mes:
+    """With a catalog of which the runtime has everything."""
+    environ["MODELS_CONFIG_PATH"] = str(catalog(tmp_path / "models.json", **{HERE: {}}))
+    return mes
+
+
+# What is planted in the environment -> the level and the words that it is found by.
+ENVIRONMENT: dict[str, tuple[dict[str, str | None], str, str]] = {
+    "a value out of bounds": ({"PORT": "eighty"}, "fail", "PORT: 'eighty' will not do"),
+    "a misspelt name": ({"MES_APIKEY": "x"}, "fail", "did you mean MES_API_KEY?"),
+    "a default above its maximum": ({"MAX_TIMEOUT": "10"}, "fail", "raise MAX_TIMEOUT"),
+    "the development key in the open": (OPEN, "fail", "set MES_API_KEY to a key of your own"),
+    "the same, meant": ({**OPEN, "MES_ALLOW_DEV_KEY": "1"}, "warn", "may enter with the dev"),
+    "no catalog": ({"MODELS_CONFIG_PATH": "none.json"}, "fail", "see MODELS_CONFIG_PATH"),
+    "a state directory that cannot be": ({"STATE_DIR": "/proc/mes"}, "fail", "name another one"),
+    "a patience that nobody outlasts": ({"SWAP_PATIENCE": "900"}, "fail", "lower SWAP_PATIENCE"),
+    "its least, likewise": ({"QUEUE_TIMEOUT": "5"}, "fail", "lower SWAP_PATIENCE_MIN"),
+    "too few threads": ({"THREADS": "8"}, "warn", "leave THREADS out"),
+    "more memory than there is": ({"MAX_MODEL_MEMORY_GB": "99999"}, "warn", "lower it to what"),
+    "no runtime": ({"OLLAMA_HOST": "127.0.0.1:1"}, "fail", "is OLLAMA_HOST right?"),
+    "a runtime nobody named": ({"OLLAMA_HOST": None}, "warn", "set OLLAMA_HOST, unless"),
+    "few models in Ollama": ({"OLLAMA_MAX_LOADED_MODELS": "1"}, "fail", "is 1, MES needs 2"),
+    "nobody sees Ollama's": ({"OLLAMA_NUM_PARALLEL": None}, "warn", "OLLAMA_NUM_PARALLEL cannot"),
+    "no service": ({"MES_URL": "127.0.0.1:1"}, "warn", "start MES with `mes serve`"),
+    "another key": ({"MES_API_KEY": "another"}, "fail", "does not accept the key"),
+}
+
+# What is planted in the catalog (and the environment) -> the same.
+CATALOG: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
+    "a field that is none": ({A: {"pined": True}}, {}, "fail", "did you mean pinned?"),
+    "nothing enabled": ({A: {"enabled": False}}, {}, "warn", "no model is enabled"),
+    "a timeout nobody may ask for": ({A: {"timeout": 7200}}, {}, "fail", "MAX_TIMEOUT is 3600"),
+    "more pinned than fit": ({A: PINNED, B: PINNED, C: PINNED}, {}, "fail", "3 models are pinned"),
+    "no place beside the pinned": ({A: PINNED, B: PINNED, C: {}}, {}, "fail", "c:1b never loads"),
+    "more to preload than fit": ({A: PRELOAD, B: PRELOAD, C: PRELOAD}, {}, "fail", "preload fewer"),
+    "too large for the budget": ({A: {"size_gb": 9}}, BUDGET, "fail", "can never be loaded"),
+    "too large beside the pinned": (
+        {A: {"size_gb": 5, **PINNED}, B: {"size_gb": 4}},
+        BUDGET,
+        "fail",
+        "b:1b needs 9.0 GB with the pinned models",
+    ),
+    "preload above the budget": (
+        {A: {"size_gb": 5, **PRELOAD}, B: {"size_gb": 5, **PRELOAD}, C: {"size_gb": 1}},
+        BUDGET,
+        "fail",
+        "to preload need 10.0 GB",
+    ),
+    "a budget for one at a time": (
+        {A: {"size_gb": 5}, B: {"size_gb": 5}},
+        BUDGET,
+        "warn",
+        "2 models never fit",
+    ),
+    "a size unknown": ({A: {}}, BUDGET, "warn", "give it a size_gb"),
+    "more than the machine has": ({A: {"size_gb": 9e4}}, {}, "warn", "set MAX_MODEL_MEMORY_GB"),
+    "not pulled": ({A: {}}, {}, "warn", "a:1b is not pulled; mes pull a:1b"),
+    "not pulled, to preload": ({A: PRELOAD}, {}, "fail", "a:1b is not pulled; mes pull a:1b"),
+    "more at a time than Ollama": ({HERE: {"max_concurrent": 9}}, {}, "fail", "is 4, MES needs 9"),
+}
+
+
+def test_where_all_is_well_every_line_is_ok(well):
+    assert found(well) == []
+
+
+@pytest.mark.parametrize(("planted", "level", "told"), ENVIRONMENT.values(), ids=ENVIRONMENT)
+def test_what_is_planted_in_the_environment_is_found(well, planted, level, told):
+    assert any(each == level and told in text for each, text in found(well, **planted))
+
+
+@pytest.mark.parametrize(("models", "planted", "level", "told"), CATALOG.values(), ids=CATALOG)
+def test_what_is_planted_in_the_catalog_is_found(well, tmp_path, models, planted, level, told):
+    catalog(tmp_path / "models.json", **models)
+    assert any(each == level and told in text for each, text in found(well, **planted))
+
+
+def test_a_name_in_dotenv_that_nobody_reads_is_found(well, tmp_path):
+    (tmp_path / ".env").write_text("MAX_LOADED_MODEL=3\nPATHS=/usr\n")
+    assert found(well) == [
+        ("warn", "settings     MAX_LOADED_MODEL in .env is read by nobody; "
+         "did you mean MAX_LOADED_MODELS?")
+    ]  # fmt: skip
+
+
+def test_a_key_that_others_can_read_is_found(well, tmp_path):
+    (tmp_path / ".env").write_text("MES_API_KEY=secret\n")
+    (tmp_path / ".env").chmod(0o644)
+    ((level, text),) = found(well)
+    assert (level, "chmod 600 .env" in text, "secret" in text) == ("warn", True, False)
+
+
+def test_a_state_directory_that_others_can_enter_is_found(well, service):
+    service.state_dir.chmod(0o755)
+    ((level, text),) = found(well)
+    service.state_dir.chmod(0o700)
+    assert (level, "chmod 700" in text) == ("warn", True)
+
+
+def test_a_model_of_somebody_elses_in_memory_is_found(well, runtime):
+    runtime.control(pulled=[HERE, "else:1b"])
+    requests.post(f"{runtime.url}/api/generate", json={"model": "else:1b"}).raise_for_status()
+    assert any("else:1b is in the runtime's memory" in text for _, text in found(well))
+    runtime.control(drop=["else:1b"])
+
+
+def test_something_else_on_the_port_is_found(well, runtime):
+    assert any(
+        level == "fail" and "is not MES" in text for level, text in found(well, MES_URL=runtime.url)
+    )
+
+
+def test_a_service_that_is_not_ready_is_found(well, runtime, service):
+    runtime.control(mode="refuse")
+    not_ready = "it is not ready: runtime: "
+    wait_until(lambda: any(not_ready in text for _, text in found(well)))
+    runtime.control(mode="ok")
+    # Each worker has its own moment of seeing that the runtime is back.
+    wait_until(lambda: not any(not_ready in text for _, text in found(well)))
+
+
+@pytest.fixture
+def old() -> Iterator[ScriptedRuntime]:
+    server = ScriptedRuntime(answers(whole(b'{"version": "0.1.32"}')))
+    yield server
+    server.close()
+
+
+def test_an_ollama_with_known_holes_is_found(well, old):
+    lines = found(well, OLLAMA_HOST=old.url)
+    assert any("ollama 0.1.32 has known holes; upgrade" in text for _, text in lines)
+
+
+def test_the_settings_of_an_ollama_on_this_machine_are_found(well, tmp_path, runtime):
+    program = tmp_path / "ollama"
+    program.symlink_to(sys.executable)
+    (tmp_path / "serve").write_text("import time; time.sleep(600)")
+    environ = {"OLLAMA_HOST": f"0.0.0.0:{runtime.port}", "OLLAMA_MAX_LOADED_MODELS": "1"}
+    with subprocess.Popen([program, "serve"], env=environ, cwd=tmp_path) as ollama:
+        lines = found(well, OLLAMA_MAX_LOADED_MODELS=None, OLLAMA_NUM_PARALLEL=None)
+        ollama.kill()
+    assert lines == [
+        ("fail", "runtime      OLLAMA_MAX_LOADED_MODELS is 1, MES needs 2; "
+         "raise it, or ask for less")
+    ]  # fmt: skip
+
+
+def test_a_library_that_will_not_do_is_found():
+    def installed(name: str) -> str:
+        versions = {"flask": "2.0", "gunicorn": "27.0.1"}
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    required = ["flask<4,>=3.1", "gunicorn<28,>=27", "orjson>=3", 'pytest; extra == "test"']
+    assert [each.text for each in libraries(required, installed)] == [
+        "flask 2.0 will not do; pip install 'flask<4,>=3.1'",
+        "orjson is missing; pip install 'orjson>=3'",
+    ]
+
+
+def test_a_folder_on_a_disk_is_told_from_one_in_memory():
+    mounts = (
+        "22 1 0:20 / / rw - ext4 /dev/sda1 rw\n"
+        "23 22 0:21 / /dev/shm rw,nosuid shared:4 - tmpfs tmpfs rw\n"
+    )
+    assert filesystem(Path("/dev/shm/mes-1000-8001"), mounts) == "tmpfs"
+    assert filesystem(Path("/var/lib/mes"), mounts) == "ext4"
+
+
+def test_no_key_is_ever_shown(well, service):
+    result = well("check", MES_API_KEY="a-secret-of-mine")
+    assert "a-secret-of-mine" not in result.output
+    assert json.dumps(service.log_lines()).count("a-secret-of-mine") == 0

@@ -1,0 +1,205 @@
+"""What the commands print and how they end, against a real service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from mes.cli.main import mes as command
+from tests.cli.conftest import ABSENT, HERE, KEY
+from tests.integration.helpers import burst
+from tests.runtime.scripted import STREAM, ScriptedRuntime, chunk, line, once, streamed, whole
+from tests.support.process import free_port, wait_until
+
+
+def row(output: str, model: str) -> list[str]:
+    return next(line.split() for line in output.splitlines() if line.startswith(model))
+
+
+def status_of(mes, model: str) -> str:
+    models = json.loads(mes("models", "--json").stdout)["models"]
+    return next(each["status"] for each in models if each["id"] == model)
+
+
+@pytest.fixture
+def other() -> Iterator[ScriptedRuntime]:
+    """Something that speaks HTTP and is not MES."""
+    server = ScriptedRuntime(once(whole(b"<html>Welcome to nginx!</html>")))
+    yield server
+    server.close()
+
+
+def test_every_command_explains_itself(mes):
+    assert mes("--help").exit_code == 0
+    for name in command.commands:
+        told = mes(name, "--help")
+        assert told.exit_code == 0
+        assert len(told.stdout.splitlines()) >= 4
+
+
+def test_the_version_is_told(mes):
+    assert mes("--version").stdout.startswith("mes, version ")
+
+
+def test_models_are_listed(mes):
+    result = mes("models")
+    assert result.exit_code == 0
+    assert row(result.stdout, HERE)[-5:] == ["0.1", "GB", "4096", "yes", "no"]
+    assert "\x1b" not in result.stdout
+
+
+def test_a_model_is_loaded_and_unloaded(mes, runtime):
+    loaded = mes("load", HERE)
+    assert (loaded.exit_code, loaded.stdout) == (0, f"{HERE} is loaded\n")
+    assert row(mes("status", "--once").stdout, HERE)[1] == "ready"
+    unloaded = mes("unload", HERE)
+    assert (unloaded.exit_code, unloaded.stdout) == (0, f"{HERE} is not loaded any more\n")
+    assert runtime.stats()["loaded"] == []
+
+
+def test_status_shows_models_and_the_queue(mes, service, runtime):
+    runtime.control(tokens=2, ms_per_token=60_000)
+    calls = burst(service, HERE, 4)
+    wait_until(lambda: row(mes("status").stdout, HERE)[2:4] == ["2/2", "2/64"])
+    shown = mes("status").stdout
+    assert "1 of 2 places taken" in shown
+    assert shown.count("\n", shown.index("REQUEST")) == 3
+    for call in calls:
+        call.hang_up()
+
+
+def test_status_and_models_speak_json_to_scripts(mes):
+    assert json.loads(mes("status", "--json").stdout)["ollama_running"] is True
+    assert json.loads(mes("models", "--json").stdout)["object"] == "list"
+
+
+def test_run_prints_the_output_and_nothing_else(mes, runtime):
+    runtime.control(reply="Paris")
+    result = mes("run", HERE, "The capital of France?")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "Paris\n", "")
+
+
+def test_run_sends_what_it_is_told(mes, runtime, tmp_path):
+    schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    runtime.control(reply='{"age": 25}')
+    options = ("--system", "Be brief", "--temperature", "0", "--max-tokens", "9", "--timeout", "20")
+    result = mes("run", HERE, "-", *options, "--schema", "schema.json", "--json", input="How old?")
+    assert json.loads(result.stdout)["parsed"] == {"age": 25}
+    sent = runtime.stats()["bodies"][-1]
+    assert (sent["prompt"], sent["system"], sent["format"]) == ("How old?", "Be brief", schema)
+    assert (sent["options"]["temperature"], sent["options"]["num_predict"]) == (0, 9)
+
+
+def test_an_answer_that_breaks_its_schema_is_printed_and_fails(mes, runtime, tmp_path):
+    (tmp_path / "schema.json").write_text('{"type": "object", "required": ["age"]}')
+    runtime.control(reply='{"name": "x"}')
+    result = mes("run", HERE, "How old?", "--schema", "schema.json")
+    assert (result.exit_code, result.stdout) == (1, '{"name": "x"}\n')
+    assert result.stderr.startswith("mes: ")
+    assert "schema_violation" in result.stderr
+
+
+def test_a_cut_answer_is_told_beside_the_output(mes, runtime):
+    runtime.control(tokens=5)
+    result = mes("run", HERE, "Count", "--max-tokens", "2")
+    assert (result.exit_code, result.stdout) == (0, " alpha beta\n")
+    assert "--max-tokens" in result.stderr
+
+
+def test_a_pull_tells_each_step_once_and_makes_the_model_available(mes):
+    wait_until(lambda: status_of(mes, ABSENT) == "not_pulled", seconds=20)
+    result = mes("pull", ABSENT)
+    assert (result.exit_code, result.stdout) == (0, f"{ABSENT} is pulled\n")
+    steps = result.stderr.splitlines()
+    assert steps[0] == "pulling manifest"
+    assert len(steps) == len(set(steps)) == 4
+    wait_until(lambda: status_of(mes, ABSENT) == "available", seconds=20)
+
+
+def test_a_pull_that_breaks_off_fails_with_the_reason(mes, runtime):
+    fault = {"kind": "error_line", "stage": "pull", "text": "no space left on device"}
+    runtime.control(faults=[fault])
+    result = mes("pull", ABSENT)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no space left on device (pull_failed, request " in result.stderr
+
+
+BROKEN = {
+    "inside a chunk": STREAM + chunk(line(type="progress", status="pulling"))[:20],
+    "between lines": STREAM + chunk(line(type="progress", status="pulling")),
+    "without a result": streamed(line(type="progress", status="pulling")),
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+def test_a_service_that_dies_during_a_pull_is_no_success(mes, answer):
+    server = ScriptedRuntime(once(answer))
+    result = mes("--url", server.url, "pull", HERE)
+    server.close()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "broke off" in result.stderr.splitlines()[-1]
+
+
+WRONG = {
+    "an unknown model": (["load", "nope:1b"], "there are: smollm2:135m"),
+    "a model not pulled": (["load", ABSENT], "`mes pull` it"),
+    "a field out of bounds": (["run", HERE, "x", "--temperature", "9"], "/temperature: must be"),
+    "not a number": (["run", HERE, "x", "--temperature", "nan"], "NaN is not a JSON value"),
+    "no such file": (["run", HERE, "x", "--schema", "none.json"], "none.json cannot be read"),
+    "an empty prompt": (["run", HERE, ""], "/prompt: must not be empty"),
+    "a wrong key": (["--key", "wrong", "models"], "does not accept the key"),
+    "a key that no key is": (["--key", "ключ", "models"], "visible ASCII"),
+    "nobody there": (["--url", f"127.0.0.1:{free_port()}", "status"], "start MES with `mes serve`"),
+    "no address": (["--url", "http://[", "models"], "is not an address"),
+    "no scheme that is known": (["--url", "ftp://here", "models"], "is not an address"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "told"), WRONG.values(), ids=WRONG)
+def test_whatever_goes_wrong_is_one_line_with_a_remedy(mes, arguments, told):
+    result = mes(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("mes: ")
+    assert result.stderr.count("\n") == 1
+    assert told in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["status"], ["load", HERE], ["pull", HERE]])
+def test_what_is_not_mes_is_called_so(mes, other, arguments):
+    result = mes("--url", other.url, *arguments)
+    assert result.exit_code == 1
+    assert f"what answers at {other.url} (status 200) is not MES" in result.stderr
+
+
+def test_a_schema_that_is_not_json_is_told_where(mes, tmp_path):
+    (tmp_path / "schema.json").write_text('{"type": }')
+    result = mes("run", HERE, "x", "--schema", "schema.json")
+    assert result.exit_code == 1
+    assert "schema.json is not JSON: " in result.stderr
+
+
+def test_the_services_request_id_is_told(mes, service):
+    told = mes("load", "nope:1b").stderr.rstrip(")\n").rpartition("request ")[2]
+    wait_until(lambda: any(each.get("request_id") == told for each in service.log_lines()))
+
+
+def test_the_target_may_stand_in_a_dotenv_file(mes, service, tmp_path):
+    (tmp_path / ".env").write_text(f"MES_URL=localhost:{service.port}\nMES_API_KEY={KEY}\n")
+    assert mes("models", MES_API_KEY=None, PORT=None, HOST=None).exit_code == 0
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "localhost", None])
+def test_where_the_service_listens_is_where_it_is_called(mes, host):
+    assert mes("models", HOST=host).exit_code == 0
+
+
+def test_a_redirect_is_not_followed_with_the_key(mes, service, other):
+    away = b"HTTP/1.1 302 Found\r\nLocation: %b/v1/models\r\nContent-Length: 0\r\n\r\n"
+    server = ScriptedRuntime(once(away % other.url.encode()))
+    result = mes("--url", server.url, "models")
+    server.close()
+    assert result.exit_code == 1
+    assert other.asked == []

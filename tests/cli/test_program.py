@@ -1,0 +1,154 @@
+"""The command as people run it: a process of its own, a terminal, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import entry_points
+
+from mes.cli.main import mes as command
+from tests.cli.conftest import ABSENT, HERE
+from tests.support import process
+from tests.support.process import ROOT, free_port, wait_until
+
+MES = [sys.executable, "-m", "mes"]
+
+
+class Terminal:
+    """The command in a terminal of its own; `text` is what that has been sent so far."""
+
+    def __init__(self, environ: dict[str, str], *arguments: str) -> None:
+        self._master, slave = pty.openpty()
+        env = {**os.environ, "MES_URL": "", "TERM": "xterm-256color", **environ}
+        streams = {"stdin": slave, "stdout": slave, "stderr": slave}
+        self.process = subprocess.Popen([*MES, *arguments], env=env, cwd=ROOT, **streams)
+        os.close(slave)
+        self.text = ""
+
+    def wait_for(self, *words: str, seconds: float = 30.0) -> None:
+        until = time.monotonic() + seconds
+        while not all(word in self.text for word in words):
+            assert time.monotonic() < until, f"no {words} in {self.text!r}"
+            if select.select([self._master], [], [], 0.5)[0]:
+                self.text += os.read(self._master, 65536).decode()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+def test_the_installed_command_is_this_one():
+    (installed,) = entry_points(group="console_scripts", name="mes")
+    assert installed.load() is command
+
+
+def test_help_needs_no_service(program):
+    told = program("--help")
+    assert told.returncode == 0
+    assert told.stdout.startswith("Usage: mes [OPTIONS] COMMAND")
+
+
+def test_run_reads_standard_input_and_writes_standard_output(program, runtime):
+    runtime.control(echo=True)
+    told = program("run", HERE, "-", input="Grüße an alle")
+    assert (told.returncode, told.stdout, told.stderr) == (0, "Grüße an alle\n", "")
+
+
+def test_status_in_a_pipe_is_shown_once_and_plain(program):
+    told = program("status")
+    assert told.returncode == 0
+    assert told.stdout.startswith("MES ")
+    assert HERE in told.stdout
+    assert "\x1b" not in told.stdout
+
+
+def test_pull_in_a_pipe_is_plain_lines(program):
+    told = program("pull", ABSENT)
+    assert (told.returncode, told.stdout) == (0, f"{ABSENT} is pulled\n")
+    assert "\x1b" not in told.stderr
+
+
+def test_a_reader_who_has_seen_enough_causes_no_traceback(environ):
+    env = {**os.environ, "MES_URL": "", **environ}
+    pipe = f"{sys.executable} -m mes models | true"
+    told = subprocess.run(["bash", "-c", pipe], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert "Traceback" not in told.stderr
+
+
+def test_status_on_a_terminal_follows_what_happens(environ, service):
+    service.post(f"/v1/models/{HERE}/unload")
+    terminal = Terminal(environ, "status")
+    terminal.wait_for("available")
+    service.post(f"/v1/models/{HERE}/load")
+    terminal.wait_for("ready")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.process.wait(20) == 130
+    assert "Traceback" not in terminal.text
+    terminal.close()
+
+
+def test_a_pull_on_a_terminal_draws_a_bar(environ):
+    terminal = Terminal(environ, "pull", ABSENT)
+    terminal.wait_for("pulling manifest", "4.0/4.0 MB", f"{ABSENT} is pulled")
+    assert terminal.process.wait(20) == 0
+    terminal.close()
+
+
+def test_no_color_is_respected(environ):
+    terminal = Terminal({**environ, "NO_COLOR": "1"}, "check")
+    terminal.wait_for("accepts the key")
+    assert "\x1b[3" not in terminal.text
+    terminal.close()
+
+
+def test_colours_show_on_a_terminal(environ):
+    terminal = Terminal(environ, "check")
+    terminal.wait_for("\x1b[32mok")
+    terminal.close()
+
+
+def test_an_output_cannot_steer_the_terminal(environ, runtime):
+    runtime.control(reply="a\x1b]0;owned\x07b")
+    terminal = Terminal(environ, "run", HERE, "Hello")
+    terminal.wait_for("a]0;ownedb")
+    terminal.close()
+
+
+def test_ctrl_c_ends_quietly_and_cancels_the_generation(environ, runtime, tmp_path):
+    runtime.control(tokens=2, ms_per_token=60_000)
+    env = {**os.environ, "MES_URL": "", **environ}
+    output = tmp_path / "output"
+    running = process.start([*MES, "run", HERE, "Hello"], env=env, output=output)
+    wait_until(lambda: runtime.model(HERE)["generations"], seconds=30)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(20) == 130
+    assert output.read_text() == ""
+    wait_until(lambda: runtime.model(HERE)["cancelled_generations"], seconds=20)
+
+
+def test_serve_is_gunicorn_in_the_same_process(environ, tmp_path):
+    env = {**os.environ, **environ, "PORT": str(free_port()), "STATE_DIR": str(tmp_path / "state")}
+    env |= {"WEB_CONCURRENCY": "", "MES_URL": ""}
+    output = tmp_path / "output"
+    serving = process.start([*MES, "serve"], env=env, output=output)
+    ask = [*MES, "models"]
+    wait_until(
+        lambda: subprocess.run(ask, env=env, capture_output=True).returncode == 0, seconds=60
+    )
+    assert process.children(serving.pid), "the workers are the command's own"
+    serving.terminate()
+    assert serving.wait(40) == 0, output.read_text()
+
+
+def test_serve_tells_wrong_settings_in_words(program, environ):
+    environ["PORT"] = "eighty"
+    told = program("serve")
+    assert told.returncode == 1
+    assert "PORT: 'eighty' will not do" in told.stderr + told.stdout
+    assert "Traceback" not in told.stderr

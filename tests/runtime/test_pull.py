@@ -1,0 +1,140 @@
+"""A pull, as the runtime tells of it and as it fails."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+
+from mes.domain import PullProgress
+from mes.errors import (
+    CallerGone,
+    MesError,
+    PullFailed,
+    RuntimeReplyInvalid,
+    RuntimeUnavailable,
+)
+from mes.watch import SocketCaller
+
+from .scripted import STREAM, answers, chunk, line, once, streamed, whole
+
+LAYER = line(status="pulling 97f732d6b8a1", digest="sha256:97", total=400, completed=100)
+SUCCESS = line(status="success")
+NOT_THERE = "pull model manifest: file does not exist"
+
+
+def pull(runtime, *, within=10.0, caller=None):
+    deadline = time.monotonic() + within
+    return list(runtime.pull("tiny:1b", deadline=deadline, caller=caller or SocketCaller()))
+
+
+def test_a_pull_tells_its_progress_until_it_succeeds(serve, client):
+    server = serve(once(streamed(line(status="pulling manifest"), LAYER, SUCCESS)))
+    assert pull(client(server)) == [
+        PullProgress("pulling manifest"),
+        PullProgress("pulling 97f732d6b8a1", 100, 400),
+    ]
+    assert server.asked[0].line == "POST /api/pull HTTP/1.1"
+    assert server.asked[0].json == {"model": "tiny:1b", "stream": True}
+
+
+def test_a_pull_may_tell_more_than_an_answer_may_hold(serve, client):
+    server = serve(once(streamed(*[LAYER] * 1000, SUCCESS)))
+    assert len(pull(client(server, max_reply_bytes=1000))) == 1000
+
+
+@pytest.mark.parametrize(
+    "strange", ["text", -1, 2.5, None, True], ids=lambda value: f"completed={value}"
+)
+def test_a_strange_number_spoils_no_pull(serve, client, strange):
+    layer = line(status="pulling 97f732d6b8a1", total=400, completed=strange)
+    told = pull(client(serve(once(streamed(layer, SUCCESS)))))
+    assert told == [PullProgress("pulling 97f732d6b8a1", None, 400)]
+
+
+FAILURES = {
+    "an error line with status 200": (streamed(LAYER, line(error=NOT_THERE)), PullFailed),
+    "no success": (streamed(LAYER), PullFailed),
+    "an empty stream": (streamed(), PullFailed),
+    "closed between lines": (STREAM + chunk(LAYER), PullFailed),
+    "closed inside a line": (STREAM + chunk(LAYER[:20]), PullFailed),
+    "closed without an answer": (b"", PullFailed),
+    "a name that is not there": (whole(json.dumps({"error": NOT_THERE}).encode(), 404), PullFailed),
+    "a page": (whole(b"<html>Bad Gateway</html>", 502), RuntimeReplyInvalid),
+    "a page with status 200": (whole(b"<html>hello</html>"), RuntimeReplyInvalid),
+    "a route that is not there": (whole(b"404 page not found", 404), RuntimeReplyInvalid),
+    "a line without end": (streamed(b'{"status": "' + b"x" * 200_000), RuntimeReplyInvalid),
+    "too busy": (whole(b'{"error": "server busy"}', 503), RuntimeUnavailable),
+}
+
+
+@pytest.mark.parametrize(("answer", "kind"), FAILURES.values(), ids=FAILURES)
+def test_whatever_is_no_success_is_an_error(serve, client, answer, kind: type[MesError]):
+    with pytest.raises(kind):
+        pull(client(serve(once(answer))))
+
+
+def test_the_runtimes_own_words_say_why(serve, client):
+    with pytest.raises(PullFailed, match=NOT_THERE):
+        pull(client(serve(once(streamed(LAYER, line(error=NOT_THERE))))))
+
+
+def test_a_runtime_that_is_not_there_is_told_before_anything(client):
+    with pytest.raises(RuntimeUnavailable, match="cannot be reached"):
+        pull(client("http://127.0.0.1:1"))
+
+
+def test_a_pull_ends_at_its_deadline(serve, client):
+    def silent(peer):
+        peer.read_request()
+        peer.send(STREAM + chunk(LAYER))
+        peer.closed_within(30)
+
+    with pytest.raises(PullFailed, match="in time"):
+        pull(client(serve(silent)), within=0.3)
+
+
+def test_a_caller_who_hangs_up_ends_the_pull_in_the_runtime(serve, client):
+    caller, told, noticed = SocketCaller(), threading.Event(), threading.Event()
+
+    def endless(peer):
+        peer.read_request()
+        peer.send(STREAM + chunk(LAYER))
+        told.set()
+        if peer.closed_within(30):
+            noticed.set()
+
+    hang_up = threading.Thread(target=lambda: told.wait(30) and caller.hang_up())
+    hang_up.start()
+    with pytest.raises(CallerGone):
+        pull(client(serve(endless)), within=30, caller=caller)
+    hang_up.join()
+    assert noticed.wait(10)
+
+
+def test_leaving_off_in_the_middle_ends_the_pull_in_the_runtime(serve, client):
+    noticed = threading.Event()
+
+    def endless(peer):
+        peer.read_request()
+        peer.send(STREAM + chunk(LAYER))
+        if peer.closed_within(30):
+            noticed.set()
+
+    deadline = time.monotonic() + 30
+    progress = client(serve(endless)).pull("tiny:1b", deadline=deadline, caller=SocketCaller())
+    assert next(progress).completed_bytes == 100
+    progress.close()
+    assert noticed.wait(10)
+
+
+def test_the_connection_serves_others_before_and_after(serve, client):
+    version = whole(b'{"version": "1.0"}')
+    server = serve(answers(version, streamed(LAYER, SUCCESS), version))
+    runtime = client(server)
+    assert runtime.version() == "ollama 1.0"
+    assert len(pull(runtime)) == 1
+    assert runtime.version() == "ollama 1.0"
+    assert server.connections == 1
