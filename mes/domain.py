@@ -196,6 +196,9 @@ class Runtime(Protocol):
     def card(self, name: str) -> ModelCard:
         """What the runtime knows of one model. Raises ModelNotPulled."""
 
+    def shut(self) -> None:
+        """End all that is under way, and whatever still comes, with ShuttingDown; do not block."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:

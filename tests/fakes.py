@@ -20,7 +20,7 @@ from mes.domain import (
     Usage,
     normalise,
 )
-from mes.errors import MesError
+from mes.errors import MesError, ShuttingDown
 from mes.watch import SocketCaller
 
 DIGEST = "sha256:" + "0" * 64
@@ -100,6 +100,9 @@ class FakeRuntime:
     def card(self, name: str) -> ModelCard:
         self._fail_if_down()
         return ModelCard("Q4_0", "1B", 4096, ("completion",))
+
+    def shut(self) -> None:
+        self.down = ShuttingDown("the service is shutting down")
 
     def _fail_if_down(self) -> None:
         if self.down is not None:

@@ -22,9 +22,10 @@ from mes.errors import (
     ModelNotPulled,
     RuntimeReplyInvalid,
     RuntimeUnavailable,
+    ShuttingDown,
 )
 from mes.runtime import replies
-from mes.runtime.wire import Errand, Exchange, pool
+from mes.runtime.wire import Errand, Exchange, UnderWay, pool
 from mes.watch import Watch
 
 _READ_BYTES = 65536
@@ -57,6 +58,7 @@ class OllamaRuntime:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._reply_timeout_seconds = reply_timeout_seconds
         self._max_reply_bytes = max_reply_bytes
+        self._under_way = UnderWay()
         self._adapter = _Adapter(pool(url, size=pool_size))
         self._generate = _prepared("POST", url, "/api/generate")
         self._show = _prepared("POST", url, "/api/show")
@@ -116,6 +118,12 @@ class OllamaRuntime:
         """What the runtime knows of one model."""
         return replies.card(self._ask(_filled(self._show, {"model": name}), name))
 
+    def shut(self) -> None:
+        """End all that is under way, and whatever still comes, with ShuttingDown."""
+        self._under_way.end(
+            lambda: ShuttingDown("the service is shutting down and waits no longer")
+        )
+
     def _ask(self, request: requests.PreparedRequest, name: str = "it") -> bytes:
         """A short question, answered at once."""
         deadline = time.monotonic() + self._reply_timeout_seconds
@@ -126,7 +134,13 @@ class OllamaRuntime:
             return b"".join(self._chunks(answer))
 
     def _exchange(self, errand: Errand, deadline: float) -> Exchange:
-        return Exchange(errand, where=self._where, watch=self._watch, deadline=deadline)
+        return Exchange(
+            errand,
+            where=self._where,
+            watch=self._watch,
+            deadline=deadline,
+            under_way=self._under_way,
+        )
 
     def _send(self, exchange: Exchange, request: requests.PreparedRequest) -> HTTPResponse:
         try:
