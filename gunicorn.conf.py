@@ -10,15 +10,9 @@ from gunicorn.glogging import Logger
 # Imported once, here in the master, so that a worker is there at once when another has died.
 import mes.app  # noqa: F401
 from mes import logs
-from mes.catalog import CatalogError, CatalogFile
-from mes.settings import SettingsError, load
+from mes.gunicorn_master import configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
 
-try:
-    _settings = load()
-    _catalog = CatalogFile(_settings.models_config_path, _settings.default_timeout_seconds)
-    _capacity = _catalog.current().capacity
-except (SettingsError, CatalogError) as exc:
-    raise SystemExit(f"MES does not start:\n{exc}") from None
+_settings, _capacity = configuration()
 
 bind = _settings.bind
 workers = _settings.workers
@@ -32,7 +26,8 @@ raw_env = [f"THREADS={threads}"]
 
 # How long a worker's main loop may be silent. Requests run in threads and may take longer.
 timeout = 60
-graceful_timeout = _settings.graceful_timeout_seconds
+# Workers break off by themselves what still runs after GRACEFUL_TIMEOUT; this is for the answers.
+graceful_timeout = _settings.graceful_timeout_seconds + 2
 # Longer than a proxy keeps its idle connections (nginx: 60 s), so that the proxy closes first.
 keepalive = 75
 
