@@ -8,7 +8,6 @@ from tests.integration.helpers import (
     answers,
     asked,
     burst,
-    held,
     wait_until_at_rest,
     wait_until_held,
 )
@@ -18,15 +17,21 @@ from tests.support.process import wait_until
 MODEL, OTHER = "mistral:7b", "phi3:mini"
 
 
+def copy(running):
+    path = running.state_dir / "registry.json"
+    return path.read_bytes() if path.exists() else b""
+
+
 def test_what_a_killed_service_left_behind_does_not_hinder_the_next(service, fake_ollama):
     running = service(models={MODEL: {"max_concurrent": 1, "timeout": 600}})
     fake_ollama.control(first_token_ms=600_000)
     calls = burst(running, MODEL, 5)
     wait_until_held(running, permits=1, tickets=4)
+    wait_until(lambda: b'"tickets":{"' in copy(running), why="the keeper saves it")
     left = {path.name for path in (running.state_dir / "workers").iterdir()}
     process.kill(running.process)
     assert {answer.status for answer in answers(calls)} == {LOST}
-    assert held(running, "tickets") == 4
+    assert copy(running)
     fake_ollama.control(first_token_ms=0)
     running.start()
     running.wait_until_healthy()
