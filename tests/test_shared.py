@@ -63,6 +63,23 @@ def test_a_reader_needs_no_lock_and_never_sees_half_a_document(memory):
     writer.join()
 
 
+def test_a_reader_that_was_overtaken_reads_again(memory, monkeypatch):
+    with closing(Document(memory)) as document, closing(Document(memory)) as other:
+        document.write(b"first")
+        take, overtaken = os.pread, []
+
+        def after_two_writes(fd, size, at):
+            if at and not overtaken:
+                overtaken.append(fd)
+                for content in (b"second", b"third, which is longer"):
+                    last = other.write(content)
+                overtaken.append(last)
+            return take(fd, size, at)
+
+        monkeypatch.setattr(os, "pread", after_two_writes)
+        assert document.read() == (overtaken[1], b"third, which is longer")
+
+
 def test_the_lock_of_a_killed_process_is_free(memory):
     held = FORK.Event()
 

@@ -152,15 +152,42 @@ def test_who_connected_before_the_stop_and_was_not_looked_at_yet_is_answered(sta
     assert running.wait(15) == 0
 
 
-def test_a_stop_while_workers_are_being_forked_is_not_lost(service):
-    for delay_ms in (0, 30, 100, 250):
-        running = service(wait_healthy=False)
-        wait_until(lambda one=running: one.worker_pids())
-        time.sleep(delay_ms / 1000)
-        began = time.monotonic()
-        running.terminate()
-        assert running.wait(30) == 0
-        assert time.monotonic() - began < 15
+SLOW_FORK = """
+import time
+from gunicorn.workers.gthread import ThreadWorker
+real = ThreadWorker.init_process
+def slow(self):
+    time.sleep(1.5)
+    real(self)
+ThreadWorker.init_process = slow
+"""
+
+
+@pytest.fixture
+def slowly_forked(service, tmp_path):
+    """A service whose workers have not put their own signal handlers in force yet."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_FORK)
+    running = service(wait_healthy=False, PYTHONPATH=tmp_path)
+    wait_until(lambda: forked(running))
+    return running
+
+
+def forked(running):
+    return running.worker_pids() if "Using worker" in running.text() else []
+
+
+def test_a_stop_while_workers_are_being_forked_is_not_lost(slowly_forked):
+    began = time.monotonic()
+    slowly_forked.terminate()
+    assert slowly_forked.wait(30) == 0
+    assert time.monotonic() - began < 20
+
+
+def test_a_worker_told_to_end_while_it_is_being_forked_ends(slowly_forked):
+    worker = forked(slowly_forked)[0]
+    time.sleep(0.2)  # it has left the master's code by then, and will not be back for a second
+    os.kill(worker, signal.SIGTERM)
+    wait_until(lambda: worker not in slowly_forked.worker_pids(), seconds=20)
 
 
 def test_workers_whose_master_was_killed_end_and_refuse_who_waits(started, fake_ollama):
