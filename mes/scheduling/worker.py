@@ -36,8 +36,9 @@ class Worker:
         self._waiting: dict[str, threading.Event] = {}
         self._others = Bells(directory / "workers")
         self._bell = Bell(directory / "workers" / f"{self.id}.bell", watch, self._wake)
-        with suppress(OSError):  # it serves without one too
-            self._bell.hang_up()
+        self._can_be_woken = False
+        with suppress(OSError):  # it serves without a bell too
+            self._hang_up_bell()
 
     def new_ticket(self) -> str:
         """A name for a ticket, unlike any other."""
@@ -46,7 +47,7 @@ class Worker:
     @property
     def looks_every_seconds(self) -> float:
         """How often a ticket that waits here must look for itself."""
-        return _LOOKS_EVERY_SECONDS if self._bell.hangs else _LOOKS_EVERY_SECONDS_UNBELLED
+        return _LOOKS_EVERY_SECONDS if self._can_be_woken else _LOOKS_EVERY_SECONDS_UNBELLED
 
     @contextmanager
     def expecting(self, ticket: str) -> Iterator[threading.Event]:
@@ -76,7 +77,7 @@ class Worker:
     def look_after_bell(self) -> None:
         """Hang the bell up again if somebody has taken it down. Raises OSError."""
         if not self._bell.hangs:
-            self._bell.hang_up()
+            self._hang_up_bell()
             log.warning("bell_renewed", extra={"worker": self.id})
 
     def sweep(self, worker: str) -> None:
@@ -89,6 +90,11 @@ class Worker:
             self.sweep(self.id)
         self._others.close()
         self._bell.close()
+
+    def _hang_up_bell(self) -> None:
+        self._can_be_woken = False
+        self._bell.hang_up()
+        self._can_be_woken = True
 
     def _wake(self, ticket: str) -> None:
         waiting = self._waiting.get(ticket)
