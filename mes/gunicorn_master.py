@@ -25,14 +25,11 @@ _HANDED_ON = f"STATE_HANDED_ON_{VERSION}"
 def configuration() -> tuple[Settings, int]:
     """The settings, and how many requests the catalog has room for.
 
-    Raises SystemExit with all that is wrong.
+    Raises SettingsError and CatalogError.
     """
-    try:
-        settings = load()
-        catalog = CatalogFile(settings.models_config_path, settings.default_timeout_seconds)
-        return settings, catalog.current().capacity
-    except (SettingsError, CatalogError) as exc:
-        raise SystemExit(f"MES does not start:\n{exc}") from None
+    settings = load()
+    catalog = CatalogFile(settings.models_config_path, settings.default_timeout_seconds)
+    return settings, catalog.current().capacity
 
 
 class Master:
@@ -62,8 +59,8 @@ class Master:
         try:
             settings, _ = configuration()
             if settings.state_dir != self._settings.state_dir:
-                raise SystemExit("STATE_DIR: cannot change while MES runs; restart it")
-        except SystemExit as exc:
+                raise SettingsError("STATE_DIR: cannot change while MES runs; restart it")
+        except (SettingsError, CatalogError) as exc:
             # Gunicorn would end, and leave its workers to themselves.
             log.error("reload_refused", extra={"problem": str(exc)})
             return
