@@ -11,9 +11,12 @@ from gunicorn.glogging import Logger
 # Imported once, here in the master, so that a worker is there at once when another has died.
 import mes.app  # noqa: F401
 from mes import logs
-from mes.gunicorn_master import configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
+from mes.gunicorn_master import BROKEN, configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
 
-_settings, _capacity = configuration()
+try:
+    _settings, _capacity = configuration()
+except BROKEN as exc:
+    raise SystemExit(f"MES does not start:\n{exc}") from None
 
 bind = _settings.bind
 workers = _settings.workers

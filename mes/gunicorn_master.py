@@ -23,19 +23,19 @@ log = logging.getLogger(__name__)
 _HANDED_ON = f"STATE_HANDED_ON_{VERSION}"
 
 
+BROKEN = (SettingsError, CatalogError, KeysError)
+
+
 def configuration() -> tuple[Settings, int]:
     """The settings, and how many requests the catalog has room for.
 
-    Raises SystemExit with all that is wrong.
+    Raises one of BROKEN, with all that is wrong.
     """
-    try:
-        settings = load()
-        catalog = CatalogFile(settings.models_config_path, settings.default_timeout_seconds)
-        if settings.api_keys_file is not None:
-            KeysFile(settings.api_keys_file).current()
-        return settings, catalog.current().capacity
-    except (SettingsError, CatalogError, KeysError) as exc:
-        raise SystemExit(f"MES does not start:\n{exc}") from None
+    settings = load()
+    catalog = CatalogFile(settings.models_config_path, settings.default_timeout_seconds)
+    if settings.api_keys_file is not None:
+        KeysFile(settings.api_keys_file).current()
+    return settings, catalog.current().capacity
 
 
 class Master:
@@ -72,8 +72,8 @@ class Master:
         try:
             settings, _ = configuration()
             if settings.state_dir != self._settings.state_dir:
-                raise SystemExit("STATE_DIR: cannot change while MES runs; restart it")
-        except SystemExit as exc:
+                raise SettingsError("STATE_DIR: cannot change while MES runs; restart it")
+        except BROKEN as exc:
             # Gunicorn would end, and leave its workers to themselves.
             log.error("reload_refused", extra={"problem": str(exc)})
             return

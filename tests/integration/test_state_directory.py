@@ -103,6 +103,8 @@ def test_a_deleted_directory_is_made_anew(service, runtime):
     wait_until(lambda: (service.state_dir / "registry.json").exists())
     wait_until(lambda: len(living(service)) == 4)
     assert service.get("/ready").status_code == 200
+    assert service.state_dir.stat().st_mode & 0o777 == 0o700
+    assert service.log_lines("state_dir_unusable") == []
 
 
 def test_a_stopped_machine_goes_on_where_it_was(service, runtime):

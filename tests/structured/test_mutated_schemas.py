@@ -1,15 +1,13 @@
 """Real schemas, mutilated: whatever is left of them is refused or judged by, and breaks nothing.
 
-They are those of JSONSchemaBench; JSONSCHEMABENCH names the folder that holds them.
+They are those of JSONSchemaBench, where that is at hand.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -19,12 +17,12 @@ from hypothesis import strategies as st
 
 from mes import structured
 from mes.errors import SchemaInvalid, SchemaUnsafe
+from tests.support.dataset import FOLDER
 
-FOLDER = Path(os.environ.get("JSONSCHEMABENCH", "data/jsonschemabench"))
 FILES = sorted(path for path in FOLDER.glob("*.json") if path.name != "manifest.json")
 VERDICTS = {"valid", "not_json", "schema_violation", "truncated", "empty", "aborted"}
 
-pytestmark = pytest.mark.skipif(not FILES, reason="JSONSCHEMABENCH is not here")
+pytestmark = pytest.mark.skipif(not FILES, reason="JSONSchemaBench is not here")
 
 # What a mutation may put in the place of something else.
 ODDITIES: tuple[Any, ...] = (
