@@ -34,7 +34,8 @@ class Bell:
 
     def hang_up(self) -> None:
         """Make a new pipe in place of what there is. Raises OSError where that cannot be."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self._path.parent.parent, self._path.parent):  # each one private
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
         os.mkfifo(self._path, 0o600)
         self.close()

@@ -110,9 +110,9 @@ class Keeper:
     def _look_after_directory(self) -> None:
         """Keep what others look for in it in its place, and say so once where that fails."""
         try:
+            self._worker.look_after_bell()
             if os.getppid() == self._master:  # or the lock would be in our next master's way
                 self._ownership.keep()
-            self._worker.look_after_bell()
             self._board.save()
             problem = ""
         except OSError as exc:
