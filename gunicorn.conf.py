@@ -11,7 +11,7 @@ from gunicorn.glogging import Logger
 # Imported once, here in the master, so that a worker is there at once when another has died.
 import mes.app  # noqa: F401
 from mes import logs
-from mes.gunicorn_master import BROKEN, configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
+from mes.server.master import BROKEN, configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
 
 try:
     _settings, _capacity = configuration()
@@ -20,7 +20,7 @@ except BROKEN as exc:
 
 bind = _settings.bind
 workers = _settings.workers
-worker_class = "mes.gunicorn_worker.Worker"
+worker_class = "mes.server.worker.Worker"
 # A generation blocks a thread. One worker may happen to get every request there is room for, so it
 # has threads for all of them, and some more for health, status and models.
 threads = _settings.threads_for(_capacity)

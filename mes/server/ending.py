@@ -14,7 +14,7 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from mes.gunicorn_master import shared
+from mes.server.master import shared
 
 _LAST_ARRIVALS_SECONDS = 2.0
 

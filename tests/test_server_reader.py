@@ -12,7 +12,7 @@ from threading import BoundedSemaphore
 import pytest
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 
-from mes.gunicorn_reader import Reader
+from mes.server.reader import Reader
 
 HEAD = b"POST / HTTP/1.1\r\nHost: mes\r\n"
 

@@ -23,9 +23,9 @@ from typing import Any
 from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import TConn
 
-from mes.gunicorn_ending import EndingWorker
-from mes.gunicorn_reader import Reader, TooSlow
-from mes.gunicorn_refusals import refuse
+from mes.server.ending import EndingWorker
+from mes.server.reader import Reader, TooSlow
+from mes.server.refusals import refuse
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gunicorn.http import errors
 
 from mes import problem
-from mes.gunicorn_reader import TooSlow
+from mes.server.reader import TooSlow
 
 log = logging.getLogger("mes.requests")
 

@@ -1,0 +1,1 @@
+"""The server: how gunicorn is made to serve MES."""
