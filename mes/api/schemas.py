@@ -21,11 +21,13 @@ class Text(fields.String):
 
 
 class Whole(fields.Integer):
-    """An integer: 5, but not "5", 5.5 or true."""
+    """An integer: 5, or 5.0 as JSON Schema has it, but not "5", 5.5 or true."""
 
     default_error_messages = _MESSAGES
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValidationError("must be a whole number")
         return value
