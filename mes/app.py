@@ -13,6 +13,7 @@ from flask import Flask
 from mes import logs, structured
 from mes.api import (
     checks,
+    docs,
     health,
     hygiene,
     inference,
@@ -68,7 +69,7 @@ def create_app(settings: Settings | None = None, *, runtime: Runtime | None = No
     for door in (requests, problems):
         door.install(app)
     hygiene.install(app, settings)
-    for door in (health, models, pull, inference, queue, checks, metrics):
+    for door in (health, models, pull, inference, queue, checks, metrics, docs):
         app.register_blueprint(door.bp)
     return app
 
