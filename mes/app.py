@@ -13,6 +13,7 @@ from flask import Flask
 from mes import logs, structured
 from mes.api import (
     checks,
+    docs,
     health,
     hygiene,
     inference,
@@ -80,7 +81,7 @@ def create_app(
     for door in (requests, problems):
         door.install(app)
     hygiene.install(app, settings)
-    for door in (health, models, pull, inference, queue, checks, metrics):
+    for door in (health, models, pull, inference, queue, checks, metrics, docs):
         app.register_blueprint(door.bp)
     return app
 

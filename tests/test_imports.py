@@ -39,6 +39,7 @@ MAY_IMPORT = {
         "catalog",
         "domain",
         "errors",
+        "server",
         "host",
         "inference",
         "keys",
@@ -76,6 +77,7 @@ FREE = {"app"}
 KEPT_BY = {
     "requests": {"runtime", "cli"},
     "flask": {"api", "app"},
+    "apispec": {"api"},
     "xllamacpp": {"embedded"},
     "click": {"cli"},
     "rich": {"cli"},

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from flask import request
 from flask_httpauth import HTTPTokenAuth
 from werkzeug.datastructures import Authorization
 
+from mes.api.promises import adds
 from mes.api.requests import line
 from mes.api.services import services
 from mes.errors import Forbidden, RateLimited, Unauthorized
 from mes.keys import INFERENCE, Key
 
+View = Callable[..., Any]
+
+REFUSALS = (Unauthorized, Forbidden, RateLimited)
+
 
 class _KeyAuth(HTTPTokenAuth):
     """`login_required` asks for a key that may infer, `login_required(role=ADMIN)` for more."""
+
+    def login_required(
+        self, f: View | None = None, role: str | None = None, optional: Any = None
+    ) -> Callable[..., Any]:
+        def guard(view: View) -> View:
+            guarded = super(_KeyAuth, self).login_required(role=role, optional=optional)(view)
+            return adds(guarded, scope=role or INFERENCE, raises=REFUSALS)
+
+        return guard if f is None else guard(f)
 
     def get_auth(self) -> Authorization | None:
         headers = request.headers

@@ -18,10 +18,19 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
+from mes.api.promises import adds
 from mes.errors import MalformedRequest, Mistake, RequestInvalid
 from mes.strictjson import NotJson, parse
 
 View = Callable[..., Any]
+
+_REFUSALS = (
+    MalformedRequest,
+    RequestTimeout,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+    RequestInvalid,
+)
 
 
 def body(schema: Schema) -> Callable[[View], View]:
@@ -35,7 +44,7 @@ def body(schema: Schema) -> Callable[[View], View]:
         def read_body(*args: Any, **kwargs: Any) -> Any:
             return view(*args, load(schema, _json()), **kwargs)
 
-        return read_body
+        return adds(read_body, request=schema, raises=_REFUSALS)
 
     return decorate
 

@@ -10,8 +10,11 @@ from mes import structured
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.body import body
+from mes.api.promises import promises
 from mes.api.schemas import SchemaCheckSchema
 from mes.api.services import services
+from mes.api.shapes import SchemaCheckAnswer
+from mes.errors import ModelNotFound, SchemaInvalid, SchemaUnsafe
 from mes.structured import Finding, Schema
 
 bp = Blueprint("checks", __name__, url_prefix="/v1")
@@ -20,6 +23,7 @@ bp = Blueprint("checks", __name__, url_prefix="/v1")
 @bp.post("/schemas/check")
 @auth.login_required
 @body(SchemaCheckSchema())
+@promises(SchemaCheckAnswer, raises=(ModelNotFound, SchemaInvalid, SchemaUnsafe))
 def check(given: dict[str, Any]) -> Response:
     """Screen a schema as inference would; refused with the same problem"""
     own = services()

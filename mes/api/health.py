@@ -12,13 +12,16 @@ from mes import __version__, host
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.describe import as_waiting, describe
+from mes.api.promises import promises
 from mes.api.services import Services, services
+from mes.api.shapes import HealthAnswer, ReadyAnswer, StatusAnswer
 from mes.scheduling.forecast import standings
 
 bp = Blueprint("health", __name__)
 
 
 @bp.get("/health")
+@promises(HealthAnswer)
 def health() -> Response:
     """The process lives."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -26,6 +29,7 @@ def health() -> Response:
 
 
 @bp.get("/ready")
+@promises(ReadyAnswer, statuses=(200, 503))
 def ready() -> Response:
     """Work can be done; otherwise the check that fails says what to look at."""
     checks = _checks(services())
@@ -35,6 +39,7 @@ def ready() -> Response:
 
 @bp.get("/v1/status")
 @auth.login_required
+@promises(StatusAnswer)
 def status() -> Response:
     """How the service, its queues and its models stand."""
     own = services()

@@ -8,11 +8,31 @@ from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.body import body
 from mes.api.dumps import dump
+from mes.api.promises import TURN_ERRORS, promises
 from mes.api.requests import line
 from mes.api.schemas import InferenceRequestSchema
 from mes.api.services import services
+from mes.api.shapes import InferenceAnswer
 from mes.domain import InferenceRequest
+from mes.errors import (
+    GenerationAborted,
+    GenerationTimeout,
+    ModelNotFound,
+    PromptTooLong,
+    SchemaInvalid,
+    SchemaUnsafe,
+)
 from mes.inference import infer
+
+ERRORS = (
+    ModelNotFound,
+    SchemaInvalid,
+    SchemaUnsafe,
+    PromptTooLong,
+    *TURN_ERRORS,
+    GenerationAborted,
+    GenerationTimeout,
+)
 
 bp = Blueprint("inference", __name__, url_prefix="/v1")
 
@@ -20,6 +40,7 @@ bp = Blueprint("inference", __name__, url_prefix="/v1")
 @bp.post("/inference")
 @auth.login_required
 @body(InferenceRequestSchema())
+@promises(InferenceAnswer, raises=ERRORS)
 def create(request: InferenceRequest) -> Response:
     """Run one inference and wait for it."""
     own, said = services(), line()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from mes.api.auth import auth
+from mes.api.auth import REFUSALS, auth
+from mes.api.promises import promises
 from mes.api.services import services
 from mes.keys import METRICS
 
@@ -12,6 +13,11 @@ bp = Blueprint("metrics", __name__)
 
 
 @bp.get("/metrics")
+@promises(
+    {kind: {"type": "string"} for kind in ("text/plain", "application/openmetrics-text")},
+    scope=METRICS,
+    raises=REFUSALS,
+)
 def show() -> Response:
     """All metrics; without a key where METRICS_OPEN says so."""
     is_open = services().settings.metrics_open

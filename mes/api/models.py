@@ -9,9 +9,11 @@ from flask import Blueprint, Response
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.describe import as_openai, describe
+from mes.api.promises import LOAD_ERRORS, TURN_ERRORS, promises
 from mes.api.services import Services, services
+from mes.api.shapes import DoneAnswer, ModelAnswer, ModelsAnswer
 from mes.domain import ModelSpec
-from mes.errors import MesError
+from mes.errors import MesError, ModelBusy, ModelNotFound, QueueFull
 from mes.keys import ADMIN
 
 bp = Blueprint("models", __name__, url_prefix="/v1/models")
@@ -19,6 +21,7 @@ bp = Blueprint("models", __name__, url_prefix="/v1/models")
 
 @bp.get("")
 @auth.login_required
+@promises(ModelsAnswer)
 def index() -> Response:
     """The configured models; readable by an OpenAI client too."""
     own = services()
@@ -34,6 +37,7 @@ def index() -> Response:
 
 @bp.get("/<path:model_id>")
 @auth.login_required
+@promises(ModelAnswer, raises=(ModelNotFound,))
 def show(model_id: str) -> Response:
     """One model, with what the runtime knows of it; null where it cannot be asked."""
     own = services()
@@ -44,6 +48,7 @@ def show(model_id: str) -> Response:
 
 @bp.post("/<path:model_id>/load")
 @auth.login_required(role=ADMIN)
+@promises(DoneAnswer, raises=(ModelNotFound, *TURN_ERRORS))
 def load(model_id: str) -> Response:
     """Load the model and wait until it is ready."""
     own = services()
@@ -55,6 +60,7 @@ def load(model_id: str) -> Response:
 
 @bp.post("/<path:model_id>/unload")
 @auth.login_required(role=ADMIN)
+@promises(DoneAnswer, raises=(ModelNotFound, ModelBusy, QueueFull, *LOAD_ERRORS))
 def unload(model_id: str) -> Response:
     """Let the model drain and unload it."""
     own = services()

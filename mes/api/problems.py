@@ -49,7 +49,23 @@ _CODES = {
 
 def status_of(error: MesError) -> int:
     """The HTTP status that tells of this error: that of its nearest kind."""
-    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    return _status_of(type(error))
+
+
+def told_as(kind: type[Exception]) -> tuple[int, str]:
+    """The status and the code that tell of this kind of error, of ours or of the framework."""
+    if issubclass(kind, MesError):
+        return _status_of(kind), kind.code
+    status = getattr(kind, "code", None) or 500
+    return status, _code_of(status)
+
+
+def _status_of(kind: type[MesError]) -> int:
+    return next(STATUSES[each] for each in kind.__mro__ if each in STATUSES)
+
+
+def _code_of(status: int) -> str:
+    return _CODES.get(status, "internal_error" if status >= 500 else "malformed_request")
 
 
 def install(app: Flask) -> None:
@@ -73,8 +89,7 @@ def _render_ours(error: MesError) -> Response:
 
 def _render_http(error: HTTPException) -> Response:
     status = error.code or 500
-    code = _CODES.get(status, "internal_error" if status >= 500 else "malformed_request")
-    response = problem(status, code, error.description or error.name)
+    response = problem(status, _code_of(status), error.description or error.name)
     if status == 405:
         response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
     return response

@@ -13,19 +13,34 @@ from flask import Blueprint, Response
 
 from mes.api import problems
 from mes.api.auth import auth
+from mes.api.promises import lines_of, promises
 from mes.api.requests import line
 from mes.api.services import Services, services
+from mes.api.shapes import PullErrorLine, PullProgressLine, PullResultLine
 from mes.domain import ModelSpec, PullProgress, normalise
-from mes.errors import MesError
+from mes.errors import (
+    MesError,
+    ModelNotFound,
+    PullFailed,
+    QueueFull,
+    RuntimeReplyInvalid,
+    RuntimeUnavailable,
+)
 from mes.keys import ADMIN
 
 log = logging.getLogger(__name__)
+
+NDJSON = "application/x-ndjson"
 
 bp = Blueprint("pull", __name__, url_prefix="/v1/models")
 
 
 @bp.post("/<path:model_id>/pull")
 @auth.login_required(role=ADMIN)
+@promises(
+    {NDJSON: lines_of(PullProgressLine, PullResultLine, PullErrorLine)},
+    raises=(ModelNotFound, QueueFull, PullFailed, RuntimeReplyInvalid, RuntimeUnavailable),
+)
 def create(model_id: str) -> Response:
     """Pull the model: a line for each progress, the last one says what came of it."""
     own, request_id = services(), line().request_id
@@ -35,7 +50,7 @@ def create(model_id: str) -> Response:
     first = list(islice(progress, 1))
     response = Response(
         map(_encoded, _documents(chain(first, progress), spec, request_id)),
-        mimetype="application/x-ndjson",
+        mimetype=NDJSON,
         # A proxy that gathers the answer would show no progress.
         headers={"X-Accel-Buffering": "no"},
     )

@@ -9,7 +9,9 @@ from flask import Blueprint, Response
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.describe import as_waiting
+from mes.api.promises import promises
 from mes.api.services import services
+from mes.api.shapes import WaitingAnswer
 from mes.errors import NotWaiting
 from mes.scheduling.forecast import standings
 
@@ -18,6 +20,7 @@ bp = Blueprint("queue", __name__, url_prefix="/v1/queue")
 
 @bp.get("/<request_id>")
 @auth.login_required
+@promises(WaitingAnswer, raises=(NotWaiting,))
 def show(request_id: str) -> Response:
     """The position and the expected start of the request that was sent with this X-Request-ID."""
     own = services()

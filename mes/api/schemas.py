@@ -21,11 +21,13 @@ class Text(fields.String):
 
 
 class Whole(fields.Integer):
-    """An integer: 5, but not "5", 5.5 or true."""
+    """An integer: 5, or 5.0 as JSON Schema has it, but not "5", 5.5 or true."""
 
     default_error_messages = _MESSAGES
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValidationError("must be a whole number")
         return value
@@ -42,6 +44,14 @@ class Number(fields.Float):
         return float(value)
 
 
+class Seconds(Number):
+    """A duration, up to the longest timeout that may be set."""
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        return {"exclusiveMinimum": 0, "maximum": services().settings.max_timeout_seconds}
+
+
 class Flag(fields.Boolean):
     """true or false, and nothing that might be meant so."""
 
@@ -56,6 +66,7 @@ class Flag(fields.Boolean):
 class Object(fields.Field[dict[str, Any]]):
     """A JSON object, as it is."""
 
+    shape = {"type": "object"}
     default_error_messages = _MESSAGES
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -67,6 +78,13 @@ class Object(fields.Field[dict[str, Any]]):
 class Stops(fields.Field[list[str]]):
     """Strings that end the answer: a list, or one alone."""
 
+    shape = {
+        "type": ["string", "array"],
+        "minLength": 1,
+        "items": {"type": "string", "minLength": 1},
+        "minItems": 1,
+        "maxItems": 16,
+    }
     default_error_messages = _MESSAGES
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -120,7 +138,7 @@ class InferenceRequestSchema(Schema):
     json_schema = Object(allow_none=True)
     max_attempts = Whole(allow_none=True, validate=_between(1, 4))
     constrain = Flag(allow_none=True)
-    timeout = Number(allow_none=True)
+    timeout = Seconds(allow_none=True)
 
     @validates("timeout")
     def _timeout_is_possible(self, seconds: float | None, **kwargs: Any) -> None:

@@ -24,7 +24,7 @@ class _Kind:
     detail: str
 
 
-_KINDS: dict[type[Exception], _Kind] = {
+KINDS: dict[type[Exception], _Kind] = {
     TooSlow: _Kind(408, "Request Timeout", "request_timeout", "the request did not arrive in time"),
     errors.LimitRequestLine: _Kind(
         414, "URI Too Long", "uri_too_long", "the request line is too long; shorten the path"
@@ -55,7 +55,7 @@ _KINDS: dict[type[Exception], _Kind] = {
 
 def refuse(sock: socket.socket, error: Exception) -> None:
     """Answer what is no request, note it in the log, and leave the closing to others."""
-    kind = next(_KINDS[each] for each in type(error).__mro__ if each in _KINDS)
+    kind = next(KINDS[each] for each in type(error).__mro__ if each in KINDS)
     request_id = f"{random.getrandbits(96):024x}"
     told = {"request_id": request_id, "status": kind.status, "code": kind.code}
     if kind.status == 500:

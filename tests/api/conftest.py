@@ -15,6 +15,7 @@ from mes import settings
 from mes.app import create_app
 from mes.domain import PulledModel
 from tests.fakes import DIGEST, FakeRuntime, eventually
+from tests.support.contract import watch
 
 KEY = "a-key-for-tests"
 MODELS = {
@@ -50,8 +51,10 @@ def app(tmp_path: Path, runtime: FakeRuntime, catalog_path: Path) -> Iterator[Fl
         "QUEUE_TIMEOUT": "5",
     }
     app = create_app(settings.load(environment, dotenv=None), runtime=runtime)
+    broken = watch(app)
     yield app
     app.extensions["mes"].close()
+    assert broken == [], "an answer that /openapi.json does not tell of"
 
 
 @pytest.fixture

@@ -53,6 +53,11 @@ def test_what_the_caller_leaves_out_comes_from_the_catalog(ask, runtime):
     assert (options["temperature"], options["num_predict"]) == (0.2, 77)
 
 
+def test_a_whole_number_may_be_written_with_a_point(ask, runtime):
+    assert ask(max_tokens=50.0).status_code == 200
+    assert json.dumps(runtime.prompts[0].options["num_predict"]) == "50"
+
+
 def test_a_seed_is_always_chosen_and_told(ask):
     seeds = {ask().get_json()["provenance"]["options"]["seed"] for _ in range(3)}
     assert len(seeds) == 3
@@ -174,6 +179,8 @@ def test_a_schema_that_is_none_is_refused_before_it_costs_anything(ask, runtime,
         ({"temperature": 2.1}, "/temperature"),
         ({"max_tokens": 0}, "/max_tokens"),
         ({"max_tokens": 1.5}, "/max_tokens"),
+        ({"max_tokens": 0.0}, "/max_tokens"),
+        ({"max_tokens": 1e300}, "/max_tokens"),
         ({"timeout": 0}, "/timeout"),
         ({"timeout": 1e308}, "/timeout"),
         ({"stop": [1]}, "/stop"),

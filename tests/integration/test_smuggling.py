@@ -43,7 +43,9 @@ def heard(service, door) -> list[str]:
     # What was smuggled would come before this one, for both take the same way.
     mark = f"/mark-{next(_numbers)}"
     Call(door, mark).answer()
-    lines = wait_until(lambda: _until(mark, [x.get("path") for x in service.log_lines("request")]))
+    lines = wait_until(
+        lambda: _until(mark, [x.get("path", "") for x in service.log_lines("request")])
+    )
     marks = [n for n, path in enumerate(lines) if path.startswith("/mark-")]
     return lines[marks[-2] + 1 : -1]
 

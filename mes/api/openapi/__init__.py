@@ -1,0 +1,1 @@
+"""OpenAPI: the interface as a document and as a page, made of what the views promise."""

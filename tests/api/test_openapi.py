@@ -1,0 +1,134 @@
+"""The document at /openapi.json: whole, valid, and true of what the service does."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from mes import errors
+from mes.api.docs import document_of
+from mes.api.openapi.document import document
+from mes.api.openapi.words import FIELDS, WHEN
+from tests.api.conftest import KEY
+from tests.support.contract import Contract
+from tests.test_readme import error_codes
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+KEYED = {"X-API-Key": KEY}
+
+
+@pytest.fixture
+def told(client):
+    return client.get("/openapi.json").get_json()
+
+
+def operations(told):
+    return {
+        (method.upper(), path): each
+        for path, methods in told["paths"].items()
+        for method, each in methods.items()
+    }
+
+
+def codes(told, operation):
+    """Every status and code of an operation."""
+    for status, response in operation["responses"].items():
+        name = response.get("$ref", "").rpartition("/")[2]
+        found = told["components"]["responses"].get(name, response)
+        for media in found["content"].values():
+            for code in media.get("examples", {}):
+                yield int(status), code
+
+
+def test_it_keeps_the_rules_of_openapi(told):
+    assert told["openapi"].startswith("3.1.")
+    assert list(OpenAPIV31SpecValidator(told).iter_errors()) == []
+
+
+def test_every_route_is_in_it(app, told):
+    routes = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    assert set(operations(told)) == routes
+
+
+def test_the_readme_has_the_same_table_of_paths(told):
+    def bare(path):
+        return re.sub(r"\{.*?\}", "{}", path)
+
+    rows = re.findall(r"^\| `(GET|POST) ([^`]+)` \|", README, re.MULTILINE)
+    named = {(method, bare(path)) for method, path in operations(told)}
+    assert {(method, bare(path)) for method, path in rows} == named
+
+
+def test_every_error_that_can_leave_the_house_is_in_it(told):
+    hidden = {(499, "client_closed_request"), (503, "shutting_down")}
+    found = {pair for each in operations(told).values() for pair in codes(told, each)}
+    assert error_codes() - hidden <= found
+    assert not hidden & found
+
+
+def test_there_are_words_for_every_code_and_for_every_field_of_a_request(told):
+    found = {code for each in operations(told).values() for _, code in codes(told, each)}
+    assert found == set(WHEN)
+    schemas = told["components"]["schemas"]
+    asked = {
+        name for key in schemas if key.endswith("Request") for name in schemas[key]["properties"]
+    }
+    assert asked == set(FIELDS) & asked
+
+
+def test_who_needs_a_key_is_told_truly(client, told):
+    for (method, path), operation in operations(told).items():
+        response = client.open(
+            path.replace("{model_id}", "x").replace("{request_id}", "x"), method=method
+        )
+        assert (response.status_code == 401) == bool(operation["security"]), path
+        assert (401 in dict(codes(told, operation))) == bool(operation["security"]), path
+
+
+def test_the_bounds_are_those_that_requests_are_checked_by(told, ask):
+    fields = told["components"]["schemas"]["InferenceRequest"]["properties"]
+    bounded = {name: each for name, each in fields.items() if "maximum" in each}
+    assert {"temperature", "max_tokens", "seed", "timeout"} <= set(bounded)
+    for name, each in bounded.items():
+        assert ask(**{name: each["maximum"]}).status_code == 200
+        assert ask(**{name: each["maximum"] + 1}).status_code == 422
+
+
+def test_every_example_of_a_request_is_one_that_is_accepted(client, told):
+    for (method, path), operation in operations(told).items():
+        body = operation.get("requestBody", {"content": {"application/json": {"examples": {}}}})
+        for example in body["content"]["application/json"]["examples"].values():
+            response = client.open(path, method=method, json=example["value"], headers=KEYED)
+            assert response.status_code == 200
+
+
+@pytest.mark.parametrize("error", [None, errors.PullFailed("digest mismatch")])
+def test_the_lines_of_a_pull_are_as_it_says(client, runtime, told, error):
+    runtime.pull_error = error
+    response = client.post("/v1/models/absent:1b/pull", headers=KEYED)
+    lines = [json.loads(line) for line in response.get_data().splitlines()]
+    kind = "/v1/models/{model_id}/pull"
+    assert Contract(told).violations("POST", kind, 200, "application/x-ndjson", lines) == []
+    lines[-1]["surprise"] = 1
+    assert Contract(told).violations("POST", kind, 200, "application/x-ndjson", lines) != []
+
+
+def test_it_is_made_once_and_for_each_application_alike(app):
+    made = document_of(app)
+    assert document_of(app) is made
+    assert document(app) == made
+
+
+def test_nobody_pays_for_it_before_it_is_asked_for():
+    program = "import sys, mes.app; sys.exit('apispec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
