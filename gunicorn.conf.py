@@ -3,7 +3,6 @@
 Each name in this file that gunicorn knows is a setting, imported ones included.
 """
 
-import logging
 import resource
 from pathlib import Path
 
@@ -12,18 +11,9 @@ from gunicorn.glogging import Logger
 # Imported once, here in the master, so that a worker is there at once when another has died.
 import mes.app  # noqa: F401
 from mes import logs
-from mes.catalog import CatalogError, CatalogFile
-from mes.keysfile import KeysError, KeysFile, open_to_others
-from mes.settings import SettingsError, load
+from mes.gunicorn_master import configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
 
-try:
-    _settings = load()
-    _catalog = CatalogFile(_settings.models_config_path, _settings.default_timeout_seconds)
-    _capacity = _catalog.current().capacity
-    if _settings.api_keys_file is not None:
-        KeysFile(_settings.api_keys_file).current()
-except (SettingsError, CatalogError, KeysError) as exc:
-    raise SystemExit(f"MES does not start:\n{exc}") from None
+_settings, _capacity = configuration()
 
 bind = _settings.bind
 workers = _settings.workers
@@ -40,7 +30,8 @@ raw_env = [f"THREADS={threads}"]
 
 # How long a worker's main loop may be silent. Requests run in threads and may take longer.
 timeout = 60
-graceful_timeout = _settings.graceful_timeout_seconds
+# Workers break off by themselves what still runs after GRACEFUL_TIMEOUT; this is for the answers.
+graceful_timeout = _settings.graceful_timeout_seconds + 2
 # A head is also refused as a whole beyond 32 KiB. Model names have up to 200 characters, keys 512.
 limit_request_line = 4094
 limit_request_fields = 64
@@ -56,14 +47,6 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
 # Nobody uses gunicorn's own remote control here.
 control_socket_disable = True
 logconfig_dict = logs.logconfig(_settings.log_level)
-
-
-def on_starting(server: object) -> None:
-    """Tell once, and not in each worker, what is allowed but unwise."""
-    keys = _settings.api_keys_file
-    if keys is not None and open_to_others(keys):
-        told = {"path": str(keys), "remedy": f"chmod 600 {keys}"}
-        logging.getLogger("mes.keys").warning("keys_file_open_to_others", extra=told)
 
 
 class logger_class(Logger):

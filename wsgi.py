@@ -1,5 +1,6 @@
 """The WSGI entry point: `gunicorn -c gunicorn.conf.py wsgi:app`."""
 
 from mes.app import create_app
+from mes.gunicorn_master import shared
 
-app = create_app()
+app = create_app(shared=shared)

@@ -19,14 +19,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mes.scheduling.board import Board
+from mes.scheduling.copy import Copy
 from mes.scheduling.limits import Limits
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
+from mes.shared import Memory
 from mes.watch import SocketCaller, Watch
 from tests.fakes import spec
 
@@ -35,14 +38,25 @@ COUNTED_AT_A_TIME = 10
 CONTEXT = multiprocessing.get_context("fork")
 
 
-class Bench:
-    """One worker's scheduler on a shared directory; the model is taken to be in memory."""
+@dataclass(frozen=True)
+class Place:
+    """What the processes of a measurement share."""
 
-    def __init__(self, directory: Path, *, max_concurrent: int) -> None:
+    directory: Path
+    memory: Memory
+
+    def store(self) -> Store:
+        return Store(self.memory, Copy(self.directory), max_loaded=1)
+
+
+class Bench:
+    """One worker's scheduler in a shared place; the model is taken to be in memory."""
+
+    def __init__(self, place: Place, *, max_concurrent: int) -> None:
         self.spec = spec("m", max_concurrent=max_concurrent, max_queue=1000)
         self.watch = Watch()
-        self.worker = Worker(directory, self.watch)
-        self.store = Store(directory, max_loaded=1)
+        self.worker = Worker(place.directory, self.watch)
+        self.store = place.store()
         limits = Limits(1, models={self.spec.tag: self.spec})
         self.board = Board(self.store, self.worker, lambda: limits)
         self.scheduler = Scheduler(
@@ -61,8 +75,8 @@ class Bench:
             do()
 
 
-def uncontended(directory: Path, admissions: int) -> None:
-    bench = Bench(directory, max_concurrent=1)
+def uncontended(place: Place, admissions: int) -> None:
+    bench = Bench(place, max_concurrent=1)
     for _ in range(200):
         bench.admit()
     batches = []
@@ -76,11 +90,11 @@ def uncontended(directory: Path, admissions: int) -> None:
     print(f"   median of batches {statistics.median(batches):8.0f} us")
 
 
-def contended(directory: Path, admissions: int, processes: int = 8) -> None:
+def contended(place: Place, admissions: int, processes: int = 8) -> None:
     start = CONTEXT.Event()
 
     def work(name: str) -> None:
-        bench = Bench(directory, max_concurrent=processes)
+        bench = Bench(place, max_concurrent=processes)
         start.wait()
         for _ in range(0, admissions, COUNTED_AT_A_TIME):
             for _ in range(COUNTED_AT_A_TIME):
@@ -98,18 +112,18 @@ def contended(directory: Path, admissions: int, processes: int = 8) -> None:
     for worker in workers:
         worker.join()
     seconds = time.perf_counter() - began
-    counted = Store(directory, max_loaded=1).read().preloaded
+    counted = place.store().read().preloaded
     lost = sum(admissions - int(counted[f"count-{n}"]) for n in range(processes))
     rate = processes * admissions / seconds
     print(f"2. {processes} processes       {rate:8.0f} admissions/s (3,000), {lost} updates lost")
 
 
-def hand_over(directory: Path, times: int) -> None:
+def hand_over(place: Place, times: int) -> None:
     given_back = CONTEXT.Value("d", 0.0)
     results: Any = CONTEXT.Queue()
 
     def work() -> None:
-        bench = Bench(directory, max_concurrent=1)
+        bench = Bench(place, max_concurrent=1)
         delays = []
 
         def hold() -> None:
@@ -132,12 +146,12 @@ def hand_over(directory: Path, times: int) -> None:
     print(f"3. hand-over         {median:8.2f} ms from process to process, median (5)")
 
 
-def waiting(directory: Path, requests: int, processes: int, seconds: float) -> None:
+def waiting(place: Place, requests: int, processes: int, seconds: float) -> None:
     ready, stop = CONTEXT.Semaphore(0), CONTEXT.Event()
     results: Any = CONTEXT.Queue()
 
     def work() -> None:
-        bench = Bench(directory, max_concurrent=1)
+        bench = Bench(place, max_concurrent=1)
         caller = SocketCaller()
 
         def wait() -> None:
@@ -155,7 +169,7 @@ def waiting(directory: Path, requests: int, processes: int, seconds: float) -> N
         stop.wait()
         results.put(time.process_time() - began)
 
-    holder = Bench(directory, max_concurrent=1)
+    holder = Bench(place, max_concurrent=1)
     with holder.scheduler.permit(holder.spec, SocketCaller()):
         workers = [CONTEXT.Process(target=work, daemon=True) for _ in range(processes)]
         for worker in workers:
@@ -180,16 +194,18 @@ def main() -> None:
     options = parser.parse_args()
     in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     for measure in (
-        lambda path: uncontended(path, options.admissions),
-        lambda path: contended(path, options.admissions),
-        lambda path: hand_over(path, 200),
-        lambda path: waiting(path, 200, 4, 10.0),
+        lambda place: uncontended(place, options.admissions),
+        lambda place: contended(place, options.admissions),
+        lambda place: hand_over(place, 200),
+        lambda place: waiting(place, 200, 4, 10.0),
     ):
         with tempfile.TemporaryDirectory(dir=in_memory) as folder:
             # A process of its own each, so that no thread is there when it forks.
-            process = CONTEXT.Process(target=measure, args=(Path(folder),))
+            place = Place(Path(folder), Memory("bench"))
+            process = CONTEXT.Process(target=measure, args=(place,))
             process.start()
             process.join()
+            place.memory.close()
 
 
 if __name__ == "__main__":

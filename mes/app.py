@@ -33,16 +33,20 @@ from mes.metrics.exposition import Metrics
 from mes.metrics.observed import Observed
 from mes.runtime.ollama import OllamaRuntime
 from mes.scheduling.board import Board
+from mes.scheduling.copy import Copy
+from mes.scheduling.document import ERA
 from mes.scheduling.duties import Duties
 from mes.scheduling.errands import Errands
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.limits import Limits
 from mes.scheduling.loader import Loader
+from mes.scheduling.ownership import Ownership
 from mes.scheduling.scheduler import Scheduler
-from mes.scheduling.sight import SightFile
+from mes.scheduling.sight import SharedSight
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
 from mes.settings import Settings, load
+from mes.shared import Shared
 from mes.watch import Watch
 
 _LOOKS_AT_FILES_EVERY_SECONDS = 0.5
@@ -56,15 +60,23 @@ class _Application(Flask):
         return func
 
 
-def create_app(settings: Settings | None = None, *, runtime: Runtime | None = None) -> Flask:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    runtime: Runtime | None = None,
+    shared: Shared | None = None,
+) -> Flask:
     """The service as a WSGI application, ready to serve; made once in each worker process.
 
+    What the workers of a service agree on is in `shared`, which they inherit from gunicorn's
+    master; without it, in files of STATE_DIR.
     Raises SettingsError, CatalogError and KeysError.
     """
     settings = settings or load()
     logs.configure(settings.log_level)
     app = _Application("mes", static_folder=None)
-    app.extensions["mes"] = _services(settings, runtime)
+    shared = shared or Shared.at(settings.state_dir, ERA)
+    app.extensions["mes"] = _services(settings, runtime, shared)
     for door in (requests, problems):
         door.install(app)
     hygiene.install(app, settings)
@@ -73,7 +85,7 @@ def create_app(settings: Settings | None = None, *, runtime: Runtime | None = No
     return app
 
 
-def _services(settings: Settings, runtime: Runtime | None) -> Services:
+def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Services:
     catalog = CatalogFile(
         settings.models_config_path,
         settings.default_timeout_seconds,
@@ -84,11 +96,12 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
     watch = Watch()
     runtime = runtime or OllamaRuntime(host=settings.ollama_host, watch=watch, pool_size=threads)
     worker = Worker(settings.state_dir, watch)
-    store = Store(settings.state_dir, max_loaded=settings.max_loaded_models)
+    copy = Copy(settings.state_dir)
+    store = Store(shared.registry, copy, max_loaded=settings.max_loaded_models)
     board = Board(store, worker, _limits(settings, catalog))
     loader = _loader(settings, runtime, store)
     scheduler = _scheduler(settings, board, worker, loader)
-    sight = SightFile(settings.state_dir)
+    sight = SharedSight(shared.sight)
     errands = Errands(
         runtime=runtime,
         board=board,
@@ -100,7 +113,14 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
         instance=str(os.getppid()),
         idle_unload_seconds=settings.idle_unload_seconds,
     )
-    keeper = Keeper(settings.state_dir, board=board, worker=worker, errands=errands)
+    keeper = Keeper(
+        settings.state_dir,
+        board=board,
+        worker=worker,
+        errands=errands,
+        sight=sight,
+        ownership=Ownership(settings.state_dir, master=os.getppid(), address=settings.bind),
+    )
     keeper.start()
     return Services(
         settings=settings,
@@ -121,6 +141,7 @@ def _services(settings: Settings, runtime: Runtime | None) -> Services:
             worker=worker,
             catalog=catalog.current,
         ),
+        shared=shared,
         seats=threading.BoundedSemaphore(max(1, threads - _THREADS_HELD_BACK)),
     )
 

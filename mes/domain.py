@@ -222,6 +222,9 @@ class Runtime(Protocol):
         the caller has hung up. Closing the iterator ends the pull too.
         """
 
+    def shut(self) -> None:
+        """End all that is under way, and whatever still comes, with ShuttingDown; do not block."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:

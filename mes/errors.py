@@ -145,6 +145,7 @@ class ModelUnavailable(TryLater):
 
 class ShuttingDown(TryLater):
     code = "shutting_down"
+    retry_after = 5.0
 
 
 class RuntimeFault(MesError):

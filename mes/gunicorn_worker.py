@@ -21,8 +21,9 @@ from threading import BoundedSemaphore
 from typing import Any
 
 from gunicorn.http.errors import ParseException
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import TConn
 
+from mes.gunicorn_ending import EndingWorker
 from mes.gunicorn_reader import Reader, TooSlow
 from mes.gunicorn_refusals import refuse
 
@@ -37,7 +38,7 @@ _UNWANTED_BYTES = 64 * 1024
 _LINGER_SECONDS = 2.0
 
 
-class Worker(ThreadWorker):
+class Worker(EndingWorker):
     """Threads are for requests that have arrived."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -97,6 +98,7 @@ class Worker(ThreadWorker):
             self._linger(conn)
 
     def murder_pending(self) -> None:
+        super().murder_pending()
         now = time.monotonic()
         while self._arriving and next(iter(self._arriving.values())) < now:
             self._dismiss(next(iter(self._arriving)), TooSlow())
@@ -110,9 +112,8 @@ class Worker(ThreadWorker):
         conn.parser.unreader.deadline = 0.0
         return keepalive and bool(conn.parser.finish_body(max_bytes=_UNWANTED_BYTES))
 
-    def _cap_keepalive(self, deadline: float) -> None:
-        super()._cap_keepalive(deadline)
-        # Those that never sent anything would hold up the stop.
+    def cap_arrivals(self, deadline: float) -> None:
+        """Let no request take longer than until then to arrive."""
         self._arriving = {conn: min(by, deadline) for conn, by in self._arriving.items()}
 
     def _see_in(self, conn: TConn, _: socket.socket) -> None:

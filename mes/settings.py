@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import reprlib
@@ -62,6 +63,7 @@ class Settings:
     workers: int
     threads: int
     graceful_timeout_seconds: int
+    stop_notice_seconds: float
     max_body_bytes: int
     schema_max_bytes: int
     schema_max_depth: int
@@ -79,6 +81,12 @@ class Settings:
     def bind(self) -> str:
         """Where to listen, as gunicorn wants to be told."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def longest_request_seconds(self) -> int:
+        """How long a request may last that nobody breaks off: its queue, its load, its answer."""
+        waits = self.queue_timeout_seconds + 2 * self.load_timeout_seconds
+        return math.ceil(waits + self.unload_timeout_seconds + self.max_timeout_seconds)
 
     def threads_for(self, capacity: int) -> int:
         """Threads of each worker: enough for all who may run or wait, and some for the rest."""

@@ -174,6 +174,9 @@ class SettingsSchema(Schema):
         "Threads in each worker; 0 to compute them from the catalog")
     graceful_timeout_seconds = _whole("GRACEFUL_TIMEOUT", 30, 1, _A_DAY,
         "How long a stop waits for running requests (seconds)")
+    stop_notice_seconds = _seconds("STOP_NOTICE", 0.0,
+        "How long /ready says no before a stop refuses requests, for a load balancer to see it",
+        or_zero=True)
     max_body_bytes = _whole("MAX_BODY_BYTES", 1 << 20, 1 << 10, 1 << 30,
         "The largest request body that is read")
     schema_max_bytes = _whole("SCHEMA_MAX_BYTES", 128 << 10, 1 << 10, 1 << 20,

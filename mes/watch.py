@@ -90,6 +90,10 @@ class Watch:
         """Call `act` whenever `fd` can be read, until this watch is closed."""
         self._register(fd, select.EPOLLIN, act)
 
+    def forget(self, fd: int) -> None:
+        """Watch `fd` no longer."""
+        self._unregister(fd)
+
     def at(self, when: float, act: Act) -> Alarm:
         """Call `act` at `when` (of `time.monotonic()`), unless the alarm is called off."""
         alarm = Alarm(act, self)

@@ -21,7 +21,7 @@ from mes.domain import (
     Usage,
     normalise,
 )
-from mes.errors import MesError
+from mes.errors import MesError, ShuttingDown
 from mes.watch import SocketCaller
 
 DIGEST = "sha256:" + "0" * 64
@@ -110,6 +110,9 @@ class FakeRuntime:
         if self.pull_error is not None:
             raise self.pull_error
         self.on_disk.append(PulledModel(normalise(name), DIGEST, 10, "Q4_0", "1B"))
+
+    def shut(self) -> None:
+        self.down = ShuttingDown("the service is shutting down")
 
     def _fail_if_down(self) -> None:
         if self.down is not None:

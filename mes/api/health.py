@@ -59,13 +59,12 @@ def status() -> Response:
 def _checks(own: Services) -> dict[str, str]:
     sight = own.sight.current()
     runtime = "ok" if sight.running else sight.detail or "the runtime has not answered lately"
-    return {"runtime": runtime, "catalog": own.catalog.problem or "ok", "state": _state_check(own)}
-
-
-def _state_check(own: Services) -> str:
-    if os.access(own.settings.state_dir, os.W_OK | os.X_OK):
-        return "ok"
-    return f"STATE_DIR {own.settings.state_dir} cannot be written"
+    return {
+        "service": "it is shutting down" if own.shared.stopping else "ok",
+        "runtime": runtime,
+        "catalog": own.catalog.problem or "ok",
+        "state": sight.state_dir or "ok",
+    }
 
 
 def _memory_available_gb() -> float | None:

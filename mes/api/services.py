@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from mes.metrics.exposition import Metrics
 from mes.scheduling.board import Board
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.scheduler import Scheduler
-from mes.scheduling.sight import SightFile
+from mes.scheduling.sight import SharedSight
 from mes.settings import Settings
+from mes.shared import Shared
 from mes.structured import Limits
 from mes.watch import SocketCaller, Watch, watched_caller
 
@@ -37,10 +39,11 @@ class Services:
     runtime: Runtime
     scheduler: Scheduler
     board: Board
-    sight: SightFile
+    sight: SharedSight
     watch: Watch
     keeper: Keeper
     metrics: Metrics
+    shared: Shared
     seats: threading.BoundedSemaphore
 
     @contextmanager
@@ -58,13 +61,23 @@ class Services:
         finally:
             self.seats.release()
 
+    def retire(self) -> None:
+        """Take on no more chores; another worker takes the place of this one."""
+        self.keeper.retire()
+
+    def shut_down(self) -> None:
+        """Tell who waits that the service ends; what runs may go on for GRACEFUL_TIMEOUT."""
+        self.scheduler.shut()
+        self.watch.at(time.monotonic() + self.settings.graceful_timeout_seconds, self.runtime.shut)
+
     def close(self) -> None:
         """End the threads that serve this process, and leave the other workers."""
         self.keeper.stop()
-        self.watch.close()
         self.board.close()
+        self.watch.close()
         self.sight.close()
         self.metrics.observed.close()
+        self.shared.close()
 
 
 def services() -> Services:

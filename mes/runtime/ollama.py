@@ -32,9 +32,10 @@ from mes.errors import (
     PullFailed,
     RuntimeReplyInvalid,
     RuntimeUnavailable,
+    ShuttingDown,
 )
 from mes.runtime import pulling, replies
-from mes.runtime.wire import Errand, Exchange, pool
+from mes.runtime.wire import Errand, Exchange, UnderWay, pool
 from mes.watch import Watch
 
 _READ_BYTES = 65536
@@ -68,6 +69,7 @@ class OllamaRuntime:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._reply_timeout_seconds = reply_timeout_seconds
         self._max_reply_bytes = max_reply_bytes
+        self._under_way = UnderWay()
         self._adapter = _Adapter(pool(url, size=pool_size))
         self._generate = _prepared("POST", url, "/api/generate")
         self._show = _prepared("POST", url, "/api/show")
@@ -139,6 +141,12 @@ class OllamaRuntime:
             yield from pulling.progress(pieces)
             exchange.finish(pieces)
 
+    def shut(self) -> None:
+        """End all that is under way, and whatever still comes, with ShuttingDown."""
+        self._under_way.end(
+            lambda: ShuttingDown("the service is shutting down and waits no longer")
+        )
+
     def _ask(self, request: requests.PreparedRequest, name: str = "it") -> bytes:
         """A short question, answered at once."""
         deadline = time.monotonic() + self._reply_timeout_seconds
@@ -149,7 +157,13 @@ class OllamaRuntime:
             return b"".join(self._chunks(answer))
 
     def _exchange(self, errand: Errand, deadline: float) -> Exchange:
-        return Exchange(errand, where=self._where, watch=self._watch, deadline=deadline)
+        return Exchange(
+            errand,
+            where=self._where,
+            watch=self._watch,
+            deadline=deadline,
+            under_way=self._under_way,
+        )
 
     def _send(self, exchange: Exchange, request: requests.PreparedRequest) -> HTTPResponse:
         try:

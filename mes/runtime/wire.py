@@ -7,7 +7,7 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -40,6 +40,29 @@ class Cut(Exception):
     """The exchange was over before its connection could be used."""
 
 
+class UnderWay:
+    """The exchanges that have not ended yet, so that all can be ended together."""
+
+    def __init__(self) -> None:
+        self._exchanges: set[Exchange] = set()
+        self._why: Callable[[], MesError] | None = None
+
+    def add(self, exchange: Exchange) -> None:
+        self._exchanges.add(exchange)
+        # Looked at after it was added: whoever ends all meanwhile has seen it, or is seen here.
+        if self._why is not None:
+            exchange.cut(self._why())
+
+    def discard(self, exchange: Exchange) -> None:
+        self._exchanges.discard(exchange)
+
+    def end(self, why: Callable[[], MesError]) -> None:
+        """End all of them, and whatever still comes, each with an error of its own."""
+        self._why = why
+        for exchange in list(self._exchanges):
+            exchange.cut(why())
+
+
 class Exchange:
     """One question and its answer; whatever fails inside the block leaves it as a MesError.
 
@@ -47,7 +70,15 @@ class Exchange:
     reader wakes wherever it is. A connection is reused only after a whole and sound answer.
     """
 
-    def __init__(self, errand: Errand, *, where: str, watch: Watch, deadline: float) -> None:
+    def __init__(
+        self,
+        errand: Errand,
+        *,
+        where: str,
+        watch: Watch,
+        deadline: float,
+        under_way: UnderWay,
+    ) -> None:
         self.reused = True  # until a connection is made for it
         self.connected = False
         self.answered = False
@@ -57,6 +88,7 @@ class Exchange:
         self._where = where
         self._watch = watch
         self._deadline = deadline
+        self._under_way = under_way
         self._over: MesError | None = None
         self._line: _Line | None = None
         self._sock: socket.socket | None = None
@@ -64,8 +96,9 @@ class Exchange:
     def __enter__(self) -> Self:
         if self.remaining_seconds <= 0:
             raise self._late()
-        self._alarm = self._watch.at(self._deadline, lambda: self._cut(self._late()))
+        self._alarm = self._watch.at(self._deadline, lambda: self.cut(self._late()))
         _this_thread.exchange = self
+        self._under_way.add(self)
         return self
 
     def __exit__(
@@ -75,6 +108,7 @@ class Exchange:
         trace: TracebackType | None,
     ) -> None:
         self._alarm.call_off()
+        self._under_way.discard(self)
         _this_thread.exchange = None
         if error is not None:
             self._shut_down()
@@ -106,7 +140,13 @@ class Exchange:
 
     def hang_up(self) -> None:
         """Nobody waits for the answer any more. Any thread may call this."""
-        self._cut(CallerGone("the caller has hung up"))
+        self.cut(CallerGone("the caller has hung up"))
+
+    def cut(self, why: MesError) -> None:
+        """End the exchange for this reason, unless it has ended. Any thread may call this."""
+        if self._over is None:
+            self._over = why
+        self._shut_down()
 
     def take(self, line: _Line) -> None:
         """Use this connection from here on."""
@@ -126,11 +166,6 @@ class Exchange:
                 pass
         except (OSError, HTTPError, MesError):
             pass  # this connection will be closed
-
-    def _cut(self, why: MesError) -> None:
-        if self._over is None:
-            self._over = why
-        self._shut_down()
 
     def _shut_down(self) -> None:
         line, sock = self._line, self._sock

@@ -62,9 +62,15 @@ class Board:
         return self._limits()
 
     def close(self) -> None:
-        """Leave the other workers; nothing may be asked of this board afterwards."""
+        """Leave nothing behind; nothing may be asked of this board afterwards."""
+        with self.change() as change:
+            change.state.bury(self._worker.id, change.now)
         self._worker.close()
         self._store.close()
+
+    def save(self) -> None:
+        """Keep the state for the service that starts after this one. Raises OSError."""
+        self._store.save()
 
     def read(self) -> State:
         """The state as it last was, to report it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from mes.domain import ModelSpec
-from mes.errors import MesError, ModelUnavailable
+from mes.errors import MesError, ModelUnavailable, ShuttingDown
 from mes.scheduling.board import Board, Change
 from mes.scheduling.loader import Loader
 from mes.scheduling.records import LOAD, Refusal, Ticket, Trouble
@@ -43,12 +43,14 @@ class Duties:
     def _load(self, ticket: Ticket, spec: ModelSpec) -> None:
         try:
             facts = self._loader.bring_in(spec, ticket.id)
+        except ShuttingDown:
+            raise  # others may wait for the model in workers that go on: the next of them loads it
         except MesError as exc:
             with self._board.change() as change:
                 self._give_up(change, spec, exc)
             return
         with self._board.change() as change:
-            # Absent where the registry file was lost meanwhile.
+            # Absent where a reload has lowered MAX_LOADED_MODELS meanwhile.
             if spec.tag in change.state.registry:
                 change.state.finish_load(spec.tag, change.now, **facts)
             change.state.free_of_duty(ticket.id)
@@ -58,6 +60,8 @@ class Duties:
         trouble = None
         try:
             self._loader.see_out(ticket.victim)
+        except ShuttingDown:
+            raise
         except MesError as exc:
             trouble = exc
         with self._board.change() as change:

@@ -7,15 +7,16 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 from mes.domain import LoadedModel, ModelSpec, Runtime
-from mes.errors import MesError, RuntimeUnavailable
+from mes.errors import MesError, RuntimeUnavailable, ShuttingDown
 from mes.scheduling.board import Board
 from mes.scheduling.loader import Loader, claim_strangers, facts
 from mes.scheduling.records import UNLOAD
 from mes.scheduling.scheduler import Scheduler
-from mes.scheduling.sight import Sight, SightFile
+from mes.scheduling.sight import SharedSight, Sight
 from mes.scheduling.state import State
 from mes.scheduling.worker import Worker
 
@@ -46,7 +47,7 @@ class Errands:
         worker: Worker,
         scheduler: Scheduler,
         loader: Loader,
-        sight: SightFile,
+        sight: SharedSight,
         instance: str,
         idle_unload_seconds: float,
     ) -> None:
@@ -55,7 +56,7 @@ class Errands:
         self._worker = worker
         self._scheduler = scheduler
         self._loader = loader
-        self._sight_file = sight
+        self._sight = sight
         self._instance = instance
         self._idle_unload_seconds = idle_unload_seconds
         self._next_look = 0.0
@@ -66,7 +67,7 @@ class Errands:
     def run(self) -> None:
         """One round. A runtime that is down is looked at in each, so that its return shows."""
         now = time.monotonic()
-        sight = self._sight_file.current()
+        sight = self._sight.current()
         if now < self._next_look and sight.up:
             return
         self._next_look = now + _LOOKS_EVERY_SECONDS
@@ -78,6 +79,11 @@ class Errands:
         self._preload()
         self._unload_the_idle()
 
+    @property
+    def under_way(self) -> bool:
+        """Is something still being done in the background?"""
+        return any(errand.is_alive() for errand in self._aside.values())
+
     # Looking
 
     def _look(self, earlier: Sight) -> None:
@@ -87,8 +93,8 @@ class Errands:
         if back or time.monotonic() >= self._next_look_at_disk:
             earlier = self._look_at_disk(earlier)
         in_gpu = any(model.vram_bytes for model in listed)
-        self._sight_file.write(
-            Sight(True, "", earlier.version, time.monotonic(), in_gpu, earlier.pulled)
+        self._sight.write(
+            replace(earlier, up=True, detail="", seen_at=time.monotonic(), in_gpu=in_gpu)
         )
         if back:
             log.info("runtime_up", extra={"runtime": earlier.version})
@@ -98,14 +104,13 @@ class Errands:
     def _look_at_disk(self, earlier: Sight) -> Sight:
         pulled = {model.name: model for model in self._runtime.pulled()}
         self._next_look_at_disk = time.monotonic() + _LOOKS_AT_DISK_EVERY_SECONDS
-        return Sight(True, "", self._runtime.version(), pulled=pulled)
+        return replace(earlier, version=self._runtime.version(), pulled=pulled)
 
     def _note_down(self, earlier: Sight, error: MesError) -> None:
         if earlier.up or not earlier.seen_at:
             log.warning("runtime_down", extra={"reason": error.detail})
-        self._sight_file.write(
-            Sight(False, error.detail, earlier.version, time.monotonic(), False, earlier.pulled)
-        )
+        down = replace(earlier, up=False, detail=error.detail, in_gpu=False)
+        self._sight.write(replace(down, seen_at=time.monotonic()))
 
     # Putting right
 
@@ -160,8 +165,8 @@ class Errands:
     def _bring_in(self, spec: ModelSpec) -> None:
         try:
             self._scheduler.load(spec, Nobody())
-        except RuntimeUnavailable:
-            return  # again when it is back
+        except (RuntimeUnavailable, ShuttingDown):
+            return  # again when it is back; by the service that starts next
         except MesError as exc:
             log.error("preload_failed", extra={"model": spec.id, "code": exc.code})
         with self._board.change() as change:

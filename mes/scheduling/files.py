@@ -1,4 +1,4 @@
-"""Files that processes share: replaced whole, held open while trusted, locked by the kernel."""
+"""Files that processes share: replaced whole, locked by the kernel."""
 
 from __future__ import annotations
 
@@ -7,62 +7,19 @@ import os
 from pathlib import Path
 
 
-def replace_whole(path: str, content: bytes) -> int:
-    """Make `content` the file, so that nobody ever reads half of it; a descriptor of the new file.
+def replace_whole(path: Path, content: bytes) -> None:
+    """Make `content` the file, so that nobody ever reads half of it.
 
-    One writer at a time: the draft has one name.
+    One writer at a time: the draft has one name. Raises OSError; the old file then stays.
     """
     draft = f"{path}.new"
-    fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, content)
-        os.replace(draft, path)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    with open(draft, "wb", opener=_private) as file:
+        file.write(content)
+    os.replace(draft, path)
 
 
-class HeldFile:
-    """The content of a file that others replace, read again only when they have.
-
-    The file stays open, because the kernel may give the number of a closed and replaced file to
-    the next one: only while it is held does an equal number mean an unchanged file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = str(path)
-        self._fd = -1
-        self._inode = -1
-        self.content = b""
-
-    def is_current(self) -> bool:
-        try:
-            return os.stat(self._path).st_ino == self._inode
-        except FileNotFoundError:
-            return self._inode == -1
-
-    def read(self) -> bytes:
-        """What the file holds now; empty where there is none."""
-        try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            self.let_go()
-            return b""
-        self._hold(fd, os.read(fd, os.fstat(fd).st_size))
-        return self.content
-
-    def replace(self, content: bytes) -> None:
-        self._hold(replace_whole(self._path, content), content)
-
-    def let_go(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._inode, self.content = -1, -1, b""
-
-    def _hold(self, fd: int, content: bytes) -> None:
-        self.let_go()
-        self._fd, self._inode, self.content = fd, os.fstat(fd).st_ino, content
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 class FileLock:
@@ -99,7 +56,12 @@ class FileLock:
         try:
             return self._take(fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.close()  # the next try looks at what the file is by then
             return False
+
+    def inherit(self, fd: int) -> None:
+        """Hold the lock by a descriptor that holds it already."""
+        self._fd, self._inode = fd, os.fstat(fd).st_ino
 
     def _take(self, how: int) -> bool:
         if self._fd < 0:

@@ -1,67 +1,100 @@
-"""The keeper: one worker does the chores for all, whichever holds `STATE_DIR/keeper.lock`."""
+"""The keeper: one worker does the chores for all, until it ends or is retired."""
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from mes.scheduling.board import Board
 from mes.scheduling.errands import Errands
-from mes.scheduling.files import FileLock
-from mes.scheduling.worker import Worker
+from mes.scheduling.ownership import Ownership
+from mes.scheduling.sight import SharedSight
+from mes.scheduling.worker import Worker, is_alive
 
 log = logging.getLogger(__name__)
 
 _CHORES_EVERY_SECONDS = 0.25
+# A look at a runtime that says nothing takes 5 s.
+_STOPS_WITHIN_SECONDS = 10.0
 
 
 class Keeper:
-    """A thread in every worker; in one of them it has something to do.
+    """A thread in every worker; in one of them it has much to do.
 
-    It voids what dead workers owned, lets the policy look at the clock, and runs the errands that
-    concern the runtime.
+    It voids what dead workers owned, lets the policy look at the clock, looks after the state
+    directory, and runs the errands that concern the runtime.
     """
 
-    def __init__(self, directory: Path, *, board: Board, worker: Worker, errands: Errands) -> None:
-        self._lock = FileLock(directory / "keeper.lock")
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        board: Board,
+        worker: Worker,
+        errands: Errands,
+        sight: SharedSight,
+        ownership: Ownership,
+    ) -> None:
+        self._directory = directory
+        self._ownership = ownership
+        self._master = os.getppid()
         self._board = board
         self._worker = worker
         self._errands = errands
+        self._sight = sight
         self._is_keeper = False
+        self._buried: set[str] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mes-keeper", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def busy(self) -> bool:
+        """Is an errand still under way?"""
+        return self._errands.under_way
+
+    def retire(self) -> None:
+        """Begin no further round; another worker takes over. Errands under way go on."""
+        self._stopping.set()
+
     def stop(self) -> None:
         """Finish the round and stop."""
-        self._stopping.set()
-        self._thread.join()
-        self._lock.close()
+        self.retire()
+        self._thread.join(_STOPS_WITHIN_SECONDS)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._is_keeper = self._is_keeper or self._lock.take_for_life()
+                self._is_keeper = self._is_keeper or self._sight.become_keeper()
                 if self._is_keeper:
                     self._do_chores()
+                else:
+                    with suppress(OSError):  # the keeper finds it out and says so
+                        self._worker.look_after_bell()
             except Exception:
                 # A keeper that dies of one bad round would leave all workers without chores.
                 log.exception("keeper_failed")
             self._stopping.wait(_CHORES_EVERY_SECONDS)
+        self._sight.resign()
+        self._ownership.let_go()
 
     def _do_chores(self) -> None:
         self._bury_the_dead()
         if self._board.read().tickets:
             with self._board.change():
                 pass  # the policy looks at the clock: somebody's patience may be over
+        self._look_after_directory()
         self._errands.run()
 
     def _bury_the_dead(self) -> None:
         known = self._board.read().owners() | set(self._worker.others())
-        dead = [worker for worker in known if not self._worker.is_alive(worker)]
+        dead = [worker for worker in known - self._buried if not is_alive(worker)]
         if not dead:
             return
         log.warning("workers_died", extra={"workers": dead})
@@ -69,4 +102,23 @@ class Keeper:
             for worker in dead:
                 change.state.bury(worker, change.now)
         for worker in dead:
-            self._worker.sweep(worker)
+            try:
+                self._worker.sweep(worker)
+            except OSError:
+                self._buried.add(worker)  # what lies about of it is no news
+
+    def _look_after_directory(self) -> None:
+        """Keep what others look for in it in its place, and say so once where that fails."""
+        try:
+            if os.getppid() == self._master:  # or the lock would be in our next master's way
+                self._ownership.keep()
+            self._worker.look_after_bell()
+            self._board.save()
+            problem = ""
+        except OSError as exc:
+            problem = f"{self._directory} cannot be written ({exc.strerror})"
+        sight = self._sight.current()
+        if problem != sight.state_dir:
+            event = "state_dir_unusable" if problem else "state_dir_usable"
+            log.warning(event, extra={"problem": problem or None})
+            self._sight.write(replace(sight, state_dir=problem))

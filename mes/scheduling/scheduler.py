@@ -16,6 +16,7 @@ from mes.errors import (
     ModelUnavailable,
     QueueFull,
     QueueTimeout,
+    ShuttingDown,
     by_code,
 )
 from mes.scheduling import policy
@@ -24,9 +25,6 @@ from mes.scheduling.duties import Duties
 from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Refusal
 from mes.scheduling.state import State
 from mes.scheduling.worker import Worker
-
-# A wake-up that got lost costs a waiting request this much and no more.
-_LOOKS_EVERY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +66,20 @@ class Scheduler:
         self._duties = duties
         self._queue_timeout = queue_timeout_seconds
         self._drain_timeout = drain_timeout_seconds
+        self._shut = False
+
+    def shut(self) -> None:
+        """Tell all who wait here, and all who come, that the service ends. Permits stay valid."""
+        self._shut = True
+        self._worker.wake_all()
 
     @contextmanager
     def permit(self, spec: ModelSpec, caller: Caller, *, request_id: str = "") -> Iterator[Turn]:
         """The right to use the model inside the block; it is in memory by then.
 
         Raises QueueFull at once, QueueTimeout, CallerGone; ModelUnavailable while the model cools
-        down; and what kept it from being loaded: LoadTimeout, ModelNotPulled, RuntimeUnavailable.
+        down; what kept it from being loaded: LoadTimeout, ModelNotPulled, RuntimeUnavailable; and
+        ShuttingDown.
         """
         with self._turn(spec, PERMIT, caller, request_id) as turn:
             assert turn is not None
@@ -97,6 +102,7 @@ class Scheduler:
         ticket = self._worker.new_ticket()
         with self._worker.expecting(ticket) as rung, caller.when_gone(rung.set):
             wish = _Wish(ticket, spec, wants, caller, rung, request_id)
+            self._refuse_if_shut()
             try:
                 yield self._join(wish) or self._wait(wish)
             finally:
@@ -128,12 +134,10 @@ class Scheduler:
                 return _turn_of(state, wish.ticket)
             if wish.ticket in state.refusals:
                 raise _as_error(state.refusals[wish.ticket])
-            if wish.ticket in state.tickets:
-                self._make_use_of_the_wait(wish, state)
-            elif wish.wants != PERMIT:
+            if wish.ticket not in state.tickets:
                 return None
-            elif (turn := self._join(wish)) is not None:  # the registry file was lost
-                return turn
+            self._refuse_if_shut()
+            self._make_use_of_the_wait(wish, state)
 
     def _make_use_of_the_wait(self, wish: _Wish, state: State) -> None:
         ticket = state.tickets[wish.ticket]
@@ -143,7 +147,8 @@ class Scheduler:
         if wish.caller.gone:
             raise CallerGone("the caller hung up while it waited in the queue")
         waited = policy.queue_seconds(state, ticket, time.monotonic())
-        wish.rung.wait(min(self._seconds_left(wish, waited), _LOOKS_EVERY_SECONDS))
+        left = self._seconds_left(wish, waited)
+        wish.rung.wait(min(left, self._worker.looks_every_seconds))
         wish.rung.clear()
 
     def _seconds_left(self, wish: _Wish, waited: float) -> float:
@@ -153,6 +158,10 @@ class Scheduler:
         if wish.wants == UNLOAD:
             raise ModelBusy(f"{wish.spec.id} is still in use after {limit:g} s; try again later")
         raise QueueTimeout(f"no permit for {wish.spec.id} within {limit:g} s; try again later")
+
+    def _refuse_if_shut(self) -> None:
+        if self._shut:
+            raise ShuttingDown("the service is shutting down; try again once it is back")
 
     def _leave(self, ticket: str) -> None:
         """Give back the permit, or the place in the queue."""

@@ -1,4 +1,4 @@
-"""The sight: what the keeper last saw of the runtime, for all workers to report."""
+"""The sight: what the keeper last saw, for all workers to report."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 
 import orjson
 
 from mes.domain import PulledModel
-from mes.scheduling.files import HeldFile
+from mes.shared import Document, Memory
 
 # The keeper looks no more often, so neither need we.
 _LOOKS_EVERY_SECONDS = 0.25
@@ -22,7 +21,10 @@ _STALE_AFTER_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Sight:
-    """The runtime, as last seen at `seen_at` (of `time.monotonic()`)."""
+    """The runtime, as last seen at `seen_at` (of `time.monotonic()`).
+
+    `state_dir` says what is wrong with the state directory, if anything.
+    """
 
     up: bool = False
     detail: str = "nobody has looked at the runtime yet"
@@ -30,6 +32,7 @@ class Sight:
     seen_at: float = 0.0
     in_gpu: bool = False
     pulled: Mapping[str, PulledModel] = field(default_factory=lambda: MappingProxyType({}))
+    state_dir: str = ""
 
     @property
     def is_fresh(self) -> bool:
@@ -40,13 +43,17 @@ class Sight:
         return self.up and self.is_fresh
 
 
-class SightFile:
-    """`STATE_DIR/runtime.json`: written by the keeper alone, read by every worker."""
+class SharedSight:
+    """The sight in the memory that the workers share: written by the keeper alone.
 
-    def __init__(self, directory: Path) -> None:
-        self._file = HeldFile(directory / "runtime.json")
+    Its lock says who that is.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._document = Document(memory)
         self._lock = threading.Lock()
         self._sight = Sight()
+        self._version = 0
         self._next_look = 0.0
 
     def current(self) -> Sight:
@@ -56,24 +63,30 @@ class SightFile:
             return self._sight
         with self._lock:
             self._next_look = now + _LOOKS_EVERY_SECONDS
-            if not self._file.is_current():
-                self._sight = _decode(self._file.read())
+            if self._document.version() != self._version:
+                self._version, content = self._document.read()
+                self._sight = _decode(content)
             return self._sight
 
-    def close(self) -> None:
-        self._file.let_go()
+    def become_keeper(self) -> bool:
+        """Be the one who may write, until `resign`; False where somebody else is."""
+        return self._document.lock_if_free()
+
+    def resign(self) -> None:
+        """Let another worker be the keeper."""
+        self._document.unlock()
 
     def write(self, sight: Sight) -> None:
         """Tell all workers."""
         with self._lock:
-            self._file.replace(orjson.dumps({**vars(sight), "pulled": list(sight.pulled.values())}))
-            self._sight = sight
+            content = orjson.dumps({**vars(sight), "pulled": list(sight.pulled.values())})
+            self._version, self._sight = self._document.write(content), sight
+
+    def close(self) -> None:
+        self._document.close()
 
 
 def _decode(content: bytes) -> Sight:
-    try:
-        fields = orjson.loads(content)
-        pulled = {it["name"]: PulledModel(**it) for it in fields.pop("pulled")}
-        return Sight(**fields, pulled=pulled)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return Sight()  # none yet, or another version's: the keeper writes a new one in a second
+    fields = orjson.loads(content)
+    pulled = {it["name"]: PulledModel(**it) for it in fields.pop("pulled")}
+    return Sight(**fields, pulled=pulled)

@@ -51,7 +51,10 @@ def next_step(attempts: Sequence[Attempt], plan: Plan, *, seconds_left: float) -
 
 
 def _with_more_tokens(last: Attempt) -> Step:
-    return Step(last.mode, {**last.options, "num_predict": 2 * last.options["num_predict"]})
+    # Varied, because a small model that goes in circles would go on in them.
+    return Step(
+        last.mode, {**_varied(last.options), "num_predict": 2 * last.options["num_predict"]}
+    )
 
 
 def _varied(options: Mapping[str, Any]) -> dict[str, Any]:

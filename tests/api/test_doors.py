@@ -29,6 +29,7 @@ def test_ready_names_the_check_that_fails(client, runtime, app):
     eventually(lambda: client.get("/ready").status_code == 503)
     assert client.get("/ready").get_json() == {
         "status": "not_ready",
+        "service": "ok",
         "runtime": "http://ollama:11434 cannot be reached",
         "catalog": "ok",
         "state": "ok",

@@ -10,11 +10,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from mes.shared import Document, Memory
 from tests.support.process import wait_until
 from tests.support.service import KEY, FakeOllama, Service
 
@@ -165,17 +166,29 @@ def connections(service: Service, number: int, sent: bytes = b"") -> Iterator[No
 
 
 def living(service: Service) -> set[int]:
-    """The workers that run and have put up their lock, which is when they are ready to serve."""
-    locks = (service.state_dir / "workers").glob("*.lock")
-    return {int(path.stem.partition("-")[0]) for path in locks} & set(service.worker_pids())
+    """The workers that run and have hung up their bell, which is when they are ready to serve."""
+    bells = (service.state_dir / "workers").glob("*.bell")
+    return {int(path.stem.partition("-")[0]) for path in bells} & set(service.worker_pids())
 
 
 def registry(service: Service) -> dict[str, Any]:
-    """The document that the workers share."""
+    """The document that the workers share; of a service that has ended, the copy that it left."""
     try:
-        return dict(json.loads((service.state_dir / "registry.json").read_bytes()))
-    except FileNotFoundError:
+        content = _shared(service.process.pid)
+    except StopIteration:
+        content = (service.state_dir / "registry.json").read_bytes()
+    if not content:
         return {"permits": {}, "tickets": {}, "refusals": {}, "leaving": {}, "registry": []}
+    return dict(json.loads(content))
+
+
+def _shared(master: int) -> bytes:
+    """What stands in the memory of a running service."""
+    fds = Path(f"/proc/{master}/fd").glob("*")
+    path = next(fd for fd in fds if os.readlink(fd).startswith("/memfd:mes-registry"))
+    memory = Memory("registry", os.open(path, os.O_RDWR))
+    with closing(memory), closing(Document(memory)) as document:
+        return document.read()[1]
 
 
 def held(service: Service, what: str, worker: int | None = None) -> int:

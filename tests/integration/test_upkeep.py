@@ -8,12 +8,10 @@ import time
 import pytest
 
 from tests.integration.helpers import (
-    answers,
     asked,
     burst,
     cpu_seconds,
     infer,
-    registry,
     wait_until_at_rest,
     wait_until_held,
 )
@@ -76,24 +74,6 @@ def test_a_worker_that_starts_after_a_broken_edit_has_the_last_good_catalog(serv
     catalog(service.models_path, **CATALOG)
     service.wait_until_ready()
     assert service.process.poll() is None
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b'{"version": 99}', b"[]", b"\xff" * 5000])
-def test_a_broken_registry_is_rebuilt(service, runtime, content):
-    asked(service, MODEL)
-    replace(service.state_dir / "registry.json", content)
-    assert asked(service, MODEL).status == 200
-    wait_until_at_rest(service)
-    assert runtime.stats()["implicit_loads"] == 0
-
-
-def test_a_registry_that_vanishes_loses_no_request(service, runtime):
-    runtime.control(first_token_ms=100)
-    calls = burst(service, MODEL, 10)
-    wait_until(lambda: len(registry(service)["tickets"]) > 5)
-    (service.state_dir / "registry.json").unlink()
-    assert {answer.status for answer in answers(calls)} == {200}
-    wait_until_at_rest(service)
 
 
 def test_each_request_is_one_line_of_json_without_prompt_answer_or_key(service, runtime):

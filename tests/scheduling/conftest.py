@@ -10,12 +10,14 @@ import pytest
 
 from mes.domain import ModelSpec
 from mes.scheduling.board import Board
+from mes.scheduling.copy import Copy
 from mes.scheduling.duties import Duties
 from mes.scheduling.limits import Limits
 from mes.scheduling.loader import Loader
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
+from mes.shared import Memory
 from mes.watch import Watch
 from tests.fakes import FakeRuntime
 
@@ -41,7 +43,14 @@ def runtime() -> FakeRuntime:
 
 
 @pytest.fixture
-def make(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Make]:
+def memory() -> Iterator[Memory]:
+    memory = Memory("test")
+    yield memory
+    memory.close()
+
+
+@pytest.fixture
+def make(tmp_path: Path, runtime: FakeRuntime, memory: Memory) -> Iterator[Make]:
     """Make a worker's scheduler; called again, another worker's on the same state."""
     made: list[Bench] = []
 
@@ -55,7 +64,7 @@ def make(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Make]:
     ) -> Bench:
         watch = Watch()
         worker = Worker(tmp_path, watch)
-        store = Store(tmp_path, max_loaded=max_loaded)
+        store = Store(memory, Copy(tmp_path), max_loaded=max_loaded)
         by_tag = {spec.tag: spec for spec in models}
         limits = Limits(max_loaded, patience, models=by_tag)
         board = Board(store, worker, lambda: limits)
@@ -79,5 +88,5 @@ def make(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Make]:
 
     yield bench
     for each in made:
-        each.watch.close()
         each.board.close()
+        each.watch.close()

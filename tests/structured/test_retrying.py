@@ -81,7 +81,7 @@ def test_without_a_grammar_a_repeated_violation_changes_nothing():
 
 def test_a_truncated_answer_is_asked_again_with_twice_the_tokens():
     again = step(attempt("truncated"))
-    assert again.options == {**OPTIONS, "num_predict": 200}
+    assert again.options == {"seed": 8, "temperature": 0.3, "num_predict": 200}
     assert again.feedback_on is None
 
 

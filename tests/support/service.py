@@ -144,7 +144,9 @@ class Service:
 
     def start(self) -> None:
         """Start, or start anew with the same settings."""
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+        # The script and not the module, which cannot start itself anew at a SIGUSR2.
+        gunicorn = str(Path(sys.executable).with_name("gunicorn"))
+        command = [gunicorn, "-c", "gunicorn.conf.py", "wsgi:app"]
         self.process = process.start(command, env=self._environment(), output=self.output)
 
     def _environment(self) -> dict[str, str]:

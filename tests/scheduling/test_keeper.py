@@ -1,0 +1,88 @@
+"""The keeper: it goes on whatever it finds, and says each thing once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import closing
+
+import pytest
+
+from mes.scheduling.keeper import Keeper
+from mes.scheduling.ownership import Ownership
+from mes.scheduling.sight import SharedSight
+from mes.shared import Memory
+from tests.fakes import eventually
+
+DEAD = "999999999-1-dead"
+
+
+class Rounds:
+    """Errands that only count."""
+
+    under_way = False
+    number = 0
+
+    def run(self):
+        self.number += 1
+
+
+@pytest.fixture
+def keep(make, tmp_path):
+    """Let a worker be the keeper until the test ends; its rounds, and its sight."""
+    with closing(Memory("sight")) as memory:
+        sight, rounds, bench = SharedSight(memory), Rounds(), make()
+        keeper = Keeper(
+            tmp_path,
+            board=bench.board,
+            worker=bench.worker,
+            errands=rounds,
+            sight=sight,
+            ownership=Ownership(tmp_path, master=os.getpid(), address="nowhere"),
+        )
+
+        def start():
+            keeper.start()
+            eventually(lambda: rounds.number > 3)
+            return sight.current()
+
+        yield start
+        keeper.stop()
+        sight.close()
+
+
+def said(caplog, event):
+    return [record for record in caplog.records if record.message == event]
+
+
+def test_what_a_dead_worker_has_left_is_swept(keep, tmp_path, caplog):
+    (tmp_path / "workers").mkdir(exist_ok=True)
+    (tmp_path / "workers" / f"{DEAD}.bell").touch()
+    keep()
+    assert not (tmp_path / "workers" / f"{DEAD}.bell").exists()
+    assert len(said(caplog, "workers_died")) == 1
+
+
+def test_what_cannot_be_swept_is_said_once_and_holds_up_nothing(keep, tmp_path, caplog):
+    (tmp_path / "workers" / f"{DEAD}.bell").mkdir(parents=True)  # which cannot be unlinked
+    assert keep().state_dir == ""
+    assert len(said(caplog, "workers_died")) == 1
+    assert said(caplog, "keeper_failed") == []
+
+
+def test_a_directory_that_cannot_be_written_is_said_once(keep, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mes.scheduling.board.Board.save", full)
+    assert "No space left" in keep().state_dir
+    assert len(said(caplog, "state_dir_unusable")) == 1
+
+
+def test_the_ownership_of_a_directory_that_was_deleted_is_taken_again(keep, tmp_path):
+    keep()
+    assert b"at nowhere" in (tmp_path / "owner.lock").read_bytes()
+    other = Ownership(tmp_path, master=1, address="elsewhere")
+    assert not other.keep()
