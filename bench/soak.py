@@ -34,7 +34,7 @@ from tests.support.service import FakeOllama, Service
 
 # Of MES itself, whatever befalls it.
 _NEVER_LOGGED = ("internal_error", "keeper_failed")
-_WARM_UP_SECONDS = 10.0
+_WARM_UP_SECONDS = 20.0
 
 
 def soak(minutes: float, clients: int, seed: int) -> Soak:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.soaking.clients import Crowd
 from bench.soaking.stage import CONCURRENT, FIRST_TOKEN_MS, MODELS, PLACES, WORKERS
+from bench.soaking.wishes import SCHEMA
 from tests.integration.helpers import (
     answers,
     burst,
@@ -99,9 +100,10 @@ def _grown(who: str, before: Size, after: Size, connections: int) -> list[str]:
 
 
 def _fill(service: Service, runtime: FakeOllama) -> None:
-    """Many requests at once: a worker keeps the threads it once needed, so need the same."""
+    """Many requests at once: a worker keeps the threads that it once needed, and their memory."""
     runtime.control(first_token_ms=_UNTIL_ALL_ARE_IN_MS)
-    calls = [call for model in MODELS for call in burst(service, model, _OF_EACH, timeout=60)]
+    body = {"json_schema": SCHEMA, "timeout": 60}
+    calls = [call for model in MODELS for call in burst(service, model, _OF_EACH, **body)]
     wait_until(lambda: held(service, "permits") + held(service, "tickets") == len(calls))
     runtime.control(first_token_ms=FIRST_TOKEN_MS)
     answers(calls)

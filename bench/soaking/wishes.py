@@ -12,7 +12,7 @@ from tests.integration.helpers import Answer
 
 _INFERENCE = "/v1/inference"
 _TEXT = "".join([" alpha", " beta", " gamma", " alpha", " beta"][:TOKENS])
-_SCHEMA = {
+SCHEMA = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
     "required": ["name", "age"],
@@ -60,7 +60,7 @@ def _plain(dice: random.Random) -> Wish:
 
 def _structured(dice: random.Random) -> Wish:
     model = dice.choice(MODELS)
-    body = _body(model, json_schema=_SCHEMA)
+    body = _body(model, json_schema=SCHEMA)
     return Wish("schema", _INFERENCE, _wrong_with_value, body, model)
 
 
