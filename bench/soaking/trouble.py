@@ -15,7 +15,6 @@ from typing import Any
 
 from bench.soaking.clients import Seen
 from bench.soaking.records import Records
-from bench.soaking.stage import MODELS
 from tests.support.process import wait_until
 from tests.support.service import FakeOllama, Service
 
@@ -107,8 +106,8 @@ class Trouble:
     def fault(self) -> None:
         planned = self.dice.choice(_FAULTS)
         if "drop" in planned:
-            self.runtime.control(drop=[self.dice.choice(MODELS)])
-            self.faults["model dropped"] += 1
+            self.runtime.control(drop=self.runtime.stats()["loaded"][:1])
+            self.faults["model lost"] += 1
             return
         self.runtime.control(faults=[{**planned, "times": self.dice.randint(1, 3)}])
         self.faults[f"{planned['stage']}: {planned['kind']}"] += 1
