@@ -18,16 +18,16 @@ import random
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from bench.soaking import report
-from bench.soaking.account import Account, scrape
-from bench.soaking.clients import HUNG_UP, Crowd, ask
+from bench.soaking.account import Account, Page, scrape
+from bench.soaking.clients import HUNG_UP, Crowd, Seen, ask
 from bench.soaking.growth import measure
-from bench.soaking.records import Records
-from bench.soaking.report import Soak
 from bench.soaking.stage import MODELS, stage
 from bench.soaking.trouble import Trouble
+from bench.soaking.verdicts import Soak
 from bench.soaking.wishes import plain
 from tests.integration.helpers import LOST, leaks, wait_until_at_rest
 from tests.support.service import FakeOllama, Service
@@ -40,37 +40,34 @@ _WARM_UP_SECONDS = 20.0
 def soak(minutes: float, clients: int, seed: int) -> Soak:
     """Warm up, soak, look what is left."""
     with stage() as (service, runtime):
-        small = measure(
-            service, runtime, Crowd(service, seed), clients=clients, seconds=_WARM_UP_SECONDS
-        )
-        crowd, records = Crowd(service, seed), Records()
-        trouble = Trouble(service, runtime, records, random.Random(seed))
+        size = partial(measure, service, runtime, clients=clients)
+        small = size(Crowd(service, seed), seconds=_WARM_UP_SECONDS)
+        crowd, trouble = Crowd(service, seed), Trouble(service, runtime, random.Random(seed))
         before = scrape(service)
         with crowd.at_work(clients):
             trouble.make(minutes)
         left_over = _left_over(service, runtime)
-        after = scrape(service)
+        account = _account(before, scrape(service), crowd.seen, trouble)
         left_over |= _unserved(service)
-        records.add(runtime.stats())
-        taken = sum(s.status in (LOST, HUNG_UP) and trouble.took_along(s) for s in crowd.seen)
+        trouble.records.add(runtime.stats())
         # For longer than before, so that what each request leaves behind in a worker shows too.
         seconds = _WARM_UP_SECONDS + minutes * 6
-        large = None
-        if not left_over:
-            large = measure(
-                service, runtime, Crowd(service, seed), clients=clients, seconds=seconds
-            )
+        large = None if left_over else size(Crowd(service, seed), seconds=seconds)
         return Soak(
             seed=seed,
             minutes=minutes,
             seen=crowd.seen,
             trouble=trouble,
-            records=records,
-            account=Account(before, after, crowd.seen, taken),
+            account=account,
             sizes=(small, large),
             left_over=left_over,
             complaints=list(_complaints(service)),
         )
+
+
+def _account(before: Page, after: Page, seen: list[Seen], trouble: Trouble) -> Account:
+    taken = sum(s.status in (LOST, HUNG_UP) and trouble.took_along(s) for s in seen)
+    return Account(before, after, seen, taken)
 
 
 def _left_over(service: Service, runtime: FakeOllama) -> dict[str, object]:

@@ -60,8 +60,8 @@ class Trouble:
 
     service: Service
     runtime: FakeOllama
-    records: Records
     dice: random.Random
+    records: Records = field(default_factory=Records)
     done: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     kills: list[Kill] = field(default_factory=list)
@@ -85,6 +85,7 @@ class Trouble:
 
     def kill(self) -> None:
         victim = wait_until(self._stopped)
+        assert victim is not None
         ports = frozenset(_ports(victim, self.service.port))
         self.kills.append(Kill(time.monotonic(), ports))
         os.kill(victim, signal.SIGKILL)
