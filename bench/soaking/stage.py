@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tests.support.service import FakeOllama, Service
 
@@ -29,7 +30,7 @@ DEADLINE_SECONDS = (
 )
 
 _ENTRY = {"max_concurrent": CONCURRENT, "max_queue": 100, "timeout": TIMEOUT_SECONDS}
-_SETTINGS = {
+_SETTINGS: dict[str, Any] = {
     "WEB_CONCURRENCY": WORKERS,
     "MAX_LOADED_MODELS": PLACES,
     "QUEUE_TIMEOUT": QUEUE_SECONDS,
