@@ -8,7 +8,6 @@ from typing import Any
 from mes.catalog import Catalog
 from mes.domain import ModelSpec
 from mes.scheduling.forecast import Standing
-from mes.scheduling.registry import LOADING
 from mes.scheduling.sight import Sight
 from mes.scheduling.state import State
 
@@ -62,7 +61,7 @@ def _status(spec: ModelSpec, state: State, sight: Sight) -> str:
     if not spec.enabled:
         return "disabled"
     if spec.tag in state.registry and sight.running:
-        return "loading" if state.registry[spec.tag].phase == LOADING else "ready"
+        return "ready" if state.ready(spec.tag) else "loading"
     trouble = state.troubles.get(spec.tag)
     if not sight.running or (trouble is not None and trouble.until > time.monotonic()):
         return "unavailable"

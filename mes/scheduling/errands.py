@@ -123,9 +123,7 @@ class Errands:
             state = change.state
             if state.residency != before:
                 return
-            for model in [m for m in state.registry if state.ready(m) and m not in names]:
-                log.warning("model_gone", extra={"model": model})
-                state.drop(model, change.now)
+            self._look_for_the_loaded(state, names, change.now)
             self._adopt(state, listed, change.now)
             ticket = self._worker.new_ticket()
             claimed = claim_strangers(state, names, ticket)
@@ -134,6 +132,14 @@ class Errands:
                 errand.duty = UNLOAD
         if claimed:
             self._in_the_background("strangers", lambda: self._see_out(claimed, ticket))
+
+    def _look_for_the_loaded(self, state: State, listed: set[str], now: float) -> None:
+        for model in _settled(state):
+            if state.ready(model) and model not in listed:
+                log.warning("model_gone", extra={"model": model})
+            state.look_for(model, listed=model in listed, now=now)
+        if any(map(state.missing, state.registry)):
+            self._next_look = 0.0  # those who wait for it wait for this alone
 
     def _adopt(self, state: State, listed: list[LoadedModel], now: float) -> None:
         models = self._board.limits.models
@@ -193,8 +199,14 @@ class Errands:
 
 
 def _differs(state: State, listed: set[str]) -> bool:
-    ready = {model for model in state.registry if state.ready(model)}
-    return bool(ready - listed or listed - set(state.registry) - set(state.leaving))
+    settled = set(_settled(state))
+    gone = settled - listed or any(map(state.missing, settled))
+    return bool(gone or listed - set(state.registry) - set(state.leaving))
+
+
+def _settled(state: State) -> list[str]:
+    """The models that were loaded, as far as we know."""
+    return [model for model in state.registry if state.ready(model) or state.missing(model)]
 
 
 def _fits(model: LoadedModel, spec: ModelSpec) -> bool:

@@ -9,6 +9,8 @@ from cachetools import Cache, LRUCache
 
 LOADING = "loading"
 READY = "ready"
+# In use, but not in the runtime's memory: it may be loading the model anew for those who use it.
+MISSING = "missing"
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from mes.scheduling.records import (
     Ticket,
     Trouble,
 )
-from mes.scheduling.registry import LOADING, READY, Registry, Resident
+from mes.scheduling.registry import LOADING, MISSING, READY, Registry, Resident
 
 
 @dataclass
@@ -64,6 +64,10 @@ class State:
     def in_memory(self, model: str) -> bool:
         """Does the model take up a place, be it coming, there or leaving?"""
         return model in self.registry or model in self.leaving
+
+    def missing(self, model: str) -> bool:
+        """Has the model a place, and users, though the runtime does not list it?"""
+        return model in self.registry and self.registry[model].phase == MISSING
 
     @property
     def draining(self) -> frozenset[str]:
@@ -185,6 +189,19 @@ class State:
         """The model is not in memory after all."""
         self.registry.pop(model, None)
         self._residency_changed(now)
+
+    def look_for(self, model: str, *, listed: bool, now: float) -> None:
+        """Note whether the runtime lists a model that was loaded.
+
+        One that is gone keeps its place until nobody uses it any more: the runtime may be loading
+        it for its users, and with another in its place there would be one too many in memory.
+        """
+        if listed:
+            self.registry[model].phase = READY
+        elif self.in_flight(model):
+            self.registry[model].phase = MISSING
+        else:
+            self.drop(model, now)
 
     def adopt(self, model: str, now: float, **facts: Any) -> None:
         """The model is in memory though nobody here loaded it."""

@@ -140,8 +140,15 @@ class Policy(RuleBasedStateMachine):
     def lose_a_model(self, data: st.DataObject) -> None:
         ready = [m for m in self.state.registry if self.state.ready(m)]
         if ready:
-            self.state.drop(data.draw(st.sampled_from(sorted(ready))), self.now)
+            model = data.draw(st.sampled_from(sorted(ready)))
+            self.state.look_for(model, listed=False, now=self.now)
             self.settle()
+
+    @rule(listed=st.booleans())
+    def look_for_missing_models(self, listed: bool) -> None:
+        for model in filter(self.state.missing, list(self.state.registry)):
+            self.state.look_for(model, listed=listed, now=self.now)
+        self.settle()
 
     @rule(seconds=st.sampled_from([0.01, 0.5, 3.0, 11.0]))
     def pass_time(self, seconds: float) -> None:
@@ -168,7 +175,7 @@ class Policy(RuleBasedStateMachine):
         """Whoever waits waits for a permit in use, a duty under way or a model that is not idle."""
         if any(t.duty is None for t in self.state.tickets.values()):
             busy = self.state.permits or any(t.duty for t in self.state.tickets.values())
-            assert busy
+            assert busy or any(map(self.state.missing, self.state.registry))
 
     def teardown(self) -> None:
         """Let all that has begun come to its end: every ticket ends."""
@@ -184,6 +191,7 @@ class Policy(RuleBasedStateMachine):
                 elif ticket.duty == LOAD and ticket.model in self.state.registry:
                     self.state.finish_load(ticket.model, self.now)
                     self.state.free_of_duty(ticket.id)
+            self.look_for_missing_models(listed=False)
             self.now += 1.0
             self.settle()
         assert self.state.tickets == {}

@@ -1,0 +1,93 @@
+"""The soak's verdicts: what they are there to find, they find."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from bench.soaking import growth
+from bench.soaking.account import Account, Page
+from bench.soaking.clients import HUNG_UP, Seen
+from bench.soaking.growth import Size, Sizes
+from bench.soaking.records import Records
+from bench.soaking.trouble import Kill
+from tests.integration.helpers import LOST
+
+ANSWERED = Seen("plain", "/v1/inference", "a:1b", 200, "", 5000, 10.0, 11.0, "")
+EMPTY = Page(Counter(), Counter(), loads=0, evictions=0, at_work=0)
+SIZE = Size(descriptors=100, threads=100, memory_kb=100_000)
+SIZES = Sizes(SIZE, SIZE, state_files=5, state_bytes=1000)
+
+
+def lost(**more):
+    return replace(ANSWERED, status=LOST, **more)
+
+
+def counted(answers, errors=0):
+    """A page that tells of so many answers and errors of the model, and of the scrape before."""
+    statuses = {("/v1/inference", "200"): answers, ("/v1/inference", "503"): errors}
+    models = {("a:1b", ""): answers, ("a:1b", "queue_full"): errors}
+    by_status = Counter({**statuses, ("/metrics", "200"): 1})
+    return replace(EMPTY, by_status=by_status, by_model=Counter(models))
+
+
+def breaches(page, *seen, taken_along=0):
+    return list(Account(EMPTY, page, list(seen), taken_along).breaches())
+
+
+@pytest.mark.parametrize(
+    ("seen", "took"),
+    [
+        (lost(), True),
+        (replace(ANSWERED, status=HUNG_UP, ended_at=10.1), True),
+        (lost(port=5001), False),
+        (lost(sent_at=10.9), False),
+        (lost(ended_at=10.2), True),
+        (lost(sent_at=1.0, ended_at=2.0), False),
+    ],
+)
+def test_a_killed_worker_took_along_what_it_held_then_and_nothing_else(seen, took):
+    assert Kill(10.5, frozenset({5000})).took_along(seen) is took
+
+
+def test_counts_that_agree_are_no_breach():
+    assert breaches(counted(2), ANSWERED, ANSWERED) == []
+    assert breaches(counted(1), ANSWERED, lost(), taken_along=1) == []
+    assert breaches(counted(2), ANSWERED, lost(), taken_along=1) == []
+
+
+def test_a_request_that_metrics_have_missed_is_a_breach():
+    assert breaches(counted(1), ANSWERED, ANSWERED, taken_along=0)
+    assert breaches(counted(1), ANSWERED, ANSWERED, taken_along=5)
+    assert breaches(counted(0), lost(), taken_along=0)
+
+
+def test_a_request_that_metrics_count_twice_is_a_breach():
+    assert breaches(counted(3), ANSWERED, ANSWERED)
+    assert breaches(counted(3), ANSWERED, ANSWERED, lost(), lost(), lost(), taken_along=3) == []
+
+
+def test_more_than_the_limits_is_a_breach_in_whichever_life_of_the_runtime():
+    records = Records()
+    for peak, loaded in ((1, 2), (3, 1), (1, 1)):
+        books = {"peak": peak}
+        zeros = dict.fromkeys(("generations", "loads", "unloads", "implicit_loads"), 0)
+        never = dict.fromkeys(("cancelled_generations", "reloads", "unloaded_while_busy"), 0)
+        records.add({**zeros, **never, "peak_loaded": loaded, "models": {"a:1b": books}})
+    assert records.breaches(places=2, concurrent=3) == []
+    assert records.breaches(places=1, concurrent=3) == ["2 models in memory"]
+    assert records.breaches(places=2, concurrent=2) == ["3 generations of a:1b at a time"]
+
+
+@pytest.mark.parametrize("grown", [{"descriptors": 124}, {"threads": 106}, {"memory_kb": 105_001}])
+def test_workers_that_grow_are_a_breach(grown):
+    assert growth.breaches(SIZES, replace(SIZES, workers=replace(SIZE, **grown)))
+    less = {name: value - 1 for name, value in grown.items()}
+    assert growth.breaches(SIZES, replace(SIZES, workers=replace(SIZE, **less))) == []
+
+
+def test_a_state_directory_that_grows_is_a_breach():
+    assert growth.breaches(SIZES, replace(SIZES, state_files=6))
+    assert growth.breaches(SIZES, replace(SIZES, state_bytes=10_000_000))
