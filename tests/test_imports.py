@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "scheduling": {"domain", "errors", "watch"},
     "runtime": {"domain", "errors", "watch"},
     "structured": {"domain", "errors", "strictjson"},
+    "stream": {"domain", "errors"},
     "inference": {"catalog", "domain", "errors", "scheduling", "structured"},
     "metrics": {"catalog", "domain", "errors", "host", "scheduling"},
     "api": {
@@ -47,6 +48,7 @@ MAY_IMPORT = {
         "problem",
         "scheduling",
         "settings",
+        "stream",
         "strictjson",
         "structured",
         "watch",
@@ -80,6 +82,7 @@ KEPT_BY = {
     "click": {"cli"},
     "rich": {"cli"},
     "prometheus_client": {"metrics"},
+    "greenlet": {"stream"},
 }
 
 
