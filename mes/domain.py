@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 # Changing one of these between requests makes Ollama reload the model, so they belong to the
@@ -69,12 +69,27 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; images in base64, as they came."""
+
+    role: str
+    content: str
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """What a caller asks for; None means: as the model's configuration says."""
+    """What a caller asks for; None means: as the model's configuration says.
+
+    Either a prompt, with a system prompt perhaps, or messages.
+    """
 
     model_id: str
-    prompt: str
+    prompt: str = ""
     system_prompt: str | None = None
+    messages: tuple[Message, ...] = ()
+    think: bool | str = False
+    stream: bool = False
     temperature: float | None = None
     max_tokens: int | None = None
     timeout_seconds: float | None = None
@@ -88,7 +103,8 @@ class InferenceRequest:
 class Prompt:
     """What the runtime is asked to complete; `options` are the effective ones, all of them.
 
-    `format` constrains decoding: to a JSON Schema, or with "json" to any JSON object.
+    With messages, it is a conversation, and `text` and `system` say nothing. `format` constrains
+    decoding: to a JSON Schema, or with "json" to any JSON object.
     """
 
     spec: ModelSpec
@@ -96,6 +112,25 @@ class Prompt:
     system: str | None
     options: Mapping[str, Any]
     format: Mapping[str, Any] | str | None = None
+    messages: tuple[Message, ...] = ()
+    think: bool | str = False
+
+    @property
+    def question(self) -> str:
+        """What the user said last."""
+        return self.messages[self._last_of_user].content if self.messages else self.text
+
+    def rephrased(self, question: str) -> Prompt:
+        """The same prompt with another question."""
+        if not self.messages:
+            return replace(self, text=question)
+        turns = list(self.messages)
+        turns[self._last_of_user] = replace(turns[self._last_of_user], content=question)
+        return replace(self, messages=tuple(turns))
+
+    @property
+    def _last_of_user(self) -> int:
+        return max(n for n, each in enumerate(self.messages) if each.role == "user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +203,45 @@ class PullProgress:
     total_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """It has to wait; position 1 is the next to be served by its model."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Its model is being loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of the answer."""
+
+    text: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of the reasoning before the answer."""
+
+    text: str
+    attempt: int = 1
+
+
+Event = Queued | Loading | Token | Thought
+"""What happens to an inference before its end."""
+
+Tell = Callable[[Event], None]
+"""Hears of each event, in the thread that runs the inference; whatever it raises ends that."""
+
+
+def silent(event: Event) -> None:
+    """Where nobody wants to hear."""
+
+
 class Caller(Protocol):
     """Whoever waits for an answer, and may stop waiting."""
 
@@ -189,12 +263,15 @@ class Runtime(Protocol):
     RuntimeReplyInvalid where it answers nonsense.
     """
 
-    def generate(self, prompt: Prompt, *, deadline: float, caller: Caller) -> Reply:
-        """Run one generation to its end.
+    def generate(
+        self, prompt: Prompt, *, deadline: float, caller: Caller, tell: Tell = silent
+    ) -> Reply:
+        """Run one generation to its end, telling its tokens and thoughts as they come.
 
         Raises GenerationTimeout at the deadline, CallerGone once the caller has hung up (the
         generation is cancelled in the runtime within a second either way), GenerationAborted
-        where it broke off, SchemaRefused, PromptTooLong, ModelNotPulled.
+        where it broke off, SchemaRefused, PromptTooLong, ModelNotPulled; RequestInvalid for a
+        model that cannot think or see. All the tokens joined are the reply's text.
         """
 
     def load(self, spec: ModelSpec, *, deadline: float) -> None:

@@ -15,6 +15,7 @@ MesError
 │   ├── NotWaiting             asked for its place in the queue, has none
 │   └── ModelBusy              asked to unload, did not drain in time
 ├── CallerGone                 nobody is left to read the answer
+│   └── CallerTooSlow          somebody is, but does not read it
 ├── TryLater                   503: nothing is wrong with the request
 │   ├── QueueFull
 │   ├── QueueTimeout
@@ -120,6 +121,10 @@ class ModelBusy(RequestRejected):
 
 class CallerGone(MesError):
     code = "client_closed_request"
+
+
+class CallerTooSlow(CallerGone):
+    code = "client_too_slow"
 
 
 class TryLater(MesError):

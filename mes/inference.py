@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 from mes import __version__, structured
@@ -13,6 +12,7 @@ from mes.catalog import Catalog
 from mes.domain import (
     Attempt,
     Caller,
+    Event,
     Inference,
     InferenceRequest,
     Keywords,
@@ -21,14 +21,16 @@ from mes.domain import (
     Provenance,
     Reply,
     Runtime,
+    Tell,
+    Thought,
     Timings,
+    Token,
     final,
     rate,
+    silent,
 )
 from mes.scheduling.scheduler import Scheduler, Turn
-from mes.structured import Plan, Schema
-
-Generate = Callable[[Prompt], Reply]
+from mes.structured import Generate, Plan, Schema
 
 
 def infer(
@@ -41,8 +43,9 @@ def infer(
     runtime_version: str | None,
     caller: Caller,
     request_id: str = "",
+    tell: Tell = silent,
 ) -> Inference:
-    """Run one inference and wait for it.
+    """Run one inference and wait for it, telling how it goes.
 
     Raises what `Scheduler.permit` and `Runtime.generate` raise, ModelNotFound, SchemaInvalid and
     SchemaUnsafe. An answer that breaks its schema is no error: the judgement tells.
@@ -53,9 +56,13 @@ def infer(
     if request.json_schema is not None:
         schema = structured.check(request.json_schema, schema_limits)
     prompt = compose(request, spec)
-    with scheduler.permit(spec, caller, request_id=request_id) as turn:
+    with scheduler.permit(spec, caller, request_id=request_id, tell=tell) as turn:
         deadline = time.monotonic() + (request.timeout_seconds or spec.timeout_seconds)
-        generate = partial(runtime.generate, deadline=deadline, caller=caller)
+
+        def generate(prompt: Prompt, attempt: int) -> Reply:
+            told = _of_attempt(attempt, tell)
+            return runtime.generate(prompt, deadline=deadline, caller=caller, tell=told)
+
         if schema is None:
             attempts: tuple[Attempt, ...] = (_ask_once(prompt, generate),)
         else:
@@ -82,20 +89,40 @@ def compose(request: InferenceRequest, spec: ModelSpec) -> Prompt:
     }
     if options.get("seed", -1) < 0:
         options["seed"] = random.getrandbits(31)
-    return Prompt(spec, request.prompt, request.system_prompt, options)
+    return Prompt(
+        spec=spec,
+        text=request.prompt,
+        system=request.system_prompt,
+        options=options,
+        messages=request.messages,
+        think=request.think,
+    )
 
 
 def _plan(request: InferenceRequest, spec: ModelSpec, schema: Schema) -> Plan:
+    # Who reads along has read an answer by the time it is judged, and may not want another.
+    usual = 1 if request.stream else spec.max_attempts
     return Plan(
         modes=schema.modes_for(constrain=request.constrain and spec.supports_json_mode),
-        most_attempts=request.max_attempts or spec.max_attempts,
+        most_attempts=request.max_attempts or usual,
         may_grow=request.max_tokens is None,
     )
 
 
+def _of_attempt(number: int, tell: Tell) -> Tell:
+    """Tells of an attempt with its number, which goes without saying of the first."""
+    if number == 1:
+        return tell
+
+    def tell_with_number(event: Event) -> None:
+        tell(replace(event, attempt=number) if isinstance(event, Token | Thought) else event)
+
+    return tell_with_number
+
+
 def _ask_once(prompt: Prompt, generate: Generate) -> Attempt:
     began = time.monotonic()
-    reply = generate(prompt)
+    reply = generate(prompt, 1)
     return Attempt("free", prompt.options, reply, None, time.monotonic() - began)
 
 

@@ -60,6 +60,7 @@ class Settings:
     swap_patience_max_seconds: float
     max_model_memory_gb: float
     idle_unload_seconds: float
+    stream_write_timeout_seconds: float
     workers: int
     threads: int
     graceful_timeout_seconds: int

@@ -169,6 +169,8 @@ class SettingsSchema(Schema):
         validate=validate.Range(0, 100_000, error="a number of gigabytes from 0 to 100000"))
     idle_unload_seconds = _seconds("IDLE_UNLOAD", 0.0,
         "Unload a model that nobody used for so long; 0 for never", or_zero=True)
+    stream_write_timeout_seconds = _seconds("STREAM_WRITE_TIMEOUT", 30.0,
+        "How long a client may take to read a line of a stream, and hold up a generation at most")
     workers = _whole("WEB_CONCURRENCY", 4, 1, 64, "Worker processes")
     threads = _whole("THREADS", 0, 0, MOST_THREADS,
         "Threads in each worker; 0 to compute them from the catalog")

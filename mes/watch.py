@@ -195,7 +195,11 @@ def _peer_is_gone(fd: int) -> bool:
 class SocketCaller:
     """A caller at the other end of a socket (domain.Caller)."""
 
-    def __init__(self) -> None:
+    def __init__(self, sock: socket.socket | None = None) -> None:
+        self._room = select.poll()
+        if sock is not None and sock.fileno() >= 0:
+            self._room.register(sock, select.POLLOUT | select.POLLRDHUP)
+        self._without_socket = sock is None
         self._gone = False
         self._acts: list[Act] = []
         self._lock = threading.Lock()
@@ -203,6 +207,11 @@ class SocketCaller:
     @property
     def gone(self) -> bool:
         return self._gone
+
+    def can_take_more(self, *, within: float = 0.0) -> bool:
+        """Can something be sent without a wait, or within so many seconds? False if it left."""
+        happened = self._room.poll(within * 1000)
+        return self._without_socket or any(what & select.POLLOUT for _, what in happened)
 
     def hang_up(self) -> None:
         """Note that the caller has gone and call what waits for it."""
@@ -231,7 +240,7 @@ class SocketCaller:
 @contextmanager
 def watched_caller(watch: Watch, sock: socket.socket | None) -> Iterator[SocketCaller]:
     """The caller behind a socket, watched for the length of the block; without one, never gone."""
-    caller = SocketCaller()
+    caller = SocketCaller(sock)
     if sock is None:
         yield caller
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -18,8 +19,11 @@ from mes.domain import (
     PulledModel,
     PullProgress,
     Reply,
+    Tell,
+    Token,
     Usage,
     normalise,
+    silent,
 )
 from mes.errors import MesError, ShuttingDown
 from mes.watch import SocketCaller
@@ -58,15 +62,22 @@ class FakeRuntime:
         self.answers: Callable[[Prompt], str | MesError] = lambda prompt: "Paris"
         self.finish_reason = "stop"
         self.load_errors: dict[str, list[MesError]] = {}
+        self.breaks_off: Exception | None = None
         self.pull_error: MesError | None = None
         self.down: MesError | None = None
         self._lock = threading.Lock()
 
-    def generate(self, prompt: Prompt, *, deadline: float, caller: Caller) -> Reply:
+    def generate(
+        self, prompt: Prompt, *, deadline: float, caller: Caller, tell: Tell = silent
+    ) -> Reply:
         self.prompts.append(prompt)
         answer = self.answers(prompt)
         if isinstance(answer, MesError):
             raise answer
+        for piece in re.findall(r"\s*\S+|\s+", answer):
+            tell(Token(piece))
+        if self.breaks_off is not None:
+            raise self.breaks_off
         return Reply(answer, self.finish_reason, Usage(10, 5), 1.0, 50.0, 3.0)
 
     def load(self, spec: ModelSpec, *, deadline: float) -> None:

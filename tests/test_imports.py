@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "scheduling": {"domain", "errors", "shared", "watch"},
     "runtime": {"domain", "errors", "watch"},
     "structured": {"domain", "errors", "strictjson"},
+    "stream": {"domain", "errors"},
     "inference": {"catalog", "domain", "errors", "scheduling", "structured"},
     "metrics": {"catalog", "domain", "errors", "host", "scheduling"},
     "api": {
@@ -48,6 +49,7 @@ MAY_IMPORT = {
         "scheduling",
         "settings",
         "shared",
+        "stream",
         "strictjson",
         "structured",
         "watch",
@@ -82,6 +84,7 @@ KEPT_BY = {
     "click": {"cli"},
     "rich": {"cli"},
     "prometheus_client": {"metrics"},
+    "greenlet": {"stream"},
 }
 
 

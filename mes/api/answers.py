@@ -11,11 +11,13 @@ from flask import Response
 
 def answer(document: dict[str, Any], status: int = 200) -> Response:
     """The document as JSON."""
-    return Response(_encode(document), status, mimetype="application/json")
+    return Response(encoded(document), status, mimetype="application/json")
 
 
-def _encode(document: dict[str, Any]) -> bytes | str:
+def encoded(document: dict[str, Any]) -> bytes:
+    """The document as it is sent."""
     try:
         return orjson.dumps(document)
     except TypeError:
-        return json.dumps(document)  # a model may answer with an integer of more than 64 bits
+        # A model may answer with an integer of more than 64 bits.
+        return json.dumps(document).encode()

@@ -63,7 +63,10 @@ def load(schema: Schema, document: Any) -> Any:
 def _with_suggestion(mistake: Mistake, schema: Schema) -> Mistake:
     """For a field that does not exist: the one that was probably meant."""
     name = mistake.pointer.removeprefix("/")
-    close = [] if name in schema.fields else get_close_matches(name, schema.fields, n=1)
+    # Of nested ones nothing is known here.
+    close = (
+        [] if "/" in name or name in schema.fields else get_close_matches(name, schema.fields, n=1)
+    )
     if not close:
         return mistake
     return replace(mistake, detail=f"{mistake.detail}; did you mean {close[0]}?")

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from mes.domain import Attempt, Inference, Judgement, Reply, Usage, rate
+from mes.domain import (
+    Attempt,
+    Event,
+    Inference,
+    Judgement,
+    Loading,
+    Queued,
+    Reply,
+    Thought,
+    Token,
+    Usage,
+    rate,
+)
+
+_TYPES = {Queued: "queued", Loading: "loading", Token: "token", Thought: "reasoning"}
 
 
 def dump(inference: Inference, request_id: str) -> dict[str, Any]:
@@ -29,6 +43,14 @@ def dump(inference: Inference, request_id: str) -> dict[str, Any]:
         answer["code"] = judgement.verdict
         answer["error"] = _in_words(judgement)
     return answer
+
+
+def dump_event(event: Event) -> dict[str, Any]:
+    """One line of a streamed inference, before its result."""
+    line = {"type": _TYPES[type(event)], **_members(event)}
+    if line.get("attempt") == 1:
+        del line["attempt"]
+    return line
 
 
 def _structured(inference: Inference, judgement: Judgement) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flask import Flask, Response
@@ -12,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from mes import errors
 from mes import problem as rfc9457
-from mes.api.requests import line
+from mes.api.requests import Line, line
 from mes.errors import MesError
 
 log = logging.getLogger(__name__)
@@ -96,11 +97,20 @@ def _render_http(error: HTTPException) -> Response:
 
 
 def _render_bug(error: Exception) -> Response:
+    return _rendered(_bug(error, line().request_id))
+
+
+def _described(error: Exception, request_id: str) -> dict[str, Any]:
+    if isinstance(error, MesError) and status_of(error) != 500:
+        return describe(error, request_id)
+    return _bug(error, request_id)
+
+
+def _bug(error: Exception, request_id: str) -> dict[str, Any]:
     # The caller gets the request id and nothing else: a traceback is for the log.
-    request_id = line().request_id
     log.error("internal_error", exc_info=error, extra={"request_id": request_id})
     detail = f"an error of the service itself; its log tells more under {request_id}"
-    return problem(500, "internal_error", detail)
+    return rfc9457.document(500, "internal_error", detail, request_id=request_id)
 
 
 def problem(status: int, code: str, detail: str) -> Response:
@@ -114,6 +124,16 @@ def describe(error: MesError, request_id: str) -> dict[str, Any]:
     return rfc9457.document(
         status_of(error), error.code, error.detail, request_id=request_id, errors=mistakes
     )
+
+
+def told(documents: Iterable[dict[str, Any]], own: Line) -> Iterator[dict[str, Any]]:
+    """The documents of a stream; where they break off, the last one tells of the error."""
+    try:
+        yield from documents
+    except Exception as exc:
+        problem = _described(exc, own.request_id)
+        own.end_as(problem["status"], problem["code"])
+        yield {**problem, "type": "error"}
 
 
 def _rendered(document: dict[str, Any]) -> Response:

@@ -20,7 +20,10 @@ LOAD_ERRORS = (
     errors.RuntimeUnavailable,
     errors.LoadTimeout,
 )
-TURN_ERRORS = (errors.QueueFull, errors.QueueTimeout, *LOAD_ERRORS)
+TURN_ERRORS = (errors.QueueFull, errors.QueueTimeout, errors.ShuttingDown, *LOAD_ERRORS)
+
+
+JSON, NDJSON = "application/json", "application/x-ndjson"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def promises(
     scope: str | None = None,
 ) -> Callable[[View], View]:
     """Say what the view answers: a schema of JSON, or one for each media type."""
-    by_type = content if isinstance(content, Mapping) else {"application/json": content}
+    by_type = content if isinstance(content, Mapping) else {JSON: content}
     promise = Promise(by_type, statuses, raises, scope=scope)
 
     def decorate(view: View) -> View:

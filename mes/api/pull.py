@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Generator
+from functools import partial
 from typing import Any
 
-import orjson
 from flask import Blueprint, Response
 
-from mes.api import problems
+from mes.api import ndjson
 from mes.api.auth import auth
-from mes.api.promises import lines_of, promises
+from mes.api.promises import NDJSON, lines_of, promises
 from mes.api.requests import line
 from mes.api.services import Services, services
-from mes.api.shapes import PullErrorLine, PullProgressLine, PullResultLine
+from mes.api.shapes import ErrorLine, PullProgressLine, PullResultLine
 from mes.domain import ModelSpec, PullProgress, normalise
 from mes.errors import (
     MesError,
@@ -30,38 +29,19 @@ from mes.keys import ADMIN
 
 log = logging.getLogger(__name__)
 
-NDJSON = "application/x-ndjson"
-
 bp = Blueprint("pull", __name__, url_prefix="/v1/models")
 
 
 @bp.post("/<path:model_id>/pull")
 @auth.login_required(role=ADMIN)
 @promises(
-    {NDJSON: lines_of(PullProgressLine, PullResultLine, PullErrorLine)},
+    {NDJSON: lines_of(PullProgressLine, PullResultLine, ErrorLine)},
     raises=(ModelNotFound, QueueFull, PullFailed, RuntimeReplyInvalid, RuntimeUnavailable),
 )
 def create(model_id: str) -> Response:
     """Pull the model: a line for each progress, the last one says what came of it."""
-    own, request_id = services(), line().request_id
-    spec = own.catalog.current().get(model_id)
-    progress = _progress(spec, own)
-    # Whatever is refused before the first line has a status, as everywhere else.
-    first = list(islice(progress, 1))
-    response = Response(
-        map(_encoded, _documents(chain(first, progress), spec, request_id)),
-        mimetype=NDJSON,
-        # A proxy that gathers the answer would show no progress.
-        headers={"X-Accel-Buffering": "no"},
-    )
-    response.call_on_close(progress.close)
-    return response
-
-
-def _progress(spec: ModelSpec, own: Services) -> Generator[PullProgress]:
-    deadline = time.monotonic() + own.settings.pull_timeout_seconds
-    with own.caller() as caller:
-        yield from own.runtime.pull(_name(spec), deadline=deadline, caller=caller)
+    own = services()
+    return ndjson.stream(_documents(own.catalog.current().get(model_id), own, line().request_id))
 
 
 def _name(spec: ModelSpec) -> str:
@@ -69,16 +49,17 @@ def _name(spec: ModelSpec) -> str:
     return spec.id if normalise(spec.id) == spec.tag else spec.tag
 
 
-def _documents(
-    progress: Iterable[PullProgress], spec: ModelSpec, request_id: str
-) -> Iterator[dict[str, Any]]:
+def _documents(spec: ModelSpec, own: Services, request_id: str) -> Generator[dict[str, Any]]:
     facts = {"model": spec.id, "request_id": request_id}
+    deadline = time.monotonic() + own.settings.pull_timeout_seconds
     try:
-        yield from map(_as_progress, progress)
+        with own.caller() as caller:
+            pull = partial(own.runtime.pull, _name(spec), deadline=deadline, caller=caller)
+            # Not kept in a name, so that it is closed before its caller is forgotten.
+            yield from map(_as_progress, pull())
     except MesError as exc:
         log.warning("pull_failed", extra={**facts, "code": exc.code, "reason": exc.detail})
-        yield {**problems.describe(exc, request_id), "type": "error"}
-        return
+        raise
     log.info("pulled", extra=facts)
     message = f"{spec.id} is pulled"
     yield {"type": "result", "success": True, "message": message, "model_id": spec.id}
@@ -91,7 +72,3 @@ def _as_progress(progress: PullProgress) -> dict[str, Any]:
         "completed_bytes": progress.completed_bytes,
         "total_bytes": progress.total_bytes,
     }
-
-
-def _encoded(document: dict[str, Any]) -> bytes:
-    return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)

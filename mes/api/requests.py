@@ -12,6 +12,7 @@ from typing import Any, cast
 from flask import Flask, Response, g, request
 
 from mes.api.services import services
+from mes.metrics.observed import Observed
 
 log = logging.getLogger("mes.requests")
 
@@ -24,6 +25,7 @@ class Line:
 
     request_id: str
     began: float
+    status: int | None = None
     code: str | None = None
     key: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -31,6 +33,10 @@ class Line:
     def note(self, **facts: Any) -> None:
         """Facts worth a place in the log: never a prompt, an answer or a key."""
         self.facts.update(facts)
+
+    def end_as(self, status: int, code: str) -> None:
+        """How a stream has ended that went so well at first that its answer is a 200."""
+        self.status, self.code = status, code
 
 
 def line() -> Line:
@@ -52,13 +58,25 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
-    own = line()
+    own, observed = line(), services().metrics.observed
     response.headers["X-Request-ID"] = own.request_id
+    own.status = response.status_code
+    rule = request.url_rule
+    route = rule.rule if rule else None
+    asked = {"method": request.method, "path": request.path}
+    if response.is_streamed:
+        # What came of it is known at its end, when nothing of Flask's is left.
+        response.call_on_close(lambda: _write(own, asked, route, observed))
+    else:
+        _write(own, asked, route, observed)
+    return response
+
+
+def _write(own: Line, asked: dict[str, str], route: str | None, observed: Observed) -> None:
     facts = {
         "request_id": own.request_id,
-        "method": request.method,
-        "path": request.path,
-        "status": response.status_code,
+        **asked,
+        "status": own.status,
         "code": own.code,
         "key": own.key,
         "ms": round((time.monotonic() - own.began) * 1000, 1),
@@ -66,6 +84,4 @@ def _finish(response: Response) -> Response:
     }
     log.info("request", extra=facts)
     # The same facts, so that the two never disagree.
-    rule = request.url_rule
-    services().metrics.observed.note(facts, route=rule.rule if rule else None)
-    return response
+    observed.note(facts, route=route)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate, validates
+from marshmallow import (
+    RAISE,
+    Schema,
+    ValidationError,
+    fields,
+    post_load,
+    validate,
+    validates,
+    validates_schema,
+)
 
 from mes.api.services import services
-from mes.domain import InferenceRequest
+from mes.domain import InferenceRequest, Message
 
 _MESSAGES: dict[str, Any] = {
     "required": "is required",
@@ -95,11 +105,41 @@ class Stops(fields.Field[list[str]]):
         return stops
 
 
+class Think(fields.Field[bool | str]):
+    """Whether to think before the answer, or how much."""
+
+    default_error_messages = _MESSAGES
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, bool) and value not in ("low", "medium", "high"):
+            raise ValidationError('must be true, false, "low", "medium" or "high"')
+        return value
+
+
+class Image(Text):
+    """An image in base64, as it is."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, *args, **kwargs)
+        try:
+            decoded = b64decode(text, validate=True)
+        except ValueError:
+            decoded = b""
+        if not decoded:
+            raise ValidationError("must be an image in base64, without `data:` before it")
+        return text
+
+
 def _between(low: float, high: float) -> validate.Range:
     return validate.Range(low, high, error=f"must be between {low:g} and {high:g}")
 
 
 _NOT_EMPTY = validate.Length(min=1, error="must not be empty")
+
+_LIST = {**_MESSAGES, "invalid": "must be a list"}
+_ROLE = validate.OneOf(
+    ("system", "user", "assistant", "tool"), error="must be system, user, assistant or tool"
+)
 
 # The runtime knows these by the same names.
 _SAMPLING = (
@@ -114,6 +154,31 @@ _SAMPLING = (
 )
 
 
+class MessageSchema(Schema):
+    """One turn of a conversation."""
+
+    class Meta:
+        unknown = RAISE
+
+    error_messages = {"unknown": "is not a field of a message", "type": "must be a JSON object"}
+
+    role = Text(required=True, validate=_ROLE)
+    content = Text(required=True)
+    images = fields.List(Image(), allow_none=True, error_messages=_LIST)
+
+    @post_load
+    def _message(self, given: dict[str, Any], **kwargs: Any) -> Message:
+        images = tuple(given.get("images") or ())
+        return Message(given["role"], given["content"], images)
+
+
+def _asks_something(turns: list[Message]) -> None:
+    if not any(turn.role == "user" for turn in turns):
+        raise ValidationError("must have a message of role user")
+    if turns[-1].role not in ("user", "tool"):
+        raise ValidationError("must end with a message of role user or tool")
+
+
 class InferenceRequestSchema(Schema):
     """`POST /v1/inference`. An optional field that is null counts as left out."""
 
@@ -123,8 +188,16 @@ class InferenceRequestSchema(Schema):
     error_messages = {"unknown": "is not a field of this request", "type": "must be a JSON object"}
 
     model_id = Text(required=True, validate=_NOT_EMPTY)
-    prompt = Text(required=True, validate=_NOT_EMPTY)
+    prompt = Text(allow_none=True, validate=_NOT_EMPTY)
     system_prompt = Text(allow_none=True)
+    messages = fields.List(
+        fields.Nested(MessageSchema),
+        allow_none=True,
+        validate=_asks_something,
+        error_messages=_LIST,
+    )
+    stream = Flag(allow_none=True)
+    think = Think(allow_none=True)
     temperature = Number(allow_none=True, validate=_between(0, 2))
     max_tokens = Whole(allow_none=True, validate=_between(1, 1_000_000))
     top_p = Number(allow_none=True, validate=_between(0, 1))
@@ -146,11 +219,25 @@ class InferenceRequestSchema(Schema):
         if seconds is not None and not 0 < seconds <= most:
             raise ValidationError(f"must be more than 0 and at most {most:g} seconds")
 
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def _one_way_to_ask(self, _: Any, given: dict[str, Any], **kwargs: Any) -> None:
+        if not isinstance(given, dict):
+            return  # told as such
+        said = {name for name in ("prompt", "messages") if given.get(name) is not None}
+        if not said:
+            raise ValidationError("is required, or messages", "prompt")
+        if len(said) == 2:
+            raise ValidationError("goes without prompt; send one of the two", "messages")
+        if "messages" in said and given.get("system_prompt") is not None:
+            mistake = "goes with prompt; with messages, send one of role system"
+            raise ValidationError(mistake, "system_prompt")
+
     @post_load
     def _request(self, given: dict[str, Any], **kwargs: Any) -> InferenceRequest:
         given = {name: value for name, value in given.items() if value is not None}
         sampling = {name: given.pop(name) for name in _SAMPLING if name in given}
         timeout = given.pop("timeout", None)
+        given["messages"] = tuple(given.get("messages", ()))
         return InferenceRequest(**given, sampling=sampling, timeout_seconds=timeout)
 
 

@@ -198,6 +198,25 @@ class InferenceAnswer(Answer):
     error = text("the first mistake, where `success` is false", required=False)
 
 
+class QueuedLine(Answer):
+    type = one_of(("queued",), "it has to wait")
+    position = whole("1 is the next to be served by its model")
+
+
+class LoadingLine(Answer):
+    type = one_of(("loading",), "its model is being loaded")
+
+
+class TextLine(Answer):
+    type = one_of(("token", "reasoning"), "a piece of the answer, or of the thought before it")
+    text = text("")
+    attempt = whole("which attempt, from the second on", required=False)
+
+
+class ResultLine(InferenceAnswer):
+    type = one_of(("result",), "the last line; the other members are those of the answer")
+
+
 class Finding(Answer):
     pointer = text("where in the schema: a JSON pointer")
     keyword = text("")
@@ -236,5 +255,5 @@ class Problem(Answer):
     error = text("the same as `detail`")
 
 
-class PullErrorLine(Problem):
+class ErrorLine(Problem):
     type = one_of(("error",), "the last line; the other members are those of a problem")

@@ -16,12 +16,15 @@ from urllib3.util import Url, parse_url
 from mes.domain import (
     Caller,
     LoadedModel,
+    Message,
     ModelCard,
     ModelSpec,
     Prompt,
     PulledModel,
     PullProgress,
     Reply,
+    Tell,
+    silent,
 )
 from mes.errors import (
     GenerationAborted,
@@ -72,15 +75,19 @@ class OllamaRuntime:
         self._under_way = UnderWay()
         self._adapter = _Adapter(pool(url, size=pool_size))
         self._generate = _prepared("POST", url, "/api/generate")
+        self._chat = _prepared("POST", url, "/api/chat")
         self._show = _prepared("POST", url, "/api/show")
         self._pull = _prepared("POST", url, "/api/pull")
         self._ps = _prepared("GET", url, "/api/ps")
         self._tags = _prepared("GET", url, "/api/tags")
         self._version = _prepared("GET", url, "/api/version")
 
-    def generate(self, prompt: Prompt, *, deadline: float, caller: Caller) -> Reply:
+    def generate(
+        self, prompt: Prompt, *, deadline: float, caller: Caller, tell: Tell = silent
+    ) -> Reply:
         """Run one generation to its end."""
-        request = _filled(self._generate, _generation(prompt))
+        endpoint = self._chat if prompt.messages else self._generate
+        request = _filled(endpoint, _generation(prompt))
         exchange = self._exchange(_GENERATION, deadline)
         with exchange, caller.when_gone(exchange.hang_up):
             sent = time.monotonic()
@@ -92,7 +99,7 @@ class OllamaRuntime:
                     with_schema=prompt.format is not None,
                 )
             chunks = self._chunks(answer)
-            reply = replies.generation(chunks, sent=sent)
+            reply = replies.generation(chunks, sent=sent, tell=tell)
             exchange.finish(chunks)
             return reply
 
@@ -266,20 +273,30 @@ def _encoded(body: dict[str, Any]) -> bytes:
 def _generation(prompt: Prompt) -> dict[str, Any]:
     body = {
         "model": prompt.spec.tag,
-        "prompt": prompt.text,
+        **_words(prompt),
         "stream": True,
         "options": prompt.options,
         "keep_alive": _KEEP_FOREVER,
         # An over-long prompt is an error, never a silent cut.
         "truncate": False,
         "shift": False,
-        "think": False,
+        "think": prompt.think,
     }
-    if prompt.system is not None:
-        body["system"] = prompt.system
     if prompt.format is not None:
         body["format"] = prompt.format
     return body
+
+
+def _words(prompt: Prompt) -> dict[str, Any]:
+    if prompt.messages:
+        return {"messages": [_turn(message) for message in prompt.messages]}
+    words = {"prompt": prompt.text}
+    return words if prompt.system is None else {**words, "system": prompt.system}
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    turn = {"role": message.role, "content": message.content}
+    return {**turn, "images": message.images} if message.images else turn
 
 
 def _load(spec: ModelSpec) -> dict[str, Any]:

@@ -4,56 +4,84 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
 
-from mes.domain import LoadedModel, ModelCard, PulledModel, Reply, Usage, normalise
+from mes.domain import (
+    LoadedModel,
+    ModelCard,
+    PulledModel,
+    Reply,
+    Tell,
+    Usage,
+    normalise,
+    silent,
+)
 from mes.errors import (
     GenerationAborted,
     LoadFailed,
     MesError,
+    Mistake,
     ModelNotPulled,
     PromptTooLong,
+    RequestInvalid,
     RuntimeReplyInvalid,
     RuntimeUnavailable,
     SchemaRefused,
 )
+from mes.runtime.voices import Voices
 
 T = TypeVar("T")
 
 _LONGEST_TEXT = 300
-_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
 _LONGEST_RETRY_SECONDS = 60
+_CANNOT_THINK = "does not support thinking"
+_CANNOT_SEE = ("image input is not supported", "does not support multimodal")
 _DECODING_WORDS = ("grammar", "json schema", "json_schema", "sampler", "invalid format")
 
 
-def generation(chunks: Iterable[bytes], *, sent: float) -> Reply:
+def generation(chunks: Iterable[bytes], *, sent: float, tell: Tell = silent) -> Reply:
     """One whole generation; `sent` is when the question was asked, by the monotonic clock."""
-    texts: list[str] = []
-    thoughts: list[str] = []
+    voices = Voices(tell)
     first = 0.0
     for part in parts(chunks):
-        for name, said in (("response", texts), ("thinking", thoughts)):
-            text = part.get(name, "")
-            if type(text) is not str:
-                raise RuntimeReplyInvalid(f"the runtime sent a {name} that is not text")
-            if text:
-                first = first or time.monotonic()
-                said.append(text)
+        thought, text = _said(part)
+        if thought or text:
+            first = first or time.monotonic()
+        if thought:
+            voices.think(thought)
+        if text:
+            voices.hear(text)
         if part.get("done") is True:
             waited = (first or time.monotonic()) - sent
-            reply = _reply("".join(texts), part, waited_ms=waited * 1000)
-            return replace(reply, reasoning="".join(thoughts) or reply.reasoning)
+            return _reply(voices, part, waited_ms=waited * 1000)
     raise GenerationAborted("the generation ended without saying that it was done")
 
 
-def _reply(said: str, last: Mapping[str, Any], *, waited_ms: float) -> Reply:
+def _said(part: Mapping[str, Any]) -> tuple[str, str]:
+    """The next piece of reasoning and of the text, which a conversation has in a message."""
+    message = part.get("message")
+    if message is None:
+        return _text(part, "thinking"), _text(part, "response")
+    if type(message) is not dict:
+        raise RuntimeReplyInvalid("the runtime sent a message that is not an object")
+    return _text(message, "thinking"), _text(message, "content")
+
+
+def _text(part: Mapping[str, Any], name: str) -> str:
+    text = part.get(name, "")
+    if type(text) is not str:
+        raise RuntimeReplyInvalid(f"the runtime sent a {name} that is not text")
+    return text
+
+
+def _reply(voices: Voices, last: Mapping[str, Any], *, waited_ms: float) -> Reply:
     reason = last.get("done_reason")
     if reason not in ("stop", "length"):
         raise GenerationAborted(f"the generation ended for no proper reason ({plain(str(reason))})")
-    reasoning, text = _apart(said)
+    reasoning, text = voices.end()
     return Reply(
         text=text,
         reasoning=reasoning,
@@ -63,17 +91,6 @@ def _reply(said: str, last: Mapping[str, Any], *, waited_ms: float) -> Reply:
         generation_ms=_count(last, "eval_duration") / 1e6,
         time_to_first_token_ms=waited_ms,
     )
-
-
-def _apart(said: str) -> tuple[str, str]:
-    """The reasoning and the answer, where the runtime has left them in one text.
-
-    Ollama does for models whose template it does not know; what is never closed is all reasoning.
-    """
-    if not said.lstrip().startswith(_THOUGHT_BEGINS):
-        return "", said
-    reasoning, _, answer = said.lstrip()[len(_THOUGHT_BEGINS) :].partition(_THOUGHT_ENDS)
-    return reasoning.strip(), answer.lstrip()
 
 
 def done(chunks: Iterable[bytes], *, otherwise: type[MesError]) -> None:
@@ -156,11 +173,19 @@ def refused_generation(no: Refusal, *, tag: str, with_schema: bool) -> MesError:
         return PromptTooLong(f"the prompt has {prompt} tokens, the model's context holds {context}")
     if "prompt is longer than the context length" in text:
         return PromptTooLong("the prompt is longer than the model's context")
+    if _CANNOT_THINK in text:
+        return _unable(f"{tag} cannot think; leave think out", "/think")
+    if any(words in text for words in _CANNOT_SEE):
+        return _unable(f"{tag} cannot see images; choose a model with vision", "/messages")
     if with_schema and no.status in (400, 500) and any(word in text for word in _DECODING_WORDS):
         return SchemaRefused(no.text)
     if no.status == 500 and no.text:
         return GenerationAborted(no.text)
     return refused(no, tag=tag)
+
+
+def _unable(detail: str, pointer: str) -> MesError:
+    return RequestInvalid(detail, mistakes=(Mistake(pointer, detail),))
 
 
 def refused_load(no: Refusal, *, tag: str) -> MesError:

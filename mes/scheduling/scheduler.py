@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mes.domain import Caller, ModelSpec
+from mes.domain import Caller, Event, Loading, ModelSpec, Queued, Tell, silent
 from mes.errors import (
     CallerGone,
     MesError,
@@ -22,7 +22,8 @@ from mes.errors import (
 from mes.scheduling import policy
 from mes.scheduling.board import Board, Change
 from mes.scheduling.duties import Duties
-from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Refusal
+from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Refusal, Ticket
+from mes.scheduling.registry import LOADING
 from mes.scheduling.state import State
 from mes.scheduling.worker import Worker
 
@@ -47,6 +48,7 @@ class _Wish:
     caller: Caller
     rung: threading.Event
     request_id: str
+    tell: Tell
 
 
 class Scheduler:
@@ -74,14 +76,18 @@ class Scheduler:
         self._worker.wake_all()
 
     @contextmanager
-    def permit(self, spec: ModelSpec, caller: Caller, *, request_id: str = "") -> Iterator[Turn]:
+    def permit(
+        self, spec: ModelSpec, caller: Caller, *, request_id: str = "", tell: Tell = silent
+    ) -> Iterator[Turn]:
         """The right to use the model inside the block; it is in memory by then.
+
+        Where that takes a wait, tells of the place in the queue and of the load, once each.
 
         Raises QueueFull at once, QueueTimeout, CallerGone; ModelUnavailable while the model cools
         down; what kept it from being loaded: LoadTimeout, ModelNotPulled, RuntimeUnavailable; and
         ShuttingDown.
         """
-        with self._turn(spec, PERMIT, caller, request_id) as turn:
+        with self._turn(spec, PERMIT, caller, request_id, _news(tell)) as turn:
             assert turn is not None
             yield turn
 
@@ -97,11 +103,16 @@ class Scheduler:
 
     @contextmanager
     def _turn(
-        self, spec: ModelSpec, wants: str, caller: Caller, request_id: str = ""
+        self,
+        spec: ModelSpec,
+        wants: str,
+        caller: Caller,
+        request_id: str = "",
+        tell: Tell = silent,
     ) -> Iterator[Turn | None]:
         ticket = self._worker.new_ticket()
         with self._worker.expecting(ticket) as rung, caller.when_gone(rung.set):
-            wish = _Wish(ticket, spec, wants, caller, rung, request_id)
+            wish = _Wish(ticket, spec, wants, caller, rung, request_id, tell)
             self._refuse_if_shut()
             try:
                 yield self._join(wish) or self._wait(wish)
@@ -141,6 +152,7 @@ class Scheduler:
 
     def _make_use_of_the_wait(self, wish: _Wish, state: State) -> None:
         ticket = state.tickets[wish.ticket]
+        wish.tell(_standing(state, ticket))
         if ticket.duty is not None:
             self._duties.do(ticket, wish.spec)
             return
@@ -167,6 +179,27 @@ class Scheduler:
         """Give back the permit, or the place in the queue."""
         with self._board.change() as change:
             change.state.leave(ticket, change.now)
+
+
+def _standing(state: State, ticket: Ticket) -> Event:
+    resident = state.registry.get(ticket.model)
+    if ticket.duty == LOAD or (resident is not None and resident.phase == LOADING):
+        return Loading()
+    rivals = (t for t in state.tickets.values() if (t.model, t.wants) == (ticket.model, PERMIT))
+    return Queued(sum(rival.number <= ticket.number for rival in rivals))
+
+
+def _news(tell: Tell) -> Tell:
+    """Tells nothing twice in a row."""
+    last: Event | None = None
+
+    def tell_news(event: Event) -> None:
+        nonlocal last
+        if event != last:
+            last = event
+            tell(event)
+
+    return tell_news
 
 
 def _refuse_what_cannot_be_loaded(change: Change, spec: ModelSpec) -> None:

@@ -1,9 +1,9 @@
 """Structured output: schemas screened before they cost anything, answers judged by them."""
 
-from mes.structured.asking import ask
+from mes.structured.asking import Generate, ask
 from mes.structured.grammar import Finding
 from mes.structured.limits import Limits
 from mes.structured.retrying import Plan
 from mes.structured.schemas import Schema, check
 
-__all__ = ["Finding", "Limits", "Plan", "Schema", "ask", "check"]
+__all__ = ["Finding", "Generate", "Limits", "Plan", "Schema", "ask", "check"]

@@ -17,7 +17,8 @@ from mes.structured.prompts import with_feedback, with_schema
 from mes.structured.retrying import Plan, Step, next_step
 from mes.structured.schemas import Schema
 
-Generate = Callable[[Prompt], Reply]
+Generate = Callable[[Prompt, int], Reply]
+"""Ask the model; the number is that of the attempt."""
 
 _REMEMBERED_SECONDS = 600
 
@@ -65,7 +66,7 @@ def ask(
 def _attempt(step: Step, prompt: Prompt, schema: Schema, plan: Plan, generate: Generate) -> Attempt:
     began = time.monotonic()
     try:
-        reply = generate(_worded(prompt, schema, step))
+        reply = generate(_worded(prompt, schema, step), step.number)
     except SchemaRefused:
         # No token was spent: the runtime cannot make a grammar of it, so the next mode is tried.
         _refusals.add(prompt, schema)
@@ -90,12 +91,14 @@ def _aborted(step: Step, error: MesError) -> Attempt:
 
 def _worded(prompt: Prompt, schema: Schema, step: Step) -> Prompt:
     """The question as it is put in this step."""
-    text = prompt.text if step.mode == GRAMMAR else with_schema(prompt.text, schema.text)
+    asked = prompt.question
+    if step.mode != GRAMMAR:
+        asked = with_schema(asked, schema.text)
     last = step.feedback_on
     if last is not None and last.reply is not None and last.judgement is not None:
-        text = with_feedback(text, last.reply.text, last.judgement)
+        asked = with_feedback(asked, last.reply.text, last.judgement)
     return dataclasses.replace(
-        prompt, text=text, options=step.options, format=_format(step.mode, schema)
+        prompt.rephrased(asked), options=step.options, format=_format(step.mode, schema)
     )
 
 

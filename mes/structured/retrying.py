@@ -36,25 +36,25 @@ class Step:
     mode: str
     options: dict[str, Any]
     feedback_on: Attempt | None = None
+    number: int = 1
 
 
 def next_step(attempts: Sequence[Attempt], plan: Plan, *, seconds_left: float) -> Step | None:
     """What to ask next; None where the answer is valid or asking again has no point."""
-    last = attempts[-1]
+    last, number = attempts[-1], len(attempts) + 1
     if last.verdict in ("valid", "aborted") or len(attempts) >= plan.most_attempts:
         return None
     if seconds_left < max(_LEAST_SECONDS, _MARGIN * last.seconds):
         return None
     if last.verdict == "truncated":
-        return _with_more_tokens(last) if plan.may_grow else None
-    return Step(_mode_after(attempts, plan), _varied(last.options), feedback_on=last)
+        return Step(last.mode, _longer(last.options), number=number) if plan.may_grow else None
+    mode = _mode_after(attempts, plan)
+    return Step(mode, _varied(last.options), feedback_on=last, number=number)
 
 
-def _with_more_tokens(last: Attempt) -> Step:
+def _longer(options: Mapping[str, Any]) -> dict[str, Any]:
     # Varied, because a small model that goes in circles would go on in them.
-    return Step(
-        last.mode, {**_varied(last.options), "num_predict": 2 * last.options["num_predict"]}
-    )
+    return {**_varied(options), "num_predict": 2 * options["num_predict"]}
 
 
 def _varied(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -287,3 +287,8 @@ def test_our_own_bug_is_opaque_outside(ask, runtime, caplog):
     assert any(record.exc_info for record in caplog.records)
     runtime.answers = lambda prompt: "Paris"
     assert ask().status_code == 200
+
+
+def test_a_body_that_is_no_object_is_told_so(client):
+    response = client.post("/v1/inference", json=[None, None], headers={"X-API-Key": KEY})
+    assert (response.status_code, response.get_json()["code"]) == (422, "request_invalid")

@@ -115,7 +115,7 @@ CHUNKED = JSON + "Transfer-Encoding: chunked\r\n"
             "unsupported_media_type",
         ),
         (f"{JSON}{JSON}Content-Length: {len(BODY)}\r\n", BODY, 400, "malformed_request"),
-        (f"{JSON}Content-Length: 130\r\n", b"[" * 65 + b"]" * 65, 400, "malformed_request"),
+        (f"{JSON}Content-Length: 258\r\n", b"[" * 129 + b"]" * 129, 400, "malformed_request"),
     ],
 )
 def test_a_body_that_is_not_as_it_should_be_is_refused(service, headers, body, status, code):

@@ -59,7 +59,8 @@ def test_a_pulled_model_can_be_used_at_once_and_shows_within_seconds(service):
 def test_progress_arrives_meanwhile_and_leaving_ends_the_pull_in_the_runtime(service, runtime):
     runtime.control(pull_seconds=60.0)
     response = pulling(service)
-    first = json.loads(next(response.iter_lines(chunk_size=1)))
+    reading = response.iter_lines(chunk_size=1)  # once this is forgotten, the connection is closed
+    first = json.loads(next(reading))
     assert first["status"] == "pulling manifest"
     assert broken_pulls(runtime) == 0
     response.close()

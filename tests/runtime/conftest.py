@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mes.domain import ModelSpec, Prompt, Reply
+from mes.domain import ModelSpec, Prompt, Reply, silent
 from mes.runtime import OllamaRuntime
 from mes.watch import SocketCaller, Watch
 
@@ -38,8 +38,9 @@ def prompt(text: str = "Say hello", **more: Any) -> Prompt:
 
 def generate(runtime: OllamaRuntime, *, within: float = 5.0, **more: Any) -> Reply:
     """One generation for a caller who stays."""
-    caller = more.pop("caller", None) or SocketCaller()
-    return runtime.generate(prompt(**more), deadline=time.monotonic() + within, caller=caller)
+    caller, tell = more.pop("caller", None) or SocketCaller(), more.pop("tell", silent)
+    deadline = time.monotonic() + within
+    return runtime.generate(prompt(**more), deadline=deadline, caller=caller, tell=tell)
 
 
 @pytest.fixture

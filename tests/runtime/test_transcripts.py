@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from mes.domain import normalise
+from mes.domain import Event, Message, Token, normalise
 from mes.errors import (
     GenerationAborted,
     ModelNotPulled,
     PromptTooLong,
+    RequestInvalid,
     RuntimeReplyInvalid,
     SchemaRefused,
 )
@@ -44,8 +45,9 @@ REFUSALS = {
     "generate-missing-model": ModelNotPulled,
     "generate-no-model": ModelNotPulled,
     "generate-bad-name": RuntimeReplyInvalid,
-    "generate-think-unsupported": RuntimeReplyInvalid,
+    "generate-think-unsupported": RequestInvalid,
     "generate-too-long": PromptTooLong,
+    "chat-too-long": PromptTooLong,
     "generate-malformed": RuntimeReplyInvalid,
     "generate-empty-body": RuntimeReplyInvalid,
     "not-found": RuntimeReplyInvalid,
@@ -111,6 +113,38 @@ def test_a_generation_is_asked_for_as_it_was_recorded(serve, client, case):
     )
 
     assert server.asked[0].line == "POST /api/generate HTTP/1.1"
+    assert server.asked[0].json == recorded
+
+
+@pytest.mark.parametrize("case", ["chat-stream", "chat-nostream", "chat-schema"])
+def test_a_conversation_with_a_real_ollama_is_read_whole(serve, client, case):
+    parts = [json.loads(one) for one in lines(case)]
+    told: list[Event] = []
+
+    reply = generate(client(serve(replay(case))), tell=told.append)
+
+    assert reply.text == "".join(part["message"]["content"] for part in parts)
+    assert reply.finish_reason == parts[-1]["done_reason"]
+    assert reply.usage.completion_tokens == parts[-1]["eval_count"]
+    assert told == [
+        Token(part["message"]["content"]) for part in parts if part["message"]["content"]
+    ]
+
+
+@pytest.mark.parametrize("case", ["chat-stream", "chat-schema"])
+def test_a_conversation_is_sent_as_it_was_recorded(serve, client, case):
+    server, recorded = serve(replay(case)), transcripts()[case]["request"]["body"]
+    messages = tuple(Message(**each) for each in recorded["messages"])
+
+    generate(
+        client(server),
+        text="",
+        messages=messages,
+        format=recorded.get("format"),
+        options=recorded["options"],
+    )
+
+    assert server.asked[0].line == "POST /api/chat HTTP/1.1"
     assert server.asked[0].json == recorded
 
 

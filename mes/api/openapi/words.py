@@ -41,6 +41,7 @@ WHEN = {
     "pull_failed": "the model could not be fetched; the runtime's own words say why",
     "queue_full": "too many wait; come back after `Retry-After`",
     "queue_timeout": "it was not its turn in time; come back after `Retry-After`",
+    "shutting_down": "the service ends or restarts; come back after `Retry-After`",
     "runtime_unavailable": "the runtime cannot be reached",
     "model_unavailable": "the model failed to load and cools down; the detail has the reason",
     "generation_timeout": "the generation took longer than `timeout`",
@@ -50,7 +51,10 @@ WHEN = {
 # A field of that name means the same in each request.
 FIELDS = {
     "model_id": "a model of the catalog, in any spelling that Ollama knows",
-    "prompt": "what the model is asked",
+    "prompt": "what the model is asked; or `messages`",
+    "messages": "a conversation instead of a prompt; its last turn is answered",
+    "stream": "whether to tell what happens, line by line, as it happens",
+    "think": "whether a reasoning model thinks first, or how hard; false where it is left out",
     "system_prompt": "what the model is told beforehand",
     "temperature": "the model's own where it is left out",
     "max_tokens": "of the answer; the catalog's where it is left out",
@@ -91,6 +95,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             "model_id": "smollm2:135m",
             "prompt": "Extract the name and age from: John Smith is 25 years old",
             "json_schema": _PERSON,
+        },
+        "stream": {
+            "model_id": "smollm2:135m",
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+            "stream": True,
         },
     },
     "checks.check": {"schema": {"json_schema": _PERSON, "model_id": "smollm2:135m"}},

@@ -1,0 +1,75 @@
+"""Voices: a model's reasoning and its answer, told apart while they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mes.domain import Tell, Thought, Token
+
+_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
+# So many blanks before the first word are no sign that a thought will follow.
+_LONGEST_START = 1000
+
+
+class Voices:
+    """What a model has said so far.
+
+    Ollama leaves both voices in one text for models whose template it does not know; a thought
+    that is never closed is all reasoning.
+    """
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._answer: list[str] = []
+        self._reasoning: list[str] = []
+        self._held = ""
+        self.hear: Callable[[str], None] = self._begin
+        """Take the next piece of a text that may hold both."""
+
+    def think(self, text: str) -> None:
+        """Take the next piece of what is reasoning for sure."""
+        self._reasoning.append(text)
+        self._tell(Thought(text))
+
+    def end(self) -> tuple[str, str]:
+        """The whole reasoning and the whole answer."""
+        if self._held:
+            (self._say if self.hear == self._begin else self.think)(self._held)
+        return "".join(self._reasoning).strip(), "".join(self._answer)
+
+    def _say(self, text: str) -> None:
+        self._answer.append(text)
+        self._tell(Token(text))
+
+    def _begin(self, text: str) -> None:
+        self._held += text
+        start = self._held.lstrip()
+        if start.startswith(_THOUGHT_BEGINS):
+            self._held = ""
+            self._go_on(self._until_the_thought_ends, start.removeprefix(_THOUGHT_BEGINS))
+        elif not _THOUGHT_BEGINS.startswith(start) or len(self._held) > _LONGEST_START:
+            said, self._held = self._held, ""
+            self._go_on(self._say, said)
+
+    def _until_the_thought_ends(self, text: str) -> None:
+        thought, ended, answer = (self._held + text).partition(_THOUGHT_ENDS)
+        self._held = "" if ended else _begun(_THOUGHT_ENDS, thought)
+        if thought := thought.removesuffix(self._held):
+            self.think(thought)
+        if ended:
+            self._go_on(self._until_the_answer_begins, answer)
+
+    def _until_the_answer_begins(self, text: str) -> None:
+        if text := text.lstrip():
+            self._go_on(self._say, text)
+
+    def _go_on(self, how: Callable[[str], None], text: str) -> None:
+        self.hear = how
+        if text:
+            how(text)
+
+
+def _begun(word: str, text: str) -> str:
+    """The end of the text that may be the beginning of the word."""
+    end = text[text.rfind(word[0]) :] if word[0] in text else ""
+    return end if word.startswith(end) else ""

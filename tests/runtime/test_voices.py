@@ -1,0 +1,68 @@
+"""Voices: reasoning and answer told apart, wherever the pieces of the text are cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from mes.domain import Event, Thought, Token
+from mes.runtime.voices import Voices
+
+TEXTS = {
+    "Paris.": ("", "Paris."),
+    " Paris ": ("", " Paris "),
+    "<think>Well.</think>Paris.": ("Well.", "Paris."),
+    "\n<think>\nWell, <b> or </b>.\n</think>\n\n Paris.": ("Well, <b> or </b>.", "Paris."),
+    "<think>never closed </thi": ("never closed </thi", ""),
+    "<thinking>Paris": ("", "<thinking>Paris"),
+    "<thi": ("", "<thi"),
+    "a <think> in the middle </think>": ("", "a <think> in the middle </think>"),
+    "<think></think>": ("", ""),
+    "<think></think>x</think>": ("", "x</think>"),
+    "  \n ": ("", "  \n "),
+    "": ("", ""),
+}
+
+
+def heard(*pieces: str) -> tuple[tuple[str, str], list[Event]]:
+    told: list[Event] = []
+    voices = Voices(told.append)
+    for piece in pieces:
+        voices.hear(piece)
+    return voices.end(), told
+
+
+def joined(told: list[Event], kind: type) -> str:
+    return "".join(event.text for event in told if isinstance(event, kind))
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_the_voices_are_told_apart_however_the_text_is_cut(text, size):
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    said, told = heard(*pieces)
+    assert said == TEXTS[text]
+    assert joined(told, Token) == said[1]
+    assert joined(told, Thought).strip() == said[0]
+
+
+def test_a_piece_is_told_as_soon_as_it_is_known_whose_it_is():
+    told: list[Event] = []
+    voices = Voices(told.append)
+    for piece in ("<think>", "So", " it is", "</think>", " ", "Pa", "ris"):
+        voices.hear(piece)
+    assert told == [Thought("So"), Thought(" it is"), Token("Pa"), Token("ris")]
+
+
+def test_reasoning_that_the_runtime_tells_apart_stays_apart():
+    told: list[Event] = []
+    voices = Voices(told.append)
+    voices.think("Well.")
+    voices.hear("Paris")
+    assert voices.end() == ("Well.", "Paris")
+    assert told == [Thought("Well."), Token("Paris")]
+
+
+def test_blanks_without_end_are_an_answer():
+    said, told = heard(*[" "] * 5000)
+    assert said == ("", " " * 5000)
+    assert len(told) > 3000
