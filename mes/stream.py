@@ -67,7 +67,7 @@ class Stream(Generic[T]):
         """What is kept: as much as the reader can take, or all where nothing else is to be done."""
         while self._kept:
             yield self._kept.popleft()
-            if not self._work.dead and not self._reader.can_take_more():
+            if self._kept and not self._work.dead and not self._reader.can_take_more():
                 return
 
     def _tell(self, event: Event) -> None:
