@@ -8,7 +8,8 @@ in turns:
     python -m bench.streaming --rounds 20 --tokens 500
 
 CPU is the user and system time of the worker for each token beyond the first: what long answers
-cost more than answers of one token. A gap is how long after one token the next one came.
+cost more than answers of one token. What a worker does in any case, some milliseconds a second, is
+part of it, which shows with one stream. A gap is how long after one token the next one came.
 """
 
 from __future__ import annotations

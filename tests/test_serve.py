@@ -18,7 +18,9 @@ from mes.settings import settings_table
 from tests.support import process
 from tests.support.process import ROOT, free_port, wait_until
 
-CURLS = re.findall(r"^curl .*?'$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+# Those that go on in a second line; the others are not for this service.
+CURL = re.compile(r"^curl [^\n]*\\\n.*?'$", re.MULTILINE | re.DOTALL)
+CURLS = CURL.findall((ROOT / "README.md").read_text())
 
 
 class Served:
@@ -50,10 +52,14 @@ class Served:
 
     def run(self, curl: str) -> dict[str, Any]:
         """What the pasted command prints."""
+        (answer,) = self.lines(curl)
+        return answer
+
+    def lines(self, curl: str) -> list[dict[str, Any]]:
+        """What it prints line by line."""
         command = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{self.port}", curl)
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +80,20 @@ def test_the_printed_curl_gets_a_real_models_answer(served: Served):
 
 
 def test_the_curls_of_the_readme_do_what_it_says(served: Served):
-    capital, person = (served.run(curl) for curl in CURLS)
+    capital, person, *_ = (served.lines(curl)[-1] for curl in CURLS)
     assert "Paris" in capital["output"]
     assert person["parsed"] == {"name": "John Smith", "age": 25}
     assert person["structured"]["verdict"] == "valid"
     assert person["provenance"]["model_digest"].startswith("sha256:")
     assert person["provenance"]["runtime"].startswith("mes-embedded ")
+
+
+def test_the_curl_that_streams_gets_a_real_models_tokens(served: Served):
+    *tokens, result = served.lines(CURLS[2])
+    assert {token["type"] for token in tokens} == {"token"}
+    assert result["type"] == "result"
+    assert "".join(token["text"] for token in tokens) == result["output"]
+    assert "Paris" in result["output"]
 
 
 def test_a_run_with_the_same_seed_repeats_itself(served: Served):
