@@ -18,13 +18,12 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from bench.soaking import report
 from bench.soaking.account import Account, Page, scrape
 from bench.soaking.clients import HUNG_UP, Crowd, Seen, ask
-from bench.soaking.growth import measure
+from bench.soaking.growth import Growth, Sizes, renew, sizes_after
 from bench.soaking.stage import MODELS, stage
 from bench.soaking.trouble import Trouble
 from bench.soaking.verdicts import Soak
@@ -40,8 +39,7 @@ _WARM_UP_SECONDS = 20.0
 def soak(minutes: float, clients: int, seed: int) -> Soak:
     """Warm up, soak, look what is left."""
     with stage() as (service, runtime):
-        size = partial(measure, service, runtime, clients=clients)
-        small = size(Crowd(service, seed), seconds=_WARM_UP_SECONDS)
+        (small,) = _sizes(service, runtime, (_WARM_UP_SECONDS,), clients)
         crowd, trouble = Crowd(service, seed), Trouble(service, runtime, random.Random(seed))
         before = scrape(service)
         with crowd.at_work(clients):
@@ -50,19 +48,26 @@ def soak(minutes: float, clients: int, seed: int) -> Soak:
         account = _account(before, scrape(service), crowd.seen, trouble)
         left_over |= _unserved(service)
         trouble.records.add(runtime.stats())
-        # For longer than before, so that what each request leaves behind in a worker shows too.
-        seconds = _WARM_UP_SECONDS + minutes * 6
-        large = None if left_over else size(Crowd(service, seed), seconds=seconds)
+        seconds = (_WARM_UP_SECONDS, minutes * 6)
+        later = (None, None) if left_over else _sizes(service, runtime, seconds, clients)
         return Soak(
             seed=seed,
             minutes=minutes,
             seen=crowd.seen,
             trouble=trouble,
             account=account,
-            sizes=(small, large),
+            growth=Growth(small, *later),
             left_over=left_over,
             complaints=list(_complaints(service)),
         )
+
+
+def _sizes(
+    service: Service, runtime: FakeOllama, seconds: tuple[float, ...], clients: int
+) -> list[Sizes]:
+    """Of new workers, each time after so many seconds more of load."""
+    renew(service, runtime)
+    return [sizes_after(each, Crowd(service, seed=0), clients) for each in seconds]
 
 
 def _account(before: Page, after: Page, seen: list[Seen], trouble: Trouble) -> Account:

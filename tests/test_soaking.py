@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from bench.soaking import growth
 from bench.soaking.account import Account, Page
 from bench.soaking.clients import HUNG_UP, Seen
-from bench.soaking.growth import Size, Sizes
+from bench.soaking.growth import Growth, Size, Sizes
 from bench.soaking.records import Records
 from bench.soaking.trouble import Kill
 from tests.integration.helpers import LOST
@@ -81,13 +80,29 @@ def test_more_than_the_limits_is_a_breach_in_whichever_life_of_the_runtime():
     assert records.breaches(places=2, concurrent=2) == ["3 generations of a:1b at a time"]
 
 
+def growth(after=SIZES, older=SIZES):
+    return Growth(SIZES, after, older).breaches()
+
+
 @pytest.mark.parametrize("grown", [{"descriptors": 124}, {"threads": 106}, {"memory_kb": 105_001}])
 def test_workers_that_grow_are_a_breach(grown):
-    assert growth.breaches(SIZES, replace(SIZES, workers=replace(SIZE, **grown)))
+    larger = replace(SIZES, workers=replace(SIZE, **grown))
+    assert growth(after=larger, older=larger)
     less = {name: value - 1 for name, value in grown.items()}
-    assert growth.breaches(SIZES, replace(SIZES, workers=replace(SIZE, **less))) == []
+    smaller = replace(SIZES, workers=replace(SIZE, **less))
+    assert growth(after=smaller, older=smaller) == []
+
+
+@pytest.mark.parametrize("grown", [{"descriptors": 124}, {"threads": 106}, {"memory_kb": 120_001}])
+def test_workers_that_grow_with_age_are_a_breach(grown):
+    assert growth(older=replace(SIZES, workers=replace(SIZE, **grown)))
+    assert growth(older=replace(SIZES, master=replace(SIZE, **grown)))
 
 
 def test_a_state_directory_that_grows_is_a_breach():
-    assert growth.breaches(SIZES, replace(SIZES, state_files=6))
-    assert growth.breaches(SIZES, replace(SIZES, state_bytes=10_000_000))
+    assert growth(after=replace(SIZES, state_files=6))
+    assert growth(older=replace(SIZES, state_bytes=10_000_000))
+
+
+def test_a_service_that_does_not_come_to_rest_is_a_breach():
+    assert growth(after=None, older=None)

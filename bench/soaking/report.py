@@ -32,7 +32,7 @@ def document(soak: Soak) -> dict[str, Any]:
         "metrics": {"missing": soak.account.missing, "taken_along": soak.account.taken_along},
         "runtime": soak.trouble.records.told(),
         "told": {"loads": soak.account.after.loads, "evictions": soak.account.after.evictions},
-        "sizes": [asdict(sizes) for sizes in soak.sizes if sizes is not None],
+        "growth": asdict(soak.growth),
     }
 
 
@@ -103,8 +103,9 @@ def _counts(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _growth(report: dict[str, Any]) -> Iterator[str]:
-    sizes = report["sizes"]
-    yield _row("at rest", ["before", "after"])
+    known = {name: sizes for name, sizes in report["growth"].items() if sizes is not None}
+    sizes = list(known.values())
+    yield _row("at rest", known)
     for who in ("master", "workers"):
         for name in sizes[0][who]:
             yield _row(f"{who}: {name}", [each[who][name] for each in sizes])

@@ -6,10 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.soaking import growth
 from bench.soaking.account import Account
 from bench.soaking.clients import HUNG_UP, NEVER, Seen
-from bench.soaking.growth import Sizes
+from bench.soaking.growth import Growth
 from bench.soaking.stage import CONCURRENT, DEADLINE_SECONDS, PLACES
 from bench.soaking.trouble import Trouble
 from tests.integration.helpers import LOST
@@ -24,7 +23,7 @@ class Soak:
     seen: list[Seen]
     trouble: Trouble
     account: Account
-    sizes: tuple[Sizes, Sizes | None]
+    growth: Growth
     left_over: dict[str, Any]
     complaints: list[str]
 
@@ -63,7 +62,7 @@ def verdicts(soak: Soak) -> list[Verdict]:
         Verdict("metrics add up to what clients counted", list(soak.account.breaches())),
         Verdict("loads and evictions are those of the runtime", _swaps(soak)),
         Verdict("nothing is left in flight or queued, and all is served", _left(soak)),
-        Verdict("nothing grows by more than 5 %", growth.breaches(*soak.sizes)),
+        Verdict("nothing has grown", soak.growth.breaches()),
         Verdict("the log has no error of the service's own", soak.complaints),
     ]
 
