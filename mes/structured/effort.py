@@ -35,6 +35,7 @@ def effort(root: Place, value: Any, *, most: int) -> int:
 class _Count:
     def __init__(self, most: int) -> None:
         self._most = most
+        self._most_pairs = min(most, _MOST_PAIRS)
         self._known: dict[tuple[int, int], int] = {}
         self._sizes: dict[int, int] = {}
 
@@ -42,7 +43,7 @@ class _Count:
         key = (id(place), id(value))
         if key not in self._known:
             self._known[key] = self._counted(place, value)
-            if self._known[key] > self._most or len(self._known) > _MOST_PAIRS:
+            if self._known[key] > self._most or len(self._known) > self._most_pairs:
                 raise TooMuch
         return self._known[key]
 
