@@ -95,7 +95,9 @@ def compose(request: InferenceRequest, spec: ModelSpec) -> Prompt:
         system=request.system_prompt,
         options=options,
         messages=request.messages,
+        tools=request.tools,
         think=request.think,
+        top_logprobs=request.top_logprobs,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from mes.domain import (
@@ -10,6 +11,7 @@ from mes.domain import (
     Inference,
     Judgement,
     Loading,
+    Logprob,
     Queued,
     Reply,
     Thought,
@@ -39,6 +41,8 @@ def dump(inference: Inference, request_id: str) -> dict[str, Any]:
     }
     if reply.reasoning:
         answer["reasoning"] = reply.reasoning
+    if reply.logprobs:
+        answer["logprobs"] = dump_logprobs(reply.logprobs)
     if judgement is not None and not judgement.valid:
         answer["code"] = judgement.verdict
         answer["error"] = _in_words(judgement)
@@ -50,7 +54,21 @@ def dump_event(event: Event) -> dict[str, Any]:
     line = {"type": _TYPES[type(event)], **_members(event)}
     if line.get("attempt") == 1:
         del line["attempt"]
+    if logprobs := line.pop("logprobs", ()):
+        line["logprobs"] = dump_logprobs(logprobs)
     return line
+
+
+def dump_logprobs(logprobs: Iterable[Logprob]) -> list[dict[str, Any]]:
+    """As Ollama and OpenAI write them."""
+    return [
+        {**_likely(each), "top_logprobs": [_likely(top) for top in each.top_logprobs]}
+        for each in logprobs
+    ]
+
+
+def _likely(each: Logprob) -> dict[str, Any]:
+    return {"token": each.token, "logprob": each.logprob, "bytes": each.bytes}
 
 
 def _structured(inference: Inference, judgement: Judgement) -> dict[str, Any]:

@@ -74,6 +74,14 @@ def _asks_something(turns: list[Message]) -> None:
         raise ValidationError("must end with a message of role user or tool")
 
 
+def likeliest(given: dict[str, Any]) -> int | None:
+    """How many tokens to tell at each place, taken out of what was given; None for nothing."""
+    wanted, most = given.pop("logprobs", None), given.pop("top_logprobs", None)
+    if wanted is None:
+        return most
+    return (most or 0) if wanted else None
+
+
 class InferenceRequestSchema(Schema):
     """`POST /v1/inference`. An optional field that is null counts as left out."""
 
@@ -93,6 +101,8 @@ class InferenceRequestSchema(Schema):
     )
     stream = Flag(allow_none=True)
     think = Think(allow_none=True)
+    logprobs = Flag(allow_none=True)
+    top_logprobs = Whole(allow_none=True, validate=between(0, 20))
     temperature = Number(allow_none=True, validate=between(0, 2))
     max_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
     top_p = Number(allow_none=True, validate=between(0, 1))
@@ -133,6 +143,7 @@ class InferenceRequestSchema(Schema):
         sampling = {name: given.pop(name) for name in _SAMPLING if name in given}
         timeout = given.pop("timeout", None)
         given["messages"] = tuple(given.get("messages", ()))
+        given["top_logprobs"] = likeliest(given)
         return InferenceRequest(**given, sampling=sampling, timeout_seconds=timeout)
 
 

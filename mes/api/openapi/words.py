@@ -55,6 +55,8 @@ FIELDS = {
     "messages": "a conversation instead of a prompt; its last turn is answered",
     "stream": "whether to tell what happens, line by line, as it happens",
     "think": "whether a reasoning model thinks first, or how hard; false where it is left out",
+    "logprobs": "whether each token comes with its probability",
+    "top_logprobs": "how many of the likeliest tokens to tell at each place as well",
     "system_prompt": "what the model is told beforehand",
     "temperature": "the model's own where it is left out",
     "max_tokens": "of the answer; the catalog's where it is left out",
