@@ -24,6 +24,7 @@ from mes.api import (
     queue,
     requests,
 )
+from mes.api.openai import chat, completions
 from mes.api.services import Services
 from mes.attempts import Attempts
 from mes.catalog import Catalog, CatalogFile
@@ -54,6 +55,8 @@ _LOOKS_AT_FILES_EVERY_SECONDS = 0.5
 # Threads of each worker that never wait for a model.
 _THREADS_HELD_BACK = 8
 
+_DOORS = (health, models, pull, inference, chat, completions, queue, checks, metrics, docs)
+
 
 class _Application(Flask):
     def ensure_sync(self, func: Any) -> Any:
@@ -81,7 +84,7 @@ def create_app(
     for door in (requests, problems):
         door.install(app)
     hygiene.install(app, settings)
-    for door in (health, models, pull, inference, queue, checks, metrics, docs):
+    for door in _DOORS:
         app.register_blueprint(door.bp)
     return app
 

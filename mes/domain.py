@@ -380,8 +380,8 @@ class Judgement:
 class Attempt:
     """One time the model was asked: how, what it said, and what came of it.
 
-    Without a schema the mode is `free` and there is no judgement; without a reply the attempt was
-    broken off.
+    Without a schema the mode is `free` and there is no judgement but those of the calls, in their
+    order; without a reply the attempt was broken off.
     """
 
     mode: str
@@ -389,6 +389,7 @@ class Attempt:
     reply: Reply | None
     judgement: Judgement | None
     seconds: float
+    of_calls: tuple[Judgement, ...] = ()
 
     @property
     def verdict(self) -> str | None:
@@ -442,6 +443,12 @@ class Inference:
     @property
     def judgement(self) -> Judgement | None:
         return self.final.judgement
+
+    @property
+    def failure(self) -> Judgement | None:
+        """What is wrong with the answer, or with the first call that does not fit its tool."""
+        judged = (self.judgement, *self.final.of_calls)
+        return next((each for each in judged if each is not None and not each.valid), None)
 
 
 def final(attempts: Sequence[Attempt]) -> Attempt:

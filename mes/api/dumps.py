@@ -16,6 +16,7 @@ from mes.domain import (
     Reply,
     Thought,
     Token,
+    ToolCall,
     Usage,
     rate,
 )
@@ -25,9 +26,9 @@ _TYPES = {Queued: "queued", Loading: "loading", Token: "token", Thought: "reason
 
 def dump(inference: Inference, request_id: str) -> dict[str, Any]:
     """The answer to `POST /v1/inference`."""
-    reply, judgement = inference.reply, inference.judgement
+    reply, judgement, failure = inference.reply, inference.judgement, inference.failure
     answer = {
-        "success": judgement is None or judgement.valid,
+        "success": failure is None,
         "model_id": inference.model_id,
         "output": reply.text,
         "parsed": judgement.parsed if judgement else None,
@@ -43,9 +44,12 @@ def dump(inference: Inference, request_id: str) -> dict[str, Any]:
         answer["reasoning"] = reply.reasoning
     if reply.logprobs:
         answer["logprobs"] = dump_logprobs(reply.logprobs)
-    if judgement is not None and not judgement.valid:
-        answer["code"] = judgement.verdict
-        answer["error"] = _in_words(judgement)
+    if reply.tool_calls:
+        calls = zip(reply.tool_calls, inference.final.of_calls, strict=True)
+        answer["tool_calls"] = [_call(*each) for each in calls]
+    if failure is not None:
+        answer["code"] = failure.verdict
+        answer["error"] = _in_words(failure)
     return answer
 
 
@@ -110,6 +114,10 @@ def _reply(reply: Reply) -> dict[str, Any]:
             "tokens_per_second": rate(reply.usage.completion_tokens, reply.generation_ms),
         },
     }
+
+
+def _call(call: ToolCall, judgement: Judgement) -> dict[str, Any]:
+    return {**_members(call), "verdict": judgement.verdict, "errors": _errors(judgement)}
 
 
 def _provenance(inference: Inference) -> dict[str, Any]:

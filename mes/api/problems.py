@@ -143,6 +143,5 @@ def told(
 def _rendered(document: dict[str, Any]) -> Response:
     line().code = document["code"]
     if request.path in openai.PATHS:
-        translated = openai.translated(document)
-        return answer(translated, openai.status_of(document))
+        return answer(openai.translated(document), openai.status_for(document["status"]))
     return Response(json.dumps(document), document["status"], mimetype=rfc9457.MIMETYPE)

@@ -67,7 +67,7 @@ class MessageSchema(Schema):
         return Message(given["role"], given["content"], images)
 
 
-def _asks_something(turns: list[Message]) -> None:
+def asks_something(turns: list[Message]) -> None:
     if not any(turn.role == "user" for turn in turns):
         raise ValidationError("must have a message of role user")
     if turns[-1].role not in ("user", "tool"):
@@ -96,7 +96,7 @@ class InferenceRequestSchema(Schema):
     messages = fields.List(
         fields.Nested(MessageSchema),
         allow_none=True,
-        validate=_asks_something,
+        validate=asks_something,
         error_messages=LIST,
     )
     stream = Flag(allow_none=True)

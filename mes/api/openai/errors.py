@@ -21,15 +21,14 @@ _PARAMETERS = {
 }
 
 
-def status_of(problem: dict[str, Any]) -> int:
-    """The status of the problem; OpenAI has 400 for all that is wrong with a request."""
-    status: int = problem["status"]
+def status_for(status: int) -> int:
+    """That of the problem; but OpenAI has 400 for all that is wrong with a request."""
     return 400 if status == 422 else status
 
 
 def translated(problem: dict[str, Any]) -> dict[str, Any]:
     """`param` is the first field that is wrong; all of them are in `errors`, as in a problem."""
-    status, mistakes = status_of(problem), problem["errors"]
+    status, mistakes = status_for(problem["status"]), problem["errors"]
     usual = "server_error" if status >= 500 else "invalid_request_error"
     return {
         "error": {
