@@ -51,6 +51,12 @@ class Seconds(Number):
     def shape(self) -> dict[str, Any]:
         return {"exclusiveMinimum": 0, "maximum": services().settings.max_timeout_seconds}
 
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        seconds, most = super()._deserialize(value, *args, **kwargs), self.shape["maximum"]
+        if not 0 < seconds <= most:
+            raise ValidationError(f"must be more than 0 and at most {most:g} seconds")
+        return seconds
+
 
 class Flag(fields.Boolean):
     """true or false, and nothing that might be meant so."""

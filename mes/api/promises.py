@@ -69,8 +69,15 @@ def promise_of(view: Callable[..., Any]) -> Promise | None:
 
 
 def lines_of(*kinds: Any) -> dict[str, Any]:
-    """A stream of JSON, as OpenAPI writes it: an array with each document as an item."""
+    """Lines of JSON, as OpenAPI writes them: an array with each line as an item."""
     return {"type": "array", "items": {"oneOf": list(kinds)}}
+
+
+def events_of(*kinds: Any, last: str) -> dict[str, Any]:
+    """Server-sent events, as OpenAPI writes them: each an object whose data is JSON in a string."""
+    content = {"contentMediaType": JSON, "contentSchema": {"oneOf": list(kinds)}}
+    data = {"anyOf": [{"const": last}, {"type": "string", **content}]}
+    return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
 def _with(view: View, promise: Promise) -> View:

@@ -11,7 +11,6 @@ from marshmallow import (
     fields,
     post_load,
     validate,
-    validates,
     validates_schema,
 )
 
@@ -29,7 +28,6 @@ from mes.api.fields import (
     Whole,
     between,
 )
-from mes.api.services import services
 from mes.domain import InferenceRequest, Message
 
 _ROLE = validate.OneOf(
@@ -117,12 +115,6 @@ class InferenceRequestSchema(Schema):
     max_attempts = Whole(allow_none=True, validate=between(1, 4))
     constrain = Flag(allow_none=True)
     timeout = Seconds(allow_none=True)
-
-    @validates("timeout")
-    def _timeout_is_possible(self, seconds: float | None, **kwargs: Any) -> None:
-        most = services().settings.max_timeout_seconds
-        if seconds is not None and not 0 < seconds <= most:
-            raise ValidationError(f"must be more than 0 and at most {most:g} seconds")
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def _one_way_to_ask(self, _: Any, given: dict[str, Any], **kwargs: Any) -> None:

@@ -7,9 +7,11 @@ import json
 import pytest
 
 from mes import errors
+from mes.api.docs import document_of
 from mes.domain import ToolCall
 from tests.api.conftest import KEY
 from tests.api.test_inference import JOHN, PERSON
+from tests.support.contract import Contract
 
 PIXEL = "iVBORw0KGgo="
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -264,6 +266,7 @@ class TestRefusals:
             ({"reasoning_effort": "huge"}, "reasoning_effort"),
             ({"stream": True, "mes": {"max_attempts": 2}}, "mes.max_attempts"),
             ({"mes": {"speed": 11}}, "mes.speed"),
+            ({"mes": {"timeout": 1e6}}, "mes.timeout"),
             ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
             (
                 {"stream_options": {"include_obfuscation": True}},
@@ -362,3 +365,16 @@ def test_probabilities_come_as_openai_writes_them(chat, runtime):
     *chunks, _ = events(chat(stream=True, **asked))
     in_chunks = [token for each in chunks for token in each["choices"][0]["logprobs"]["content"]]
     assert in_chunks == told
+
+
+def test_chunks_and_errors_in_a_stream_are_as_the_document_says(app, chat, runtime):
+    contract = Contract(document_of(app))
+    runtime.tool_calls, runtime.reasoning = (CALLED,), "Hm."
+    asked = {"stream": True, "stream_options": {"include_usage": True}}
+    for more in ({"tools": [WEATHER]}, {"logprobs": True, "top_logprobs": 2}):
+        for chunk in events(chat(**asked, **more)):
+            assert contract.violations_of("ChatCompletionChunk", chunk) == []
+    runtime.breaks_off = errors.GenerationAborted("broke off")
+    told = chat(stream=True).get_data(as_text=True).strip().split("data: ")[-1]
+    assert contract.violations_of("OpenAiError", json.loads(told)) == []
+    assert contract.violations_of("ChatCompletionChunk", json.loads(told)) != []

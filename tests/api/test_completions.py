@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from mes.api.docs import document_of
 from tests.api.conftest import KEY
 from tests.api.test_chat import events, refusal
+from tests.support.contract import Contract
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def test_a_prompt_is_completed_as_openai_would(complete, runtime, prompt):
     assert (asked.text, asked.options["num_predict"], asked.options["stop"]) == ("Hello", 5, ["x"])
 
 
-def test_the_same_comes_in_chunks(complete, runtime):
+def test_the_same_comes_in_chunks(app, complete, runtime):
     runtime.answers = lambda prompt: "Paris, of course"
     chunks = events(complete(stream=True, stream_options={"include_usage": True}))
     *told, last, usage = chunks
@@ -37,6 +39,8 @@ def test_the_same_comes_in_chunks(complete, runtime):
     assert last["choices"][0]["finish_reason"] == "stop"
     assert last["mes"]["success"]
     assert (usage["choices"], usage["usage"]["total_tokens"]) == ([], 15)
+    contract = Contract(document_of(app))
+    assert [contract.violations_of("CompletionChunk", each) for each in chunks] == [[]] * 5
 
 
 def test_probabilities_come_in_lists(complete, runtime):

@@ -37,6 +37,10 @@ class Contract:
             return [f"no {media_type} of {status} of {method} {path}"]
         return [] if body is None else self._wrong(media["schema"], body)
 
+    def violations_of(self, shape: str, body: Any) -> list[str]:
+        """What the document does not say of such a shape."""
+        return self._wrong({"$ref": f"#/components/schemas/{shape}"}, body)
+
     def _wrong(self, schema: Any, body: Any) -> list[str]:
         errors = self._validator_of(json.dumps(schema)).iter_errors(body)
         return [f"{error.instance_path}: {error.message}" for error in errors]

@@ -12,12 +12,12 @@ from mes.api.auth import auth
 from mes.api.body import body
 from mes.api.openai.chat_answer import Chunks, completion
 from mes.api.openai.chat_request import ChatRequest, ChatRequestSchema
-from mes.api.openai.events import EVENTS
+from mes.api.openai.events import DONE, EVENTS
 from mes.api.openai.shapes import ChatCompletion, ChatCompletionChunk, OpenAiError
 from mes.api.openai.told import Document
-from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, lines_of, promises
+from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, events_of, promises
 
-CHUNKS = lines_of(ChatCompletionChunk, OpenAiError)
+CHUNKS = events_of(ChatCompletionChunk, OpenAiError, last=DONE)
 
 bp = Blueprint("chat", __name__, url_prefix="/v1/chat")
 

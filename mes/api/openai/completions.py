@@ -15,14 +15,14 @@ from mes.api.auth import auth
 from mes.api.body import body
 from mes.api.dumps import dump_logprobs
 from mes.api.fields import MESSAGES, Whole, between
-from mes.api.openai.events import EVENTS
+from mes.api.openai.events import DONE, EVENTS
 from mes.api.openai.parameters import Only, Parameters, given_of, inference_of, wants_usage
 from mes.api.openai.shapes import Completion, CompletionChunk, OpenAiError
 from mes.api.openai.told import Document, fingerprint, head, own
-from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, lines_of, promises
+from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, events_of, promises
 from mes.domain import Event, InferenceRequest, Token
 
-CHUNKS = lines_of(CompletionChunk, OpenAiError)
+CHUNKS = events_of(CompletionChunk, OpenAiError, last=DONE)
 
 bp = Blueprint("completions", __name__, url_prefix="/v1")
 

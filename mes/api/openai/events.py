@@ -6,4 +6,5 @@ from mes.api.openai.errors import translated
 from mes.api.promises import EVENT_STREAM
 from mes.api.streamed import Framing
 
-EVENTS = Framing(EVENT_STREAM, b"data: ", b"\n\n", translated, end=(b"data: [DONE]\n\n",))
+DONE = "[DONE]"
+EVENTS = Framing(EVENT_STREAM, b"data: ", b"\n\n", translated, end=(f"data: {DONE}\n\n".encode(),))

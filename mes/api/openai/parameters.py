@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields
@@ -41,13 +42,13 @@ class Only(fields.Field[Any]):
 
     def __init__(self, value: Any) -> None:
         super().__init__(allow_none=True)
-        self.shape = {"enum": [value]}
+        self._only = value
+        self.shape = {"enum": [None] if value is None else [value, None]}
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        (only,) = self.shape["enum"]
         # True would pass for 1.
-        if value != only or isinstance(value, bool) != isinstance(only, bool):
-            raise ValidationError(f"is supported as {only} only; leave it out")
+        if value != self._only or isinstance(value, bool) != isinstance(self._only, bool):
+            raise ValidationError(f"is supported as {json.dumps(self._only)} only; leave it out")
         return value
 
 

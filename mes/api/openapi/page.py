@@ -183,7 +183,9 @@ def _names(schema: Document) -> Iterator[str]:
     """The shapes that a schema refers to."""
     if "$ref" in schema:
         yield schema["$ref"].rpartition("/")[2]
-    inner = [schema["items"]] if "items" in schema else []
+    inner = [schema[where] for where in ("items", "contentSchema") if where in schema]
+    if schema.get("type") == "object" and "data" in schema.get("properties", {}):
+        inner.append(schema["properties"]["data"])  # of an event
     for each in (*inner, *schema.get("anyOf", ()), *schema.get("oneOf", ())):
         yield from _names(each)
 

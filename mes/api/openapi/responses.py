@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
 from werkzeug.exceptions import BadRequest, NotFound, NotImplemented
 
 from mes import problem
@@ -45,7 +46,7 @@ _OF_PROBLEMS: dict[int, dict[str, Any]] = {
 
 def responses(spec: APISpec, promise: Promise, path: str) -> dict[str, Any]:
     """The answers that are promised, then the problems, each registered with the document once."""
-    told = {str(status): _answer(promise, status) for status in promise.statuses}
+    told = {str(status): _answer(spec, promise, status) for status in promise.statuses}
     is_openai = path in openai.PATHS
     pairs = _problems(promise, has_parameters="{" in path)
     for status, codes in _by_status(pairs, openai.status_for if is_openai else int).items():
@@ -68,13 +69,26 @@ def _by_status(pairs: set[tuple[int, str]], shown_as: Callable[[int], int]) -> d
     }
 
 
-def _answer(promise: Promise, status: int) -> dict[str, Any]:
+def _answer(spec: APISpec, promise: Promise, status: int) -> dict[str, Any]:
     return {
         "description": "Done" if status == 200 else "The same, with what is wrong",
         "headers": {"X-Request-ID": _REQUEST_ID},
         # Copies, because schemas in them are replaced by references.
-        "content": {kind: {"schema": deepcopy(shape)} for kind, shape in promise.content.items()},
+        "content": {
+            kind: {"schema": _resolved(spec, deepcopy(shape))}
+            for kind, shape in promise.content.items()
+        },
     }
+
+
+def _resolved(spec: APISpec, shape: Any) -> Any:
+    """With references where apispec does not look for schemas: in the data of an event."""
+    if isinstance(shape, dict) and "properties" in shape:
+        resolver = cast(MarshmallowPlugin, spec.plugins[0]).resolver
+        assert resolver is not None
+        _, content = shape["properties"]["data"]["anyOf"]
+        content["contentSchema"] = resolver.resolve_schema_dict(content["contentSchema"])
+    return shape
 
 
 def _registered(spec: APISpec, status: int, codes: list[str], *, is_openai: bool) -> dict[str, Any]:
