@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import threading
 import time
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +23,7 @@ from mes.domain import (
     Tell,
     Token,
     Usage,
+    Vectors,
     normalise,
     silent,
 )
@@ -59,6 +61,8 @@ class FakeRuntime:
         self.unloads: list[str] = []
         self.most_in_memory = 0
         self.prompts: list[Prompt] = []
+        self.texts: list[str] = []
+        self.embedders: set[str] = set()
         self.answers: Callable[[Prompt], str | MesError] = lambda prompt: "Paris"
         self.finish_reason = "stop"
         self.load_errors: dict[str, list[MesError]] = {}
@@ -79,6 +83,19 @@ class FakeRuntime:
         if self.breaks_off is not None:
             raise self.breaks_off
         return Reply(answer, self.finish_reason, Usage(10, 5), 1.0, 50.0, 3.0)
+
+    def embed(
+        self,
+        spec: ModelSpec,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None,
+        deadline: float,
+        caller: Caller,
+    ) -> Vectors:
+        self.texts += texts
+        vector = array("d", [0.6, -0.8, 0.0][:dimensions])
+        return Vectors(tuple(vector for _ in texts), prompt_tokens=4 * len(texts))
 
     def load(self, spec: ModelSpec, *, deadline: float) -> None:
         self._fail_if_down()
@@ -112,7 +129,8 @@ class FakeRuntime:
 
     def card(self, name: str) -> ModelCard:
         self._fail_if_down()
-        return ModelCard("Q4_0", "1B", 4096, ("completion",))
+        can = "embedding" if name in self.embedders else "completion"
+        return ModelCard("Q4_0", "1B", 4096, (can,))
 
     def pull(self, name: str, *, deadline: float, caller: Caller) -> Iterator[PullProgress]:
         self._fail_if_down()
