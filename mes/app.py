@@ -24,6 +24,7 @@ from mes.api import (
     queue,
     requests,
 )
+from mes.api.openai import embeddings
 from mes.api.services import Services
 from mes.attempts import Attempts
 from mes.catalog import Catalog, CatalogFile
@@ -81,7 +82,7 @@ def create_app(
     for door in (requests, problems):
         door.install(app)
     hygiene.install(app, settings)
-    for door in (health, models, pull, inference, queue, checks, metrics, docs):
+    for door in (health, models, pull, inference, embeddings, queue, checks, metrics, docs):
         app.register_blueprint(door.bp)
     return app
 

@@ -80,6 +80,7 @@ def _inferring(
     request: InferenceRequest, own: Services, said: Line, caller: Caller
 ) -> Callable[..., Inference]:
     """The use case, with all that it needs."""
+    sight = own.sight.current()
     return partial(
         infer,
         request,
@@ -87,7 +88,8 @@ def _inferring(
         schema_limits=own.schema_limits,
         scheduler=own.scheduler,
         runtime=own.runtime,
-        runtime_version=own.sight.current().version,
+        runtime_version=sight.version,
+        pulled=sight.pulled,
         caller=caller,
         request_id=said.request_id,
     )

@@ -70,6 +70,11 @@ FIELDS = {
     "max_attempts": "with a schema: how often the model may be asked; the model's own, else 2",
     "constrain": "with a schema: whether decoding is constrained; true where it is left out",
     "timeout": "seconds for the generation, not for the queue or the load; the model's own",
+    "model": "a model of the catalog, in any spelling that Ollama knows",
+    "input": "a text, or up to 2048; none is cut, and token arrays are not taken",
+    "encoding_format": "`float` where it is left out; `base64` is shorter",
+    "dimensions": "of each vector: cut to so many and made of length 1 again",
+    "user": "taken for OpenAI's sake, and not used",
 }
 
 PARAMETERS = {
@@ -101,6 +106,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             "messages": [{"role": "user", "content": "What is the capital of France?"}],
             "stream": True,
         },
+    },
+    "embeddings.create": {
+        "texts": {"model": "all-minilm", "input": ["The sky is blue.", "Grass is green."]},
     },
     "checks.check": {"schema": {"json_schema": _PERSON, "model_id": "smollm2:135m"}},
 }

@@ -1,0 +1,1 @@
+"""The doors of the interface that OpenAI's clients speak."""
