@@ -49,15 +49,12 @@ def loaded(chunks: Iterable[bytes]) -> None:
 
 
 def vectors(answer: bytes, *, number: int) -> Vectors:
-    """So many vectors, all of one length. Raises RuntimeReplyInvalid."""
+    """So many vectors. Raises RuntimeReplyInvalid."""
     part = next(replies.parts([answer]), {})
     listed, tokens = part.get("embeddings"), part.get("prompt_eval_count", 0)
     if type(listed) is not list or len(listed) != number or type(tokens) is not int:
         raise RuntimeReplyInvalid("the runtime sent other embeddings than it was asked for")
-    each = tuple(map(_vector, listed))
-    if len(set(map(len, each))) > 1:
-        raise RuntimeReplyInvalid("the runtime sent embeddings of several lengths")
-    return Vectors(each, tokens)
+    return Vectors(tuple(map(_vector, listed)), tokens)
 
 
 def _vector(listed: Any) -> array[float]:
@@ -69,10 +66,12 @@ def _vector(listed: Any) -> array[float]:
 
 
 def joined(parts: Iterable[Vectors]) -> Vectors:
-    """The vectors of all batches."""
+    """The vectors of all batches, all of one length. Raises RuntimeReplyInvalid."""
     parts = list(parts)
-    each = chain.from_iterable(part.each for part in parts)
-    return Vectors(tuple(each), sum(part.prompt_tokens for part in parts))
+    each = tuple(chain.from_iterable(part.each for part in parts))
+    if len(set(map(len, each))) != 1:
+        raise RuntimeReplyInvalid("the runtime sent embeddings of several lengths")
+    return Vectors(each, sum(part.prompt_tokens for part in parts))
 
 
 def check_length(made: Vectors, *, tag: str, dimensions: int | None) -> None:
