@@ -24,7 +24,7 @@ from mes.api import (
     queue,
     requests,
 )
-from mes.api.openai import embeddings
+from mes.api.openai import chat, completions, embeddings
 from mes.api.services import Services
 from mes.attempts import Attempts
 from mes.catalog import Catalog, CatalogFile
@@ -55,6 +55,11 @@ _LOOKS_AT_FILES_EVERY_SECONDS = 0.5
 # Threads of each worker that never wait for a model.
 _THREADS_HELD_BACK = 8
 
+_DOORS = (
+    *(health, models, pull, queue, checks, metrics, docs),
+    *(inference, chat, completions, embeddings),
+)
+
 
 class _Application(Flask):
     def ensure_sync(self, func: Any) -> Any:
@@ -82,7 +87,7 @@ def create_app(
     for door in (requests, problems):
         door.install(app)
     hygiene.install(app, settings)
-    for door in (health, models, pull, inference, embeddings, queue, checks, metrics, docs):
+    for door in _DOORS:
         app.register_blueprint(door.bp)
     return app
 

@@ -70,26 +70,44 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the model wants to be called."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; images in base64, as they came."""
+    """One turn of a conversation; images in base64, as they came.
+
+    A turn of the assistant may hold calls, and a turn of role `tool` what came of one of them.
+    """
 
     role: str
     content: str
     images: tuple[str, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    tool_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """What a caller asks for; None means: as the model's configuration says.
 
-    Either a prompt, with a system prompt perhaps, or messages.
+    Either a prompt, with a system prompt perhaps, or messages; tools go with messages. With
+    `top_logprobs`, even with 0, each token comes with its probability.
     """
 
     model_id: str
     prompt: str = ""
     system_prompt: str | None = None
     messages: tuple[Message, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
     think: bool | str = False
+    top_logprobs: int | None = None
     stream: bool = False
     temperature: float | None = None
     max_tokens: int | None = None
@@ -114,7 +132,9 @@ class Prompt:
     options: Mapping[str, Any]
     format: Mapping[str, Any] | str | None = None
     messages: tuple[Message, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
     think: bool | str = False
+    top_logprobs: int | None = None
 
     @property
     def question(self) -> str:
@@ -147,10 +167,21 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprob:
+    """How probable a token was: the natural logarithm. `top_logprobs` are the likeliest there."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+    top_logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """One finished generation; times in milliseconds, as the runtime measured them.
 
-    `reasoning` is what a reasoning model thought before it answered; `text` has none of it.
+    `reasoning` is what a reasoning model thought before it answered; `text` has none of it, and
+    `logprobs` are those of the text.
     """
 
     text: str
@@ -160,6 +191,8 @@ class Reply:
     generation_ms: float
     time_to_first_token_ms: float
     reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +260,11 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of the answer."""
+    """A piece of the answer; with its tokens' probabilities where they were asked for."""
 
     text: str
     attempt: int = 1
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +314,8 @@ class Runtime(Protocol):
 
         Raises GenerationTimeout at the deadline, CallerGone once the caller has hung up (the
         generation is cancelled in the runtime within a second either way), GenerationAborted
-        where it broke off, SchemaRefused, PromptTooLong, ModelNotPulled; RequestInvalid for a
-        model that cannot think or see. All the tokens joined are the reply's text.
+        where it broke off, SchemaRefused, PromptTooLong, ModelNotPulled; RequestInvalid for what
+        the model cannot do. All the tokens joined are the reply's text.
         """
 
     def embed(
@@ -371,8 +405,8 @@ class Judgement:
 class Attempt:
     """One time the model was asked: how, what it said, and what came of it.
 
-    Without a schema the mode is `free` and there is no judgement; without a reply the attempt was
-    broken off.
+    Without a schema the mode is `free` and there is no judgement but those of the calls, in their
+    order; without a reply the attempt was broken off.
     """
 
     mode: str
@@ -380,6 +414,7 @@ class Attempt:
     reply: Reply | None
     judgement: Judgement | None
     seconds: float
+    of_calls: tuple[Judgement, ...] = ()
 
     @property
     def verdict(self) -> str | None:
@@ -433,6 +468,12 @@ class Inference:
     @property
     def judgement(self) -> Judgement | None:
         return self.final.judgement
+
+    @property
+    def failure(self) -> Judgement | None:
+        """What is wrong with the answer, or with the first call that does not fit its tool."""
+        judged = (self.judgement, *self.final.of_calls)
+        return next((each for each in judged if each is not None and not each.valid), None)
 
 
 def final(attempts: Sequence[Attempt]) -> Attempt:

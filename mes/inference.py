@@ -33,7 +33,7 @@ from mes.domain import (
     silent,
 )
 from mes.scheduling.scheduler import Scheduler, Turn
-from mes.structured import Generate, Plan, Schema
+from mes.structured import Generate, Plan, Schema, Tools
 
 
 def infer(
@@ -61,6 +61,7 @@ def infer(
     schema = None
     if request.json_schema is not None:
         schema = structured.check(request.json_schema, schema_limits)
+    tools = structured.tools_of(request.tools, schema_limits)
     prompt = compose(request, spec)
     with scheduler.permit(spec, caller, request_id=request_id, tell=tell) as turn:
         deadline = time.monotonic() + (request.timeout_seconds or spec.timeout_seconds)
@@ -70,7 +71,7 @@ def infer(
             return runtime.generate(prompt, deadline=deadline, caller=caller, tell=told)
 
         if schema is None:
-            attempts: tuple[Attempt, ...] = (_ask_once(prompt, generate),)
+            attempts: tuple[Attempt, ...] = (_ask_once(prompt, tools, generate),)
         else:
             plan = _plan(request, spec, schema)
             attempts = structured.ask(prompt, schema, plan, generate=generate, deadline=deadline)
@@ -101,7 +102,9 @@ def compose(request: InferenceRequest, spec: ModelSpec) -> Prompt:
         system=request.system_prompt,
         options=options,
         messages=request.messages,
+        tools=request.tools,
         think=request.think,
+        top_logprobs=request.top_logprobs,
     )
 
 
@@ -126,10 +129,12 @@ def _of_attempt(number: int, tell: Tell) -> Tell:
     return tell_with_number
 
 
-def _ask_once(prompt: Prompt, generate: Generate) -> Attempt:
+def _ask_once(prompt: Prompt, tools: Tools, generate: Generate) -> Attempt:
     began = time.monotonic()
     reply = generate(prompt, 1)
-    return Attempt("free", prompt.options, reply, None, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    judged = tuple(map(tools.judge, reply.tool_calls))
+    return Attempt("free", prompt.options, reply, None, seconds, judged)
 
 
 def _timings(turn: Turn, attempts: tuple[Attempt, ...]) -> Timings:

@@ -14,6 +14,7 @@ from typing import Any
 from mes.domain import (
     Caller,
     LoadedModel,
+    Logprob,
     ModelCard,
     ModelSpec,
     Prompt,
@@ -22,6 +23,7 @@ from mes.domain import (
     Reply,
     Tell,
     Token,
+    ToolCall,
     Usage,
     Vectors,
     normalise,
@@ -65,6 +67,8 @@ class FakeRuntime:
         self.embedders: set[str] = set()
         self.answers: Callable[[Prompt], str | MesError] = lambda prompt: "Paris"
         self.finish_reason = "stop"
+        self.reasoning = ""
+        self.tool_calls: tuple[ToolCall, ...] = ()
         self.load_errors: dict[str, list[MesError]] = {}
         self.breaks_off: Exception | None = None
         self.pull_error: MesError | None = None
@@ -78,11 +82,24 @@ class FakeRuntime:
         answer = self.answers(prompt)
         if isinstance(answer, MesError):
             raise answer
-        for piece in re.findall(r"\s*\S+|\s+", answer):
-            tell(Token(piece))
+        pieces = re.findall(r"\s*\S+|\s+", answer)
+        logprobs = [_logprob(each, prompt.top_logprobs) for each in pieces]
+        asked = prompt.top_logprobs is not None
+        for piece, logprob in zip(pieces, logprobs, strict=True):
+            tell(Token(piece, logprobs=(logprob,) if asked else ()))
         if self.breaks_off is not None:
             raise self.breaks_off
-        return Reply(answer, self.finish_reason, Usage(10, 5), 1.0, 50.0, 3.0)
+        return Reply(
+            text=answer,
+            finish_reason=self.finish_reason,
+            usage=Usage(10, 5),
+            prompt_ms=1.0,
+            generation_ms=50.0,
+            time_to_first_token_ms=3.0,
+            reasoning=self.reasoning,
+            tool_calls=self.tool_calls,
+            logprobs=tuple(logprobs) if asked else (),
+        )
 
     def embed(
         self,
@@ -146,6 +163,11 @@ class FakeRuntime:
     def _fail_if_down(self) -> None:
         if self.down is not None:
             raise self.down
+
+
+def _logprob(text: str, most: int | None) -> Logprob:
+    likeliest = Logprob(text, -0.25, tuple(text.encode()))
+    return Logprob(text, -0.25, tuple(text.encode()), (likeliest,) * (most or 0))
 
 
 def caller() -> SocketCaller:

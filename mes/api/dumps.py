@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from mes.domain import (
@@ -10,10 +11,12 @@ from mes.domain import (
     Inference,
     Judgement,
     Loading,
+    Logprob,
     Queued,
     Reply,
     Thought,
     Token,
+    ToolCall,
     Usage,
     rate,
 )
@@ -23,9 +26,9 @@ _TYPES = {Queued: "queued", Loading: "loading", Token: "token", Thought: "reason
 
 def dump(inference: Inference, request_id: str) -> dict[str, Any]:
     """The answer to `POST /v1/inference`."""
-    reply, judgement = inference.reply, inference.judgement
+    reply, judgement, failure = inference.reply, inference.judgement, inference.failure
     answer = {
-        "success": judgement is None or judgement.valid,
+        "success": failure is None,
         "model_id": inference.model_id,
         "output": reply.text,
         "parsed": judgement.parsed if judgement else None,
@@ -39,9 +42,14 @@ def dump(inference: Inference, request_id: str) -> dict[str, Any]:
     }
     if reply.reasoning:
         answer["reasoning"] = reply.reasoning
-    if judgement is not None and not judgement.valid:
-        answer["code"] = judgement.verdict
-        answer["error"] = _in_words(judgement)
+    if reply.logprobs:
+        answer["logprobs"] = dump_logprobs(reply.logprobs)
+    if reply.tool_calls:
+        calls = zip(reply.tool_calls, inference.final.of_calls, strict=True)
+        answer["tool_calls"] = [_call(*each) for each in calls]
+    if failure is not None:
+        answer["code"] = failure.verdict
+        answer["error"] = _in_words(failure)
     return answer
 
 
@@ -50,7 +58,21 @@ def dump_event(event: Event) -> dict[str, Any]:
     line = {"type": _TYPES[type(event)], **_members(event)}
     if line.get("attempt") == 1:
         del line["attempt"]
+    if logprobs := line.pop("logprobs", ()):
+        line["logprobs"] = dump_logprobs(logprobs)
     return line
+
+
+def dump_logprobs(logprobs: Iterable[Logprob]) -> list[dict[str, Any]]:
+    """As Ollama and OpenAI write them."""
+    return [
+        {**_likely(each), "top_logprobs": [_likely(top) for top in each.top_logprobs]}
+        for each in logprobs
+    ]
+
+
+def _likely(each: Logprob) -> dict[str, Any]:
+    return {"token": each.token, "logprob": each.logprob, "bytes": each.bytes}
 
 
 def _structured(inference: Inference, judgement: Judgement) -> dict[str, Any]:
@@ -92,6 +114,10 @@ def _reply(reply: Reply) -> dict[str, Any]:
             "tokens_per_second": rate(reply.usage.completion_tokens, reply.generation_ms),
         },
     }
+
+
+def _call(call: ToolCall, judgement: Judgement) -> dict[str, Any]:
+    return {**_members(call), "verdict": judgement.verdict, "errors": _errors(judgement)}
 
 
 def _provenance(inference: Inference) -> dict[str, Any]:

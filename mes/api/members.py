@@ -50,6 +50,10 @@ def words(told: str, **more: Any) -> Any:
     return member(fields.List, told, fields.String(), **more)
 
 
+def numbers(told: str, **more: Any) -> Any:
+    return member(fields.List, told, fields.Integer(), **more)
+
+
 def json_object(told: str, **more: Any) -> Any:
     return member(fields.Dict, told, **more)
 

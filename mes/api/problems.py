@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from mes import errors
 from mes import problem as rfc9457
+from mes.api.answers import answer
+from mes.api.openai import errors as openai
 from mes.api.requests import Line, line
 from mes.errors import MesError
 
@@ -126,16 +128,20 @@ def describe(error: MesError, request_id: str) -> dict[str, Any]:
     )
 
 
-def told(documents: Iterable[dict[str, Any]], own: Line) -> Iterator[dict[str, Any]]:
-    """The documents of a stream; where they break off, the last one tells of the error."""
+def told(
+    pieces: Iterable[bytes], own: Line, tell: Callable[[dict[str, Any]], bytes]
+) -> Iterator[bytes]:
+    """The pieces of a stream; where they break off, the last one tells of the error."""
     try:
-        yield from documents
+        yield from pieces
     except Exception as exc:
         problem = _described(exc, own.request_id)
         own.end_as(problem["status"], problem["code"])
-        yield {**problem, "type": "error"}
+        yield tell(problem)
 
 
 def _rendered(document: dict[str, Any]) -> Response:
     line().code = document["code"]
+    if request.path in openai.PATHS:
+        return answer(openai.translated(document), openai.status_for(document["status"]))
     return Response(json.dumps(document), document["status"], mimetype=rfc9457.MIMETYPE)

@@ -23,7 +23,7 @@ LOAD_ERRORS = (
 TURN_ERRORS = (errors.QueueFull, errors.QueueTimeout, errors.ShuttingDown, *LOAD_ERRORS)
 
 
-JSON, NDJSON = "application/json", "application/x-ndjson"
+JSON, NDJSON, EVENT_STREAM = "application/json", "application/x-ndjson", "text/event-stream"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def promise_of(view: Callable[..., Any]) -> Promise | None:
 
 
 def lines_of(*kinds: Any) -> dict[str, Any]:
-    """Lines of JSON, as OpenAPI writes them: an array with each line as an item."""
+    """A stream of JSON, as OpenAPI writes it: an array with each document as an item."""
     return {"type": "array", "items": {"oneOf": list(kinds)}}
 
 

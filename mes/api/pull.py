@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from mes.api import ndjson
+from mes.api import streamed
 from mes.api.auth import auth
 from mes.api.promises import NDJSON, lines_of, promises
 from mes.api.requests import line
@@ -41,7 +41,7 @@ bp = Blueprint("pull", __name__, url_prefix="/v1/models")
 def create(model_id: str) -> Response:
     """Pull the model: a line for each progress, the last one says what came of it."""
     own = services()
-    return ndjson.stream(_documents(own.catalog.current().get(model_id), own, line().request_id))
+    return streamed.stream(_documents(own.catalog.current().get(model_id), own, line().request_id))
 
 
 def _name(spec: ModelSpec) -> str:

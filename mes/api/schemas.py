@@ -1,8 +1,7 @@
-"""The shapes of requests and answers, as marshmallow knows them and as clients see them."""
+"""What requests may hold, as marshmallow knows it."""
 
 from __future__ import annotations
 
-from base64 import b64decode
 from typing import Any
 
 from marshmallow import (
@@ -16,127 +15,23 @@ from marshmallow import (
     validates_schema,
 )
 
+from mes.api.fields import (
+    LIST,
+    NOT_EMPTY,
+    Flag,
+    Image,
+    Number,
+    Object,
+    Seconds,
+    Stops,
+    Text,
+    Think,
+    Whole,
+    between,
+)
 from mes.api.services import services
 from mes.domain import InferenceRequest, Message
 
-_MESSAGES: dict[str, Any] = {
-    "required": "is required",
-    "null": "must not be null",
-    "invalid": "has the wrong type",
-}
-
-
-class Text(fields.String):
-    default_error_messages = {**_MESSAGES, "invalid": "must be a string"}
-
-
-class Whole(fields.Integer):
-    """An integer: 5, or 5.0 as JSON Schema has it, but not "5", 5.5 or true."""
-
-    default_error_messages = _MESSAGES
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValidationError("must be a whole number")
-        return value
-
-
-class Number(fields.Float):
-    """A number: 0.5 or 5, but not "0.5" or true."""
-
-    default_error_messages = _MESSAGES
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValidationError("must be a number")
-        return float(value)
-
-
-class Seconds(Number):
-    """A duration, up to the longest timeout that may be set."""
-
-    @property
-    def shape(self) -> dict[str, Any]:
-        return {"exclusiveMinimum": 0, "maximum": services().settings.max_timeout_seconds}
-
-
-class Flag(fields.Boolean):
-    """true or false, and nothing that might be meant so."""
-
-    default_error_messages = _MESSAGES
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, bool):
-            raise ValidationError("must be true or false")
-        return value
-
-
-class Object(fields.Field[dict[str, Any]]):
-    """A JSON object, as it is."""
-
-    shape = {"type": "object"}
-    default_error_messages = _MESSAGES
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, dict):
-            raise ValidationError("must be a JSON object")
-        return value
-
-
-class Stops(fields.Field[list[str]]):
-    """Strings that end the answer: a list, or one alone."""
-
-    shape = {
-        "type": ["string", "array"],
-        "minLength": 1,
-        "items": {"type": "string", "minLength": 1},
-        "minItems": 1,
-        "maxItems": 16,
-    }
-    default_error_messages = _MESSAGES
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        stops = [value] if isinstance(value, str) else value
-        good = isinstance(stops, list) and all(isinstance(s, str) and s for s in stops)
-        if not good or not 1 <= len(stops) <= 16:
-            raise ValidationError("must be a string or a list of 1 to 16 strings, none empty")
-        return stops
-
-
-class Think(fields.Field[bool | str]):
-    """Whether to think before the answer, or how much."""
-
-    default_error_messages = _MESSAGES
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, bool) and value not in ("low", "medium", "high"):
-            raise ValidationError('must be true, false, "low", "medium" or "high"')
-        return value
-
-
-class Image(Text):
-    """An image in base64, as it is."""
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        text = super()._deserialize(value, *args, **kwargs)
-        try:
-            decoded = b64decode(text, validate=True)
-        except ValueError:
-            decoded = b""
-        if not decoded:
-            raise ValidationError("must be an image in base64, without `data:` before it")
-        return text
-
-
-def _between(low: float, high: float) -> validate.Range:
-    return validate.Range(low, high, error=f"must be between {low:g} and {high:g}")
-
-
-_NOT_EMPTY = validate.Length(min=1, error="must not be empty")
-
-_LIST = {**_MESSAGES, "invalid": "must be a list"}
 _ROLE = validate.OneOf(
     ("system", "user", "assistant", "tool"), error="must be system, user, assistant or tool"
 )
@@ -164,7 +59,7 @@ class MessageSchema(Schema):
 
     role = Text(required=True, validate=_ROLE)
     content = Text(required=True)
-    images = fields.List(Image(), allow_none=True, error_messages=_LIST)
+    images = fields.List(Image(), allow_none=True, error_messages=LIST)
 
     @post_load
     def _message(self, given: dict[str, Any], **kwargs: Any) -> Message:
@@ -172,11 +67,19 @@ class MessageSchema(Schema):
         return Message(given["role"], given["content"], images)
 
 
-def _asks_something(turns: list[Message]) -> None:
+def asks_something(turns: list[Message]) -> None:
     if not any(turn.role == "user" for turn in turns):
         raise ValidationError("must have a message of role user")
     if turns[-1].role not in ("user", "tool"):
         raise ValidationError("must end with a message of role user or tool")
+
+
+def likeliest(given: dict[str, Any]) -> int | None:
+    """How many tokens to tell at each place, taken out of what was given; None for nothing."""
+    wanted, most = given.pop("logprobs", None), given.pop("top_logprobs", None)
+    if wanted is None:
+        return most
+    return (most or 0) if wanted else None
 
 
 class InferenceRequestSchema(Schema):
@@ -187,29 +90,31 @@ class InferenceRequestSchema(Schema):
 
     error_messages = {"unknown": "is not a field of this request", "type": "must be a JSON object"}
 
-    model_id = Text(required=True, validate=_NOT_EMPTY)
-    prompt = Text(allow_none=True, validate=_NOT_EMPTY)
+    model_id = Text(required=True, validate=NOT_EMPTY)
+    prompt = Text(allow_none=True, validate=NOT_EMPTY)
     system_prompt = Text(allow_none=True)
     messages = fields.List(
         fields.Nested(MessageSchema),
         allow_none=True,
-        validate=_asks_something,
-        error_messages=_LIST,
+        validate=asks_something,
+        error_messages=LIST,
     )
     stream = Flag(allow_none=True)
     think = Think(allow_none=True)
-    temperature = Number(allow_none=True, validate=_between(0, 2))
-    max_tokens = Whole(allow_none=True, validate=_between(1, 1_000_000))
-    top_p = Number(allow_none=True, validate=_between(0, 1))
-    top_k = Whole(allow_none=True, validate=_between(0, 1_000_000))
-    min_p = Number(allow_none=True, validate=_between(0, 1))
-    seed = Whole(allow_none=True, validate=_between(0, 2**31 - 1))
+    logprobs = Flag(allow_none=True)
+    top_logprobs = Whole(allow_none=True, validate=between(0, 20))
+    temperature = Number(allow_none=True, validate=between(0, 2))
+    max_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
+    top_p = Number(allow_none=True, validate=between(0, 1))
+    top_k = Whole(allow_none=True, validate=between(0, 1_000_000))
+    min_p = Number(allow_none=True, validate=between(0, 1))
+    seed = Whole(allow_none=True, validate=between(0, 2**31 - 1))
     stop = Stops(allow_none=True)
-    repeat_penalty = Number(allow_none=True, validate=_between(0, 2))
-    presence_penalty = Number(allow_none=True, validate=_between(-2, 2))
-    frequency_penalty = Number(allow_none=True, validate=_between(-2, 2))
+    repeat_penalty = Number(allow_none=True, validate=between(0, 2))
+    presence_penalty = Number(allow_none=True, validate=between(-2, 2))
+    frequency_penalty = Number(allow_none=True, validate=between(-2, 2))
     json_schema = Object(allow_none=True)
-    max_attempts = Whole(allow_none=True, validate=_between(1, 4))
+    max_attempts = Whole(allow_none=True, validate=between(1, 4))
     constrain = Flag(allow_none=True)
     timeout = Seconds(allow_none=True)
 
@@ -238,6 +143,7 @@ class InferenceRequestSchema(Schema):
         sampling = {name: given.pop(name) for name in _SAMPLING if name in given}
         timeout = given.pop("timeout", None)
         given["messages"] = tuple(given.get("messages", ()))
+        given["top_logprobs"] = likeliest(given)
         return InferenceRequest(**given, sampling=sampling, timeout_seconds=timeout)
 
 
@@ -250,4 +156,4 @@ class SchemaCheckSchema(Schema):
     error_messages = InferenceRequestSchema.error_messages
 
     json_schema = Object(required=True)
-    model_id = Text(allow_none=True, validate=_NOT_EMPTY)
+    model_id = Text(allow_none=True, validate=NOT_EMPTY)

@@ -11,6 +11,7 @@ from mes.api.members import (
     many,
     member,
     number,
+    numbers,
     one,
     one_of,
     text,
@@ -181,6 +182,18 @@ class Provenance(Answer):
     mes_version = text("")
 
 
+class Likely(Answer):
+    token = text("")
+    logprob = number("the natural logarithm of its probability")
+    bytes = numbers("of the token in UTF-8, which may be a part of a letter")
+
+
+class Logprob(Likely):
+    """A token of the answer, and how probable it was."""
+
+    top_logprobs = many(Likely, "the likeliest at its place, as many as were asked for")
+
+
 class InferenceAnswer(Answer):
     success = flag("false where the answer breaks its schema")
     model_id = text("")
@@ -194,6 +207,7 @@ class InferenceAnswer(Answer):
     provenance = one(Provenance, "of the attempt that counts")
     request_id = text("")
     reasoning = text("what a reasoning model thought before", required=False)
+    logprobs = many(Logprob, "of each token of the output, with `logprobs`", required=False)
     code = one_of(FAILURES, "the verdict, where `success` is false", required=False)
     error = text("the first mistake, where `success` is false", required=False)
 
@@ -211,6 +225,7 @@ class TextLine(Answer):
     type = one_of(("token", "reasoning"), "a piece of the answer, or of the thought before it")
     text = text("")
     attempt = whole("which attempt, from the second on", required=False)
+    logprobs = many(Logprob, "of each token of the piece, with `logprobs`", required=False)
 
 
 class ResultLine(InferenceAnswer):

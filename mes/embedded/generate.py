@@ -54,7 +54,7 @@ def lines(request: Generation, model: Model, pool: Pool, caller: Caller) -> Line
         with closing(engine.stream("/completion", body, caller)) as events:
             for event in events:
                 if event["content"]:
-                    yield _line(request, event["content"], done=False)
+                    yield _line(request, event["content"], done=False, **_logprobs(request, event))
                 if event["stop"]:
                     yield _line(request, "", done=True, **_metrics(event, started, loaded))
                     return
@@ -63,14 +63,18 @@ def lines(request: Generation, model: Model, pool: Pool, caller: Caller) -> Line
 
 def folded(lines: Iterator[Line]) -> Line:
     """The lines of a stream as the one object of `stream: false`"""
-    texts = []
+    texts, logprobs = [], []
     for line in lines:
         texts.append(_text_of(line))
-    return _with_text(line, "".join(texts))
+        logprobs += line.get("logprobs", [])
+    whole = _with_text(line, "".join(texts))
+    return {**whole, "logprobs": logprobs} if logprobs else whole
 
 
 def _engine_request(request: Generation, engine: Engine, caller: Caller) -> dict[str, Any]:
     body = {**request.options.sampling, "prompt": _prompt(request, engine, caller)}
+    if request.top_logprobs is not None:
+        body["n_probs"] = max(1, request.top_logprobs)  # with 0 the engine tells nothing at all
     if request.format is not None:
         body["grammar"] = schema.grammar(request.format, engine, caller)
     # Progress reports give the engine something to write while it reads the prompt, and so the
@@ -92,6 +96,19 @@ def _line(request: Generation, text: str, **rest: Any) -> Line:
     if request.is_chat:
         return {**head, "message": {"role": "assistant", "content": text}, **rest}
     return {**head, "response": text, **rest}
+
+
+def _logprobs(request: Generation, event: dict[str, Any]) -> dict[str, Any]:
+    if request.top_logprobs is None:
+        return {}
+    tokens = event.get("completion_probabilities", [])
+    return {"logprobs": [_logprob(token, request.top_logprobs) for token in tokens]}
+
+
+def _logprob(token: dict[str, Any], most: int) -> dict[str, Any]:
+    told = {name: token[name] for name in ("token", "logprob", "bytes")}
+    likeliest = [_logprob(each, 0) for each in token.get("top_logprobs", [])[:most]]
+    return {**told, "top_logprobs": likeliest} if likeliest else told
 
 
 def _text_of(line: Line) -> str:

@@ -11,7 +11,8 @@ from .options import Options
 
 Body = dict[str, Any]
 # What this runtime cannot do; left unsaid, the answer would pass for one that took it into account.
-UNSUPPORTED = ("template", "context", "logprobs", "top_logprobs")
+UNSUPPORTED = ("template", "context")
+MOST_LOGPROBS = 20
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Generation:
     options: Options
     keep_alive: float | None
     stream: bool
+    top_logprobs: int | None
+    """how many of the likeliest tokens to tell at each place; None for not even the chosen one"""
 
     @property
     def is_empty(self) -> bool:
@@ -99,6 +102,7 @@ def _generation(body: Body, name: str, **rest: Any) -> Generation:
         options=options.parse(body.get("options")),
         keep_alive=keep_alive.parse(body.get("keep_alive")),
         stream=wants_stream(body),
+        top_logprobs=_top_logprobs(body),
         **rest,
     )
 
@@ -149,6 +153,13 @@ def _refuse_unsupported(body: Body) -> None:
     for field in UNSUPPORTED:
         if body.get(field):
             raise BadRequest(f"{field} is not supported by the embedded runtime")
+
+
+def _top_logprobs(body: Body) -> int | None:
+    most = body.get("top_logprobs") or 0
+    if not isinstance(most, int) or not 0 <= most <= MOST_LOGPROBS:
+        raise BadRequest(f"top_logprobs must be between 0 and {MOST_LOGPROBS}")
+    return most if body.get("logprobs") else None
 
 
 def _text(body: Body, field: str) -> str:

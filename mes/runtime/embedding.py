@@ -51,10 +51,10 @@ def loaded(chunks: Iterable[bytes]) -> None:
 def vectors(answer: bytes, *, number: int) -> Vectors:
     """So many vectors. Raises RuntimeReplyInvalid."""
     part = next(replies.parts([answer]), {})
-    listed, tokens = part.get("embeddings"), part.get("prompt_eval_count", 0)
-    if type(listed) is not list or len(listed) != number or type(tokens) is not int:
+    listed = part.get("embeddings")
+    if type(listed) is not list or len(listed) != number:
         raise RuntimeReplyInvalid("the runtime sent other embeddings than it was asked for")
-    return Vectors(tuple(map(_vector, listed)), tokens)
+    return Vectors(tuple(map(_vector, listed)), replies.count(part, "prompt_eval_count"))
 
 
 def _vector(listed: Any) -> array[float]:

@@ -25,6 +25,7 @@ from mes.domain import (
     PullProgress,
     Reply,
     Tell,
+    ToolCall,
     Vectors,
     silent,
 )
@@ -43,6 +44,7 @@ from mes.errors import (
 )
 from mes.runtime import embedding, pulling, replies
 from mes.runtime.embedding import Batch
+from mes.runtime.generation import generation
 from mes.runtime.wire import Errand, Exchange, UnderWay, pool
 from mes.watch import Watch
 
@@ -106,7 +108,7 @@ class OllamaRuntime:
                     with_schema=prompt.format is not None,
                 )
             chunks = self._chunks(answer)
-            reply = replies.generation(chunks, sent=sent, tell=tell)
+            reply = generation(chunks, sent=sent, tell=tell)
             exchange.finish(chunks)
             return reply
 
@@ -350,6 +352,10 @@ def _generation(prompt: Prompt) -> dict[str, Any]:
     }
     if prompt.format is not None:
         body["format"] = prompt.format
+    if prompt.tools:
+        body["tools"] = prompt.tools
+    if prompt.top_logprobs is not None:
+        body.update(logprobs=True, top_logprobs=prompt.top_logprobs)
     return body
 
 
@@ -361,8 +367,19 @@ def _words(prompt: Prompt) -> dict[str, Any]:
 
 
 def _turn(message: Message) -> dict[str, Any]:
-    turn = {"role": message.role, "content": message.content}
-    return {**turn, "images": message.images} if message.images else turn
+    turn = {
+        "role": message.role,
+        "content": message.content,
+        "images": message.images,
+        "tool_calls": [_call(call) for call in message.tool_calls],
+        "tool_call_id": message.tool_call_id,
+        "tool_name": message.tool_name,
+    }
+    return {name: value for name, value in turn.items() if value or name == "content"}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _embedding(

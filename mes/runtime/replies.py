@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -13,11 +12,7 @@ from mes.domain import (
     LoadedModel,
     ModelCard,
     PulledModel,
-    Reply,
-    Tell,
-    Usage,
     normalise,
-    silent,
 )
 from mes.errors import (
     GenerationAborted,
@@ -32,67 +27,20 @@ from mes.errors import (
     RuntimeUnavailable,
     SchemaRefused,
 )
-from mes.runtime.voices import Voices
 
 T = TypeVar("T")
 
 _LONGEST_TEXT = 300
 _LONGEST_RETRY_SECONDS = 60
 _CANNOT_WRITE = ("does not support generate", "does not support chat")
-_CANNOT_THINK = "does not support thinking"
-_CANNOT_SEE = ("image input is not supported", "does not support multimodal")
+_UNABLE = {
+    "does not support thinking": ("cannot think; leave think out", "/think"),
+    "image input is not supported": ("cannot see images; choose a model with vision", "/messages"),
+    "does not support multimodal": ("cannot see images; choose a model with vision", "/messages"),
+    "does not support tools": ("cannot call tools; leave tools out", "/tools"),
+    "tool calls are not supported": ("cannot call tools; leave tool_calls out", "/messages"),
+}
 _DECODING_WORDS = ("grammar", "json schema", "json_schema", "sampler", "invalid format")
-
-
-def generation(chunks: Iterable[bytes], *, sent: float, tell: Tell = silent) -> Reply:
-    """One whole generation; `sent` is when the question was asked, by the monotonic clock."""
-    voices = Voices(tell)
-    first = 0.0
-    for part in parts(chunks):
-        thought, text = _said(part)
-        if thought or text:
-            first = first or time.monotonic()
-        if thought:
-            voices.think(thought)
-        if text:
-            voices.hear(text)
-        if part.get("done") is True:
-            waited = (first or time.monotonic()) - sent
-            return _reply(voices, part, waited_ms=waited * 1000)
-    raise GenerationAborted("the generation ended without saying that it was done")
-
-
-def _said(part: Mapping[str, Any]) -> tuple[str, str]:
-    """The next piece of reasoning and of the text, which a conversation has in a message."""
-    message = part.get("message")
-    if message is None:
-        return _text(part, "thinking"), _text(part, "response")
-    if type(message) is not dict:
-        raise RuntimeReplyInvalid("the runtime sent a message that is not an object")
-    return _text(message, "thinking"), _text(message, "content")
-
-
-def _text(part: Mapping[str, Any], name: str) -> str:
-    text = part.get(name, "")
-    if type(text) is not str:
-        raise RuntimeReplyInvalid(f"the runtime sent a {name} that is not text")
-    return text
-
-
-def _reply(voices: Voices, last: Mapping[str, Any], *, waited_ms: float) -> Reply:
-    reason = last.get("done_reason")
-    if reason not in ("stop", "length"):
-        raise GenerationAborted(f"the generation ended for no proper reason ({plain(str(reason))})")
-    reasoning, text = voices.end()
-    return Reply(
-        text=text,
-        reasoning=reasoning,
-        finish_reason=reason,
-        usage=Usage(_count(last, "prompt_eval_count"), _count(last, "eval_count")),
-        prompt_ms=_count(last, "prompt_eval_duration") / 1e6,
-        generation_ms=_count(last, "eval_duration") / 1e6,
-        time_to_first_token_ms=waited_ms,
-    )
 
 
 def done(chunks: Iterable[bytes], *, otherwise: type[MesError]) -> None:
@@ -104,18 +52,18 @@ def done(chunks: Iterable[bytes], *, otherwise: type[MesError]) -> None:
 def version(answer: bytes) -> str:
     """Our own embedded runtime says its name; Ollama does not."""
     said = _object(answer)
-    return f"{_get(said, 'runtime', str, 'ollama')} {_get(said, 'version', str, 'unknown')}"
+    return f"{get(said, 'runtime', str, 'ollama')} {get(said, 'version', str, 'unknown')}"
 
 
 def loaded(answer: bytes) -> list[LoadedModel]:
     return [
         LoadedModel(
-            name=normalise(_get(model, "name", str, "")),
+            name=normalise(get(model, "name", str, "")),
             digest=_digest(model),
-            quantization=_get(_details(model), "quantization_level", str, ""),
-            size_bytes=_count(model, "size"),
-            vram_bytes=_count(model, "size_vram"),
-            context_length=_count(model, "context_length") or None,
+            quantization=get(_details(model), "quantization_level", str, ""),
+            size_bytes=count(model, "size"),
+            vram_bytes=count(model, "size_vram"),
+            context_length=count(model, "context_length") or None,
         )
         for model in _models(answer)
     ]
@@ -124,11 +72,11 @@ def loaded(answer: bytes) -> list[LoadedModel]:
 def pulled(answer: bytes) -> list[PulledModel]:
     return [
         PulledModel(
-            name=normalise(_get(model, "name", str, "")),
+            name=normalise(get(model, "name", str, "")),
             digest=_digest(model),
-            size_bytes=_count(model, "size"),
-            quantization=_get(_details(model), "quantization_level", str, ""),
-            parameter_size=_get(_details(model), "parameter_size", str, ""),
+            size_bytes=count(model, "size"),
+            quantization=get(_details(model), "quantization_level", str, ""),
+            parameter_size=get(_details(model), "parameter_size", str, ""),
         )
         for model in _models(answer)
     ]
@@ -136,13 +84,13 @@ def pulled(answer: bytes) -> list[PulledModel]:
 
 def card(answer: bytes) -> ModelCard:
     shown = _object(answer)
-    info: dict[str, Any] = _get(shown, "model_info", dict, {})
-    architecture = _get(info, "general.architecture", str, "")
+    info: dict[str, Any] = get(shown, "model_info", dict, {})
+    architecture = get(info, "general.architecture", str, "")
     return ModelCard(
-        quantization=_get(_details(shown), "quantization_level", str, ""),
-        parameter_size=_get(_details(shown), "parameter_size", str, ""),
-        context_length=_count(info, f"{architecture}.context_length") or None,
-        capabilities=tuple(str(one) for one in _get(shown, "capabilities", list, [])),
+        quantization=get(_details(shown), "quantization_level", str, ""),
+        parameter_size=get(_details(shown), "parameter_size", str, ""),
+        context_length=count(info, f"{architecture}.context_length") or None,
+        capabilities=tuple(str(one) for one in get(shown, "capabilities", list, [])),
     )
 
 
@@ -171,16 +119,15 @@ def refusal(status: int, *, body: bytes, retry_after: str | None) -> Refusal:
 def refused_generation(no: Refusal, *, tag: str, with_schema: bool) -> MesError:
     text = no.text.lower()
     if no.facts.get("type") == "exceed_context_size_error":
-        prompt, context = _count(no.facts, "n_prompt_tokens"), _count(no.facts, "n_ctx")
+        prompt, context = count(no.facts, "n_prompt_tokens"), count(no.facts, "n_ctx")
         return PromptTooLong(f"the prompt has {prompt} tokens, the model's context holds {context}")
     if "prompt is longer than the context length" in text:
         return PromptTooLong("the prompt is longer than the model's context")
     if _cannot_write(no):
         return _no_writer(tag)
-    if _CANNOT_THINK in text:
-        return _unable(f"{tag} cannot think; leave think out", "/think")
-    if any(words in text for words in _CANNOT_SEE):
-        return _unable(f"{tag} cannot see images; choose a model with vision", "/messages")
+    for words, (inability, pointer) in _UNABLE.items():
+        if words in text:
+            return _unable(f"{tag} {inability}", pointer)
     if with_schema and no.status in (400, 500) and any(word in text for word in _DECODING_WORDS):
         return SchemaRefused(no.text)
     if no.status == 500 and no.text:
@@ -277,22 +224,19 @@ def _object(text: bytes) -> dict[str, Any]:
 
 
 def _models(answer: bytes) -> list[dict[str, Any]]:
-    models: list[dict[str, Any]] = _get(_object(answer), "models", list, [])
-    if not all(isinstance(model, dict) for model in models):
-        raise RuntimeReplyInvalid("the runtime lists models that are not objects")
-    return models
+    return objects(_object(answer), "models")
 
 
 def _details(model: Mapping[str, Any]) -> dict[str, Any]:
-    return _get(model, "details", dict, {})
+    return get(model, "details", dict, {})
 
 
 def _digest(model: Mapping[str, Any]) -> str:
-    digest = _get(model, "digest", str, "")
+    digest = get(model, "digest", str, "")
     return f"sha256:{digest.removeprefix('sha256:')}" if digest else ""
 
 
-def _count(part: Mapping[str, Any], name: str) -> int:
+def count(part: Mapping[str, Any], name: str) -> int:
     """A number that is left out where it is 0."""
     value = part.get(name, 0)
     if type(value) is not int or value < 0:
@@ -300,7 +244,16 @@ def _count(part: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _get(part: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
+def objects(part: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """A list of objects, which is left out where it is empty."""
+    found: list[dict[str, Any]] = get(part, name, list, [])
+    if not all(isinstance(each, dict) for each in found):
+        raise RuntimeReplyInvalid(f"the runtime sent {name} that are not objects")
+    return found
+
+
+def get(part: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
+    """A member of that kind; the default where it is left out or null."""
     value = part.get(name)
     if value is None:
         return default

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from mes.domain import Tell, Thought, Token
+from mes.domain import Logprob, Tell, Thought, Token
 
 _THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
 # So many blanks before the first word are no sign that a thought will follow.
@@ -23,11 +23,18 @@ class Voices:
         self._answer: list[str] = []
         self._reasoning: list[str] = []
         self._held = ""
+        self._logprobs: list[Logprob] = []
+        self._of_what_is_held: list[Logprob] = []
         self.hear: Callable[[str], None] = self._begin
         """Take the next piece of a text that may hold both."""
 
+    def weigh(self, logprobs: Iterable[Logprob]) -> None:
+        """Take the probabilities of the next piece, before it is heard."""
+        self._of_what_is_held += logprobs
+
     def think(self, text: str) -> None:
         """Take the next piece of what is reasoning for sure."""
+        self._of_what_is_held.clear()
         self._reasoning.append(text)
         self._tell(Thought(text))
 
@@ -37,9 +44,17 @@ class Voices:
             (self._say if self.hear == self._begin else self.think)(self._held)
         return "".join(self._reasoning).strip(), "".join(self._answer)
 
+    @property
+    def logprobs(self) -> tuple[Logprob, ...]:
+        """Those of the answer."""
+        return tuple(self._logprobs)
+
     def _say(self, text: str) -> None:
         self._answer.append(text)
-        self._tell(Token(text))
+        logprobs = tuple(self._of_what_is_held)
+        self._logprobs += logprobs
+        self._of_what_is_held.clear()
+        self._tell(Token(text, logprobs=logprobs))
 
     def _begin(self, text: str) -> None:
         self._held += text

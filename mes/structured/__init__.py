@@ -5,5 +5,6 @@ from mes.structured.grammar import Finding
 from mes.structured.limits import Limits
 from mes.structured.retrying import Plan
 from mes.structured.schemas import Schema, check
+from mes.structured.tools import Tools, tools_of
 
-__all__ = ["Finding", "Generate", "Limits", "Plan", "Schema", "ask", "check"]
+__all__ = ["Finding", "Generate", "Limits", "Plan", "Schema", "Tools", "ask", "check", "tools_of"]

@@ -95,18 +95,18 @@ def test_what_is_null_counts_as_left_out(embed):
     ],
 )
 def test_a_mistake_is_named_with_its_field(embed, runtime, fields, pointer, words):
-    problem = embed(**fields).get_json()
-    (mistake,) = problem["errors"]
+    response = embed(**fields)
+    (mistake,) = response.get_json()["error"]["errors"]
+    assert response.status_code == 400
     assert mistake["pointer"] == pointer
     assert words in mistake["detail"]
     assert runtime.texts == []
 
 
 def test_a_model_that_makes_no_embeddings_is_refused_before_anything_is_loaded(embed, runtime):
-    problem = embed(model="smollm2:135m").get_json()
-    assert problem["code"] == "request_invalid"
-    assert problem["errors"][0]["pointer"] == "/model"
-    assert "smollm2:135m makes no embeddings" in problem["detail"]
+    error = embed(model="smollm2:135m").get_json()["error"]
+    assert (error["code"], error["param"]) == ("request_invalid", "model")
+    assert "smollm2:135m makes no embeddings" in error["message"]
     assert not runtime.loads
 
 
@@ -125,18 +125,18 @@ def test_a_model_of_which_the_runtime_has_told_nothing_is_tried(embed):
 def test_a_model_that_is_not_configured_is_404(embed):
     response = embed(model="text-embedding-3-small")
     assert response.status_code == 404
-    assert response.get_json()["code"] == "model_not_found"
+    assert response.get_json()["error"]["code"] == "model_not_found"
 
 
-def test_what_the_runtime_raises_is_a_problem(embed, runtime, monkeypatch):
+def test_what_the_runtime_raises_is_told_as_openai_does(embed, runtime, monkeypatch):
     def fail(*args: Any, **kwargs: Any) -> None:
         raise errors.PromptTooLong("input 0 has 602 tokens, the model's context holds 512")
 
     monkeypatch.setattr(runtime, "embed", fail)
-    problem = embed().get_json()
-    assert problem["code"] == "prompt_too_long"
-    assert "602" in problem["detail"]
-    assert "512" in problem["detail"]
+    response = embed()
+    error = response.get_json()["error"]
+    assert (response.status_code, error["code"]) == (400, "prompt_too_long")
+    assert "602 tokens, the model's context holds 512" in error["message"]
 
 
 def test_the_log_has_the_facts_and_none_of_the_texts(embed, caplog):

@@ -292,3 +292,20 @@ def test_our_own_bug_is_opaque_outside(ask, runtime, caplog):
 def test_a_body_that_is_no_object_is_told_so(client):
     response = client.post("/v1/inference", json=[None, None], headers={"X-API-Key": KEY})
     assert (response.status_code, response.get_json()["code"]) == (422, "request_invalid")
+
+
+@pytest.mark.parametrize(
+    ("asked", "most"),
+    [({"logprobs": True}, 0), ({"top_logprobs": 2}, 2), ({"logprobs": True, "top_logprobs": 1}, 1)],
+)
+def test_each_token_comes_with_its_probability_where_that_is_asked_for(ask, runtime, asked, most):
+    runtime.answers = lambda prompt: "Paris, of course"
+    answer = ask(**asked).get_json()
+    likeliest = {"token": " of", "logprob": -0.25, "bytes": [32, 111, 102]}
+    assert answer["logprobs"][1] == {**likeliest, "top_logprobs": [likeliest] * most}
+    assert "".join(each["token"] for each in answer["logprobs"]) == answer["output"]
+
+
+def test_probabilities_are_not_told_unasked(ask):
+    assert "logprobs" not in ask().get_json()
+    assert "logprobs" not in ask(logprobs=False, top_logprobs=3).get_json()

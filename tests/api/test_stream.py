@@ -210,3 +210,11 @@ def test_a_mistake_in_a_conversation_is_named_with_its_place(talk, runtime, fiel
     assert (response.status_code, problem["code"]) == (422, "request_invalid")
     assert [mistake["pointer"] for mistake in problem["errors"]] == [pointer]
     assert runtime.prompts == []
+
+
+def test_a_piece_comes_with_the_probabilities_of_its_tokens(ask, runtime):
+    runtime.answers = lambda prompt: "Paris, of course"
+    ask()
+    *tokens, result = lines(ask(stream=True, logprobs=True))
+    assert [each["text"] for each in tokens] == [each["logprobs"][0]["token"] for each in tokens]
+    assert result["logprobs"] == [each for token in tokens for each in token["logprobs"]]

@@ -98,6 +98,17 @@ def test_the_same_seed_gives_the_same_text(client):
     assert client.generate(**request).response == client.generate(**request).response
 
 
+@pytest.mark.parametrize("most", [0, 3])
+def test_each_token_comes_with_its_probability(client, most):
+    asked = {"logprobs": True, "top_logprobs": most, "options": EXACT}
+    answer = client.generate(MODEL, QUESTION, **asked)
+    assert "".join(each.token for each in answer.logprobs) == answer.response
+    assert all(each.logprob <= 0 for each in answer.logprobs)
+    assert [len(each.top_logprobs or []) for each in answer.logprobs] == [most] * len(
+        answer.logprobs
+    )
+
+
 def test_stop_ends_the_text_before_the_word(client):
     options = {**EXACT, "stop": ["Paris"]}
     answer = client.generate(model=MODEL, prompt=QUESTION, options=options)

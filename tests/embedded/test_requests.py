@@ -43,7 +43,7 @@ def test_answers_stream_unless_told_otherwise():
         ({"images": ["aGk="]}, "image input is not supported by the embedded runtime"),
         ({"template": "{{ .Prompt }}"}, "template is not supported by the embedded runtime"),
         ({"context": [1, 2]}, "context is not supported by the embedded runtime"),
-        ({"logprobs": True}, "logprobs is not supported by the embedded runtime"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs must be between 0 and 20"),
     ],
 )
 def test_what_is_not_supported_is_refused_rather_than_ignored(field, words):

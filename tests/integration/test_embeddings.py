@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.helpers import (
+    Answer,
     Call,
     answers,
     infer,
@@ -56,6 +57,11 @@ def cold(unload):
 
 def embed(service: Service, text: Any = "Hello", model: str = EMBEDDER) -> Call:
     return Call(service, "/v1/embeddings", {"model": model, "input": text})
+
+
+def error_of(answer: Answer) -> dict[str, Any]:
+    error: dict[str, Any] = answer.json()["error"]
+    return error
 
 
 @pytest.mark.usefixtures("cold")
@@ -113,7 +119,7 @@ def test_a_caller_who_leaves_cancels_it_and_gives_the_permit_back(service, runti
 def test_it_ends_at_its_deadline(service, runtime):
     runtime.control(first_token_ms=60_000)
     answer = embed(service, model=HASTY).answer()
-    assert (answer.status, answer.code) == (504, "generation_timeout")
+    assert (answer.status, error_of(answer)["code"]) == (504, "generation_timeout")
     wait_until_at_rest(service)
 
 
@@ -121,8 +127,9 @@ def test_the_queue_has_an_end(service, runtime):
     assert service.post(f"/v1/models/{HASTY}/load").status_code == 200
     runtime.control(first_token_ms=400)
     answered = answers([embed(service, model=HASTY) for _ in range(10)])
-    full = [answer for answer in answered if answer.code == "queue_full"]
+    full = [answer for answer in answered if answer.status == 503]
     assert len(full) >= 6
+    assert {error_of(answer)["code"] for answer in full} == {"queue_full"}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in full)
 
 
@@ -131,8 +138,8 @@ def test_what_a_model_cannot_do_is_told_before_it_is_loaded(service, runtime, un
         unload()
         runtime.reset()
         no_vectors, no_text = answers([embed(service, model=CHAT), infer(service, EMBEDDER)])
-        assert (no_vectors.status, no_text.status) == (422, 422)
-        assert "makes no embeddings" in no_vectors.json()["detail"]
+        assert (no_vectors.status, no_text.status) == (400, 422)
+        assert "makes no embeddings" in error_of(no_vectors)["message"]
         assert "makes embeddings and no text" in no_text.json()["detail"]
         return runtime.stats()["loads"] == 0
 
@@ -142,8 +149,9 @@ def test_what_a_model_cannot_do_is_told_before_it_is_loaded(service, runtime, un
 
 def test_a_text_that_is_too_long_is_refused_and_never_cut(service):
     answer = embed(service, ["short", "word " * 600]).answer()
-    assert (answer.status, answer.code) == (422, "prompt_too_long")
-    assert "512 tokens; the longest, input 1, has 3000 characters" in answer.json()["detail"]
+    assert (answer.status, error_of(answer)["code"]) == (400, "prompt_too_long")
+    words = "512 tokens; the longest, input 1, has 3000 characters"
+    assert words in error_of(answer)["message"]
 
 
 def test_thousands_of_texts_come_back_in_their_order(service, runtime):

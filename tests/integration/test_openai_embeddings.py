@@ -84,16 +84,14 @@ def test_our_own_facts_ride_along(client):
 
 
 def test_a_text_that_is_too_long_is_an_error_with_both_numbers(client):
-    with pytest.raises(openai.APIStatusError) as caught:
+    with pytest.raises(openai.BadRequestError, match=r"input 1 has 602 tokens.* 512"):
         client.embeddings.create(model=ENCODER, input=["short", "word " * 600])
-    told = "input 1 has 602 tokens, the model's context holds 512"
-    assert told in caught.value.response.text
 
 
 def test_token_arrays_are_refused_in_words(client):
-    with pytest.raises(openai.APIStatusError) as caught:
+    with pytest.raises(openai.BadRequestError, match="takes no tokens") as caught:
         client.embeddings.create(model=ENCODER, input=[[1, 2, 3]])
-    assert "takes no tokens" in caught.value.response.text
+    assert caught.value.param == "input"
 
 
 def test_the_encoder_and_a_chat_model_make_room_for_each_other(client, service):

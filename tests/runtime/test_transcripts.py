@@ -46,6 +46,7 @@ REFUSALS = {
     "generate-no-model": ModelNotPulled,
     "generate-bad-name": RuntimeReplyInvalid,
     "generate-think-unsupported": RequestInvalid,
+    "chat-tools-unsupported": RequestInvalid,
     "generate-too-long": PromptTooLong,
     "chat-too-long": PromptTooLong,
     "generate-malformed": RuntimeReplyInvalid,
@@ -146,6 +147,28 @@ def test_a_conversation_is_sent_as_it_was_recorded(serve, client, case):
 
     assert server.asked[0].line == "POST /api/chat HTTP/1.1"
     assert server.asked[0].json == recorded
+
+
+def test_probabilities_are_asked_for_as_it_was_recorded_and_read(serve, client):
+    server = serve(replay("generate-logprobs"))
+    recorded = transcripts()["generate-logprobs"]["request"]["body"]
+    told: list[Event] = []
+
+    options = recorded["options"]
+    reply = generate(
+        client(server),
+        text=recorded["prompt"],
+        options=options,
+        top_logprobs=recorded["top_logprobs"],
+        tell=told.append,
+    )
+
+    assert server.asked[0].json == recorded
+    assert [each.token for each in reply.logprobs] == ["The", " capital", " of"]
+    assert [len(each.top_logprobs) for each in reply.logprobs] == [2, 2, 2]
+    assert reply.logprobs[0].bytes == tuple(b"The")
+    assert reply.logprobs[0].logprob == pytest.approx(-2.463, abs=0.001)
+    assert [event.logprobs for event in told] == [(each,) for each in reply.logprobs]
 
 
 @pytest.mark.parametrize(("case", "error"), REFUSALS.items())

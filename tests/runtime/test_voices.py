@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mes.domain import Event, Thought, Token
+from mes.domain import Event, Logprob, Thought, Token
 from mes.runtime.voices import Voices
 
 TEXTS = {
@@ -66,3 +66,15 @@ def test_blanks_without_end_are_an_answer():
     said, told = heard(*[" "] * 5000)
     assert said == ("", " " * 5000)
     assert len(told) > 3000
+
+
+def test_probabilities_go_with_the_answer_and_never_with_the_reasoning():
+    told: list[Event] = []
+    voices = Voices(told.append)
+    for piece in ("<think>", "So", "</think>", " ", "Pa", "ris"):
+        voices.weigh([Logprob(piece, -0.5, ())])
+        voices.hear(piece)
+    assert [each.token for each in voices.logprobs][-2:] == ["Pa", "ris"]
+    assert "So" not in [each.token for each in voices.logprobs]
+    in_pieces = [each for event in told if isinstance(event, Token) for each in event.logprobs]
+    assert tuple(in_pieces) == voices.logprobs

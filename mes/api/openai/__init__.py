@@ -1,1 +1,1 @@
-"""The doors of the interface that OpenAI's clients speak."""
+"""The doors that OpenAI's clients know, over the same use cases."""

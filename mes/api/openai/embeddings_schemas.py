@@ -6,8 +6,9 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
 
+from mes.api.fields import NOT_EMPTY, Text, Whole, between
 from mes.api.members import Answer, flag, json_object, many, member, one, one_of, text, whole
-from mes.api.schemas import Text, Whole
+from mes.api.openai.parameters import UNKNOWN
 from mes.embedding import EmbeddingRequest
 
 MOST_INPUTS = 2048
@@ -61,20 +62,15 @@ class EmbeddingsRequestSchema(Schema):
     class Meta:
         unknown = RAISE
 
-    error_messages = {"unknown": "is not supported here; leave it out", "type": "must be an object"}
+    error_messages = UNKNOWN
 
-    model = Text(required=True, validate=validate.Length(min=1, error="must not be empty"))
+    model = Text(required=True, validate=NOT_EMPTY)
     input = Inputs(required=True)
     encoding_format = Text(
         allow_none=True,
         validate=validate.OneOf(("float", "base64"), error="must be float or base64"),
     )
-    dimensions = Whole(
-        allow_none=True,
-        validate=validate.Range(
-            1, _MOST_DIMENSIONS, error=f"must be between 1 and {_MOST_DIMENSIONS}"
-        ),
-    )
+    dimensions = Whole(allow_none=True, validate=between(1, _MOST_DIMENSIONS))
     user = Text(allow_none=True)
 
     @post_load

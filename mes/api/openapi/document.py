@@ -100,7 +100,7 @@ def _operation(
         "description": description.strip(),
         "parameters": [*map(_parameter, sorted(rule.arguments)), _REQUEST_ID],
         "requestBody": promise.request and _body(promise.request, rule.endpoint),
-        "responses": responses(spec, promise, has_parameters=bool(rule.arguments)),
+        "responses": responses(spec, promise, _path(rule)),
         # Names of roles, which OpenAPI allows here.
         "security": [{name: scopes} for name in _SCHEMES] if scopes else [],
     }

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mes.api.openapi.words import WHEN
+
 Document = Mapping[str, Any]
 
 
@@ -152,15 +154,15 @@ def _found(document: Document, node: Document) -> Document:
 
 def _answers(status: str, response: Document) -> Iterator[Answer]:
     for media_type, media in response["content"].items():
-        if media_type != "application/problem+json":
+        if "examples" not in media:  # which all refusals have
             schema = media["schema"]
             yield Answer(status, media_type, _kind(schema), tuple(_names(schema)))
 
 
 def _refusals(status: str, response: Document) -> Iterator[Refusal]:
-    for media in response["content"].values():
-        for code, example in media.get("examples", {}).items():
-            yield Refusal(status, code, example["value"]["detail"])
+    media = response["content"].values()
+    for code in dict.fromkeys(code for each in media for code in each.get("examples", ())):
+        yield Refusal(status, code, WHEN[code])
 
 
 def _rows(schema: Document) -> tuple[Row, ...]:

@@ -55,6 +55,8 @@ FIELDS = {
     "messages": "a conversation instead of a prompt; its last turn is answered",
     "stream": "whether to tell what happens, line by line, as it happens",
     "think": "whether a reasoning model thinks first, or how hard; false where it is left out",
+    "logprobs": "whether each token comes with its probability; a number where OpenAI has one",
+    "top_logprobs": "how many of the likeliest tokens to tell at each place as well",
     "system_prompt": "what the model is told beforehand",
     "temperature": "the model's own where it is left out",
     "max_tokens": "of the answer; the catalog's where it is left out",
@@ -71,10 +73,29 @@ FIELDS = {
     "constrain": "with a schema: whether decoding is constrained; true where it is left out",
     "timeout": "seconds for the generation, not for the queue or the load; the model's own",
     "model": "a model of the catalog, in any spelling that Ollama knows",
+    "stream_options": "`include_usage`: whether a stream ends with its usage",
+    "max_completion_tokens": "of the answer; the newer name of `max_tokens`",
+    "n": "one answer a request",
+    "best_of": "one answer a request",
+    "echo": "the prompt does not come back",
+    "suffix": "nothing is filled in before a text",
+    "logit_bias": "no tokens can be favoured",
+    "modalities": "answers are text",
+    "response_format": "what the answer has to be: any object, or what fits a JSON Schema",
+    "tools": "functions that the model may call",
+    "tool_choice": "which of them; one that has to be called is answered like a schema",
+    "parallel_tool_calls": "whether several may be called at a time",
+    "reasoning_effort": "how hard a reasoning model thinks first; not at all where it is left out",
+    "mes": "what OpenAI has no words for: `max_attempts`, `constrain`, `timeout`",
+    "user": "of no consequence for the answer",
+    "store": "nothing is kept",
+    "service_tier": "of no consequence for the answer",
+    "metadata": "of no consequence for the answer",
+    "safety_identifier": "of no consequence for the answer",
+    "prompt_cache_key": "of no consequence for the answer",
     "input": "a text, or up to 2048; none is cut, and token arrays are not taken",
     "encoding_format": "`float` where it is left out; `base64` is shorter",
     "dimensions": "of each vector: cut to so many and made of length 1 again",
-    "user": "taken for OpenAI's sake, and not used",
 }
 
 PARAMETERS = {
@@ -87,6 +108,8 @@ _PERSON = {
     "properties": {"name": {"type": "string"}, "age": {"type": "number"}},
     "required": ["name", "age"],
 }
+
+_QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 # By the endpoint: requests that can be sent as they are.
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -103,8 +126,34 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         },
         "stream": {
             "model_id": "smollm2:135m",
-            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+            "messages": _QUESTION,
             "stream": True,
+        },
+    },
+    "chat.create": {
+        "conversation": {"model": "smollm2:135m", "messages": _QUESTION},
+        "schema": {
+            "model": "smollm2:135m",
+            "messages": [
+                {"role": "user", "content": "Extract the person: John Smith is 25 years old"}
+            ],
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "person", "schema": _PERSON},
+            },
+        },
+        "stream": {
+            "model": "smollm2:135m",
+            "messages": _QUESTION,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        },
+    },
+    "completions.create": {
+        "prompt": {
+            "model": "smollm2:135m",
+            "prompt": "The capital of France is",
+            "max_tokens": 8,
         },
     },
     "embeddings.create": {

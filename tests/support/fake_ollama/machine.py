@@ -232,6 +232,5 @@ class Machine:
 
     def words(self, model: Model) -> Iterator[str]:
         """What an untold model says: as many words as it was told to."""
-        return itertools.islice(
-            itertools.cycle((" alpha", " beta", " gamma")), self.of(model, "tokens")
-        )
+        words = itertools.cycle(self.of(model, "vocabulary"))
+        return itertools.islice(words, self.of(model, "tokens"))

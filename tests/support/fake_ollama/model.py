@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +32,7 @@ class Behaviour:
     """How the fake is to act; set on the command line and through /_control."""
 
     tokens: int = 4
+    vocabulary: Sequence[str] = (" alpha", " beta", " gamma")
     ms_per_token: float = 0.0
     first_token_ms: float = 0.0
     load_seconds: float = 0.02

@@ -1,0 +1,39 @@
+"""Chat completions: a conversation as OpenAI's clients hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from flask import Blueprint, Response
+
+from mes.api import running, streamed
+from mes.api.answers import answer
+from mes.api.auth import auth
+from mes.api.body import body
+from mes.api.openai.chat_answer import Chunks, completion
+from mes.api.openai.chat_request import ChatRequest, ChatRequestSchema
+from mes.api.openai.events import EVENTS
+from mes.api.openai.shapes import ChatCompletion, ChatCompletionChunk, OpenAiError
+from mes.api.openai.told import Document
+from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, lines_of, promises
+
+CHUNKS = lines_of(ChatCompletionChunk, OpenAiError)
+
+bp = Blueprint("chat", __name__, url_prefix="/v1/chat")
+
+
+@bp.post("/completions")
+@auth.login_required
+@body(ChatRequestSchema())
+@promises({JSON: ChatCompletion, EVENT_STREAM: CHUNKS}, raises=(*TURN_ERRORS, *running.ERRORS))
+def create(request: ChatRequest) -> Response:
+    """Answer the last turn of a conversation, at once or in server-sent events."""
+    if request.inference.stream:
+        return streamed.stream(_chunks(request), EVENTS)
+    return answer(completion(running.answered(request.inference), request))
+
+
+def _chunks(request: ChatRequest) -> Generator[Document]:
+    chunks = Chunks(request)
+    document = yield from running.happening(request.inference, chunks.of)
+    yield from chunks.last(document)

@@ -1,0 +1,143 @@
+"""Requests for a chat completion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
+
+from mes.api.fields import LIST, MESSAGES, NOT_EMPTY, Flag, Object, Text, Whole, between
+from mes.api.openai.messages import ChatMessageSchema, with_names
+from mes.api.openai.parameters import (
+    UNKNOWN,
+    Only,
+    Parameters,
+    given_of,
+    inference_of,
+    wants_usage,
+)
+from mes.api.openai.tools import ToolChoice, ToolSchema, offered, required_function
+from mes.api.schemas import asks_something, likeliest
+from mes.domain import InferenceRequest
+
+_EFFORTS: dict[str, bool | str] = {
+    "none": False,
+    "minimal": False,
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+}
+_FORMATS = ("text", "json_object", "json_schema")
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """An inference, and how its answer is to be told: with a function, as the call of it."""
+
+    inference: InferenceRequest
+    with_usage: bool
+    function: str | None
+
+
+class JsonSchemaSchema(Schema):
+    """`response_format.json_schema`."""
+
+    class Meta:
+        unknown = RAISE
+
+    error_messages = UNKNOWN
+
+    name = Text(allow_none=True)
+    description = Text(allow_none=True)
+    # The answer is judged by all of the schema in any case.
+    strict = Flag(allow_none=True)
+    document = Object(required=True, data_key="schema")
+
+
+class ResponseFormatSchema(Schema):
+    """`response_format`."""
+
+    class Meta:
+        unknown = RAISE
+
+    error_messages = UNKNOWN
+
+    type = Text(
+        required=True,
+        validate=validate.OneOf(_FORMATS, error=f"must be one of {', '.join(_FORMATS)}"),
+    )
+    json_schema = fields.Nested(JsonSchemaSchema, allow_none=True)
+
+    @post_load
+    def _schema(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
+        if given["type"] == "json_object":
+            return {"type": "object"}
+        if given["type"] == "text":
+            return None
+        if not given.get("json_schema"):
+            raise ValidationError("is required with type json_schema", "json_schema")
+        document: dict[str, Any] = given["json_schema"]["document"]
+        return document
+
+
+class ChatRequestSchema(Parameters):
+    """`POST /v1/chat/completions`."""
+
+    messages = fields.List(
+        fields.Nested(ChatMessageSchema),
+        required=True,
+        validate=[NOT_EMPTY, asks_something],
+        error_messages=LIST,
+    )
+    max_completion_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
+    response_format = fields.Nested(ResponseFormatSchema, allow_none=True, error_messages=MESSAGES)
+    tools = fields.List(fields.Nested(ToolSchema), allow_none=True, error_messages=LIST)
+    tool_choice = ToolChoice(allow_none=True)
+    parallel_tool_calls = Flag(allow_none=True)
+    reasoning_effort = Text(
+        allow_none=True,
+        validate=validate.OneOf(_EFFORTS, error=f"must be one of {', '.join(_EFFORTS)}"),
+    )
+    logprobs = Flag(allow_none=True)
+    top_logprobs = Whole(allow_none=True, validate=between(0, 20))
+    modalities = Only(["text"])
+    # Of no consequence for the answer.
+    store = Only(False)
+    service_tier = Text(allow_none=True, validate=validate.OneOf(("auto", "default")))
+    metadata = Object(allow_none=True)
+    safety_identifier = Text(allow_none=True)
+    prompt_cache_key = Text(allow_none=True)
+
+    @post_load
+    def _request(self, given: dict[str, Any], **kwargs: Any) -> ChatRequest:
+        given = given_of(given)
+        function = required_function(given)
+        tools = offered(given)
+        _refuse_contradictions(given, tools, function)
+        schema = function["parameters"] if function else given.get("response_format")
+        inference = inference_of(
+            given,
+            max_tokens=given.get("max_completion_tokens", given.get("max_tokens")),
+            messages=with_names(given["messages"]),
+            json_schema=schema,
+            tools=() if function else tuple(tools),
+            think=_EFFORTS[given.get("reasoning_effort", "none")],
+            top_logprobs=likeliest(given),
+        )
+        return ChatRequest(inference, wants_usage(given), function["name"] if function else None)
+
+
+def _refuse_contradictions(
+    given: dict[str, Any], tools: list[dict[str, Any]], function: dict[str, Any] | None
+) -> None:
+    """What the runtime would drop in silence, or cannot do together."""
+    if tools and given.get("response_format"):
+        raise ValidationError("goes without tools", "response_format")
+    if tools and not function and given.get("logprobs"):
+        raise ValidationError("go without tools, unless one of them has to be called", "logprobs")
+    if tools and not function and given.get("parallel_tool_calls") is False:
+        mistake = "cannot be promised, unless tool_choice names the one to be called"
+        raise ValidationError(mistake, "parallel_tool_calls")
+    if {"max_tokens", "max_completion_tokens"} <= set(given):
+        raise ValidationError("goes without max_completion_tokens", "max_tokens")

@@ -1,0 +1,136 @@
+"""Completions: a prompt without a conversation, as OpenAI's older clients send it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Response
+from marshmallow import ValidationError, fields, post_load
+
+from mes.api import running, streamed
+from mes.api.answers import answer
+from mes.api.auth import auth
+from mes.api.body import body
+from mes.api.dumps import dump_logprobs
+from mes.api.fields import MESSAGES, Whole, between
+from mes.api.openai.events import EVENTS
+from mes.api.openai.parameters import Only, Parameters, given_of, inference_of, wants_usage
+from mes.api.openai.shapes import Completion, CompletionChunk, OpenAiError
+from mes.api.openai.told import Document, fingerprint, head, own
+from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, lines_of, promises
+from mes.domain import Event, InferenceRequest, Token
+
+CHUNKS = lines_of(CompletionChunk, OpenAiError)
+
+bp = Blueprint("completions", __name__, url_prefix="/v1")
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """An inference, and how its answer is to be told."""
+
+    inference: InferenceRequest
+    with_usage: bool
+
+
+class OnePrompt(fields.Field[str]):
+    """A text, or a list with one."""
+
+    shape = {"type": ["string", "array"], "minLength": 1, "items": {"type": "string"}}
+    shape |= {"minItems": 1, "maxItems": 1}
+    default_error_messages = MESSAGES
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        texts = value if isinstance(value, list) else [value]
+        if len(texts) != 1 or not isinstance(texts[0], str) or not texts[0]:
+            raise ValidationError("must be one text, not empty; send one request for each")
+        return texts[0]
+
+
+class CompletionRequestSchema(Parameters):
+    """`POST /v1/completions`."""
+
+    prompt = OnePrompt(required=True)
+    logprobs = Whole(allow_none=True, validate=between(0, 20))
+    best_of = Only(1)
+    echo = Only(False)
+    suffix = Only(None)
+
+    @post_load
+    def _request(self, given: dict[str, Any], **kwargs: Any) -> CompletionRequest:
+        given = given_of(given)
+        inference = inference_of(
+            given,
+            prompt=given["prompt"],
+            max_tokens=given.get("max_tokens"),
+            top_logprobs=given.get("logprobs"),
+        )
+        return CompletionRequest(inference, wants_usage(given))
+
+
+@bp.post("/completions")
+@auth.login_required
+@body(CompletionRequestSchema())
+@promises({JSON: Completion, EVENT_STREAM: CHUNKS}, raises=(*TURN_ERRORS, *running.ERRORS))
+def create(request: CompletionRequest) -> Response:
+    """Complete a prompt, through the model's own template."""
+    if request.inference.stream:
+        return streamed.stream(_chunks(request), EVENTS)
+    return answer(_completion(running.answered(request.inference), request))
+
+
+def _completion(document: Document, request: CompletionRequest) -> Document:
+    told = _choice(document["output"], document["finish_reason"], document.get("logprobs"))
+    return {
+        **_head(request),
+        "system_fingerprint": fingerprint(document),
+        "choices": [told],
+        "usage": document["usage"],
+        "mes": own(document),
+    }
+
+
+def _chunks(request: CompletionRequest) -> Generator[Document]:
+    start = {**_head(request), **({"usage": None} if request.with_usage else {})}
+
+    def chunk(event: Event) -> Document | None:
+        if not isinstance(event, Token):
+            return None
+        logprobs = dump_logprobs(event.logprobs) if event.logprobs else None
+        return {**start, "choices": [_choice(event.text, None, logprobs)]}
+
+    document = yield from running.happening(request.inference, chunk)
+    yield from _last(document, start, request)
+
+
+def _last(document: Document, start: Document, request: CompletionRequest) -> Iterator[Document]:
+    facts = {"system_fingerprint": fingerprint(document), "mes": own(document)}
+    yield {**start, "choices": [_choice("", document["finish_reason"], None)], **facts}
+    if request.with_usage:
+        yield {**start, "choices": [], "usage": document["usage"]}
+
+
+def _head(request: CompletionRequest) -> Document:
+    return head("text_completion", "cmpl", request.inference.model_id)
+
+
+def _choice(text: str, finish_reason: str | None, logprobs: list[Document] | None) -> Document:
+    told = {"index": 0, "text": text, "finish_reason": finish_reason}
+    return {**told, "logprobs": None if logprobs is None else _logprobs(logprobs)}
+
+
+def _logprobs(told: list[Document]) -> Document:
+    """In the older shape: a list for each kind of fact."""
+    offsets = [0]
+    for each in told:
+        offsets.append(offsets[-1] + len(each["token"]))
+    return {
+        "tokens": [each["token"] for each in told],
+        "token_logprobs": [each["logprob"] for each in told],
+        "top_logprobs": [
+            {top["token"]: top["logprob"] for top in each["top_logprobs"]} for each in told
+        ],
+        "text_offset": offsets[:-1],
+    }

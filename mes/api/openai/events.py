@@ -1,0 +1,9 @@
+"""Server-sent events, as OpenAI frames its streams."""
+
+from __future__ import annotations
+
+from mes.api.openai.errors import translated
+from mes.api.promises import EVENT_STREAM
+from mes.api.streamed import Framing
+
+EVENTS = Framing(EVENT_STREAM, b"data: ", b"\n\n", translated, end=(b"data: [DONE]\n\n",))

@@ -1,0 +1,156 @@
+"""Messages: a conversation as OpenAI's clients write it."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
+
+from mes.api.fields import LIST, MESSAGES, NOT_EMPTY, Text
+from mes.api.openai.parameters import UNKNOWN, Only
+from mes.domain import Message, ToolCall
+from mes.strictjson import NotJson, parse
+
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+class Content(fields.Field[tuple[str, tuple[str, ...]]]):
+    """A text, or a list of texts and images: the text, and the images in base64."""
+
+    shape = {"type": ["string", "array"], "items": {"type": "object"}, "minItems": 1}
+    default_error_messages = MESSAGES
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, str):
+            return value, ()
+        if not isinstance(value, list) or not value:
+            raise ValidationError("must be a string or a list of parts")
+        parts = [_part(number, each) for number, each in enumerate(value)]
+        texts = [text for kind, text in parts if kind == "text"]
+        return "\n".join(texts), tuple(data for kind, data in parts if kind == "image_url")
+
+
+def _part(number: int, part: Any) -> tuple[str, str]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return kind, part["text"]
+    if kind == "image_url" and isinstance(part.get("image_url"), dict):
+        return kind, _image(number, part["image_url"].get("url"))
+    raise ValidationError({number: "must be a part of type text or image_url"})
+
+
+def _image(number: int, url: Any) -> str:
+    head, _, data = url.partition(";base64,") if isinstance(url, str) else ("", "", "")
+    try:
+        decoded = head.startswith("data:image/") and b64decode(data, validate=True)
+    except ValueError:
+        decoded = b""
+    if not decoded:
+        # Nothing is fetched for a caller.
+        raise ValidationError(
+            {number: "must have its image in a URL such as data:image/png;base64,"}
+        )
+    return str(data)
+
+
+class FunctionCallSchema(Schema):
+    """A function and its arguments, which are JSON in a string."""
+
+    class Meta:
+        unknown = RAISE
+
+    error_messages = UNKNOWN
+
+    name = Text(required=True, validate=NOT_EMPTY)
+    arguments = Text(required=True)
+
+    @post_load
+    def _call(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        try:
+            arguments = parse(given["arguments"].encode("utf-8", "replace") or b"{}")
+        except NotJson as exc:
+            raise ValidationError(f"must be a JSON object in a string: {exc}", "arguments") from exc
+        if not isinstance(arguments, dict):
+            raise ValidationError("must be a JSON object in a string", "arguments")
+        return {"name": given["name"], "arguments": arguments}
+
+
+class ToolCallSchema(Schema):
+    """What an assistant called before."""
+
+    class Meta:
+        unknown = RAISE
+
+    error_messages = UNKNOWN
+
+    id = Text(required=True, validate=NOT_EMPTY)
+    type = Only("function")
+    index = fields.Raw(allow_none=True)
+    function = fields.Nested(FunctionCallSchema, required=True, error_messages=MESSAGES)
+
+    @post_load
+    def _call(self, given: dict[str, Any], **kwargs: Any) -> ToolCall:
+        return ToolCall(given["id"], **given["function"])
+
+
+class ChatMessageSchema(Schema):
+    """One turn; whatever an answer's message has may be sent back as it came."""
+
+    class Meta:
+        unknown = RAISE
+
+    error_messages = UNKNOWN
+
+    role = Text(
+        required=True,
+        validate=validate.OneOf(_ROLES, error=f"must be one of {', '.join(_ROLES)}"),
+    )
+    content = Content(allow_none=True)
+    tool_calls = fields.List(fields.Nested(ToolCallSchema), allow_none=True, error_messages=LIST)
+    tool_call_id = Text(allow_none=True, validate=NOT_EMPTY)
+    name = Text(allow_none=True)
+    # Models are not told what they thought before.
+    reasoning = Text(allow_none=True)
+    refusal = Only(None)
+    audio = Only(None)
+    function_call = Only(None)
+    annotations = Only([])
+
+    @post_load
+    def _message(self, given: dict[str, Any], **kwargs: Any) -> Message:
+        role, calls = given["role"], tuple(given.get("tool_calls") or ())
+        if given.get("content") is None and not calls:
+            raise ValidationError("is required", "content")
+        if calls and role != "assistant":
+            raise ValidationError("go with role assistant", "tool_calls")
+        if role == "tool" and not given.get("tool_call_id"):
+            raise ValidationError("is required with role tool", "tool_call_id")
+        if given.get("name") and role != "tool":
+            raise ValidationError("is supported with role tool only; leave it out", "name")
+        text, images = given.get("content") or ("", ())
+        return Message(
+            role="system" if role == "developer" else role,
+            content=text,
+            images=images,
+            tool_calls=calls,
+            tool_call_id=given.get("tool_call_id"),
+            tool_name=given.get("name"),
+        )
+
+
+def with_names(turns: Iterable[Message]) -> tuple[Message, ...]:
+    """The turns, each result of a tool with the name of the tool that was called."""
+    names: dict[str | None, str] = {}
+    named = []
+    for number, turn in enumerate(turns):
+        names.update((call.id, call.name) for call in turn.tool_calls)
+        if turn.role == "tool" and turn.tool_name is None:
+            if turn.tool_call_id not in names:
+                mistake = {"tool_call_id": "answers no call of the turns before it"}
+                raise ValidationError({"messages": {number: mistake}})
+            turn = replace(turn, tool_name=names[turn.tool_call_id])
+        named.append(turn)
+    return tuple(named)

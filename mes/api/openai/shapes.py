@@ -1,0 +1,172 @@
+"""The shapes of answers at OpenAI's doors."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+
+from mes.api.members import (
+    Answer,
+    many,
+    member,
+    numbers,
+    one,
+    one_of,
+    text,
+    whole,
+    words,
+)
+from mes.api.shapes import (
+    ENDS,
+    FAILURES,
+    Logprob,
+    Mistake,
+    Provenance,
+    StructuredReport,
+    Timings,
+    Usage,
+    Violation,
+)
+
+_NO_USAGE = "null but in the last chunk; with `include_usage`"
+
+
+class JudgedCall(Answer):
+    id = text("of the call")
+    verdict = one_of(("valid", "schema_violation"), "do the arguments fit the parameters?")
+    errors = many(Violation, "where they do not")
+
+
+class OwnFacts(Answer):
+    """What MES knows beside the answer; clients that do not know it pass over it."""
+
+    success = member(fields.Boolean, "false where the answer breaks its schema, or a call its tool")
+    code = one_of(FAILURES, "the verdict, where `success` is false", required=False)
+    error = text("the first mistake, where `success` is false", required=False)
+    request_id = text("")
+    latency_ms = whole("what the caller waited")
+    timings = one(Timings, "of all attempts together")
+    structured = one(StructuredReport, "null without a schema", null=True)
+    provenance = one(Provenance, "of the attempt that counts")
+    tool_calls = many(JudgedCall, "where tools were called", required=False)
+
+
+class CalledFunction(Answer):
+    name = text("", required=False)
+    arguments = text("JSON in a string, or a piece of it")
+
+
+class Call(Answer):
+    id = text("")
+    type = one_of(("function",), "")
+    function = one(CalledFunction, "")
+
+
+class PieceOfCall(Answer):
+    index = whole("which call")
+    id = text("with the first piece", required=False)
+    type = one_of(("function",), "with the first piece", required=False)
+    function = one(CalledFunction, "")
+
+
+class AssistantMessage(Answer):
+    role = one_of(("assistant",), "")
+    content = text("null where a function was called instead", null=True)
+    refusal = member(fields.Raw, "always null", null=True)
+    reasoning = text("what a reasoning model thought before", required=False)
+    tool_calls = many(Call, "", required=False)
+
+
+class ChatLogprobs(Answer):
+    content = many(Logprob, "of each token")
+    refusal = member(fields.Raw, "always null", null=True)
+
+
+_CHAT_ENDS = (*ENDS, "tool_calls")
+
+
+class ChatChoice(Answer):
+    index = whole("always 0")
+    message = one(AssistantMessage, "")
+    logprobs = one(ChatLogprobs, "with `logprobs`", null=True)
+    finish_reason = one_of(_CHAT_ENDS, "")
+
+
+class Delta(Answer):
+    role = one_of(("assistant",), "in the first chunk", required=False)
+    content = text("a piece of the answer", required=False)
+    reasoning = text("a piece of the thought before it", required=False)
+    tool_calls = many(PieceOfCall, "", required=False)
+
+
+class ChatChunkChoice(Answer):
+    index = whole("always 0")
+    delta = one(Delta, "")
+    logprobs = one(ChatLogprobs, "with `logprobs`", null=True)
+    finish_reason = one_of(_CHAT_ENDS, "with the last choice", null=True)
+
+
+class _Head(Answer):
+    id = text("holds the request id")
+    created = whole("seconds since 1970")
+    model = text("its id in the catalog")
+
+
+class ChatCompletion(_Head):
+    object = one_of(("chat.completion",), "")
+    system_fingerprint = text("alike where the same model answered", null=True)
+    choices = many(ChatChoice, "one")
+    usage = one(Usage, "of all attempts together")
+    mes = one(OwnFacts, "")
+
+
+class ChatCompletionChunk(_Head):
+    object = one_of(("chat.completion.chunk",), "")
+    choices = many(ChatChunkChoice, "one, or none beside the usage")
+    usage = one(Usage, _NO_USAGE, null=True, required=False)
+    system_fingerprint = text("with the finish reason", null=True, required=False)
+    mes = one(OwnFacts, "with the finish reason", required=False)
+
+
+class CompletionLogprobs(Answer):
+    tokens = words("")
+    token_logprobs = member(fields.List, "", fields.Float())
+    top_logprobs = member(fields.List, "", fields.Dict())
+    text_offset = numbers("where each token begins, in characters")
+
+
+class CompletionChoice(Answer):
+    index = whole("always 0")
+    text = text("")
+    logprobs = one(CompletionLogprobs, "with `logprobs`", null=True)
+    finish_reason = one_of(ENDS, "", null=True)
+
+
+class Completion(_Head):
+    object = one_of(("text_completion",), "")
+    system_fingerprint = text("alike where the same model answered", null=True)
+    choices = many(CompletionChoice, "one")
+    usage = one(Usage, "")
+    mes = one(OwnFacts, "")
+
+
+class CompletionChunk(_Head):
+    object = one_of(("text_completion",), "")
+    choices = many(CompletionChoice, "one, or none beside the usage")
+    usage = one(Usage, _NO_USAGE, null=True, required=False)
+    system_fingerprint = text("with the finish reason", null=True, required=False)
+    mes = one(OwnFacts, "with the finish reason", required=False)
+
+
+class OpenAiErrorFacts(Answer):
+    message = text("what is wrong, and what to do about it")
+    type = text("as OpenAI sorts them, such as `invalid_request_error`")
+    param = text("the first field that is wrong", null=True)
+    code = text("stable; for programs")
+    request_id = text("under which the log tells more")
+    errors = many(Mistake, "each mistake in what was sent")
+
+
+class OpenAiError(Answer):
+    """What went wrong, as OpenAI tells it."""
+
+    error = one(OpenAiErrorFacts, "")

@@ -1,0 +1,103 @@
+"""One generation of the runtime, read as it comes."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from mes.domain import Logprob, Reply, Tell, ToolCall, Usage, silent
+from mes.errors import GenerationAborted, RuntimeReplyInvalid
+from mes.runtime.replies import count, get, objects, parts, plain
+from mes.runtime.voices import Voices
+
+Part = Mapping[str, Any]
+
+
+def generation(chunks: Iterable[bytes], *, sent: float, tell: Tell = silent) -> Reply:
+    """The whole of it; `sent` is when the question was asked, by the monotonic clock."""
+    voices, calls = Voices(tell), list[ToolCall]()
+    first = 0.0
+    for part in parts(chunks):
+        said, content = _said(part)
+        thought, text = _text(said, "thinking"), _text(said, content)
+        if thought or text:
+            first = first or time.monotonic()
+        if "logprobs" in part:
+            voices.weigh(_logprobs(part, "logprobs"))
+        if thought:
+            voices.think(thought)
+        if text:
+            voices.hear(text)
+        if "tool_calls" in said:
+            calls += _tool_calls(said)
+        if part.get("done") is True:
+            waited = (first or time.monotonic()) - sent
+            return _reply(voices, tuple(calls), part, waited_ms=waited * 1000)
+    raise GenerationAborted("the generation ended without saying that it was done")
+
+
+def _said(part: Part) -> tuple[Part, str]:
+    """What speaks, which in a conversation is a message; and the name of its text."""
+    message = part.get("message")
+    if message is None:
+        return part, "response"
+    if type(message) is not dict:
+        raise RuntimeReplyInvalid("the runtime sent a message that is not an object")
+    return message, "content"
+
+
+def _text(said: Part, name: str) -> str:
+    text = said.get(name, "")
+    if type(text) is not str:
+        raise RuntimeReplyInvalid(f"the runtime sent a {name} that is not text")
+    return text
+
+
+def _tool_calls(said: Part) -> Iterator[ToolCall]:
+    for call in objects(said, "tool_calls"):
+        function = get(call, "function", dict, {})
+        yield ToolCall(
+            id=get(call, "id", str, "") or f"call_{secrets.token_hex(6)}",
+            name=get(function, "name", str, ""),
+            arguments=get(function, "arguments", dict, {}),
+        )
+
+
+def _logprobs(part: Part, name: str) -> tuple[Logprob, ...]:
+    return tuple(
+        Logprob(
+            token=get(each, "token", str, ""),
+            logprob=_number(each, "logprob"),
+            bytes=tuple(get(each, "bytes", list, [])),
+            top_logprobs=_logprobs(each, "top_logprobs"),
+        )
+        for each in objects(part, name)
+    )
+
+
+def _number(part: Part, name: str) -> float:
+    value: Any = part.get(name)
+    # Go writes 0.0 as 0.
+    if type(value) not in (int, float):
+        raise RuntimeReplyInvalid(f"the runtime sent a {name} that is not a number")
+    return float(value)
+
+
+def _reply(voices: Voices, calls: tuple[ToolCall, ...], last: Part, *, waited_ms: float) -> Reply:
+    reason = last.get("done_reason")
+    if reason not in ("stop", "length"):
+        raise GenerationAborted(f"the generation ended for no proper reason ({plain(str(reason))})")
+    reasoning, text = voices.end()
+    return Reply(
+        text=text,
+        reasoning=reasoning,
+        tool_calls=calls,
+        logprobs=voices.logprobs,
+        finish_reason=reason,
+        usage=Usage(count(last, "prompt_eval_count"), count(last, "eval_count")),
+        prompt_ms=count(last, "prompt_eval_duration") / 1e6,
+        generation_ms=count(last, "eval_duration") / 1e6,
+        time_to_first_token_ms=waited_ms,
+    )

@@ -1,0 +1,364 @@
+"""`POST /v1/chat/completions` over a fake runtime."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mes import errors
+from mes.domain import ToolCall
+from tests.api.conftest import KEY
+from tests.api.test_inference import JOHN, PERSON
+
+PIXEL = "iVBORw0KGgo="
+HELLO = [{"role": "user", "content": "Hello"}]
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "How warm it is",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+CALLED = ToolCall("call_1", "weather", {"city": "Rome"})
+AS_PERSON = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
+
+
+@pytest.fixture
+def chat(client):
+    def post(messages=HELLO, **fields):
+        document = {"model": "smollm2:135m", "messages": messages, **fields}
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        return client.post("/v1/chat/completions", data=json.dumps(document), headers=headers)
+
+    return post
+
+
+def events(response):
+    """The chunks of a stream that ended well."""
+    assert response.mimetype == "text/event-stream"
+    *told, done, nothing = response.get_data(as_text=True).split("\n\n")
+    assert (done, nothing) == ("data: [DONE]", "")
+    return [json.loads(each.removeprefix("data: ")) for each in told]
+
+
+def deltas(chunks):
+    return [each["choices"][0]["delta"] for each in chunks if each["choices"]]
+
+
+def refusal(response, status=400):
+    assert response.status_code == status
+    return response.get_json()["error"]
+
+
+def test_a_conversation_is_answered_as_openai_would(chat, runtime):
+    response = chat(seed=7, temperature=0)
+    answer = response.get_json()
+    assert answer["object"] == "chat.completion"
+    assert answer["id"] == f"chatcmpl-{response.headers['X-Request-ID']}"
+    (choice,) = answer["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "Paris", "refusal": None}
+    assert (choice["finish_reason"], choice["logprobs"]) == ("stop", None)
+    assert answer["usage"] == {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    assert answer["mes"]["provenance"]["seed"] == 7
+    assert runtime.prompts[-1].options["temperature"] == 0
+
+
+def test_the_model_goes_by_its_name_in_the_catalog(chat):
+    assert chat(model="SmolLM2:135M").get_json()["model"] == "smollm2:135m"
+    *chunks, _ = events(chat(model="SmolLM2:135M", stream=True))
+    assert {each["model"] for each in chunks} == {"smollm2:135m"}
+
+
+def test_the_same_comes_in_chunks(chat, runtime):
+    runtime.answers = lambda prompt: "Paris, of course"
+    whole = chat(seed=7).get_json()
+    *told, last = events(chat(seed=7, stream=True))
+    assert deltas(told) == [
+        {"role": "assistant", "content": "Paris,"},
+        {"content": " of"},
+        {"content": " course"},
+    ]
+    assert last["choices"][0]["finish_reason"] == "stop"
+    assert last["mes"]["provenance"] == whole["mes"]["provenance"]
+    assert last["system_fingerprint"] == whole["system_fingerprint"]
+    assert "usage" not in last
+
+
+def test_an_answer_of_nothing_has_a_role_too(chat, runtime):
+    runtime.answers = lambda prompt: ""
+    assert deltas(events(chat(stream=True))) == [{"role": "assistant"}]
+
+
+def test_the_usage_comes_last_where_it_is_asked_for(chat):
+    *chunks, last = events(chat(stream=True, stream_options={"include_usage": True}))
+    assert {json.dumps(each["usage"]) for each in chunks} == {"null"}
+    assert last["choices"] == []
+    assert last["usage"]["total_tokens"] == 15
+
+
+def test_reasoning_stays_apart(chat, runtime):
+    runtime.reasoning = "Let me think."
+    message = chat(reasoning_effort="low").get_json()["choices"][0]["message"]
+    assert (message["content"], message["reasoning"]) == ("Paris", "Let me think.")
+    assert runtime.prompts[-1].think == "low"
+
+
+@pytest.mark.parametrize(("effort", "think"), [("none", False), ("minimal", False), (None, False)])
+def test_without_effort_nothing_is_thought(chat, runtime, effort, think):
+    chat(reasoning_effort=effort)
+    assert runtime.prompts[-1].think is think
+
+
+def test_roles_parts_and_images_become_what_the_runtime_knows(chat, runtime):
+    picture = {"url": f"data:image/png;base64,{PIXEL}", "detail": "low"}
+    parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "this?"}]
+    chat(
+        [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [*parts, {"type": "image_url", "image_url": picture}]},
+        ]
+    )
+    system, user = runtime.prompts[-1].messages
+    assert (system.role, system.content) == ("system", "Be brief.")
+    assert (user.content, user.images) == ("What is\nthis?", (PIXEL,))
+
+
+def test_an_answers_message_may_be_sent_back_as_it_is(chat, runtime):
+    runtime.reasoning = "Hm."
+    said = chat().get_json()["choices"][0]["message"]
+    assert chat([*HELLO, said, *HELLO]).status_code == 200
+    assert [each.content for each in runtime.prompts[-1].messages] == ["Hello", "Paris", "Hello"]
+
+
+class TestFormats:
+    def test_an_answer_that_has_to_fit_a_schema_is_judged_by_it(self, chat, runtime):
+        runtime.answers = lambda prompt: JOHN
+        answer = chat(response_format=AS_PERSON).get_json()
+        assert answer["choices"][0]["message"]["content"] == JOHN
+        assert answer["mes"]["structured"]["verdict"] == "valid"
+        assert runtime.prompts[-1].format == PERSON
+
+    def test_the_json_alone_is_the_content_where_it_stood_in_prose(self, chat, runtime):
+        runtime.answers = lambda prompt: f"Sure:\n```json\n{JOHN}\n```"
+        answer = chat(response_format=AS_PERSON).get_json()
+        assert json.loads(answer["choices"][0]["message"]["content"]) == json.loads(JOHN)
+
+    def test_an_answer_that_breaks_its_schema_says_so_beside(self, chat, runtime):
+        runtime.answers = lambda prompt: '{"name": 3}'
+        answer = chat(response_format=AS_PERSON, mes={"max_attempts": 1}).get_json()
+        assert answer["choices"][0]["message"]["content"] == '{"name": 3}'
+        assert answer["mes"]["success"] is False
+        assert answer["mes"]["code"] == "schema_violation"
+
+    def test_any_object_will_do_for_json_object(self, chat, runtime):
+        runtime.answers = lambda prompt: "{}"
+        assert chat(response_format={"type": "json_object"}).get_json()["mes"]["success"]
+        assert runtime.prompts[-1].format == {"type": "object"}
+
+    def test_text_is_no_format(self, chat, runtime):
+        assert chat(response_format={"type": "text"}).get_json()["mes"]["structured"] is None
+
+    def test_a_schema_that_is_none_is_refused_with_its_place(self, chat):
+        wrong = {"type": "json_schema", "json_schema": {"schema": {"type": "strin"}}}
+        error = refusal(chat(response_format=wrong))
+        assert error["code"] == "schema_invalid"
+        assert error["param"] == "response_format.json_schema.schema.type"
+
+
+class TestTools:
+    def test_a_call_of_the_model_is_passed_on_with_its_verdict(self, chat, runtime):
+        runtime.answers, runtime.tool_calls = lambda prompt: "", (CALLED,)
+        answer = chat(tools=[WEATHER]).get_json()
+        (choice,) = answer["choices"]
+        assert choice["finish_reason"] == "tool_calls"
+        (call,) = choice["message"]["tool_calls"]
+        assert (call["id"], call["type"]) == ("call_1", "function")
+        assert call["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
+        assert answer["mes"]["tool_calls"] == [{"id": "call_1", "verdict": "valid", "errors": []}]
+        assert runtime.prompts[-1].tools == (WEATHER,)
+
+    @pytest.mark.parametrize(
+        "call", [ToolCall("call_1", "weather", {"town": "Rome"}), ToolCall("call_1", "time", {})]
+    )
+    def test_a_call_that_fits_no_tool_is_passed_on_and_told(self, chat, runtime, call):
+        runtime.tool_calls = (call,)
+        own = chat(tools=[WEATHER]).get_json()["mes"]
+        assert (own["success"], own["code"]) == (False, "schema_violation")
+        assert own["tool_calls"][0]["errors"][0]["detail"]
+
+    def test_calls_come_whole_in_one_chunk(self, chat, runtime):
+        runtime.answers, runtime.tool_calls = lambda prompt: "", (CALLED, CALLED)
+        first, last = events(chat(tools=[WEATHER], stream=True))
+        assert [each["index"] for each in first["choices"][0]["delta"]["tool_calls"]] == [0, 1]
+        assert last["choices"][0]["finish_reason"] == "tool_calls"
+
+    def test_what_came_of_a_call_goes_back_under_the_name_of_the_tool(self, chat, runtime):
+        runtime.tool_calls = (CALLED,)
+        said = chat(tools=[WEATHER]).get_json()["choices"][0]["message"]
+        result = {"role": "tool", "tool_call_id": "call_1", "content": "31 degrees"}
+        assert chat([*HELLO, said, result], tools=[WEATHER]).status_code == 200
+        *_, call, answer = runtime.prompts[-1].messages
+        assert call.tool_calls == (CALLED,)
+        assert (answer.tool_call_id, answer.tool_name) == ("call_1", "weather")
+
+    @pytest.mark.parametrize(
+        "choice", ["required", {"type": "function", "function": {"name": "weather"}}]
+    )
+    def test_a_function_that_has_to_be_called_is_answered_like_a_schema(
+        self, chat, runtime, choice
+    ):
+        runtime.answers = lambda prompt: '{"city": "Rome"}'
+        answer = chat(tools=[WEATHER], tool_choice=choice, parallel_tool_calls=False).get_json()
+        (choice,) = answer["choices"]
+        assert choice["finish_reason"] == "tool_calls"
+        assert choice["message"]["content"] is None
+        (call,) = choice["message"]["tool_calls"]
+        assert call["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
+        assert answer["mes"]["structured"]["verdict"] == "valid"
+        prompt = runtime.prompts[-1]
+        assert (prompt.tools, prompt.format) == ((), WEATHER["function"]["parameters"])
+
+    def test_its_arguments_come_in_pieces(self, chat, runtime):
+        runtime.answers = lambda prompt: '{"city": "Rome"}'
+        choice = {"type": "function", "function": {"name": "weather"}}
+        told = deltas(events(chat(tools=[WEATHER], tool_choice=choice, stream=True)))
+        pieces = [each["tool_calls"][0] for each in told if each]
+        assert told[0]["role"] == "assistant"
+        assert pieces[0]["function"]["name"] == "weather"
+        assert [each.get("id") for each in pieces].count(None) == len(pieces) - 1
+        assert "".join(each["function"]["arguments"] for each in pieces) == '{"city": "Rome"}'
+
+    def test_with_the_choice_none_the_model_hears_of_no_tool(self, chat, runtime):
+        chat(tools=[WEATHER], tool_choice="none")
+        assert runtime.prompts[-1].tools == ()
+
+    def test_parameters_that_could_hang_are_refused_with_their_place(self, chat):
+        function = {"name": "f", "parameters": {"$ref": "http://elsewhere.example/x"}}
+        error = refusal(chat(tools=[WEATHER, {"type": "function", "function": function}]))
+        assert error["code"] == "schema_unsafe"
+        assert error["param"].startswith("tools[1].function.parameters")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("fields", "param"),
+        [
+            ({"n": 2}, "n"),
+            ({"logit_bias": {"50256": -100}}, "logit_bias"),
+            ({"functions": []}, "functions"),
+            ({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens"),
+            ({"temperature": 3}, "temperature"),
+            ({"tools": [WEATHER], "parallel_tool_calls": False}, "parallel_tool_calls"),
+            ({"tools": [WEATHER], "logprobs": True}, "logprobs"),
+            ({"tools": [WEATHER], "response_format": AS_PERSON}, "response_format"),
+            ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+            ({"tool_choice": "required"}, "tool_choice"),
+            ({"tools": [WEATHER, WEATHER], "tool_choice": "required"}, "tool_choice"),
+            ({"tools": [WEATHER], "tool_choice": "perhaps"}, "tool_choice"),
+            ({"reasoning_effort": "huge"}, "reasoning_effort"),
+            ({"stream": True, "mes": {"max_attempts": 2}}, "mes.max_attempts"),
+            ({"mes": {"speed": 11}}, "mes.speed"),
+            ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+            (
+                {"stream_options": {"include_obfuscation": True}},
+                "stream_options.include_obfuscation",
+            ),
+        ],
+    )
+    def test_what_cannot_be_served_is_named(self, chat, fields, param):
+        error = refusal(chat(**fields))
+        assert error["type"] == "invalid_request_error"
+        assert error["param"] == param
+        assert error["code"] == "request_invalid"
+
+    @pytest.mark.parametrize(
+        ("turn", "param"),
+        [
+            ({"role": "king", "content": "Hello"}, "messages[0].role"),
+            ({"role": "user"}, "messages[0].content"),
+            ({"role": "user", "content": []}, "messages[0].content"),
+            ({"role": "user", "content": [{"type": "input_audio"}]}, "messages[0].content[0]"),
+            ({"role": "user", "content": "Hello", "name": "Ann"}, "messages[0].name"),
+            ({"role": "tool", "content": "31"}, "messages[0].tool_call_id"),
+            ({"role": "tool", "content": "31", "tool_call_id": "x"}, "messages[0].tool_call_id"),
+            ({"role": "user", "content": "x", "refusal": "no"}, "messages[0].refusal"),
+        ],
+    )
+    def test_so_is_what_is_wrong_with_a_turn(self, chat, turn, param):
+        assert refusal(chat([turn, *HELLO]))["param"] == param
+
+    @pytest.mark.parametrize(
+        "url", ["https://elsewhere.example/x.png", "data:image/png;base64,", 3]
+    )
+    def test_an_image_is_never_fetched(self, chat, url):
+        part = {"type": "image_url", "image_url": {"url": url}}
+        error = refusal(chat([{"role": "user", "content": [part]}]))
+        assert error["param"] == "messages[0].content[0]"
+
+    @pytest.mark.parametrize("arguments", ["", "[]", "{", '{"a": 1, "a": 2}'])
+    def test_arguments_are_an_object_in_a_string(self, chat, arguments):
+        function = {"name": "weather", "arguments": arguments}
+        call = {"id": "1", "type": "function", "function": function}
+        said = {"role": "assistant", "content": None, "tool_calls": [call]}
+        response = chat([*HELLO, said, *HELLO])
+        if arguments:
+            expected = "messages[1].tool_calls[0].function.arguments"
+            assert refusal(response)["param"] == expected
+        else:
+            assert response.status_code == 200  # as some models write that there are none
+
+    @pytest.mark.parametrize(
+        ("error", "status", "kind"),
+        [
+            (errors.QueueFull("full", retry_after=3), 503, "server_error"),
+            (errors.GenerationAborted("broke off"), 502, "server_error"),
+            (errors.PromptTooLong("3010 tokens do not fit"), 400, "invalid_request_error"),
+        ],
+    )
+    def test_what_keeps_the_model_from_answering_has_its_status(
+        self, chat, runtime, error, status, kind
+    ):
+        runtime.answers = lambda prompt: error
+        for stream in (False, True):
+            response = chat(stream=stream)
+            told = refusal(response, status)
+            assert (told["code"], told["type"]) == (error.code, kind)
+            assert told["message"] == error.detail
+            assert told["request_id"] == response.headers["X-Request-ID"]
+            assert response.headers.get("Retry-After") == ("3" if status == 503 else None)
+
+    def test_a_stream_that_breaks_off_ends_with_the_error_and_is_not_done(self, chat, runtime):
+        runtime.breaks_off = errors.GenerationAborted("broke off")
+        told = chat(stream=True).get_data(as_text=True)
+        last = told.strip().split("\n\n")[-1]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "generation_aborted"
+        assert "[DONE]" not in told
+
+    def test_doors_and_methods_are_refused_in_the_same_shape(self, client):
+        path = "/v1/chat/completions"
+        assert refusal(client.post(path, json={}), 401)["type"] == "authentication_error"
+        assert refusal(client.get(path), 405)["code"] == "method_not_allowed"
+
+    def test_an_unknown_model_is_not_found(self, chat):
+        for stream in (False, True):
+            error = refusal(chat(model="nope", stream=stream), 404)
+            assert (error["type"], error["code"]) == ("not_found_error", "model_not_found")
+
+
+def test_probabilities_come_as_openai_writes_them(chat, runtime):
+    runtime.answers = lambda prompt: "Paris, France"
+    asked = {"logprobs": True, "top_logprobs": 1}
+    told = chat(**asked).get_json()["choices"][0]["logprobs"]["content"]
+    assert [each["token"] for each in told] == ["Paris,", " France"]
+    assert told[0]["top_logprobs"] == [
+        {"token": "Paris,", "logprob": -0.25, "bytes": list(b"Paris,")}
+    ]
+    *chunks, _ = events(chat(stream=True, **asked))
+    in_chunks = [token for each in chunks for token in each["choices"][0]["logprobs"]["content"]]
+    assert in_chunks == told

@@ -1,0 +1,96 @@
+"""Tools: sent as Ollama wants them, and its calls read wherever they come."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mes.domain import Message, ToolCall
+from mes.errors import RuntimeReplyInvalid
+
+from .conftest import generate
+from .scripted import END, Peer, Script, chunk
+
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+FUNCTION = {"index": 0, "name": "weather", "arguments": {"city": "Rome"}}
+CALL = {"id": "call_1", "function": FUNCTION}
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def say(*parts: dict) -> Script:
+    def script(peer: Peer) -> None:
+        while peer.read_request() is not None:
+            peer.send(HEAD)
+            for part in parts:
+                peer.send(chunk(json.dumps(part).encode() + b"\n"))
+            peer.send(END)
+
+    return script
+
+
+def part(content: str = "", *, done: bool = False, **message: object) -> dict:
+    told = {"message": {"role": "assistant", "content": content, **message}, "done": done}
+    return {**told, "done_reason": "stop"} if done else told
+
+
+NATIVE = (part("Let me see."), part(done=True, tool_calls=[CALL]))
+RENDERED = (part("Let me see."), part(tool_calls=[CALL]), part(done=True))
+
+
+@pytest.mark.parametrize("parts", [NATIVE, RENDERED])
+def test_a_call_is_read_wherever_it_comes(serve, client, parts):
+    question = (Message("user", "Is it warm in Rome?"),)
+    reply = generate(client(serve(say(*parts))), messages=question, tools=(WEATHER,))
+    assert reply.text == "Let me see."
+    assert reply.tool_calls == (ToolCall("call_1", "weather", {"city": "Rome"}),)
+
+
+def test_a_call_without_a_name_of_its_own_is_given_one(serve, client):
+    nameless = {"function": FUNCTION}
+    answer = say(part(done=True, tool_calls=[nameless, nameless]))
+    reply = generate(client(serve(answer)), messages=(Message("user", "?"),))
+    first, second = reply.tool_calls
+    assert first.id != second.id
+    assert first.id.startswith("call_")
+
+
+def test_tools_and_what_came_of_their_calls_are_sent(serve, client):
+    server = serve(say(part("Yes.", done=True)))
+    call = ToolCall("call_1", "weather", {"city": "Rome"})
+    turns = (
+        Message("user", "Is it warm in Rome?"),
+        Message("assistant", "", tool_calls=(call,)),
+        Message("tool", "31 degrees", tool_call_id="call_1", tool_name="weather"),
+    )
+
+    generate(client(server), messages=turns, tools=(WEATHER,))
+
+    asked = server.asked[0].json
+    assert asked["tools"] == [WEATHER]
+    assert asked["messages"] == [
+        {"role": "user", "content": "Is it warm in Rome?"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"id": "call_1", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+            ],
+        },
+        {
+            "role": "tool",
+            "content": "31 degrees",
+            "tool_call_id": "call_1",
+            "tool_name": "weather",
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    "calls", [{"name": "weather"}, ["weather"], [{"function": {"arguments": "{}"}}]]
+)
+def test_nonsense_for_calls_is_called_by_its_name(serve, client, calls):
+    with pytest.raises(RuntimeReplyInvalid):
+        generate(
+            client(serve(say(part(done=True, tool_calls=calls)))), messages=(Message("user", "?"),)
+        )
