@@ -8,7 +8,7 @@ PARTS := setup.cfg pyproject.toml
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 8
 
-run: .venv/.installed-run ## install, fetch a small model, serve it on http://127.0.0.1:8001
+run: .venv/.installed-run ## install, fetch two small models, serve them on http://127.0.0.1:8001
 	@$(BIN)/python -m mes.serve
 
 test: .venv/.installed-test ## install and run all tests, real gunicorn and real model included

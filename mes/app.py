@@ -24,7 +24,7 @@ from mes.api import (
     queue,
     requests,
 )
-from mes.api.openai import chat, completions
+from mes.api.openai import chat, completions, embeddings
 from mes.api.services import Services
 from mes.attempts import Attempts
 from mes.catalog import Catalog, CatalogFile
@@ -55,7 +55,10 @@ _LOOKS_AT_FILES_EVERY_SECONDS = 0.5
 # Threads of each worker that never wait for a model.
 _THREADS_HELD_BACK = 8
 
-_DOORS = (health, models, pull, inference, chat, completions, queue, checks, metrics, docs)
+_DOORS = (
+    *(health, models, pull, queue, checks, metrics, docs),
+    *(inference, chat, completions, embeddings),
+)
 
 
 class _Application(Flask):

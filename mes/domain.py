@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -195,6 +196,14 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Vectors:
+    """What texts became: a vector for each, in their order, in the runtime's own numbers."""
+
+    each: tuple[array[float], ...]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model the runtime holds in memory, in the runtime's own words."""
 
@@ -208,13 +217,14 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class PulledModel:
-    """A model the runtime has on disk."""
+    """A model the runtime has on disk; `capabilities` is None until the runtime was asked."""
 
     name: str
     digest: str
     size_bytes: int
     quantization: str
     parameter_size: str
+    capabilities: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +316,21 @@ class Runtime(Protocol):
         generation is cancelled in the runtime within a second either way), GenerationAborted
         where it broke off, SchemaRefused, PromptTooLong, ModelNotPulled; RequestInvalid for what
         the model cannot do. All the tokens joined are the reply's text.
+        """
+
+    def embed(
+        self,
+        spec: ModelSpec,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None,
+        deadline: float,
+        caller: Caller,
+    ) -> Vectors:
+        """Make a vector of each text; of so many dimensions, where that is said.
+
+        Raises what `generate` raises, as far as it applies; RequestInvalid where the model cannot
+        make vectors, or none of that length.
         """
 
     def load(self, spec: ModelSpec, *, deadline: float) -> None:

@@ -6,6 +6,7 @@ MesError
 │   ├── RequestInvalid         JSON, but not what we ask for
 │   │   ├── SchemaInvalid      json_schema is not a JSON Schema
 │   │   ├── SchemaUnsafe       json_schema could hang or leak
+│   │   ├── NotCapable         the model cannot do what it is asked for
 │   │   └── PromptTooLong      the prompt does not fit the model's context
 │   ├── Unauthorized           no key, or a wrong one
 │   ├── Forbidden              a key whose scopes do not reach so far
@@ -85,6 +86,10 @@ class SchemaInvalid(RequestInvalid):
 
 class SchemaUnsafe(RequestInvalid):
     code = "schema_unsafe"
+
+
+class NotCapable(RequestInvalid):
+    pass
 
 
 class PromptTooLong(RequestInvalid):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from mes import __version__, structured
+from mes.capabilities import WRITES, require
 from mes.catalog import Catalog
 from mes.domain import (
     Attempt,
@@ -19,6 +21,7 @@ from mes.domain import (
     ModelSpec,
     Prompt,
     Provenance,
+    PulledModel,
     Reply,
     Runtime,
     Tell,
@@ -41,17 +44,20 @@ def infer(
     scheduler: Scheduler,
     runtime: Runtime,
     runtime_version: str | None,
+    pulled: Mapping[str, PulledModel],
     caller: Caller,
     request_id: str = "",
     tell: Tell = silent,
 ) -> Inference:
     """Run one inference and wait for it, telling how it goes.
 
-    Raises what `Scheduler.permit` and `Runtime.generate` raise, ModelNotFound, SchemaInvalid and
-    SchemaUnsafe. An answer that breaks its schema is no error: the judgement tells.
+    Raises what `Scheduler.permit` and `Runtime.generate` raise, ModelNotFound, NotCapable,
+    SchemaInvalid and SchemaUnsafe. An answer that breaks its schema is no error: the judgement
+    tells.
     """
     started = time.monotonic()
     spec = catalog.get(request.model_id)
+    require(WRITES, spec, pulled, pointer="/model_id")
     schema = None
     if request.json_schema is not None:
         schema = structured.check(request.json_schema, schema_limits)

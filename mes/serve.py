@@ -24,7 +24,7 @@ from dotenv import dotenv_values
 
 from mes.settings import Settings, SettingsError, load
 
-MODEL = "smollm2:135m"
+MODEL, EMBEDDER = "smollm2:135m", "all-minilm"
 _EMBEDDED_PORT = 11435
 _EMBEDDED_CATALOG = "config/models.embedded.json"
 _LOGS = Path("logs")
@@ -61,7 +61,7 @@ def _serve(stack: ExitStack) -> int:
     settings = load(environ)
     _refuse_taken_port(settings)
     if own_runtime:
-        _fetch_model()
+        _fetch_models()
         port = settings.ollama_host.rpartition(":")[2]
         say(f"starting the embedded runtime on {settings.ollama_host}, log in {_LOGS}/runtime.log")
         serve = ["mes.embedded", "serve", "--until-stdin-closes", "--port", port]
@@ -94,14 +94,22 @@ def _with_own_runtime(environ: dict[str, str]) -> dict[str, str]:
     return environ
 
 
-def _fetch_model() -> None:
-    say(f"fetching the model {MODEL} (93 MB, a few seconds the first time)")
+def _fetch_models() -> None:
+    say(f"fetching {MODEL} and {EMBEDDER} (177 MB, some seconds the first time)")
     began = time.monotonic()
-    pull = [sys.executable, "-m", "mes.embedded", "pull", MODEL]
+    _fetch(MODEL)
+    try:
+        _fetch(EMBEDDER)
+    except CannotServe as exc:
+        say(f"there are no embeddings for now: {exc}")
+    say(f"fetched after {time.monotonic() - began:.1f} s")
+
+
+def _fetch(model: str) -> None:
+    pull = [sys.executable, "-m", "mes.embedded", "pull", model]
     done = subprocess.run(pull, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        raise CannotServe(f"the model could not be fetched:\n{done.stdout.strip()[-2000:]}")
-    say(f"the model is there after {time.monotonic() - began:.1f} s")
+        raise CannotServe(f"{model} could not be fetched:\n{done.stdout.strip()[-2000:]}")
 
 
 @contextmanager

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import threading
 import time
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +25,7 @@ from mes.domain import (
     Token,
     ToolCall,
     Usage,
+    Vectors,
     normalise,
     silent,
 )
@@ -61,6 +63,8 @@ class FakeRuntime:
         self.unloads: list[str] = []
         self.most_in_memory = 0
         self.prompts: list[Prompt] = []
+        self.texts: list[str] = []
+        self.embedders: set[str] = set()
         self.answers: Callable[[Prompt], str | MesError] = lambda prompt: "Paris"
         self.finish_reason = "stop"
         self.reasoning = ""
@@ -97,6 +101,19 @@ class FakeRuntime:
             logprobs=tuple(logprobs) if asked else (),
         )
 
+    def embed(
+        self,
+        spec: ModelSpec,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None,
+        deadline: float,
+        caller: Caller,
+    ) -> Vectors:
+        self.texts += texts
+        vector = array("d", [0.6, -0.8, 0.0][:dimensions])
+        return Vectors(tuple(vector for _ in texts), prompt_tokens=4 * len(texts))
+
     def load(self, spec: ModelSpec, *, deadline: float) -> None:
         self._fail_if_down()
         with self._lock:
@@ -129,7 +146,8 @@ class FakeRuntime:
 
     def card(self, name: str) -> ModelCard:
         self._fail_if_down()
-        return ModelCard("Q4_0", "1B", 4096, ("completion",))
+        can = "embedding" if name in self.embedders else "completion"
+        return ModelCard("Q4_0", "1B", 4096, (can,))
 
     def pull(self, name: str, *, deadline: float, caller: Caller) -> Iterator[PullProgress]:
         self._fail_if_down()

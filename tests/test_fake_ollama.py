@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import socket
 import threading
 import time
@@ -24,9 +25,10 @@ LIKE_THE_REAL_ONE = (
     "generate-malformed", "generate-empty-body", "chat-stream", "chat-nostream", "chat-schema",
     "chat-too-long", "chat-no-model", "chat-tools-unsupported", "load-second", "ps-two", "unload",
     "ps-right-after-unload", "unload-not-loaded", "unload-missing", "chat-unload", "not-found",
-    "wrong-method",
+    "wrong-method", "embed-unsupported", "embed-missing",
 )  # fmt: skip
 A, B = "mistral:7b", "phi3:mini"
+EMBEDDER = "nomic-embed-text"
 
 
 def ask(fake, model=A, prompt="hello", **body):
@@ -287,6 +289,46 @@ def test_a_reset_forgets_what_was_counted_not_what_is_loaded(fake_ollama):
     fake_ollama.reset()
     stats = fake_ollama.stats()
     assert (stats["loads"], stats["requests"], stats["loaded"]) == (0, {}, [A])
+
+
+def embed(fake, texts, model=EMBEDDER, **body):
+    document = {"model": model, "input": texts, **body}
+    return requests.post(f"{fake.url}/api/embed", json=document, timeout=10)
+
+
+@pytest.fixture
+def embedder():
+    with FakeOllama("--models", f"{EMBEDDER},{A}") as fake:
+        yield fake
+
+
+def test_vectors_are_of_length_1_and_the_same_for_the_same_text(embedder):
+    told = embed(embedder, ["one", "two", "one"]).json()
+    one, two, again = told["embeddings"]
+    assert one == again != two
+    assert math.hypot(*one) == pytest.approx(1)
+    assert told["prompt_eval_count"] == 9
+    (short,) = embed(embedder, "one", dimensions=3).json()["embeddings"]
+    assert math.hypot(*short) == pytest.approx(1)
+    assert len(short) == 3
+
+
+def test_a_text_that_is_too_long_is_cut_unless_it_is_told_not_to(embedder):
+    long = "word " * 5000
+    assert embed(embedder, long).json()["prompt_eval_count"] == 2048
+    refused = embed(embedder, long, truncate=False)
+    assert refused.status_code == 400
+    assert refused.json() == {"error": "the input length exceeds the context length"}
+
+
+def test_a_model_that_embeds_is_loaded_by_embedding_and_generates_nothing(embedder):
+    refused = load(embedder, EMBEDDER)
+    assert refused.status_code == 400
+    assert refused.json() == {"error": f'"{EMBEDDER}" does not support generate'}
+    assert embed(embedder, []).json() == {"model": EMBEDDER, "embeddings": []}
+    assert embedder.model(EMBEDDER)["state"] == "loaded"
+    assert unload(embedder, EMBEDDER).json()["done_reason"] == "unload"
+    assert embedder.model(EMBEDDER)["state"] == "absent"
 
 
 def test_it_ends_with_the_test():

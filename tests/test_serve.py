@@ -96,6 +96,13 @@ def test_the_curl_that_streams_gets_a_real_models_tokens(served: Served):
     assert "Paris" in result["output"]
 
 
+def test_the_curl_that_embeds_gets_a_real_models_vectors(served: Served):
+    answer = served.run(CURLS[3])
+    assert [len(item["embedding"]) for item in answer["data"]] == [384, 384]
+    assert answer["usage"]["prompt_tokens"] > 8
+    assert answer["mes"]["provenance"]["runtime"].startswith("mes-embedded ")
+
+
 def test_a_run_with_the_same_seed_repeats_itself(served: Served):
     fields = {"model_id": "smollm2:135m", "prompt": "Tell a story.", "max_tokens": 30, "seed": 7}
     curl = CURLS[0].partition("-d '")[0] + f"-d '{json.dumps(fields)}'"

@@ -64,6 +64,7 @@ def _about(request: InferenceRequest) -> tuple[Services, Line]:
 def _inferring(
     request: InferenceRequest, own: Services, said: Line, caller: Caller
 ) -> Callable[..., Inference]:
+    sight = own.sight.current()
     return partial(
         infer,
         request,
@@ -71,7 +72,8 @@ def _inferring(
         schema_limits=own.schema_limits,
         scheduler=own.scheduler,
         runtime=own.runtime,
-        runtime_version=own.sight.current().version,
+        runtime_version=sight.version,
+        pulled=sight.pulled,
         caller=caller,
         request_id=said.request_id,
     )

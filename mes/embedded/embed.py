@@ -38,7 +38,9 @@ def embed(request: Embedding, model: Model, pool: Pool, caller: Caller) -> dict[
         if not request.inputs:
             return {"model": request.model, "embeddings": []}
         limit = engine.launch.context_length
-        tokens = [_tokens(text, limit, request, engine, caller) for text in request.inputs]
+        tokens = [
+            _tokens(index, limit, request, engine, caller) for index in range(len(request.inputs))
+        ]
         vectors = _vectors(tokens, engine, caller)
     return {
         "model": request.model,
@@ -49,13 +51,20 @@ def embed(request: Embedding, model: Model, pool: Pool, caller: Caller) -> dict[
     }
 
 
-def _tokens(text: str, limit: int, request: Embedding, engine: Engine, caller: Caller) -> list[int]:
-    body = {"content": text, "add_special": True}
+def _tokens(
+    index: int, limit: int, request: Embedding, engine: Engine, caller: Caller
+) -> list[int]:
+    body = {"content": request.inputs[index], "add_special": True}
     tokens: list[int] = engine.ask("/tokenize", body, caller)["tokens"]
     if len(tokens) <= limit:
         return tokens
     if not request.truncate:
-        raise BadRequest("the input length exceeds the context length")
+        raise BadRequest(
+            "the input length exceeds the context length",
+            input=index,
+            n_prompt_tokens=len(tokens),
+            n_ctx=limit,
+        )
     # The last one marks the end of the text.
     return [*tokens[: limit - 1], tokens[-1]]
 

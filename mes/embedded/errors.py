@@ -18,9 +18,13 @@ import json
 
 
 class RuntimeFailure(Exception):
-    """Something that ends a request with {"error": "..."}"""
+    """Something that ends a request with {"error": "..."}, and the facts beside it"""
 
     status = 500
+
+    def __init__(self, *words: str, **facts: int) -> None:
+        super().__init__(*words)
+        self.facts = facts
 
 
 class BadRequest(RuntimeFailure):

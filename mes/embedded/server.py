@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         except (CallerLeft, BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         except RuntimeFailure as exc:
-            self._send(exc.status, JSON, _encoded({"error": str(exc)}))
+            self._send(exc.status, JSON, _encoded({"error": str(exc), **exc.facts}))
         except Exception as exc:
             log.exception("a mistake of the runtime itself")
             self._send(500, JSON, _encoded({"error": repr(exc)}))

@@ -19,6 +19,7 @@ class Kind(NamedTuple):
 
     method: str
     route: str
+    operation: str
     status: str
     code: str
     model: str
@@ -64,11 +65,13 @@ def _inference_seconds(facts: Facts) -> float | None:
 
 def _first_token_seconds(facts: Facts) -> float | None:
     timings = facts.get("timings")
-    return timings and _sum_of(timings, "queue_ms", "load_ms", "time_to_first_token_ms") / 1000
+    if not timings or "time_to_first_token_ms" not in timings:
+        return None  # vectors come all at once
+    return _sum_of(timings, "queue_ms", "load_ms", "time_to_first_token_ms") / 1000
 
 
 def _sum_of(timings: Facts, *names: str) -> float:
-    return sum(timings[name] for name in names)
+    return float(sum(timings[name] for name in names))
 
 
 def _seconds_per_token(facts: Facts) -> float | None:
@@ -81,11 +84,11 @@ def _timing(name: str) -> Callable[[Facts], float | None]:
 
 
 def _tokens(name: str) -> Callable[[Facts], float | None]:
-    return lambda facts: facts["usage"][name] if facts.get("usage") else None
+    return lambda facts: facts["usage"].get(name) if facts.get("usage") else None
 
 
 _GEN_AI = {
-    "gen_ai_operation_name": "text_completion",
+    "gen_ai_operation_name": "{operation}",
     "gen_ai_provider_name": "ollama",
     "gen_ai_request_model": "{model}",
 }

@@ -61,6 +61,7 @@ class Observed:
         return Kind(
             method=facts["method"] if facts["method"] in _METHODS else OTHER,
             route=route or OTHER,
+            operation=facts.get("operation") or "text_completion",
             status=str(facts["status"]),
             code=facts["code"] or "",
             model=self._model(facts.get("model")),

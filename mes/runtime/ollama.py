@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -25,6 +26,7 @@ from mes.domain import (
     Reply,
     Tell,
     ToolCall,
+    Vectors,
     silent,
 )
 from mes.errors import (
@@ -32,13 +34,16 @@ from mes.errors import (
     GenerationTimeout,
     LoadFailed,
     LoadTimeout,
+    MesError,
     ModelNotPulled,
+    NotCapable,
     PullFailed,
     RuntimeReplyInvalid,
     RuntimeUnavailable,
     ShuttingDown,
 )
-from mes.runtime import pulling, replies
+from mes.runtime import embedding, pulling, replies
+from mes.runtime.embedding import Batch
 from mes.runtime.generation import generation
 from mes.runtime.wire import Errand, Exchange, UnderWay, pool
 from mes.watch import Watch
@@ -50,6 +55,7 @@ _KEEP_FOREVER = -1
 _UNLOAD_NOW = 0
 
 _GENERATION = Errand("generation", late=GenerationTimeout, broken=GenerationAborted)
+_EMBEDDING = Errand("embedding", late=GenerationTimeout, broken=GenerationAborted)
 _LOAD = Errand("load", late=LoadTimeout, broken=LoadFailed)
 _PULL = Errand("pull", late=PullFailed, broken=PullFailed)
 _QUESTION = Errand("answer", late=RuntimeUnavailable, broken=RuntimeUnavailable)
@@ -78,6 +84,7 @@ class OllamaRuntime:
         self._adapter = _Adapter(pool(url, size=pool_size))
         self._generate = _prepared("POST", url, "/api/generate")
         self._chat = _prepared("POST", url, "/api/chat")
+        self._embed = _prepared("POST", url, "/api/embed")
         self._show = _prepared("POST", url, "/api/show")
         self._pull = _prepared("POST", url, "/api/pull")
         self._ps = _prepared("GET", url, "/api/ps")
@@ -105,14 +112,65 @@ class OllamaRuntime:
             exchange.finish(chunks)
             return reply
 
+    def embed(
+        self,
+        spec: ModelSpec,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None,
+        deadline: float,
+        caller: Caller,
+    ) -> Vectors:
+        """Make a vector of each text, of some at a time."""
+        made = embedding.joined(
+            self._embed_some(batch, spec, dimensions, deadline, caller)
+            for batch in embedding.batches(texts)
+        )
+        embedding.check_length(made, tag=spec.tag, dimensions=dimensions)
+        return made
+
+    def _embed_some(
+        self,
+        batch: Batch,
+        spec: ModelSpec,
+        dimensions: int | None,
+        deadline: float,
+        caller: Caller,
+    ) -> Vectors:
+        request = _filled(self._embed, _embedding(spec, batch.texts, dimensions))
+        exchange = self._exchange(_EMBEDDING, deadline)
+        with exchange, caller.when_gone(exchange.hang_up):
+            answer = self._send(exchange, request)
+            if answer.status == 200:
+                whole = b"".join(self._chunks(answer))
+                return embedding.vectors(whole, number=len(batch.texts))
+            no = self._refusal(answer)
+        context_length = partial(self._context_length, spec.tag)
+        raise embedding.refused(no, batch, tag=spec.tag, context_length=context_length)
+
     def load(self, spec: ModelSpec, *, deadline: float) -> None:
         """Load and wait until ready."""
+        said_done = partial(replies.done, otherwise=LoadFailed)
+        try:
+            self._load(spec, deadline, _filled(self._generate, _load(spec)), said_done)
+        except NotCapable:
+            # A model that writes no text is loaded by the one thing it can do.
+            by_embedding = _filled(self._embed, _embedding(spec, ()))
+            self._load(spec, deadline, by_embedding, embedding.loaded)
+
+    def _load(
+        self,
+        spec: ModelSpec,
+        deadline: float,
+        request: requests.PreparedRequest,
+        check: Callable[[Iterator[bytes]], None],
+    ) -> None:
         # No caller can end it: a load that is broken off is lost for all who wait for it.
         with self._exchange(_LOAD, deadline) as exchange:
-            answer = self._send(exchange, _filled(self._generate, _load(spec)))
+            answer = self._send(exchange, request)
             if answer.status != 200:
                 raise replies.refused_load(self._refusal(answer), tag=spec.tag)
-            replies.done(self._chunks(answer), otherwise=LoadFailed)
+            check(self._chunks(answer))
 
     def unload(self, name: str) -> None:
         """Ask for the model to leave memory. What is not even pulled has left it."""
@@ -155,6 +213,14 @@ class OllamaRuntime:
         self._under_way.end(
             lambda: ShuttingDown("the service is shutting down and waits no longer")
         )
+
+    def _context_length(self, name: str) -> int | None:
+        """Of a model in memory; None where it is not to be had."""
+        try:
+            listed = self.loaded()
+        except MesError:
+            return None
+        return next((model.context_length for model in listed if model.name == name), None)
 
     def _ask(self, request: requests.PreparedRequest, name: str = "it") -> bytes:
         """A short question, answered at once."""
@@ -314,6 +380,20 @@ def _turn(message: Message) -> dict[str, Any]:
 
 def _call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _embedding(
+    spec: ModelSpec, texts: Sequence[str], dimensions: int | None = None
+) -> dict[str, Any]:
+    """What vectors are asked for with; without texts, the model is loaded and that is all."""
+    body = {
+        "model": spec.tag,
+        "input": texts,
+        "options": spec.load_options,
+        "keep_alive": _KEEP_FOREVER,
+        "truncate": False,
+    }
+    return body if dimensions is None else {**body, "dimensions": dimensions}
 
 
 def _load(spec: ModelSpec) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from mes.errors import (
     MesError,
     Mistake,
     ModelNotPulled,
+    NotCapable,
     PromptTooLong,
     RequestInvalid,
     RuntimeReplyInvalid,
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 _LONGEST_TEXT = 300
 _LONGEST_RETRY_SECONDS = 60
+_CANNOT_WRITE = ("does not support generate", "does not support chat")
 _UNABLE = {
     "does not support thinking": ("cannot think; leave think out", "/think"),
     "image input is not supported": ("cannot see images; choose a model with vision", "/messages"),
@@ -121,6 +123,8 @@ def refused_generation(no: Refusal, *, tag: str, with_schema: bool) -> MesError:
         return PromptTooLong(f"the prompt has {prompt} tokens, the model's context holds {context}")
     if "prompt is longer than the context length" in text:
         return PromptTooLong("the prompt is longer than the model's context")
+    if _cannot_write(no):
+        return _no_writer(tag)
     for words, (inability, pointer) in _UNABLE.items():
         if words in text:
             return _unable(f"{tag} {inability}", pointer)
@@ -135,7 +139,17 @@ def _unable(detail: str, pointer: str) -> MesError:
     return RequestInvalid(detail, mistakes=(Mistake(pointer, detail),))
 
 
+def _cannot_write(no: Refusal) -> bool:
+    return no.status == 400 and any(words in no.text for words in _CANNOT_WRITE)
+
+
+def _no_writer(tag: str) -> MesError:
+    return NotCapable(f"{tag} makes embeddings and no text")
+
+
 def refused_load(no: Refusal, *, tag: str) -> MesError:
+    if _cannot_write(no):
+        return _no_writer(tag)
     if no.status in (400, 500) and no.text:
         return LoadFailed(no.text)
     return refused(no, tag=tag)

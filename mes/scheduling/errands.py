@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
-from mes.domain import LoadedModel, ModelSpec, Runtime
+from mes.domain import LoadedModel, ModelSpec, PulledModel, Runtime
 from mes.errors import MesError, RuntimeUnavailable, ShuttingDown
 from mes.scheduling.board import Board
+from mes.scheduling.cards import Cards
 from mes.scheduling.loader import Loader, claim_strangers, facts
 from mes.scheduling.records import UNLOAD
 from mes.scheduling.scheduler import Scheduler
@@ -56,6 +57,7 @@ class Errands:
         self._worker = worker
         self._scheduler = scheduler
         self._loader = loader
+        self._cards = Cards(runtime)
         self._sight = sight
         self._instance = instance
         self._idle_unload_seconds = idle_unload_seconds
@@ -102,9 +104,24 @@ class Errands:
         self._listed_before = {model.name for model in listed}
 
     def _look_at_disk(self, earlier: Sight) -> Sight:
-        pulled = {model.name: model for model in self._runtime.pulled()}
+        before = earlier.pulled
+        pulled = {
+            model.name: self._cards.complete(model, before.get(model.name))
+            for model in self._runtime.pulled()
+        }
         self._next_look_at_disk = time.monotonic() + _LOOKS_AT_DISK_EVERY_SECONDS
+        self._ask_for_cards(pulled)  # and look again once they have come
         return replace(earlier, version=self._runtime.version(), pulled=pulled)
+
+    def _ask_for_cards(self, pulled: Mapping[str, PulledModel]) -> None:
+        catalog = self._board.limits.models
+        unknown = [it for it in pulled.values() if it.capabilities is None and it.name in catalog]
+        if unknown:
+            self._in_the_background("cards", lambda: self._learn(unknown))
+
+    def _learn(self, unknown: list[PulledModel]) -> None:
+        self._cards.ask(unknown)
+        self._next_look = self._next_look_at_disk = 0.0
 
     def _note_down(self, earlier: Sight, error: MesError) -> None:
         if earlier.up or not earlier.seen_at:

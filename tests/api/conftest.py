@@ -23,13 +23,15 @@ MODELS = {
     "org/prose:q4": {"supports_json_mode": False, "default_temperature": 0.2, "max_attempts": 3},
     "absent:1b": {},
     "off:1b": {"enabled": False},
+    "all-minilm": {"context_window": 512},
 }
 
 
 @pytest.fixture
 def runtime() -> FakeRuntime:
     fake = FakeRuntime()
-    names = ("smollm2:135m", "org/prose:q4")
+    fake.embedders = {"all-minilm:latest"}
+    names = ("smollm2:135m", "org/prose:q4", "all-minilm:latest")
     fake.on_disk = [PulledModel(name, DIGEST, 10, "Q4_0", "135M") for name in names]
     return fake
 

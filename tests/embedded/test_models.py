@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import ollama
 import pytest
+import requests
 
 from mes.embedded.convert import convert
 
@@ -124,9 +125,32 @@ def test_an_embedding_model_does_not_chat(client):
     assert caught.value.status_code == 400
 
 
-def test_the_real_sentence_encoder_knows_what_is_alike(client, pulled):
+@pytest.fixture
+def _encoder(pulled):
     if not (pulled / "all-minilm--latest.gguf").exists():
         pytest.skip("all-minilm is not pulled")
+
+
+@pytest.mark.usefixtures("_encoder")
+def test_a_text_too_long_to_embed_is_refused_with_both_lengths(program):
+    body = {
+        "model": "all-minilm",
+        "input": ["short", "word " * 600],
+        "truncate": False,
+        "options": {"num_ctx": 512},
+    }
+    answer = requests.post(f"{program.url}/api/embed", json=body, timeout=60)
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "error": "the input length exceeds the context length",
+        "input": 1,
+        "n_prompt_tokens": 602,
+        "n_ctx": 512,
+    }
+
+
+@pytest.mark.usefixtures("_encoder")
+def test_the_real_sentence_encoder_knows_what_is_alike(client):
     texts = ["a cat sits on the mat", "a kitten rests on a rug", "stock markets fell sharply"]
     cat, kitten, stocks = client.embed("all-minilm", texts).embeddings
 

@@ -16,14 +16,14 @@ import pytest
 from tests.support.service import KEY
 
 HERE = Path(__file__).parent
-MODEL = "smollm2:135m"
+MODEL, EMBEDDER = "smollm2:135m", "all-minilm"
 
 
 @pytest.fixture(scope="module")
 def service(start, runtime):
-    runtime.control(models={MODEL: {}})
+    runtime.control(models={MODEL: {}, EMBEDDER: {}})
     # Whoever says where it comes from is believed: see the hooks.
-    return start(models={MODEL: {"max_concurrent": 4}}, TRUSTED_PROXIES=1)
+    return start(models={MODEL: {"max_concurrent": 4}, EMBEDDER: {}}, TRUSTED_PROXIES=1)
 
 
 @pytest.mark.usefixtures("clean")
@@ -44,6 +44,8 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_tell_of(service
     # It has come as far as the model, and has been refused.
     assert heard["/v1/inference", 200] > 10
     assert heard["/v1/inference", 422] > 10
+    assert heard["/v1/embeddings", 200] >= 1
+    assert heard["/v1/embeddings", 400] > 10
     assert not any(status in (500, 502) for _, status in heard)
 
 

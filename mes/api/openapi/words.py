@@ -93,6 +93,9 @@ FIELDS = {
     "metadata": "of no consequence for the answer",
     "safety_identifier": "of no consequence for the answer",
     "prompt_cache_key": "of no consequence for the answer",
+    "input": "a text, or up to 2048; none is cut, and token arrays are not taken",
+    "encoding_format": "`float` where it is left out; `base64` is shorter",
+    "dimensions": "of each vector: cut to so many and made of length 1 again",
 }
 
 PARAMETERS = {
@@ -152,6 +155,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             "prompt": "The capital of France is",
             "max_tokens": 8,
         },
+    },
+    "embeddings.create": {
+        "texts": {"model": "all-minilm", "input": ["The sky is blue.", "Grass is green."]},
     },
     "checks.check": {"schema": {"json_schema": _PERSON, "model_id": "smollm2:135m"}},
 }

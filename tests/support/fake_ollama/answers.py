@@ -66,7 +66,7 @@ def tag(model: Model) -> dict[str, Any]:
         "size": 4_000_000_000,
         "digest": model.digest,
         "details": {**_details(model), "context_length": 8192, "embedding_length": 4096},
-        "capabilities": ["completion"],
+        "capabilities": model.capabilities,
     }
 
 
@@ -98,7 +98,7 @@ def card(model: Model) -> dict[str, Any]:
             "llama.context_length": 8192,
         },
         "tensors": [],
-        "capabilities": ["completion"],
+        "capabilities": model.capabilities,
         "modified_at": "2026-01-01T00:00:00.123456789Z",
     }
 

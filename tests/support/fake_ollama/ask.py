@@ -95,6 +95,7 @@ class Ask:
 
     def check(self, model: Model) -> None:
         """Refuse what Ollama refuses before it looks for a runner."""
+        self._check_capability(model)
         if self._asked.get("think"):
             raise Refused(400, f'"{self.name}" does not support thinking')
         if self._asked.get("tools"):
@@ -106,6 +107,11 @@ class Ask:
             shown = json.dumps(json.dumps(self.format))
             expected = 'expected "json" or a valid JSON Schema object'
             raise Refused(500, f"invalid format: {shown}; {expected}", BARE_JSON)
+
+    def _check_capability(self, model: Model) -> None:
+        if model.embeds and self.stage != "unload":
+            task = "chat" if self._chat else "generate"
+            raise Refused(400, f'"{self.name}" does not support {task}')
 
     def check_fits(self, model: Model) -> None:
         """Refuse what the runner refuses: a schema, a prompt that is too long."""

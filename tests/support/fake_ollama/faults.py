@@ -1,9 +1,9 @@
 """What the fake runtime was told to do wrong.
 
 A fault is `{"kind", "stage", "model", "times", ...}`. Stages: version, tags, ps, show, pull,
-load, unload, generate; without one, any. Kinds instead of an answer: `hang`, `error` (status,
-text), `reset`, `nonsense` (text); within a stream, `after` so many tokens: `cut` (no `done`),
-`error_line` (text), `silence`, `tear` (half a chunk).
+load, unload, generate, embed; without one, any. Kinds instead of an answer: `hang`, `error`
+(status, text), `reset`, `nonsense` (text); within a stream, `after` so many tokens: `cut` (no
+`done`), `error_line` (text), `silence`, `tear` (half a chunk).
 """
 
 from __future__ import annotations

@@ -84,6 +84,15 @@ class Model:
         return hashlib.sha256(canonical(self.name).encode()).hexdigest()
 
     @property
+    def embeds(self) -> bool:
+        """As with real ones, its name says so; then it can do nothing else."""
+        return "embed" in self.name or "minilm" in self.name
+
+    @property
+    def capabilities(self) -> list[str]:
+        return ["embedding" if self.embeds else "completion"]
+
+    @property
     def busy(self) -> int:
         """Generations whose client still waits.
 

@@ -12,6 +12,7 @@ from typing import Any
 from tests.support.fake_ollama import answers
 from tests.support.fake_ollama.answers import Refused, sample, with_tag
 from tests.support.fake_ollama.ask import Ask, checked_name, parse
+from tests.support.fake_ollama.embed import EmbedAsk
 from tests.support.fake_ollama.faults import Fault, Faults, break_off
 from tests.support.fake_ollama.machine import ClientGone, LoadFailure, Machine
 from tests.support.fake_ollama.model import Behaviour, Model
@@ -57,6 +58,7 @@ class Routes:
             ("POST", "/api/pull"): self._pull,
             ("POST", "/api/generate"): self._generate,
             ("POST", "/api/chat"): self._generate,
+            ("POST", "/api/embed"): self._embed,
             ("GET", "/_stats"): self._stats,
             ("POST", "/_control"): self._control,
             ("POST", "/_reset"): self._reset,
@@ -148,6 +150,35 @@ class Routes:
             self._load(model, ask, connection)
         else:
             self._run(model, ask, fault, connection)
+
+    def _embed(self, request: Request, connection: Connection) -> None:
+        asked = parse(request.body)
+        self.bodies.append(asked)
+        ask = EmbedAsk(asked)
+        model = self.machine.find(checked_name(ask.name))
+        if model is None:
+            raise Refused(404, f'model "{ask.name}" not found, try pulling it first')
+        fault = self._strike(ask.stage, model.name, connection)
+        ask.check(model)
+        if ask.texts:
+            self._make_vectors(model, ask, fault, connection)
+        else:
+            self._load(model, ask, connection)
+
+    def _make_vectors(
+        self, model: Model, ask: EmbedAsk, fault: Fault, connection: Connection
+    ) -> None:
+        began = time.monotonic_ns()
+        try:
+            with self.machine.generation(model, ask.loader_options, connection, ask.texts[0]):
+                started = time.monotonic_ns()
+                ask.check_fits(model)
+                connection.wait(len(ask.texts) * self.machine.of(model, "first_token_ms") / 1000)
+        except LoadFailure as exc:
+            raise Refused(500, str(exc)) from exc
+        if fault:
+            break_off(fault, connection)
+        connection.answer(200, dump(ask.vectors(model, began, started)))
 
     def _load(self, model: Model, ask: Ask, connection: Connection) -> None:
         try:

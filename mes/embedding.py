@@ -1,0 +1,107 @@
+"""The use case: admit, embed, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mes import __version__
+from mes.capabilities import EMBEDS, require
+from mes.catalog import Catalog
+from mes.domain import Caller, Provenance, Runtime, Vectors
+from mes.scheduling.scheduler import Scheduler, Turn
+from mes.scheduling.sight import Sight
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """Texts that are to become vectors; without `dimensions`, as long as the model makes them."""
+
+    model_id: str
+    texts: tuple[str, ...]
+    dimensions: int | None = None
+    encoding: str = "float"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingTimings:
+    """Where the time went; milliseconds."""
+
+    queue_ms: int
+    load_ms: int
+    embedding_ms: int
+    total_ms: int
+    cold_start: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """One answered embedding: its vectors and how they came about."""
+
+    model_id: str
+    vectors: Vectors
+    options: Mapping[str, Any]
+    timings: EmbeddingTimings
+    provenance: Provenance
+
+
+def embed(
+    request: EmbeddingRequest,
+    *,
+    catalog: Catalog,
+    scheduler: Scheduler,
+    runtime: Runtime,
+    sight: Sight,
+    caller: Caller,
+    request_id: str = "",
+) -> Embedding:
+    """Make vectors of texts and wait for them.
+
+    Raises what `Scheduler.permit` and `Runtime.embed` raise, ModelNotFound and NotCapable.
+    """
+    started = time.monotonic()
+    spec = catalog.get(request.model_id)
+    require(EMBEDS, spec, sight.pulled, pointer="/model")
+    with scheduler.permit(spec, caller, request_id=request_id) as turn:
+        began = time.monotonic()
+        vectors = runtime.embed(
+            spec,
+            request.texts,
+            dimensions=request.dimensions,
+            deadline=began + spec.timeout_seconds,
+            caller=caller,
+        )
+        ended = time.monotonic()
+    return Embedding(
+        model_id=spec.id,
+        vectors=vectors,
+        options=spec.load_options,
+        timings=_timings(turn, embedding_seconds=ended - began, total_seconds=ended - started),
+        provenance=_provenance(turn, sight.version),
+    )
+
+
+def _timings(turn: Turn, *, embedding_seconds: float, total_seconds: float) -> EmbeddingTimings:
+    return EmbeddingTimings(
+        queue_ms=_ms(turn.queue_seconds),
+        load_ms=_ms(turn.load_seconds),
+        embedding_ms=_ms(embedding_seconds),
+        total_ms=_ms(total_seconds),
+        cold_start=turn.load_seconds > 0,
+    )
+
+
+def _provenance(turn: Turn, runtime_version: str | None) -> Provenance:
+    return Provenance(
+        model_digest=turn.digest,
+        quantization=turn.quantization,
+        runtime=runtime_version,
+        schema_sha256=None,
+        mes_version=__version__,
+    )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,101 @@
+"""The embeddings of the `openai` SDK, through real gunicorn, of a real sentence encoder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.embedded.conftest import Program
+from tests.support.process import ROOT
+from tests.support.service import KEY, Service
+
+ENCODER, CHAT = "all-minilm", "smollm2:135m"
+TEXTS = ["a cat sits on the mat", "a kitten rests on a rug", "stock markets fell sharply"]
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Program]:
+    pytest.importorskip("xllamacpp", reason="the engine is not installed: mes[embedded]")
+    folder = Path(os.environ.get("MES_TEST_MODELS_DIR") or ROOT / "models")
+    for model in (ENCODER, CHAT):
+        pull = [sys.executable, "-m", "mes.embedded", "pull", "--models", str(folder), model]
+        subprocess.run(pull, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    program = Program(folder)
+    yield program
+    program.end(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def service(embedded: Program, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    models = {ENCODER: {"max_concurrent": 2}, CHAT: {"context_window": 2048, "timeout": 60}}
+    folder = tmp_path_factory.mktemp("service")
+    with Service(folder, ollama_url=embedded.url, models=models, MAX_LOADED_MODELS=1) as service:
+        service.wait_until_ready()
+        yield service
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key=KEY, timeout=60) as client:
+        yield client
+
+
+def alike(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def test_what_means_the_same_is_alike(client):
+    # The SDK asks for base64 and makes numbers of it.
+    told = client.embeddings.create(model=ENCODER, input=TEXTS)
+    cat, kitten, stocks = (item.embedding for item in told.data)
+    assert alike(cat, kitten) > 0.5 > alike(cat, stocks)
+    assert alike(cat, cat) == pytest.approx(1, abs=1e-3)
+    assert told.usage.prompt_tokens == told.usage.total_tokens > 15
+    assert told.model == ENCODER
+
+
+def test_both_encodings_tell_the_same_numbers(client):
+    plain = client.embeddings.create(model=ENCODER, input=TEXTS, encoding_format="float")
+    usual = client.embeddings.create(model=ENCODER, input=TEXTS)
+    assert len(plain.data) == len(usual.data) == 3
+    for one, other in zip(plain.data, usual.data, strict=True):
+        assert one.embedding == pytest.approx(other.embedding, abs=1e-6)
+
+
+def test_fewer_dimensions_are_of_length_1_again(client):
+    (item,) = client.embeddings.create(model=ENCODER, input="a cat", dimensions=64).data
+    assert len(item.embedding) == 64
+    assert alike(item.embedding, item.embedding) == pytest.approx(1, abs=1e-3)
+
+
+def test_our_own_facts_ride_along(client):
+    told = client.embeddings.create(model=ENCODER, input="a cat")
+    facts = told.to_dict()["mes"]
+    assert facts["provenance"]["runtime"].startswith("mes-embedded ")
+    assert facts["provenance"]["model_digest"].startswith("sha256:")
+    assert facts["timings"]["total_ms"] >= 0
+
+
+def test_a_text_that_is_too_long_is_an_error_with_both_numbers(client):
+    with pytest.raises(openai.BadRequestError, match=r"input 1 has 602 tokens.* 512"):
+        client.embeddings.create(model=ENCODER, input=["short", "word " * 600])
+
+
+def test_token_arrays_are_refused_in_words(client):
+    with pytest.raises(openai.BadRequestError, match="takes no tokens") as caught:
+        client.embeddings.create(model=ENCODER, input=[[1, 2, 3]])
+    assert caught.value.param == "input"
+
+
+def test_the_encoder_and_a_chat_model_make_room_for_each_other(client, service):
+    assert service.infer(CHAT, max_tokens=1).json()["timings"]["cold_start"] is True
+    told = client.embeddings.create(model=ENCODER, input="a cat").to_dict()
+    assert told["mes"]["timings"]["cold_start"] is True
+    assert service.get("/v1/status").json()["models_loaded"] == [ENCODER]

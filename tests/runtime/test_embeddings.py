@@ -1,0 +1,222 @@
+"""Embeddings over the client: what is asked, and what each answer means."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+
+from mes.domain import Vectors
+from mes.errors import (
+    CallerGone,
+    GenerationAborted,
+    GenerationTimeout,
+    LoadFailed,
+    MesError,
+    ModelNotPulled,
+    NotCapable,
+    PromptTooLong,
+    RequestInvalid,
+    RuntimeReplyInvalid,
+    RuntimeUnavailable,
+)
+from mes.runtime import OllamaRuntime
+from mes.watch import SocketCaller
+
+from .conftest import SPEC, generate
+from .scripted import Peer, answers, once, whole
+from .test_transcripts import replay
+
+TAG = SPEC.tag
+
+
+def embed(
+    runtime: OllamaRuntime,
+    *texts: str,
+    within: float = 5.0,
+    caller: SocketCaller | None = None,
+    dimensions: int | None = None,
+) -> Vectors:
+    return runtime.embed(
+        SPEC,
+        texts or ("hello",),
+        dimensions=dimensions,
+        deadline=time.monotonic() + within,
+        caller=caller or SocketCaller(),
+    )
+
+
+def told(*vectors: object, tokens: object = 3) -> bytes:
+    document = {"model": TAG, "embeddings": vectors, "prompt_eval_count": tokens}
+    return whole(json.dumps(document).encode())
+
+
+def refused(status: int, error: object, **facts: object) -> bytes:
+    return whole(json.dumps({"error": error, **facts}).encode(), status=status)
+
+
+def test_texts_are_asked_for_with_the_options_of_a_load_and_are_never_cut(serve, client):
+    server = serve(answers(told([0.5, 1, -0.25], [1.0, 0.0, 0.0])))
+
+    made = embed(client(server), "one", "two")
+
+    assert [list(vector) for vector in made.each] == [[0.5, 1.0, -0.25], [1.0, 0.0, 0.0]]
+    assert made.prompt_tokens == 3
+    assert server.asked[0].line == "POST /api/embed HTTP/1.1"
+    assert server.asked[0].json == {
+        "model": TAG,
+        "input": ["one", "two"],
+        "options": {"num_ctx": 512},
+        "keep_alive": -1,
+        "truncate": False,
+    }
+
+
+def test_many_texts_are_asked_for_some_at_a_time_and_come_back_in_order(serve, client):
+    def script(peer: Peer) -> None:
+        while (asked := peer.read_request()) is not None:
+            texts = asked.json["input"]
+            peer.send(told(*([float(text)] for text in texts), tokens=len(texts)))
+
+    server = serve(script)
+
+    made = embed(client(server), *map(str, range(150)))
+
+    assert [vector[0] for vector in made.each] == list(range(150))
+    assert made.prompt_tokens == 150
+    assert len(server.asked) == 3
+    assert server.connections == 1
+
+
+def test_fewer_dimensions_are_left_to_the_runtime(serve, client):
+    server = serve(answers(told([0.6, 0.8])))
+
+    assert len(embed(client(server), dimensions=2).each[0]) == 2
+    assert server.asked[0].json["dimensions"] == 2
+
+
+@pytest.mark.parametrize(("dimensions", "words"), [(4, "vectors of 3 dim"), (2, "cannot shorten")])
+def test_dimensions_that_did_not_come_are_refused(serve, client, dimensions, words):
+    with pytest.raises(RequestInvalid, match=words) as error:
+        embed(client(serve(answers(told([0.5, 0.5, 0.5])))), dimensions=dimensions)
+    assert error.value.mistakes[0].pointer == "/dimensions"
+
+
+NONSENSE = {
+    "fewer than were asked for": told(),
+    "more than were asked for": told([1.0], [1.0]),
+    "none": whole(b'{"model": "m"}'),
+    "nothing": whole(b""),
+    "an empty one": told([]),
+    "text": told(["1"]),
+    "a truth": told([True]),
+    "null": told([None]),
+    "a number of more than 32 bits": told([1e300]),
+    "infinity": whole(b'{"embeddings": [[1e999]], "prompt_eval_count": 1}'),
+    "no number": whole(b'{"embeddings": [[NaN]], "prompt_eval_count": 1}'),
+    "a count of text": told([1.0], tokens="3"),
+    "a page": whole(b"<html>", content_type="text/html"),
+    "400 for something else": refused(400, "invalid model name"),
+}
+
+
+@pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_is_never_a_vector(serve, client, answer):
+    with pytest.raises(RuntimeReplyInvalid):
+        embed(client(serve(once(answer))))
+
+
+def test_vectors_of_several_lengths_are_nonsense(serve, client):
+    with pytest.raises(RuntimeReplyInvalid, match="several lengths"):
+        embed(client(serve(once(told([1.0], [1.0, 2.0])))), "one", "two")
+
+
+REFUSALS: dict[str, tuple[bytes, type[MesError], str]] = {
+    "a runner that died": (refused(500, "model runner has stopped"), GenerationAborted, "stopped"),
+    "a full queue": (refused(503, "server busy"), RuntimeUnavailable, "busy"),
+    "a batch that is too small": (
+        refused(500, "input (602 tokens) is too large to process. (current batch size: 512)"),
+        PromptTooLong,
+        "602 tokens.* 512",
+    ),
+    "numbers beside the error": (
+        refused(400, "the input length exceeds the context length", input=1, n_prompt_tokens=602,
+                n_ctx=512),
+        PromptTooLong,
+        "^input 1 has 602 tokens, the model's context holds 512$",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "error", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_is_called_by_its_name(serve, client, answer, error, words):
+    with pytest.raises(error, match=words):
+        embed(client(serve(once(answer))))
+
+
+def test_where_ollama_gives_no_numbers_those_are_told_that_are_known(serve, client):
+    listed = {"models": [{"name": TAG, "context_length": 256}]}
+    no = refused(400, "the input length exceeds the context length")
+    server = serve(answers(no, whole(json.dumps(listed).encode())))
+
+    with pytest.raises(PromptTooLong, match=r"256 tokens; the longest, input 1, has 300 char"):
+        embed(client(server), "short", "x" * 300)
+
+
+@pytest.mark.parametrize(
+    ("case", "error"), [("embed-unsupported", NotCapable), ("embed-missing", ModelNotPulled)]
+)
+def test_a_refusal_of_a_real_ollama_is_called_by_its_name(serve, client, case, error):
+    with pytest.raises(error):
+        embed(client(serve(replay(case))))
+
+
+def test_a_generation_with_a_model_that_embeds_is_told_so(serve, client):
+    no = refused(400, f'"{TAG}" does not support generate')
+    with pytest.raises(NotCapable, match="makes embeddings and no text"):
+        generate(client(serve(once(no))))
+
+
+def test_a_model_that_only_embeds_is_loaded_by_embedding_nothing(serve, client):
+    no = refused(400, f'"{TAG}" does not support generate')
+    server = serve(once(no), once(told(tokens=0)))
+
+    client(server).load(SPEC, deadline=time.monotonic() + 5)
+
+    assert [asked.line for asked in server.asked] == [
+        "POST /api/generate HTTP/1.1",
+        "POST /api/embed HTTP/1.1",
+    ]
+    assert server.asked[1].json["input"] == []
+    assert server.asked[1].json["options"] == server.asked[0].json["options"]
+    assert server.asked[1].json["keep_alive"] == -1
+
+
+def test_a_load_by_embedding_that_fails_says_so(serve, client):
+    no = refused(400, f'"{TAG}" does not support generate')
+    failed = refused(500, "llama-server process has terminated: exit status 1")
+    with pytest.raises(LoadFailed, match="exit status 1"):
+        client(serve(once(no), once(failed))).load(SPEC, deadline=time.monotonic() + 5)
+
+
+def test_the_deadline_ends_it(serve, client):
+    server = serve(lambda peer: peer.read_request() and peer.closed_within(20))
+    with pytest.raises(GenerationTimeout):
+        embed(client(server), within=0.2)
+
+
+def test_a_caller_who_leaves_cancels_it_in_the_runtime(serve, client):
+    closed = threading.Event()
+    caller = SocketCaller()
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        caller.hang_up()
+        if peer.closed_within(10):
+            closed.set()
+
+    with pytest.raises(CallerGone):
+        embed(client(serve(script)), within=30, caller=caller)
+    assert closed.wait(10)
