@@ -11,7 +11,7 @@ help: ## what there is
 run: .venv/.installed-run ## install, fetch two small models, serve them on http://127.0.0.1:8001
 	@$(BIN)/python -m mes.serve
 
-test: .venv/.installed-test ## install and run all tests, real gunicorn and real model included
+test: .venv/.installed-test .venv/.installed-clients ## install and run all tests, real gunicorn and real model included
 	@echo "mes: fetching two models for the tests (177 MB, some seconds the first time)"
 	@$(BIN)/python -m mes.embedded pull smollm2:135m >/dev/null
 	@$(BIN)/python -m mes.embedded pull all-minilm >/dev/null
@@ -28,6 +28,12 @@ clean: ## remove what the other targets made
 
 .venv/.installed-test: $(PARTS)
 	@$(call install,embedded$(comma)test$(comma)lint,60)
+
+.venv/.installed-clients: tests/clients/requirements.txt | .venv/.installed-test
+	@echo "mes: installing clients for the tests into .venv/clients"
+	@$(BIN)/python -m venv .venv/clients
+	@.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 comma := ,
 

@@ -3,63 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mes.settings import settings_table
 from tests.support import process
-from tests.support.process import ROOT, free_port, wait_until
+from tests.support.process import ROOT
+from tests.support.served import Served
 
 # Those that go on in a second line; the others are not for this service.
 CURL = re.compile(r"^curl [^\n]*\\\n.*?'$", re.MULTILINE | re.DOTALL)
 CURLS = CURL.findall((ROOT / "README.md").read_text())
-
-
-class Served:
-    """`python -m mes.serve` with an embedded runtime, as `make run` starts it."""
-
-    def __init__(self, folder: Path, **settings: str) -> None:
-        self.port = free_port()
-        self.output = folder / "serve.log"
-        unset = {name: "" for name, _, _ in settings_table()}
-        self.process = process.start(
-            [sys.executable, "-m", "mes.serve"],
-            env={
-                **os.environ,
-                **unset,
-                "PORT": str(self.port),
-                "EMBEDDED_THREADS": "1",
-                **settings,
-            },
-            output=self.output,
-        )
-
-    @property
-    def text(self) -> str:
-        return self.output.read_text()
-
-    def wait_until_ready(self) -> None:
-        wait_until(lambda: "Try:" in self.text or self.process.poll() is not None, seconds=120)
-        assert "Try:" in self.text, self.text
-
-    def run(self, curl: str) -> dict[str, Any]:
-        """What the pasted command prints."""
-        (answer,) = self.lines(curl)
-        return answer
-
-    def lines(self, curl: str) -> list[dict[str, Any]]:
-        """What it prints line by line."""
-        command = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{self.port}", curl)
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-        return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")

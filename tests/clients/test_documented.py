@@ -1,0 +1,60 @@
+"""Every example of docs/clients.md does what it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.process import ROOT
+from tests.support.served import Served
+
+EXAMPLE = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXAMPLES = EXAMPLE.findall((ROOT / "docs/clients.md").read_text())
+# Clients that cannot be installed beside the newest SDK have an environment of their own.
+APART = ROOT / ".venv/clients/bin/python"
+OLDER = ("instructor", "llama_index")
+
+
+def _command(language: str, text: str) -> list[str]:
+    if language == "bash":
+        return ["bash", "-c", text]
+    if not any(f"import {name}" in text or f"from {name}" in text for name in OLDER):
+        return [sys.executable, "-c", text]
+    if not APART.exists():
+        pytest.skip("needs the clients that `make test` installs")
+    return [str(APART), "-c", text]
+
+
+def _promised(text: str) -> list[str]:
+    """The comment at the end."""
+    comment = re.search(r"(?:^# .*\n)+\Z", text, re.MULTILINE)
+    return [line.removeprefix("# ") for line in comment[0].splitlines()] if comment else []
+
+
+@pytest.mark.parametrize(
+    ("language", "text"), EXAMPLES, ids=lambda value: value[:40].split("\n")[0]
+)
+def test_it_prints_what_it_says(served: Served, language: str, text: str):
+    done = subprocess.run(
+        _command(language, served.addressed(text)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    left = done.stdout
+    promised = _promised(text)
+    assert promised
+    for words in promised:
+        assert words in left, (words, done.stdout)
+        left = left.partition(words)[2]
+
+
+def test_there_is_one_for_each_client():
+    code = "\n".join(text for _, text in EXAMPLES)
+    for client in ("curl", "requests", "openai", "langchain_openai", "llama_index", "instructor"):
+        assert client in code

@@ -1,0 +1,143 @@
+"""The `openai` SDK against real gunicorn and a real model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Literal
+
+import openai
+import pytest
+from pydantic import BaseModel
+
+from tests.support.served import Served
+
+MODEL = "smollm2:135m"
+EXACT = {"temperature": 0, "seed": 7}
+FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+JOHN = [{"role": "user", "content": "Extract the person: John Smith is 25 years old"}]
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+class Weather(BaseModel):
+    """How warm it is"""
+
+    city: str
+    unit: Literal["celsius", "fahrenheit"]
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[openai.OpenAI]:
+    base = f"http://127.0.0.1:{served.port}/v1"
+    with openai.OpenAI(base_url=base, api_key="mes-dev-key-123", timeout=60) as client:
+        yield client
+
+
+def test_a_chat_is_answered(client):
+    answer = client.chat.completions.create(model=MODEL, messages=FRANCE, **EXACT)
+    assert "Paris" in answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.mes["provenance"]["seed"] == 7
+
+
+def test_a_chat_streams_token_by_token(client):
+    stream = client.chat.completions.create(
+        model=MODEL,
+        messages=FRANCE,
+        stream=True,
+        stream_options={"include_usage": True},
+        **EXACT,
+    )
+    *chunks, last = list(stream)
+    pieces = [chunk.choices[0].delta.content for chunk in chunks]
+    assert len(pieces) > 5
+    assert "Paris" in "".join(piece or "" for piece in pieces)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert last.usage.completion_tokens >= len(pieces) - 1
+
+
+def test_an_answer_is_parsed(client):
+    asked = {"model": MODEL, "messages": JOHN, "response_format": Person, **EXACT}
+    answer = client.chat.completions.parse(**asked)
+    assert answer.choices[0].message.parsed == Person(name="John Smith", age=25)
+    assert answer.mes["structured"]["verdict"] == "valid"
+    with client.chat.completions.stream(**asked) as stream:
+        assert stream.get_final_completion().choices[0].message.parsed.age == 25
+
+
+def test_an_answer_that_was_cut_off_raises_the_sdks_own_error(client):
+    with pytest.raises(openai.LengthFinishReasonError):
+        client.chat.completions.parse(
+            model=MODEL, messages=JOHN, response_format=Person, max_tokens=3, **EXACT
+        )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_function_that_has_to_be_called_is_called(client, stream):
+    tool = openai.pydantic_function_tool(Weather, name="weather")
+    asked = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "How warm is Rome, in celsius?"}],
+        "tools": [tool],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        **EXACT,
+    }
+    if stream:
+        with client.chat.completions.stream(**asked) as streaming:
+            answer = streaming.get_final_completion()
+    else:
+        answer = client.chat.completions.create(**asked)
+    (choice,) = answer.choices
+    (call,) = choice.message.tool_calls
+    assert (call.function.name, choice.finish_reason) == ("weather", "tool_calls")
+    assert Weather(**json.loads(call.function.arguments))
+
+
+def test_a_model_that_cannot_call_tools_says_so(client):
+    tool = openai.pydantic_function_tool(Weather, name="weather")
+    with pytest.raises(openai.BadRequestError, match="cannot call tools") as caught:
+        client.chat.completions.create(model=MODEL, messages=FRANCE, tools=[tool])
+    assert caught.value.param == "tools"
+
+
+def test_probabilities_are_read(client):
+    answer = client.chat.completions.create(
+        model=MODEL, messages=FRANCE, logprobs=True, top_logprobs=2, **EXACT
+    )
+    told = answer.choices[0].logprobs.content
+    assert "".join(each.token for each in told) == answer.choices[0].message.content
+    assert all(len(each.top_logprobs) == 2 for each in told)
+
+
+def test_a_prompt_is_completed(client):
+    asked = {"model": MODEL, "prompt": "The capital of France is", "max_tokens": 8, **EXACT}
+    answer = client.completions.create(**asked)
+    assert "Paris" in answer.choices[0].text
+    pieces = [chunk.choices[0].text for chunk in client.completions.create(**asked, stream=True)]
+    assert "".join(pieces) == answer.choices[0].text
+
+
+def test_models_are_listed_and_found(client):
+    assert MODEL in [model.id for model in client.models.list()]
+    assert client.models.retrieve(MODEL).object == "model"
+
+
+def test_the_same_works_without_waiting_in_a_thread(served):
+    async def ask() -> str:
+        base = f"http://127.0.0.1:{served.port}/v1"
+        async with openai.AsyncOpenAI(base_url=base, api_key="mes-dev-key-123") as client:
+            asked = {"model": MODEL, "messages": FRANCE, **EXACT}
+            whole = await client.chat.completions.create(**asked)
+            stream = await client.chat.completions.create(**asked, stream=True)
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+        assert whole.choices[0].message.content == "".join(pieces)
+        return "".join(pieces)
+
+    assert "Paris" in asyncio.run(ask())

@@ -1,0 +1,58 @@
+"""The service as a stranger starts it, with its embedded runtime and a real model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mes.settings import settings_table
+from tests.support import process
+from tests.support.process import free_port, wait_until
+
+
+class Served:
+    """`python -m mes.serve` with an embedded runtime, as `make run` starts it."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.port = free_port()
+        self.output = folder / "serve.log"
+        unset = {name: "" for name, _, _ in settings_table()}
+        self.process = process.start(
+            [sys.executable, "-m", "mes.serve"],
+            env={
+                **os.environ,
+                **unset,
+                "PORT": str(self.port),
+                "EMBEDDED_THREADS": "1",
+                **settings,
+            },
+            output=self.output,
+        )
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: "Try:" in self.text or self.process.poll() is not None, seconds=120)
+        assert "Try:" in self.text, self.text
+
+    def run(self, curl: str) -> dict[str, Any]:
+        """What the pasted command prints."""
+        (answer,) = self.lines(curl)
+        return answer
+
+    def lines(self, curl: str) -> list[dict[str, Any]]:
+        """What it prints line by line."""
+        command = ["bash", "-c", self.addressed(curl)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def addressed(self, example: str) -> str:
+        """An example of the documentation, sent here."""
+        return re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{self.port}", example)
