@@ -57,7 +57,9 @@ def happening(
 
 def _about(request: InferenceRequest) -> tuple[Services, Line]:
     said = line()
-    said.note(model=request.model_id[:200])
+    # By the names that OpenTelemetry has for them.
+    operation = "chat" if request.messages else "text_completion"
+    said.note(model=request.model_id[:200], operation=operation)
     return services(), said
 
 

@@ -1,0 +1,105 @@
+"""Server-sent events through real gunicorn: as they happen, and harmless whoever reads them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.helpers import Call, held, wait_until_at_rest, wait_until_held
+from tests.support.process import wait_until
+from tests.support.service import Service
+
+MODEL = "mistral:7b"
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+
+@pytest.fixture(scope="module")
+def service(start) -> Service:
+    return start(models={MODEL: {"max_concurrent": 1, "max_queue": 10}}, STREAM_WRITE_TIMEOUT=3)
+
+
+@pytest.fixture(autouse=True)
+def loaded(service: Service, clean: None) -> None:
+    assert service.infer(MODEL, max_tokens=1).status_code == 200
+
+
+def chat(service: Service, **fields: Any) -> Call:
+    hello = [{"role": "user", "content": "Hello"}]
+    body = {"model": MODEL, "messages": hello, "stream": True, **fields}
+    return Call(service, "/v1/chat/completions", body)
+
+
+def events(call: Call) -> Iterator[str]:
+    """The data of each event, as it comes."""
+    with call.sock.makefile("rb") as file:
+        for line in file:
+            if line.startswith(b"data: "):
+                yield line[6:].strip().decode()
+
+
+def test_a_token_is_there_before_the_next_one_is_made(service, runtime):
+    runtime.control(tokens=3, ms_per_token=700)
+    began, told = time.monotonic(), events(chat(service))
+    assert json.loads(next(told))["choices"][0]["delta"]["content"] == " alpha"
+    assert time.monotonic() - began < 1.0
+    *_, last = told
+    assert last == "[DONE]"
+    assert time.monotonic() - began > 1.3
+
+
+def test_the_answer_passes_proxies_as_it_comes(service):
+    answer = chat(service, max_tokens=1).answer()
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-accel-buffering"] == "no"
+
+
+def test_who_waits_in_a_full_house_is_told_with_a_status(service, runtime):
+    runtime.control(first_token_ms=60_000)
+    with chat(service):
+        wait_until_held(service, permits=1, tickets=0)
+        waiting = [chat(service) for _ in range(10)]
+        wait_until_held(service, permits=1, tickets=10)
+        refused = chat(service).answer()
+        assert refused.status == 503
+        assert refused.headers["retry-after"]
+        assert refused.json()["error"]["code"] == "queue_full"
+        for call in waiting:
+            call.hang_up()
+    wait_until_at_rest(service)
+
+
+@pytest.mark.parametrize("pieces", [0, 3])
+def test_a_caller_that_leaves_cancels_the_generation(service, runtime, pieces):
+    before = runtime.model(MODEL)["cancelled_generations"]
+    runtime.control(tokens=10_000, first_token_ms=0 if pieces else 60_000, ms_per_token=20)
+    call = chat(service, max_tokens=10_000)
+    told = events(call)
+    for _ in range(pieces):
+        next(told)
+    wait_until_held(service, permits=1, tickets=0)
+    call.hang_up()
+    told.close()
+    wait_until(lambda: not held(service, "permits"))
+    wait_until(lambda: runtime.model(MODEL)["cancelled_generations"] == before + 1)
+    wait_until_at_rest(service)
+
+
+def test_a_reader_that_stops_is_cut_off(service, runtime):
+    runtime.control(vocabulary=[f"{'x' * 5000} "], tokens=20_000, ms_per_token=1)
+    stopped = chat(service, max_tokens=20_000)
+    wait_until_at_rest(service, seconds=60)
+    wait_until(lambda: runtime.model(MODEL)["cancelled_generations"] == 1)
+    stopped.hang_up()
+
+
+def test_what_breaks_off_in_the_runtime_is_told_and_not_done(service, runtime):
+    runtime.control(tokens=9, faults=[{"kind": "cut", "stage": "generate", "after": 2}])
+    *tokens, last = events(chat(service))
+    assert len(tokens) == 2
+    assert json.loads(last)["error"]["code"] == "generation_aborted"
+    wait_until_at_rest(service)
