@@ -47,10 +47,11 @@ def dump(inference: Inference, request_id: str) -> dict[str, Any]:
 
 def dump_event(event: Event) -> dict[str, Any]:
     """One line of a streamed inference, before its result."""
-    line = {"type": _TYPES[type(event)], **_members(event)}
-    if line.get("attempt") == 1:
-        del line["attempt"]
-    return line
+    kind = _TYPES[type(event)]
+    if not isinstance(event, Token | Thought):
+        return {"type": kind, **_members(event)}
+    line = {"type": kind, "text": event.text}
+    return line if event.attempt == 1 else {**line, "attempt": event.attempt}
 
 
 def _structured(inference: Inference, judgement: Judgement) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mes.api import ndjson
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.body import body
+from mes.api.delivery import Documents
 from mes.api.dumps import dump, dump_event
 from mes.api.promises import JSON, NDJSON, TURN_ERRORS, lines_of, promises
 from mes.api.requests import Line, line
@@ -67,13 +68,14 @@ def create(request: InferenceRequest) -> Response:
     return answer(_document(inference, said))
 
 
-def _events(request: InferenceRequest, own: Services, said: Line) -> Generator[dict[str, Any]]:
+def _events(request: InferenceRequest, own: Services, said: Line) -> Generator[Documents]:
     patience = own.settings.stream_write_timeout_seconds
     with own.caller() as caller:
         work = _inferring(request, own, said, caller)
         with closing(Stream(work, reader=caller, patience_seconds=patience)) as stream:
-            yield from map(dump_event, stream)
-    yield {"type": "result", **_document(stream.result, said)}
+            for events in stream:
+                yield [dump_event(event) for event in events]
+    yield [{"type": "result", **_document(stream.result, said)}]
 
 
 def _inferring(

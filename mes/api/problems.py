@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from flask import Flask, Response
@@ -126,14 +126,16 @@ def describe(error: MesError, request_id: str) -> dict[str, Any]:
     )
 
 
-def told(documents: Iterable[dict[str, Any]], own: Line) -> Iterator[dict[str, Any]]:
+def told(
+    batches: Iterable[Sequence[dict[str, Any]]], own: Line
+) -> Iterator[Sequence[dict[str, Any]]]:
     """The documents of a stream; where they break off, the last one tells of the error."""
     try:
-        yield from documents
+        yield from batches
     except Exception as exc:
         problem = _described(exc, own.request_id)
         own.end_as(problem["status"], problem["code"])
-        yield {**problem, "type": "error"}
+        yield [{**problem, "type": "error"}]
 
 
 def _rendered(document: dict[str, Any]) -> Response:

@@ -41,8 +41,6 @@ from mes.runtime import pulling, replies
 from mes.runtime.wire import Errand, Exchange, UnderWay, pool
 from mes.watch import Watch
 
-_READ_BYTES = 65536
-
 # MES decides what stays in memory, not Ollama's timer.
 _KEEP_FOREVER = -1
 _UNLOAD_NOW = 0
@@ -94,13 +92,13 @@ class OllamaRuntime:
             answer = self._send(exchange, request)
             if answer.status != 200:
                 raise replies.refused_generation(
-                    self._refusal(answer),
+                    self._refusal(exchange, answer),
                     tag=prompt.spec.tag,
                     with_schema=prompt.format is not None,
                 )
-            chunks = self._chunks(answer)
-            reply = replies.generation(chunks, sent=sent, tell=tell)
-            exchange.finish(chunks)
+            pieces = self._bounded(exchange)
+            reply = replies.generation(pieces, sent=sent, tell=tell)
+            exchange.finish(pieces)
             return reply
 
     def load(self, spec: ModelSpec, *, deadline: float) -> None:
@@ -109,8 +107,8 @@ class OllamaRuntime:
         with self._exchange(_LOAD, deadline) as exchange:
             answer = self._send(exchange, _filled(self._generate, _load(spec)))
             if answer.status != 200:
-                raise replies.refused_load(self._refusal(answer), tag=spec.tag)
-            replies.done(self._chunks(answer), otherwise=LoadFailed)
+                raise replies.refused_load(self._refusal(exchange, answer), tag=spec.tag)
+            replies.done(self._bounded(exchange), otherwise=LoadFailed)
 
     def unload(self, name: str) -> None:
         """Ask for the model to leave memory. What is not even pulled has left it."""
@@ -143,8 +141,8 @@ class OllamaRuntime:
         with exchange, caller.when_gone(exchange.hang_up):
             answer = self._send(exchange, _filled(self._pull, {"model": name, "stream": True}))
             if answer.status != 200:
-                raise pulling.refused(self._refusal(answer), tag=name)
-            pieces = self._pieces(answer)
+                raise pulling.refused(self._refusal(exchange, answer), tag=name)
+            pieces = exchange.pieces()
             yield from pulling.progress(pieces)
             exchange.finish(pieces)
 
@@ -160,8 +158,8 @@ class OllamaRuntime:
         with self._exchange(_QUESTION, deadline) as exchange:
             answer = self._send(exchange, request)
             if answer.status != 200:
-                raise replies.refused(self._refusal(answer), tag=name)
-            return b"".join(self._chunks(answer))
+                raise replies.refused(self._refusal(exchange, answer), tag=name)
+            return b"".join(self._bounded(exchange))
 
     def _exchange(self, errand: Errand, deadline: float) -> Exchange:
         return Exchange(
@@ -194,26 +192,19 @@ class OllamaRuntime:
         exchange.answer = answer
         return answer
 
-    def _chunks(self, answer: HTTPResponse) -> Iterator[bytes]:
-        """The body as it arrives."""
+    def _bounded(self, exchange: Exchange) -> Iterator[bytes]:
+        """The body as it arrives, and no more of it than an answer may hold."""
         size = 0
-        for piece in self._pieces(answer):
+        for piece in exchange.pieces():
             size += len(piece)
             if size > self._max_reply_bytes:
                 raise RuntimeReplyInvalid("the runtime sent more than an answer may hold")
             yield piece
 
-    def _pieces(self, answer: HTTPResponse) -> Iterator[bytes]:
-        """The body as it arrives, however much that is."""
-        # read1 does for every framing, but costs twice as much where there are many chunks.
-        if answer.chunked:
-            return answer.stream(_READ_BYTES)
-        return iter(lambda: answer.read1(_READ_BYTES), b"")
-
-    def _refusal(self, answer: HTTPResponse) -> replies.Refusal:
+    def _refusal(self, exchange: Exchange, answer: HTTPResponse) -> replies.Refusal:
         return replies.refusal(
             answer.status,
-            body=b"".join(self._chunks(answer)),
+            body=b"".join(self._bounded(exchange)),
             retry_after=answer.headers.get("Retry-After"),
         )
 

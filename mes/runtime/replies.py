@@ -42,32 +42,39 @@ _CANNOT_SEE = ("image input is not supported", "does not support multimodal")
 _DECODING_WORDS = ("grammar", "json schema", "json_schema", "sampler", "invalid format")
 
 
-def generation(chunks: Iterable[bytes], *, sent: float, tell: Tell = silent) -> Reply:
-    """One whole generation; `sent` is when the question was asked, by the monotonic clock."""
+def generation(pieces: Iterable[bytes], *, sent: float, tell: Tell = silent) -> Reply:
+    """One whole generation, told as it comes: what is in one piece of it at once.
+
+    `sent` is when the question was asked, by the monotonic clock.
+    """
     voices = Voices(tell)
     first = 0.0
-    for part in parts(chunks):
-        thought, text = _said(part)
-        if thought or text:
-            first = first or time.monotonic()
-        if thought:
-            voices.think(thought)
-        if text:
-            voices.hear(text)
-        if part.get("done") is True:
-            waited = (first or time.monotonic()) - sent
-            return _reply(voices, part, waited_ms=waited * 1000)
+    for lines in _lines(pieces):
+        try:
+            for part in map(_part, lines):
+                if _hear(part, voices):
+                    first = first or time.monotonic()
+                if part.get("done") is True:
+                    waited = (first or time.monotonic()) - sent
+                    return _reply(voices, part, waited_ms=waited * 1000)
+        finally:
+            voices.tell()
     raise GenerationAborted("the generation ended without saying that it was done")
 
 
-def _said(part: Mapping[str, Any]) -> tuple[str, str]:
+def _hear(part: Mapping[str, Any], voices: Voices) -> bool:
     """The next piece of reasoning and of the text, which a conversation has in a message."""
-    message = part.get("message")
-    if message is None:
-        return _text(part, "thinking"), _text(part, "response")
-    if type(message) is not dict:
+    said, name = part.get("message"), "content"
+    if said is None:
+        said, name = part, "response"
+    elif type(said) is not dict:
         raise RuntimeReplyInvalid("the runtime sent a message that is not an object")
-    return _text(message, "thinking"), _text(message, "content")
+    thought, text = _text(said, "thinking"), _text(said, name)
+    if thought:
+        voices.think(thought)
+    if text:
+        voices.hear(text)
+    return bool(thought or text)
 
 
 def _text(part: Mapping[str, Any], name: str) -> str:
@@ -225,30 +232,33 @@ def _unwrap(said: Any) -> tuple[str, Mapping[str, Any]]:
     return (said if isinstance(said, str) else ""), facts
 
 
-def parts(
-    chunks: Iterable[bytes], *, otherwise: type[MesError] = GenerationAborted
-) -> Iterator[dict[str, Any]]:
+def parts(pieces: Iterable[bytes], *, otherwise: type[MesError]) -> Iterator[dict[str, Any]]:
     """The objects of a stream, up to a line that tells of an error."""
-    for line in _lines(chunks):
-        part = _object(line)
-        if "error" in part:
-            text, _ = _unwrap(part)
-            raise otherwise(plain(text) or "the runtime broke off with an error")
-        yield part
+    for lines in _lines(pieces):
+        for line in lines:
+            yield _part(line, otherwise)
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines, however the chunks cut them; in linear time even where every byte comes alone."""
+def _part(line: bytes, otherwise: type[MesError] = GenerationAborted) -> dict[str, Any]:
+    part = _object(line)
+    if "error" in part:
+        text, _ = _unwrap(part)
+        raise otherwise(plain(text) or "the runtime broke off with an error")
+    return part
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The lines that end in each piece; in linear time even where every byte comes alone."""
     begun: list[bytes] = []
-    for chunk in chunks:
-        first, *more = chunk.split(b"\n")
-        begun.append(first)
-        for piece in more:
-            if line := b"".join(begun):
-                yield line
-            begun = [piece]
+    for piece in pieces:
+        *lines, rest = piece.split(b"\n")
+        if lines:
+            lines[0] = b"".join((*begun, lines[0]))
+            begun = []
+            yield [line for line in lines if line]
+        begun.append(rest)
     if line := b"".join(begun):
-        yield line
+        yield [line]
 
 
 def _object(text: bytes) -> dict[str, Any]:

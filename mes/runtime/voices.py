@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mes.domain import Tell, Thought, Token
+from mes.domain import Event, Tell, Thought, Token
 
 _THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
 # So many blanks before the first word are no sign that a thought will follow.
@@ -23,13 +23,20 @@ class Voices:
         self._answer: list[str] = []
         self._reasoning: list[str] = []
         self._held = ""
+        self._untold: list[Event] = []
         self.hear: Callable[[str], None] = self._begin
         """Take the next piece of a text that may hold both."""
 
     def think(self, text: str) -> None:
         """Take the next piece of what is reasoning for sure."""
         self._reasoning.append(text)
-        self._tell(Thought(text))
+        self._untold.append(Thought(text))
+
+    def tell(self) -> None:
+        """Tell what was said since the last time."""
+        if self._untold:
+            said, self._untold = self._untold, []
+            self._tell(*said)
 
     def end(self) -> tuple[str, str]:
         """The whole reasoning and the whole answer."""
@@ -39,7 +46,7 @@ class Voices:
 
     def _say(self, text: str) -> None:
         self._answer.append(text)
-        self._tell(Token(text))
+        self._untold.append(Token(text))
 
     def _begin(self, text: str) -> None:
         self._held += text

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import math
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,10 +21,14 @@ from urllib3.exceptions import HTTPError, InvalidChunkLength, InvalidHeader
 from urllib3.util import Url
 
 from mes.errors import CallerGone, MesError, RuntimeReplyInvalid, RuntimeUnavailable
+from mes.runtime.chunks import unframed
 from mes.watch import Watch
 
 # The watch cuts at the deadline; the socket's own timeout only counts if the watch should fail.
 _BELT_SECONDS = 1.0
+
+# What was read at once is sent on at once, so it must fit into what a socket has room for.
+_READ_BYTES = 16384
 
 # The end of an answer that is known already is worth this long to save a new connection.
 _TAIL_SECONDS = 0.2
@@ -81,7 +88,6 @@ class Exchange:
     ) -> None:
         self.reused = True  # until a connection is made for it
         self.connected = False
-        self.answered = False
         self.wants_fresh_connection = False
         self.answer: HTTPResponse | None = None
         self._errand = errand
@@ -92,6 +98,7 @@ class Exchange:
         self._over: MesError | None = None
         self._line: _Line | None = None
         self._sock: socket.socket | None = None
+        self._head: _Answer | None = None
 
     def __enter__(self) -> Self:
         if self.remaining_seconds <= 0:
@@ -116,7 +123,7 @@ class Exchange:
             self.answer.close()  # a whole answer has given its connection back by now
             self.answer.release_conn()
         self._sock = None
-        if isinstance(error, (OSError, HTTPError, MesError, Cut)):
+        if isinstance(error, (OSError, HTTPError, http.client.HTTPException, MesError, Cut)):
             self._explain(error)
 
     @property
@@ -127,6 +134,11 @@ class Exchange:
     def patience_seconds(self) -> float:
         """How long the socket may be silent."""
         return max(self.remaining_seconds, 0.0) + _BELT_SECONDS
+
+    @property
+    def answered(self) -> bool:
+        """Has any of the answer come?"""
+        return self._head is not None
 
     @property
     def hit_a_stale_connection(self) -> bool:
@@ -156,6 +168,28 @@ class Exchange:
         self.connected = True
         if self._over is not None:
             raise Cut
+
+    def begin_answer(self, head: _Answer) -> None:
+        """The first byte is there."""
+        self._head = head
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body as it arrives: each piece is all that is there of it by then."""
+        answer, head, sock = self.answer, self._head, self._sock
+        assert answer is not None
+        assert head is not None
+        assert sock is not None
+        if not answer.chunked:
+            yield from iter(lambda: answer.read1(_READ_BYTES), b"")
+            return
+        # The kernel keeps the time: Python would first ask it, for each read, what there is.
+        sock.settimeout(None)
+        patience = struct.pack("ll", math.ceil(self.patience_seconds), 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        # Some of the body may have come with the head; urllib3's own way costs four times as much.
+        yield from unframed(head.fp.read1(_READ_BYTES), partial(sock.recv, _READ_BYTES))
+        head.close()
+        answer.release_conn()
 
     def finish(self, chunks: Iterator[bytes]) -> None:
         """Read the end of an answer known already, so that the connection can be used again."""
@@ -207,7 +241,7 @@ class _Answer(http.client.HTTPResponse):
 
     def begin(self) -> None:
         if self.fp.peek(1) and _this_thread.exchange is not None:
-            _this_thread.exchange.answered = True
+            _this_thread.exchange.begin_answer(self)
         super().begin()
         while 102 <= self.status < 200:
             self.headers = None  # type: ignore[assignment]  # begin() then begins anew

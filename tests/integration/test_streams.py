@@ -57,13 +57,14 @@ def lines(call: Call) -> Iterator[dict[str, Any]]:
         while (header := file.readline()) != b"\r\n":
             assert header
         assert status == b"200", file.read()
-        line = b""
+        begun = b""
         while size := int(file.readline(), 16):
-            line += file.read(size)
+            begun += file.read(size)
             assert file.readline() == b"\r\n"
-            if line.endswith(b"\n"):  # a long one comes in pieces
-                yield json.loads(line)
-                line = b""
+            # One chunk may hold several lines, and of a long line a part.
+            *whole, begun = begun.split(b"\n")
+            yield from map(json.loads, whole)
+        assert not begun
 
 
 def kinds(told: list[dict[str, Any]]) -> list[str]:

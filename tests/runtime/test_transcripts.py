@@ -121,7 +121,7 @@ def test_a_conversation_with_a_real_ollama_is_read_whole(serve, client, case):
     parts = [json.loads(one) for one in lines(case)]
     told: list[Event] = []
 
-    reply = generate(client(serve(replay(case))), tell=told.append)
+    reply = generate(client(serve(replay(case))), tell=lambda *events: told.extend(events))
 
     assert reply.text == "".join(part["message"]["content"] for part in parts)
     assert reply.finish_reason == parts[-1]["done_reason"]

@@ -1,0 +1,96 @@
+"""Streamed answers: documents as they come, and a last one whatever comes."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+from flask import Response, request
+
+from mes.api import problems
+from mes.api.requests import line
+from mes.api.services import services
+from mes.errors import CallerGone, CallerTooSlow, MesError
+
+Document = dict[str, Any]
+
+Documents = Sequence[Document]
+"""Those that are there at once, and are sent so."""
+
+# Of what is sent at once; a client on a slow line has the whole deadline for each of these.
+_PIECE_BYTES = 65536
+
+
+def deliver(
+    batches: Generator[Documents], *, framed: Callable[[Document], bytes], mimetype: str
+) -> Response:
+    """The documents, in an answer that is under way as soon as the first one is there.
+
+    What is raised before that is an ordinary problem with its status; later it is the last one.
+    The batches are closed with the answer, also where nobody has read it to the end.
+    """
+    first = list(islice(batches, 1))
+    told = problems.told(chain(first, batches), line())
+    response = Response(
+        _Delivery(framed).pieces(told),
+        mimetype=mimetype,
+        # A proxy that gathers the answer would show no progress.
+        headers={"X-Accel-Buffering": "no"},
+    )
+    response.call_on_close(batches.close)
+    return response
+
+
+class _Delivery:
+    """Documents on their way to the client of the present request, who has to take them in time."""
+
+    def __init__(self, framed: Callable[[Document], bytes]) -> None:
+        self._framed = framed
+        self._watch = services().watch
+        self._seconds = services().settings.stream_write_timeout_seconds
+        self._line = line()
+        self._sock: socket.socket | None = request.environ.get("gunicorn.socket")
+        self._sent_at: float | None = None
+
+    def pieces(self, batches: Iterator[Documents]) -> Iterator[bytes]:
+        self._look_in(self._seconds)
+        try:
+            for documents in batches:
+                batch = b"".join(map(self._framed, documents))
+                for start in range(0, len(batch), _PIECE_BYTES):
+                    self._sent_at = time.monotonic()
+                    yield batch[start : start + _PIECE_BYTES]
+                    self._sent_at = None
+        except GeneratorExit:
+            self._note(CallerGone("the caller has hung up"))
+            raise
+        finally:
+            self._alarm.call_off()
+
+    def _look_in(self, seconds: float) -> None:
+        # One alarm at a time: one for each line would cost as much as sending it.
+        self._alarm = self._watch.at(time.monotonic() + seconds, self._look)
+
+    def _look(self) -> None:
+        sent_at = self._sent_at
+        left = self._seconds if sent_at is None else sent_at + self._seconds - time.monotonic()
+        if left > 0:
+            self._look_in(left)
+        else:
+            self._note(CallerTooSlow("a line of the stream was not read in time"))
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        if self._sock is None:
+            return
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the writer, who is stuck in it
+        except OSError:
+            pass  # the client was quicker
+
+    def _note(self, error: MesError) -> None:
+        if self._line.code is None:
+            self._line.end_as(problems.status_of(error), error.code)
