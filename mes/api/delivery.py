@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from flask import Response, request
 
@@ -15,9 +15,12 @@ from mes.api.requests import line
 from mes.api.services import services
 from mes.errors import CallerGone, CallerTooSlow, MesError
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 Document = dict[str, Any]
 
-Documents = Sequence[Document]
+Documents = Iterable[Document]
 """Those that are there at once, and are sent so."""
 
 # Of what is sent at once; a client on a slow line has the whole deadline for each of these.
@@ -33,15 +36,24 @@ def deliver(
     The batches are closed with the answer, also where nobody has read it to the end.
     """
     first = list(islice(batches, 1))
-    told = problems.told(chain(first, batches), line())
-    response = Response(
-        _Delivery(framed).pieces(told),
+    response = _Streamed(
+        _Delivery(framed).pieces(chain(first, batches)),
         mimetype=mimetype,
         # A proxy that gathers the answer would show no progress.
         headers={"X-Accel-Buffering": "no"},
     )
     response.call_on_close(batches.close)
     return response
+
+
+class _Streamed(Response):
+    """Handed to the server as it is: what werkzeug puts between is called for each piece."""
+
+    def get_app_iter(self, environ: WSGIEnvironment) -> Self:
+        return self
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(cast("Iterable[bytes]", self.response))
 
 
 class _Delivery:
@@ -59,16 +71,20 @@ class _Delivery:
         self._look_in(self._seconds)
         try:
             for documents in batches:
-                batch = b"".join(map(self._framed, documents))
-                for start in range(0, len(batch), _PIECE_BYTES):
-                    self._sent_at = time.monotonic()
-                    yield batch[start : start + _PIECE_BYTES]
-                    self._sent_at = None
+                yield from self._sent(b"".join(map(self._framed, documents)))
         except GeneratorExit:
             self._note(CallerGone("the caller has hung up"))
             raise
+        except Exception as exc:
+            yield from self._sent(self._framed(problems.last_word(exc, self._line)))
         finally:
             self._alarm.call_off()
+
+    def _sent(self, batch: bytes) -> Iterator[bytes]:
+        for start in range(0, len(batch), _PIECE_BYTES):
+            self._sent_at = time.monotonic()
+            yield batch[start : start + _PIECE_BYTES]
+            self._sent_at = None
 
     def _look_in(self, seconds: float) -> None:
         # One alarm at a time: one for each line would cost as much as sending it.

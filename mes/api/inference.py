@@ -74,7 +74,7 @@ def _events(request: InferenceRequest, own: Services, said: Line) -> Generator[D
         work = _inferring(request, own, said, caller)
         with closing(Stream(work, reader=caller, patience_seconds=patience)) as stream:
             for events in stream:
-                yield [dump_event(event) for event in events]
+                yield map(dump_event, events)
     yield [{"type": "result", **_document(stream.result, said)}]
 
 

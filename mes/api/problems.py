@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from flask import Flask, Response
@@ -126,16 +125,11 @@ def describe(error: MesError, request_id: str) -> dict[str, Any]:
     )
 
 
-def told(
-    batches: Iterable[Sequence[dict[str, Any]]], own: Line
-) -> Iterator[Sequence[dict[str, Any]]]:
-    """The documents of a stream; where they break off, the last one tells of the error."""
-    try:
-        yield from batches
-    except Exception as exc:
-        problem = _described(exc, own.request_id)
-        own.end_as(problem["status"], problem["code"])
-        yield [{**problem, "type": "error"}]
+def last_word(error: Exception, own: Line) -> dict[str, Any]:
+    """The last document of a stream that broke off."""
+    problem = _described(error, own.request_id)
+    own.end_as(problem["status"], problem["code"])
+    return {**problem, "type": "error"}
 
 
 def _rendered(document: dict[str, Any]) -> Response:

@@ -21,7 +21,8 @@ def unframed(begun: bytes, read: Callable[[], bytes]) -> Iterator[bytes]:
     """
     data, left = b"\r\n" + begun, 0
     while True:
-        pieces, at, ended = [], 0, False
+        pieces: list[bytes] = []
+        at, ended = 0, False
         while at < len(data) and not ended:
             if left:
                 piece = data[at : at + left]
@@ -37,16 +38,18 @@ def unframed(begun: bytes, read: Callable[[], bytes]) -> Iterator[bytes]:
             yield b"".join(pieces)
         if ended:
             return _pass_over_trailer(data[at:], read)
-        data = _go_on(data[at:], read)
+        begun = data[at:]
+        if begun not in (b"", b"\r\n"):
+            _check_head(begun)
+        if not (arrived := read()):
+            raise IncompleteRead(b"")
+        data = begun + arrived
 
 
-def _go_on(begun: bytes, read: Callable[[], bytes]) -> bytes:
-    """The next that comes, behind the part of a head that is there."""
+def _check_head(begun: bytes) -> None:
+    """Can this become the head of a chunk?"""
     if len(begun) > _LONGEST_HEAD or not _HEAD_BEGUN.fullmatch(begun):
         raise HTTPException("a chunk has no proper head")
-    if arrived := read():
-        return begun + arrived
-    raise IncompleteRead(b"")
 
 
 def _pass_over_trailer(begun: bytes, read: Callable[[], bytes]) -> None:

@@ -96,7 +96,7 @@ class OllamaRuntime:
                     tag=prompt.spec.tag,
                     with_schema=prompt.format is not None,
                 )
-            pieces = self._bounded(exchange)
+            pieces = exchange.pieces(at_most=self._max_reply_bytes)
             reply = replies.generation(pieces, sent=sent, tell=tell)
             exchange.finish(pieces)
             return reply
@@ -108,7 +108,7 @@ class OllamaRuntime:
             answer = self._send(exchange, _filled(self._generate, _load(spec)))
             if answer.status != 200:
                 raise replies.refused_load(self._refusal(exchange, answer), tag=spec.tag)
-            replies.done(self._bounded(exchange), otherwise=LoadFailed)
+            replies.done(exchange.pieces(at_most=self._max_reply_bytes), otherwise=LoadFailed)
 
     def unload(self, name: str) -> None:
         """Ask for the model to leave memory. What is not even pulled has left it."""
@@ -159,7 +159,7 @@ class OllamaRuntime:
             answer = self._send(exchange, request)
             if answer.status != 200:
                 raise replies.refused(self._refusal(exchange, answer), tag=name)
-            return b"".join(self._bounded(exchange))
+            return b"".join(exchange.pieces(at_most=self._max_reply_bytes))
 
     def _exchange(self, errand: Errand, deadline: float) -> Exchange:
         return Exchange(
@@ -192,19 +192,10 @@ class OllamaRuntime:
         exchange.answer = answer
         return answer
 
-    def _bounded(self, exchange: Exchange) -> Iterator[bytes]:
-        """The body as it arrives, and no more of it than an answer may hold."""
-        size = 0
-        for piece in exchange.pieces():
-            size += len(piece)
-            if size > self._max_reply_bytes:
-                raise RuntimeReplyInvalid("the runtime sent more than an answer may hold")
-            yield piece
-
     def _refusal(self, exchange: Exchange, answer: HTTPResponse) -> replies.Refusal:
         return replies.refusal(
             answer.status,
-            body=b"".join(self._bounded(exchange)),
+            body=b"".join(exchange.pieces(at_most=self._max_reply_bytes)),
             retry_after=answer.headers.get("Retry-After"),
         )
 

@@ -51,7 +51,7 @@ def generation(pieces: Iterable[bytes], *, sent: float, tell: Tell = silent) -> 
     first = 0.0
     for lines in _lines(pieces):
         try:
-            for part in map(_part, lines):
+            for part in _objects(lines, otherwise=GenerationAborted):
                 if _hear(part, voices):
                     first = first or time.monotonic()
                 if part.get("done") is True:
@@ -69,19 +69,14 @@ def _hear(part: Mapping[str, Any], voices: Voices) -> bool:
         said, name = part, "response"
     elif type(said) is not dict:
         raise RuntimeReplyInvalid("the runtime sent a message that is not an object")
-    thought, text = _text(said, "thinking"), _text(said, name)
+    thought, text = said.get("thinking", ""), said.get(name, "")
+    if type(thought) is not str or type(text) is not str:
+        raise RuntimeReplyInvalid(f"the runtime sent a {name} or thinking that is not text")
     if thought:
         voices.think(thought)
     if text:
         voices.hear(text)
     return bool(thought or text)
-
-
-def _text(part: Mapping[str, Any], name: str) -> str:
-    text = part.get(name, "")
-    if type(text) is not str:
-        raise RuntimeReplyInvalid(f"the runtime sent a {name} that is not text")
-    return text
 
 
 def _reply(voices: Voices, last: Mapping[str, Any], *, waited_ms: float) -> Reply:
@@ -235,16 +230,18 @@ def _unwrap(said: Any) -> tuple[str, Mapping[str, Any]]:
 def parts(pieces: Iterable[bytes], *, otherwise: type[MesError]) -> Iterator[dict[str, Any]]:
     """The objects of a stream, up to a line that tells of an error."""
     for lines in _lines(pieces):
-        for line in lines:
-            yield _part(line, otherwise)
+        yield from _objects(lines, otherwise=otherwise)
 
 
-def _part(line: bytes, otherwise: type[MesError] = GenerationAborted) -> dict[str, Any]:
-    part = _object(line)
-    if "error" in part:
-        text, _ = _unwrap(part)
-        raise otherwise(plain(text) or "the runtime broke off with an error")
-    return part
+def _objects(lines: Iterable[bytes], *, otherwise: type[MesError]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if not line:
+            continue
+        part = _object(line)
+        if "error" in part:
+            text, _ = _unwrap(part)
+            raise otherwise(plain(text) or "the runtime broke off with an error")
+        yield part
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -255,10 +252,9 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
         if lines:
             lines[0] = b"".join((*begun, lines[0]))
             begun = []
-            yield [line for line in lines if line]
+            yield lines
         begun.append(rest)
-    if line := b"".join(begun):
-        yield [line]
+    yield [b"".join(begun)]
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -173,30 +173,43 @@ class Exchange:
         """The first byte is there."""
         self._head = head
 
-    def pieces(self) -> Iterator[bytes]:
-        """The body as it arrives: each piece is all that is there of it by then."""
-        answer, head, sock = self.answer, self._head, self._sock
-        assert answer is not None
-        assert head is not None
-        assert sock is not None
-        if not answer.chunked:
-            yield from iter(lambda: answer.read1(_READ_BYTES), b"")
-            return
-        # The kernel keeps the time: Python would first ask it, for each read, what there is.
-        sock.settimeout(None)
-        patience = struct.pack("ll", math.ceil(self.patience_seconds), 0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-        # Some of the body may have come with the head; urllib3's own way costs four times as much.
-        yield from unframed(head.fp.read1(_READ_BYTES), partial(sock.recv, _READ_BYTES))
-        head.close()
-        answer.release_conn()
+    def pieces(self, *, at_most: float = math.inf) -> Iterator[bytes]:
+        """The body as it arrives: each piece is all that is there of it by then.
 
-    def finish(self, chunks: Iterator[bytes]) -> None:
+        Raises RuntimeReplyInvalid where it has more bytes than `at_most`.
+        """
+        assert self.answer is not None
+        arrivals = self._chunks() if self.answer.chunked else self._plain()
+        for piece in arrivals:
+            at_most -= len(piece)
+            if at_most < 0:
+                raise RuntimeReplyInvalid("the runtime sent more than an answer may hold")
+            yield piece
+        assert self._head is not None
+        self._head.close()
+        self.answer.release_conn()
+
+    def _plain(self) -> Iterator[bytes]:
+        assert self.answer is not None
+        return iter(partial(self.answer.read1, _READ_BYTES), b"")
+
+    def _chunks(self) -> Iterator[bytes]:
+        # Without what lies between, as urllib3 reads them, which costs four times as much.
+        assert self._head is not None
+        assert self._sock is not None
+        # The kernel keeps the time: Python would ask it before each read whether there is anything.
+        self._sock.settimeout(None)
+        patience = struct.pack("ll", math.ceil(self.patience_seconds), 0)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        # Some of the body may have come with the head.
+        return unframed(self._head.fp.read1(), partial(self._sock.recv, _READ_BYTES))
+
+    def finish(self, pieces: Iterator[bytes]) -> None:
         """Read the end of an answer known already, so that the connection can be used again."""
         if self._sock is not None:
             self._sock.settimeout(_TAIL_SECONDS)
         try:
-            for _ in itertools.islice(chunks, 3):
+            for _ in itertools.islice(pieces, 3):
                 pass
         except (OSError, HTTPError, MesError):
             pass  # this connection will be closed
