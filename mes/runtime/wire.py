@@ -47,6 +47,10 @@ class Cut(Exception):
     """The exchange was over before its connection could be used."""
 
 
+# What an exchange may end in.
+_FAILURES = (OSError, HTTPError, http.client.HTTPException, MesError, Cut)
+
+
 class UnderWay:
     """The exchanges that have not ended yet, so that all can be ended together."""
 
@@ -123,8 +127,10 @@ class Exchange:
             self.answer.close()  # a whole answer has given its connection back by now
             self.answer.release_conn()
         self._sock = None
-        if isinstance(error, (OSError, HTTPError, http.client.HTTPException, MesError, Cut)):
-            self._explain(error)
+        if isinstance(error, _FAILURES) and not self._says_all(error):
+            # In no name here: an error knows the frame it was raised in, and each would hold the
+            # other, and all that was said, until the garbage collector comes by.
+            raise self._meaning(error) from error
 
     @property
     def remaining_seconds(self) -> float:
@@ -226,19 +232,20 @@ class Exchange:
     def _late(self) -> MesError:
         return self._errand.late(f"the runtime did not finish the {self._errand.name} in time")
 
-    def _explain(self, error: BaseException) -> None:
-        """Raise what the failure means, unless it says so itself."""
-        if self._over is None and self.remaining_seconds <= 0:
-            self._over = self._late()
-        if self._over is not None:
-            raise self._over from error
-        if isinstance(error, MesError):
-            return
+    def _says_all(self, error: BaseException) -> bool:
+        return isinstance(error, MesError) and self._over is None and self.remaining_seconds > 0
+
+    def _meaning(self, error: BaseException) -> MesError:
+        over, self._over = self._over, None
+        if over is not None:
+            return over
+        if self.remaining_seconds <= 0:
+            return self._late()
         if not self.connected:
-            raise RuntimeUnavailable(f"the runtime at {self._where} cannot be reached") from error
+            return RuntimeUnavailable(f"the runtime at {self._where} cannot be reached")
         if _is_nonsense(error):
-            raise RuntimeReplyInvalid("the runtime does not speak HTTP as it should") from error
-        raise self._errand.broken(f"the runtime broke off the {self._errand.name}") from error
+            return RuntimeReplyInvalid("the runtime does not speak HTTP as it should")
+        return self._errand.broken(f"the runtime broke off the {self._errand.name}")
 
 
 class _ThisThread(threading.local):
