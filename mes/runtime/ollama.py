@@ -38,7 +38,8 @@ from mes.errors import (
     ShuttingDown,
 )
 from mes.runtime import pulling, replies
-from mes.runtime.wire import Errand, Exchange, UnderWay, pool
+from mes.runtime.connections import pool
+from mes.runtime.wire import Errand, Exchange, UnderWay
 from mes.watch import Watch
 
 # MES decides what stays in memory, not Ollama's timer.

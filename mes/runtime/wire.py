@@ -7,21 +7,19 @@ import itertools
 import math
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError, InvalidChunkLength, InvalidHeader
-from urllib3.util import Url
 
 from mes.errors import CallerGone, MesError, RuntimeReplyInvalid, RuntimeUnavailable
 from mes.runtime.chunks import unframed
+from mes.runtime.connections import Answer, Line, this_thread
 from mes.watch import Watch
 
 # The watch cuts at the deadline; the socket's own timeout only counts if the watch should fail.
@@ -100,15 +98,15 @@ class Exchange:
         self._deadline = deadline
         self._under_way = under_way
         self._over: MesError | None = None
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._sock: socket.socket | None = None
-        self._head: _Answer | None = None
+        self._head: Answer | None = None
 
     def __enter__(self) -> Self:
         if self.remaining_seconds <= 0:
             raise self._late()
         self._alarm = self._watch.at(self._deadline, lambda: self.cut(self._late()))
-        _this_thread.exchange = self
+        this_thread.exchange = self
         self._under_way.add(self)
         return self
 
@@ -120,7 +118,7 @@ class Exchange:
     ) -> None:
         self._alarm.call_off()
         self._under_way.discard(self)
-        _this_thread.exchange = None
+        this_thread.exchange = None
         if error is not None:
             self._shut_down()
         if self.answer is not None:
@@ -166,7 +164,7 @@ class Exchange:
             self._over = why
         self._shut_down()
 
-    def take(self, line: _Line) -> None:
+    def take(self, line: Line) -> None:
         """Use this connection from here on."""
         with line.lock:
             line.exchange = self
@@ -175,7 +173,7 @@ class Exchange:
         if self._over is not None:
             raise Cut
 
-    def begin_answer(self, head: _Answer) -> None:
+    def begin_answer(self, head: Answer) -> None:
         """The first byte is there."""
         self._head = head
 
@@ -246,85 +244,6 @@ class Exchange:
         if _is_nonsense(error):
             return RuntimeReplyInvalid("the runtime does not speak HTTP as it should")
         return self._errand.broken(f"the runtime broke off the {self._errand.name}")
-
-
-class _ThisThread(threading.local):
-    exchange: Exchange | None = None
-
-
-# urllib3 hands a request to its connection without a word on whose it is.
-_this_thread = _ThisThread()
-
-
-class _Answer(http.client.HTTPResponse):
-    """An answer that notes its first byte and passes over all interim responses, not only 100."""
-
-    def begin(self) -> None:
-        if self.fp.peek(1) and _this_thread.exchange is not None:
-            _this_thread.exchange.begin_answer(self)
-        super().begin()
-        while 102 <= self.status < 200:
-            self.headers = None  # type: ignore[assignment]  # begin() then begins anew
-            super().begin()
-
-
-class _Line(HTTPConnection):
-    """A connection that knows the exchange it serves."""
-
-    response_class = _Answer
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.lock = threading.Lock()
-        self.exchange: Exchange | None = None
-        self._held_back: list[Any] | None = None
-
-    def connect(self) -> None:
-        super().connect()
-        exchange = _this_thread.exchange
-        assert exchange is not None
-        self.sock.settimeout(exchange.patience_seconds)
-        exchange.reused = False
-        exchange.take(self)
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        self._make_ready()
-        self._held_back = []
-        try:
-            super().request(*args, **kwargs)
-        finally:
-            whole, self._held_back = b"".join(self._held_back), None
-        self.send(whole)
-
-    def send(self, data: Any) -> None:
-        # Head and body in one packet: the runtime wakes once, and so do we.
-        if self._held_back is None:
-            super().send(data)
-        else:
-            self._held_back.append(data)
-
-    def _make_ready(self) -> None:
-        exchange = _this_thread.exchange
-        assert exchange is not None
-        if exchange.wants_fresh_connection and exchange.reused:
-            self.close()
-        if not self.is_closed:
-            self.timeout = exchange.patience_seconds
-            exchange.take(self)
-
-
-class _TlsLine(_Line, HTTPSConnection):
-    pass
-
-
-def pool(url: Url, *, size: int) -> HTTPConnectionPool:
-    """The connections to one host, kept open between requests."""
-    kind, line = (
-        (HTTPSConnectionPool, _TlsLine) if url.scheme == "https" else (HTTPConnectionPool, _Line)
-    )
-    connections = kind(url.host or "", url.port, maxsize=size)
-    connections.ConnectionCls = line
-    return connections
 
 
 def _shut_down(sock: socket.socket) -> None:
