@@ -278,11 +278,15 @@ class Thought:
 Event = Queued | Loading | Token | Thought
 """What happens to an inference before its end."""
 
-Tell = Callable[[Event], None]
-"""Hears of each event, in the thread that runs the inference; whatever it raises ends that."""
+
+class Tell(Protocol):
+    """Hears of the events, in the thread that runs the inference; whatever it raises ends that."""
+
+    def __call__(self, *events: Event) -> None:
+        """These have happened, in this order, since it was told last."""
 
 
-def silent(event: Event) -> None:
+def silent(*events: Event) -> None:
     """Where nobody wants to hear."""
 
 

@@ -123,10 +123,14 @@ def _of_attempt(number: int, tell: Tell) -> Tell:
     if number == 1:
         return tell
 
-    def tell_with_number(event: Event) -> None:
-        tell(replace(event, attempt=number) if isinstance(event, Token | Thought) else event)
+    def tell_with_number(*events: Event) -> None:
+        tell(*(_numbered(event, number) for event in events))
 
     return tell_with_number
+
+
+def _numbered(event: Event, number: int) -> Event:
+    return replace(event, attempt=number) if isinstance(event, Token | Thought) else event
 
 
 def _ask_once(prompt: Prompt, tools: Tools, generate: Generate) -> Attempt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
@@ -36,9 +36,10 @@ class Reader(Protocol):
 class Stream(Generic[T]):
     """The events of the work, to be iterated to the end or closed; then it has a result.
 
-    Work and iteration take turns in one thread: each event wakes nobody else. While the reader
-    can take no more, events are kept and the work goes on. Once too many are kept it pauses,
-    altogether for no longer than `patience_seconds`, and then is ended by CallerTooSlow.
+    Work and iteration take turns in one thread: each event wakes nobody else. What is told at once
+    comes at once. While the reader can take no more, events are kept and the work goes on. Once
+    too many are kept it pauses, altogether for no longer than `patience_seconds`, and then is
+    ended by CallerTooSlow.
     """
 
     result: T
@@ -47,15 +48,18 @@ class Stream(Generic[T]):
         self._work = greenlet(lambda: work(tell=self._tell))
         self._reader = reader
         self._patience_seconds = patience_seconds
-        self._kept: deque[Event] = deque()
+        self._kept: deque[tuple[Event, ...]] = deque()
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[Sequence[Event]]:
         """The events as they come. Raises what the work raises, after the last of them."""
         while not self._work.dead:
             try:
                 self.result = self._work.switch()
             finally:
-                yield from self._deliverable()
+                while self._kept:
+                    yield self._kept.popleft()
+                    if self._kept and not self._may_hand_over_more():
+                        break
 
     def close(self) -> None:
         """End the work where it is, for nobody is left to read of it."""
@@ -63,18 +67,18 @@ class Stream(Generic[T]):
             with suppress(CallerGone):
                 self._work.throw(CallerGone("the caller has hung up"))
 
-    def _deliverable(self) -> Iterator[Event]:
-        """What is kept: as much as the reader can take, or all where nothing else is to be done."""
-        while self._kept:
-            yield self._kept.popleft()
-            if self._kept and not self._work.dead and not self._reader.can_take_more():
-                return
+    def _may_hand_over_more(self) -> bool:
+        """Can the reader take it, or is nothing else to be done?"""
+        return self._work.dead or self._reader.can_take_more()
 
-    def _tell(self, event: Event) -> None:
-        self._kept.append(event)
-        if self._reader.can_take_more() or (len(self._kept) >= _MOST_KEPT and self._waited()):
+    def _tell(self, *events: Event) -> None:
+        self._kept.append(events)
+        if self._reader.can_take_more() or (self._is_full() and self._waited()):
             assert self._work.parent is not None
             self._work.parent.switch()
+
+    def _is_full(self) -> bool:
+        return sum(map(len, self._kept)) >= _MOST_KEPT
 
     def _waited(self) -> bool:
         """Wait until the reader can take more."""

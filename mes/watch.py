@@ -210,8 +210,9 @@ class SocketCaller:
 
     def can_take_more(self, *, within: float = 0.0) -> bool:
         """Can something be sent without a wait, or within so many seconds? False if it left."""
-        happened = self._room.poll(within * 1000)
-        return self._without_socket or any(what & select.POLLOUT for _, what in happened)
+        for _, what in self._room.poll(within * 1000):
+            return bool(what & select.POLLOUT)
+        return self._without_socket
 
     def hang_up(self) -> None:
         """Note that the caller has gone and call what waits for it."""

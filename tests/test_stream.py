@@ -39,18 +39,29 @@ def telling(number: int, *, then: Exception | None = None, done: list[str] | Non
     return work
 
 
-def texts(events) -> list[str]:
-    return [event.text for event in events]
+def texts(batches) -> list[str]:
+    return [event.text for events in batches for event in events]
 
 
 def test_each_event_comes_as_it_is_told_and_the_result_at_the_end():
     at_work: list[str] = []
     stream = Stream(telling(2, done=at_work), reader=Reader(), patience_seconds=1)
     events = iter(stream)
-    assert next(events) == Token("0")
+    assert next(events) == (Token("0"),)
     assert at_work == []
     assert texts(events) == ["1"]
     assert stream.result == 2
+
+
+def test_what_is_told_at_once_comes_at_once():
+    def work(*, tell):
+        tell(Token("0"), Token("1"))
+        tell(Token("2"))
+
+    assert list(Stream(work, reader=Reader(), patience_seconds=1)) == [
+        (Token("0"), Token("1")),
+        (Token("2"),),
+    ]
 
 
 def test_the_work_is_done_before_a_slow_reader_has_read_anything():
@@ -58,7 +69,7 @@ def test_the_work_is_done_before_a_slow_reader_has_read_anything():
     reader.has_room = False
     stream = Stream(telling(500, done=done), reader=reader, patience_seconds=1)
     events = iter(stream)
-    assert next(events) == Token("0")
+    assert next(events) == (Token("0"),)
     assert done == ["done"]
     assert len(texts(events)) == 499
     assert stream.result == 500

@@ -14,10 +14,10 @@ def answer(document: dict[str, Any], status: int = 200) -> Response:
     return Response(encoded(document), status, mimetype="application/json")
 
 
-def encoded(document: dict[str, Any]) -> bytes:
+def encoded(document: dict[str, Any], end: bytes = b"") -> bytes:
     """The document as it is sent."""
     try:
-        return orjson.dumps(document)
+        return orjson.dumps(document) + end
     except TypeError:
         # A model may answer with an integer of more than 64 bits.
-        return json.dumps(document).encode()
+        return json.dumps(document).encode() + end

@@ -55,11 +55,14 @@ def dump(inference: Inference, request_id: str) -> dict[str, Any]:
 
 def dump_event(event: Event) -> dict[str, Any]:
     """One line of a streamed inference, before its result."""
-    line = {"type": _TYPES[type(event)], **_members(event)}
-    if line.get("attempt") == 1:
-        del line["attempt"]
-    if logprobs := line.pop("logprobs", ()):
-        line["logprobs"] = dump_logprobs(logprobs)
+    kind = _TYPES[type(event)]
+    if not isinstance(event, Token | Thought):
+        return {"type": kind, **_members(event)}
+    line: dict[str, Any] = {"type": kind, "text": event.text}
+    if event.attempt != 1:
+        line["attempt"] = event.attempt
+    if isinstance(event, Token) and event.logprobs:
+        line["logprobs"] = dump_logprobs(event.logprobs)
     return line
 
 

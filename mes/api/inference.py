@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
 
 from flask import Blueprint, Response
 
@@ -22,6 +21,7 @@ from mes.api.shapes import (
     ResultLine,
     TextLine,
 )
+from mes.api.streamed import Documents
 from mes.domain import InferenceRequest
 
 LINES = lines_of(QueuedLine, LoadingLine, TextLine, ResultLine, ErrorLine)
@@ -40,6 +40,6 @@ def create(request: InferenceRequest) -> Response:
     return answer(running.answered(request))
 
 
-def _lines(request: InferenceRequest) -> Generator[dict[str, Any]]:
+def _lines(request: InferenceRequest) -> Generator[Documents]:
     document = yield from running.happening(request, dump_event)
-    yield {"type": "result", **document}
+    yield [{"type": "result", **document}]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flask import Flask, Response, request
@@ -128,16 +127,11 @@ def describe(error: MesError, request_id: str) -> dict[str, Any]:
     )
 
 
-def told(
-    pieces: Iterable[bytes], own: Line, tell: Callable[[dict[str, Any]], bytes]
-) -> Iterator[bytes]:
-    """The pieces of a stream; where they break off, the last one tells of the error."""
-    try:
-        yield from pieces
-    except Exception as exc:
-        problem = _described(exc, own.request_id)
-        own.end_as(problem["status"], problem["code"])
-        yield tell(problem)
+def last_word(error: Exception, own: Line) -> dict[str, Any]:
+    """The problem with which a stream breaks off."""
+    problem = _described(error, own.request_id)
+    own.end_as(problem["status"], problem["code"])
+    return problem
 
 
 def _rendered(document: dict[str, Any]) -> Response:

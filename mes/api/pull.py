@@ -16,6 +16,7 @@ from mes.api.promises import NDJSON, lines_of, promises
 from mes.api.requests import line
 from mes.api.services import Services, services
 from mes.api.shapes import ErrorLine, PullProgressLine, PullResultLine
+from mes.api.streamed import Documents
 from mes.domain import ModelSpec, PullProgress, normalise
 from mes.errors import (
     MesError,
@@ -49,20 +50,21 @@ def _name(spec: ModelSpec) -> str:
     return spec.id if normalise(spec.id) == spec.tag else spec.tag
 
 
-def _documents(spec: ModelSpec, own: Services, request_id: str) -> Generator[dict[str, Any]]:
+def _documents(spec: ModelSpec, own: Services, request_id: str) -> Generator[Documents]:
     facts = {"model": spec.id, "request_id": request_id}
     deadline = time.monotonic() + own.settings.pull_timeout_seconds
     try:
         with own.caller() as caller:
             pull = partial(own.runtime.pull, _name(spec), deadline=deadline, caller=caller)
             # Not kept in a name, so that it is closed before its caller is forgotten.
-            yield from map(_as_progress, pull())
+            for progress in pull():
+                yield [_as_progress(progress)]
     except MesError as exc:
         log.warning("pull_failed", extra={**facts, "code": exc.code, "reason": exc.detail})
         raise
     log.info("pulled", extra=facts)
     message = f"{spec.id} is pulled"
-    yield {"type": "result", "success": True, "message": message, "model_id": spec.id}
+    yield [{"type": "result", "success": True, "message": message, "model_id": spec.id}]
 
 
 def _as_progress(progress: PullProgress) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
-from typing import Any
 
 from mes.api.dumps import dump
 from mes.api.requests import Line, line
 from mes.api.services import Services, services
+from mes.api.streamed import Document, Documents
 from mes.domain import Caller, Event, Inference, InferenceRequest
 from mes.errors import (
     GenerationAborted,
@@ -21,8 +21,6 @@ from mes.errors import (
 )
 from mes.inference import infer
 from mes.stream import Stream
-
-Document = dict[str, Any]
 
 # What keeps an inference from being answered, beside what keeps it from having its turn.
 ERRORS = (
@@ -44,14 +42,16 @@ def answered(request: InferenceRequest) -> Document:
 
 def happening(
     request: InferenceRequest, tell_of: Callable[[Event], Document | None]
-) -> Generator[Document, None, Document]:
-    """What is to be told of each event; returns the answer. Closing it ends the inference."""
+) -> Generator[Documents, None, Document]:
+    """What is to be told of the events; returns the answer. Closing it ends the inference."""
     own, said = _about(request)
     patience = own.settings.stream_write_timeout_seconds
     with own.caller() as caller:
         work = _inferring(request, own, said, caller)
         with closing(Stream(work, reader=caller, patience_seconds=patience)) as stream:
-            yield from filter(None, map(tell_of, stream))
+            for events in stream:
+                if told := [document for event in events if (document := tell_of(event))]:
+                    yield told
     return _noted(stream.result, said)
 
 

@@ -1,4 +1,4 @@
-"""Streamed answers: each document as it comes, and a last one whatever comes."""
+"""Streamed answers: documents as they come, and a last one whatever comes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from flask import Response, request
 
 from mes.api import problems
 from mes.api.answers import encoded
 from mes.api.promises import NDJSON
-from mes.api.requests import Line, line
+from mes.api.requests import line
 from mes.api.services import services
 from mes.errors import CallerGone, CallerTooSlow, MesError
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 Document = dict[str, Any]
 
-# Of a long document; a client on a slow line has the whole deadline for each of these.
+Documents = Iterable[Document]
+"""Those that are there at once, and are sent so."""
+
+
+# Of what is sent at once; a client on a slow line has the whole deadline for each of these.
 _PIECE_BYTES = 65536
 
 
@@ -32,62 +39,74 @@ class Framing:
     before: bytes
     after: bytes
     told: Callable[[Document], Document]
-    end: tuple[bytes, ...] = ()
+    end: bytes = b""
     """closes what has gone well"""
 
-    def framed(self, document: Document) -> bytes:
-        return b"".join((self.before, encoded(document), self.after))
+    def framed(self, documents: Documents) -> bytes:
+        return b"".join([self.before + encoded(each) + self.after for each in documents])
 
 
 LINES = Framing(NDJSON, b"", b"\n", lambda problem: {**problem, "type": "error"})
 
 
-def stream(documents: Generator[Document], framing: Framing = LINES) -> Response:
+def stream(batches: Generator[Documents], framing: Framing = LINES) -> Response:
     """The documents, in an answer that is under way as soon as the first one is there.
 
-    What is raised before that is an ordinary problem with its status; later it is the last line.
-    The documents are closed with the answer, also where nobody has read it to the end.
+    What is raised before that is an ordinary problem with its status; later it is the last one.
+    The batches are closed with the answer, also where nobody has read it to the end.
     """
-    first = list(islice(documents, 1))
-    told = _told(chain(first, documents), framing, line())
-    response = Response(
-        _Delivery().pieces(told),
+    first = list(islice(batches, 1))
+    response = _Streamed(
+        _Delivery(framing).pieces(chain(first, batches)),
         mimetype=framing.mimetype,
         # A proxy that gathers the answer would show no progress.
         headers={"X-Accel-Buffering": "no"},
     )
-    response.call_on_close(documents.close)
+    response.call_on_close(batches.close)
     return response
 
 
-def _told(documents: Iterable[Document], framing: Framing, own: Line) -> Iterator[bytes]:
-    """Where the documents break off, the last one tells of the error."""
-    whole = chain(map(framing.framed, documents), framing.end)
-    return problems.told(whole, own, lambda problem: framing.framed(framing.told(problem)))
+class _Streamed(Response):
+    """Handed to the server as it is: what werkzeug puts between is called for each piece."""
+
+    def get_app_iter(self, environ: WSGIEnvironment) -> Self:
+        return self
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(cast("Iterable[bytes]", self.response))
 
 
 class _Delivery:
-    """An answer on its way to the client of the present request, who has to take each in time."""
+    """Documents on their way to the client of the present request, who has to take them in time."""
 
-    def __init__(self) -> None:
+    def __init__(self, framing: Framing) -> None:
+        self._framing = framing
         self._watch = services().watch
         self._seconds = services().settings.stream_write_timeout_seconds
         self._line = line()
         self._sock: socket.socket | None = request.environ.get("gunicorn.socket")
         self._sent_at: float | None = None
 
-    def pieces(self, framed: Iterator[bytes]) -> Iterator[bytes]:
+    def pieces(self, batches: Iterator[Documents]) -> Iterator[bytes]:
         self._look_in(self._seconds)
         try:
-            for piece in chain.from_iterable(map(_cut, framed)):
-                self._sent_at = time.monotonic()
-                yield piece
-                self._sent_at = None
+            for documents in batches:
+                yield from self._sent(self._framing.framed(documents))
+            yield from self._sent(self._framing.end)
         except GeneratorExit:
             self._note(CallerGone("the caller has hung up"))
             raise
+        except Exception as exc:
+            told = self._framing.told(problems.last_word(exc, self._line))
+            yield from self._sent(self._framing.framed([told]))
         finally:
             self._alarm.call_off()
+
+    def _sent(self, batch: bytes) -> Iterator[bytes]:
+        for start in range(0, len(batch), _PIECE_BYTES):
+            self._sent_at = time.monotonic()
+            yield batch[start : start + _PIECE_BYTES]
+            self._sent_at = None
 
     def _look_in(self, seconds: float) -> None:
         # One alarm at a time: one for each line would cost as much as sending it.
@@ -113,8 +132,3 @@ class _Delivery:
     def _note(self, error: MesError) -> None:
         if self._line.code is None:
             self._line.end_as(problems.status_of(error), error.code)
-
-
-def _cut(framed: bytes) -> Iterator[bytes]:
-    """It, or where it is long its pieces."""
-    return (framed[at : at + _PIECE_BYTES] for at in range(0, len(framed), _PIECE_BYTES))

@@ -50,7 +50,7 @@ def loaded(chunks: Iterable[bytes]) -> None:
 
 def vectors(answer: bytes, *, number: int) -> Vectors:
     """So many vectors. Raises RuntimeReplyInvalid."""
-    part = next(replies.parts([answer]), {})
+    part = next(replies.parts([answer], otherwise=GenerationAborted), {})
     listed = part.get("embeddings")
     if type(listed) is not list or len(listed) != number:
         raise RuntimeReplyInvalid("the runtime sent other embeddings than it was asked for")

@@ -9,32 +9,31 @@ from typing import Any
 
 from mes.domain import Logprob, Reply, Tell, ToolCall, Usage, silent
 from mes.errors import GenerationAborted, RuntimeReplyInvalid
-from mes.runtime.replies import count, get, objects, parts, plain
+from mes.runtime.replies import count, get, lines_in, objects, parts_of, plain
 from mes.runtime.voices import Voices
 
 Part = Mapping[str, Any]
 
 
-def generation(chunks: Iterable[bytes], *, sent: float, tell: Tell = silent) -> Reply:
-    """The whole of it; `sent` is when the question was asked, by the monotonic clock."""
+def generation(pieces: Iterable[bytes], *, sent: float, tell: Tell = silent) -> Reply:
+    """The whole of it, told as it comes: what is in one piece of it at once.
+
+    `sent` is when the question was asked, by the monotonic clock.
+    """
     voices, calls = Voices(tell), list[ToolCall]()
     first = 0.0
-    for part in parts(chunks):
-        said, content = _said(part)
-        thought, text = _text(said, "thinking"), _text(said, content)
-        if thought or text:
-            first = first or time.monotonic()
-        if "logprobs" in part:
-            voices.weigh(_logprobs(part, "logprobs"))
-        if thought:
-            voices.think(thought)
-        if text:
-            voices.hear(text)
-        if "tool_calls" in said:
-            calls += _tool_calls(said)
-        if part.get("done") is True:
-            waited = (first or time.monotonic()) - sent
-            return _reply(voices, tuple(calls), part, waited_ms=waited * 1000)
+    for lines in lines_in(pieces):
+        try:
+            for part in parts_of(lines, otherwise=GenerationAborted):
+                said, name = _said(part)
+                calls += _tool_calls(said)
+                if _hear(part, said, name, voices):
+                    first = first or time.monotonic()
+                if part.get("done") is True:
+                    waited = (first or time.monotonic()) - sent
+                    return _reply(voices, tuple(calls), part, waited_ms=waited * 1000)
+        finally:
+            voices.tell()
     raise GenerationAborted("the generation ended without saying that it was done")
 
 
@@ -48,14 +47,23 @@ def _said(part: Part) -> tuple[Part, str]:
     return message, "content"
 
 
-def _text(said: Part, name: str) -> str:
-    text = said.get(name, "")
-    if type(text) is not str:
-        raise RuntimeReplyInvalid(f"the runtime sent a {name} that is not text")
-    return text
+def _hear(part: Part, said: Part, name: str, voices: Voices) -> bool:
+    """The next piece of reasoning and of the text."""
+    thought, text = said.get("thinking", ""), said.get(name, "")
+    if type(thought) is not str or type(text) is not str:
+        raise RuntimeReplyInvalid(f"the runtime sent a {name} or thinking that is not text")
+    if "logprobs" in part:
+        voices.weigh(_logprobs(part, "logprobs"))
+    if thought:
+        voices.think(thought)
+    if text:
+        voices.hear(text)
+    return bool(thought or text)
 
 
 def _tool_calls(said: Part) -> Iterator[ToolCall]:
+    if "tool_calls" not in said:
+        return
     for call in objects(said, "tool_calls"):
         function = get(call, "function", dict, {})
         yield ToolCall(

@@ -43,12 +43,11 @@ from mes.errors import (
     ShuttingDown,
 )
 from mes.runtime import embedding, pulling, replies
+from mes.runtime.connections import pool
 from mes.runtime.embedding import Batch
 from mes.runtime.generation import generation
-from mes.runtime.wire import Errand, Exchange, UnderWay, pool
+from mes.runtime.wire import Errand, Exchange, UnderWay
 from mes.watch import Watch
-
-_READ_BYTES = 65536
 
 # MES decides what stays in memory, not Ollama's timer.
 _KEEP_FOREVER = -1
@@ -103,13 +102,13 @@ class OllamaRuntime:
             answer = self._send(exchange, request)
             if answer.status != 200:
                 raise replies.refused_generation(
-                    self._refusal(answer),
+                    self._refusal(exchange, answer),
                     tag=prompt.spec.tag,
                     with_schema=prompt.format is not None,
                 )
-            chunks = self._chunks(answer)
-            reply = generation(chunks, sent=sent, tell=tell)
-            exchange.finish(chunks)
+            pieces = exchange.pieces(at_most=self._max_reply_bytes)
+            reply = generation(pieces, sent=sent, tell=tell)
+            exchange.finish(pieces)
             return reply
 
     def embed(
@@ -142,9 +141,9 @@ class OllamaRuntime:
         with exchange, caller.when_gone(exchange.hang_up):
             answer = self._send(exchange, request)
             if answer.status == 200:
-                whole = b"".join(self._chunks(answer))
+                whole = b"".join(exchange.pieces(at_most=self._max_reply_bytes))
                 return embedding.vectors(whole, number=len(batch.texts))
-            no = self._refusal(answer)
+            no = self._refusal(exchange, answer)
         context_length = partial(self._context_length, spec.tag)
         raise embedding.refused(no, batch, tag=spec.tag, context_length=context_length)
 
@@ -169,8 +168,8 @@ class OllamaRuntime:
         with self._exchange(_LOAD, deadline) as exchange:
             answer = self._send(exchange, request)
             if answer.status != 200:
-                raise replies.refused_load(self._refusal(answer), tag=spec.tag)
-            check(self._chunks(answer))
+                raise replies.refused_load(self._refusal(exchange, answer), tag=spec.tag)
+            check(exchange.pieces(at_most=self._max_reply_bytes))
 
     def unload(self, name: str) -> None:
         """Ask for the model to leave memory. What is not even pulled has left it."""
@@ -203,8 +202,8 @@ class OllamaRuntime:
         with exchange, caller.when_gone(exchange.hang_up):
             answer = self._send(exchange, _filled(self._pull, {"model": name, "stream": True}))
             if answer.status != 200:
-                raise pulling.refused(self._refusal(answer), tag=name)
-            pieces = self._pieces(answer)
+                raise pulling.refused(self._refusal(exchange, answer), tag=name)
+            pieces = exchange.pieces()
             yield from pulling.progress(pieces)
             exchange.finish(pieces)
 
@@ -228,8 +227,8 @@ class OllamaRuntime:
         with self._exchange(_QUESTION, deadline) as exchange:
             answer = self._send(exchange, request)
             if answer.status != 200:
-                raise replies.refused(self._refusal(answer), tag=name)
-            return b"".join(self._chunks(answer))
+                raise replies.refused(self._refusal(exchange, answer), tag=name)
+            return b"".join(exchange.pieces(at_most=self._max_reply_bytes))
 
     def _exchange(self, errand: Errand, deadline: float) -> Exchange:
         return Exchange(
@@ -262,26 +261,10 @@ class OllamaRuntime:
         exchange.answer = answer
         return answer
 
-    def _chunks(self, answer: HTTPResponse) -> Iterator[bytes]:
-        """The body as it arrives."""
-        size = 0
-        for piece in self._pieces(answer):
-            size += len(piece)
-            if size > self._max_reply_bytes:
-                raise RuntimeReplyInvalid("the runtime sent more than an answer may hold")
-            yield piece
-
-    def _pieces(self, answer: HTTPResponse) -> Iterator[bytes]:
-        """The body as it arrives, however much that is."""
-        # read1 does for every framing, but costs twice as much where there are many chunks.
-        if answer.chunked:
-            return answer.stream(_READ_BYTES)
-        return iter(lambda: answer.read1(_READ_BYTES), b"")
-
-    def _refusal(self, answer: HTTPResponse) -> replies.Refusal:
+    def _refusal(self, exchange: Exchange, answer: HTTPResponse) -> replies.Refusal:
         return replies.refusal(
             answer.status,
-            body=b"".join(self._chunks(answer)),
+            body=b"".join(exchange.pieces(at_most=self._max_reply_bytes)),
             retry_after=answer.headers.get("Retry-After"),
         )
 

@@ -186,11 +186,16 @@ def _unwrap(said: Any) -> tuple[str, Mapping[str, Any]]:
     return (said if isinstance(said, str) else ""), facts
 
 
-def parts(
-    chunks: Iterable[bytes], *, otherwise: type[MesError] = GenerationAborted
-) -> Iterator[dict[str, Any]]:
+def parts(pieces: Iterable[bytes], *, otherwise: type[MesError]) -> Iterator[dict[str, Any]]:
     """The objects of a stream, up to a line that tells of an error."""
-    for line in _lines(chunks):
+    for lines in lines_in(pieces):
+        yield from parts_of(lines, otherwise=otherwise)
+
+
+def parts_of(lines: Iterable[bytes], *, otherwise: type[MesError]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if not line:
+            continue
         part = _object(line)
         if "error" in part:
             text, _ = _unwrap(part)
@@ -198,18 +203,17 @@ def parts(
         yield part
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines, however the chunks cut them; in linear time even where every byte comes alone."""
+def lines_in(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The lines that end in each piece; in linear time even where every byte comes alone."""
     begun: list[bytes] = []
-    for chunk in chunks:
-        first, *more = chunk.split(b"\n")
-        begun.append(first)
-        for piece in more:
-            if line := b"".join(begun):
-                yield line
-            begun = [piece]
-    if line := b"".join(begun):
-        yield line
+    for piece in pieces:
+        *lines, rest = piece.split(b"\n")
+        if lines:
+            lines[0] = b"".join((*begun, lines[0]))
+            begun = []
+            yield lines
+        begun.append(rest)
+    yield [b"".join(begun)]
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from mes.domain import Logprob, Tell, Thought, Token
+from mes.domain import Event, Logprob, Tell, Thought, Token
 
 _THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
 # So many blanks before the first word are no sign that a thought will follow.
@@ -25,23 +25,35 @@ class Voices:
         self._held = ""
         self._logprobs: list[Logprob] = []
         self._of_what_is_held: list[Logprob] = []
-        self.hear: Callable[[str], None] = self._begin
-        """Take the next piece of a text that may hold both."""
+        self._untold: list[Event] = []
+        # Not bound to this object: it would hold itself, and all that was said, until the garbage
+        # collector comes by.
+        self._how: Callable[[Voices, str], None] = Voices._begin
 
     def weigh(self, logprobs: Iterable[Logprob]) -> None:
         """Take the probabilities of the next piece, before it is heard."""
         self._of_what_is_held += logprobs
 
+    def hear(self, text: str) -> None:
+        """Take the next piece of a text that may hold both."""
+        self._how(self, text)
+
     def think(self, text: str) -> None:
         """Take the next piece of what is reasoning for sure."""
         self._of_what_is_held.clear()
         self._reasoning.append(text)
-        self._tell(Thought(text))
+        self._untold.append(Thought(text))
+
+    def tell(self) -> None:
+        """Tell what was said since the last time."""
+        if self._untold:
+            said, self._untold = self._untold, []
+            self._tell(*said)
 
     def end(self) -> tuple[str, str]:
         """The whole reasoning and the whole answer."""
         if self._held:
-            (self._say if self.hear == self._begin else self.think)(self._held)
+            (self._say if self._how is Voices._begin else self.think)(self._held)
         return "".join(self._reasoning).strip(), "".join(self._answer)
 
     @property
@@ -51,20 +63,24 @@ class Voices:
 
     def _say(self, text: str) -> None:
         self._answer.append(text)
-        logprobs = tuple(self._of_what_is_held)
+        self._untold.append(Token(text, logprobs=self._weighed()))
+
+    def _weighed(self) -> tuple[Logprob, ...]:
+        if not self._of_what_is_held:
+            return ()
+        logprobs, self._of_what_is_held = self._of_what_is_held, []
         self._logprobs += logprobs
-        self._of_what_is_held.clear()
-        self._tell(Token(text, logprobs=logprobs))
+        return tuple(logprobs)
 
     def _begin(self, text: str) -> None:
         self._held += text
         start = self._held.lstrip()
         if start.startswith(_THOUGHT_BEGINS):
             self._held = ""
-            self._go_on(self._until_the_thought_ends, start.removeprefix(_THOUGHT_BEGINS))
+            self._go_on(Voices._until_the_thought_ends, start.removeprefix(_THOUGHT_BEGINS))
         elif not _THOUGHT_BEGINS.startswith(start) or len(self._held) > _LONGEST_START:
             said, self._held = self._held, ""
-            self._go_on(self._say, said)
+            self._go_on(Voices._say, said)
 
     def _until_the_thought_ends(self, text: str) -> None:
         thought, ended, answer = (self._held + text).partition(_THOUGHT_ENDS)
@@ -72,16 +88,16 @@ class Voices:
         if thought := thought.removesuffix(self._held):
             self.think(thought)
         if ended:
-            self._go_on(self._until_the_answer_begins, answer)
+            self._go_on(Voices._until_the_answer_begins, answer)
 
     def _until_the_answer_begins(self, text: str) -> None:
         if text := text.lstrip():
-            self._go_on(self._say, text)
+            self._go_on(Voices._say, text)
 
-    def _go_on(self, how: Callable[[str], None], text: str) -> None:
-        self.hear = how
+    def _go_on(self, how: Callable[[Voices, str], None], text: str) -> None:
+        self._how = how
         if text:
-            how(text)
+            how(self, text)
 
 
 def _begun(word: str, text: str) -> str:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import math
 import socket
-import threading
+import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError, InvalidChunkLength, InvalidHeader
-from urllib3.util import Url
 
 from mes.errors import CallerGone, MesError, RuntimeReplyInvalid, RuntimeUnavailable
+from mes.runtime.chunks import unframed
+from mes.runtime.connections import Answer, Line, this_thread
 from mes.watch import Watch
 
 # The watch cuts at the deadline; the socket's own timeout only counts if the watch should fail.
 _BELT_SECONDS = 1.0
+
+# What was read at once is sent on at once, so it must fit into what a socket has room for.
+_READ_BYTES = 16384
 
 # The end of an answer that is known already is worth this long to save a new connection.
 _TAIL_SECONDS = 0.2
@@ -38,6 +43,10 @@ class Errand:
 
 class Cut(Exception):
     """The exchange was over before its connection could be used."""
+
+
+# What an exchange may end in.
+_FAILURES = (OSError, HTTPError, http.client.HTTPException, MesError, Cut)
 
 
 class UnderWay:
@@ -81,7 +90,6 @@ class Exchange:
     ) -> None:
         self.reused = True  # until a connection is made for it
         self.connected = False
-        self.answered = False
         self.wants_fresh_connection = False
         self.answer: HTTPResponse | None = None
         self._errand = errand
@@ -90,14 +98,15 @@ class Exchange:
         self._deadline = deadline
         self._under_way = under_way
         self._over: MesError | None = None
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._sock: socket.socket | None = None
+        self._head: Answer | None = None
 
     def __enter__(self) -> Self:
         if self.remaining_seconds <= 0:
             raise self._late()
         self._alarm = self._watch.at(self._deadline, lambda: self.cut(self._late()))
-        _this_thread.exchange = self
+        this_thread.exchange = self
         self._under_way.add(self)
         return self
 
@@ -109,15 +118,17 @@ class Exchange:
     ) -> None:
         self._alarm.call_off()
         self._under_way.discard(self)
-        _this_thread.exchange = None
+        this_thread.exchange = None
         if error is not None:
             self._shut_down()
         if self.answer is not None:
             self.answer.close()  # a whole answer has given its connection back by now
             self.answer.release_conn()
         self._sock = None
-        if isinstance(error, (OSError, HTTPError, MesError, Cut)):
-            self._explain(error)
+        if isinstance(error, _FAILURES) and not self._says_all(error):
+            # In no name here: an error knows the frame it was raised in, and each would hold the
+            # other, and all that was said, until the garbage collector comes by.
+            raise self._meaning(error) from error
 
     @property
     def remaining_seconds(self) -> float:
@@ -127,6 +138,11 @@ class Exchange:
     def patience_seconds(self) -> float:
         """How long the socket may be silent."""
         return max(self.remaining_seconds, 0.0) + _BELT_SECONDS
+
+    @property
+    def answered(self) -> bool:
+        """Has any of the answer come?"""
+        return self._head is not None
 
     @property
     def hit_a_stale_connection(self) -> bool:
@@ -148,7 +164,7 @@ class Exchange:
             self._over = why
         self._shut_down()
 
-    def take(self, line: _Line) -> None:
+    def take(self, line: Line) -> None:
         """Use this connection from here on."""
         with line.lock:
             line.exchange = self
@@ -157,12 +173,47 @@ class Exchange:
         if self._over is not None:
             raise Cut
 
-    def finish(self, chunks: Iterator[bytes]) -> None:
+    def begin_answer(self, head: Answer) -> None:
+        """The first byte is there."""
+        self._head = head
+
+    def pieces(self, *, at_most: float = math.inf) -> Iterator[bytes]:
+        """The body as it arrives: each piece is all that is there of it by then.
+
+        Raises RuntimeReplyInvalid where it has more bytes than `at_most`.
+        """
+        assert self.answer is not None
+        arrivals = self._chunks() if self.answer.chunked else self._plain()
+        for piece in arrivals:
+            at_most -= len(piece)
+            if at_most < 0:
+                raise RuntimeReplyInvalid("the runtime sent more than an answer may hold")
+            yield piece
+        assert self._head is not None
+        self._head.close()
+        self.answer.release_conn()
+
+    def _plain(self) -> Iterator[bytes]:
+        assert self.answer is not None
+        return iter(partial(self.answer.read1, _READ_BYTES), b"")
+
+    def _chunks(self) -> Iterator[bytes]:
+        # Without what lies between, as urllib3 reads them, which costs four times as much.
+        assert self._head is not None
+        assert self._sock is not None
+        # The kernel keeps the time: Python would ask it before each read whether there is anything.
+        self._sock.settimeout(None)
+        patience = struct.pack("ll", math.ceil(self.patience_seconds), 0)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        # Some of the body may have come with the head.
+        return unframed(self._head.fp.read1(), partial(self._sock.recv, _READ_BYTES))
+
+    def finish(self, pieces: Iterator[bytes]) -> None:
         """Read the end of an answer known already, so that the connection can be used again."""
         if self._sock is not None:
             self._sock.settimeout(_TAIL_SECONDS)
         try:
-            for _ in itertools.islice(chunks, 3):
+            for _ in itertools.islice(pieces, 3):
                 pass
         except (OSError, HTTPError, MesError):
             pass  # this connection will be closed
@@ -179,98 +230,20 @@ class Exchange:
     def _late(self) -> MesError:
         return self._errand.late(f"the runtime did not finish the {self._errand.name} in time")
 
-    def _explain(self, error: BaseException) -> None:
-        """Raise what the failure means, unless it says so itself."""
-        if self._over is None and self.remaining_seconds <= 0:
-            self._over = self._late()
-        if self._over is not None:
-            raise self._over from error
-        if isinstance(error, MesError):
-            return
+    def _says_all(self, error: BaseException) -> bool:
+        return isinstance(error, MesError) and self._over is None and self.remaining_seconds > 0
+
+    def _meaning(self, error: BaseException) -> MesError:
+        over, self._over = self._over, None
+        if over is not None:
+            return over
+        if self.remaining_seconds <= 0:
+            return self._late()
         if not self.connected:
-            raise RuntimeUnavailable(f"the runtime at {self._where} cannot be reached") from error
+            return RuntimeUnavailable(f"the runtime at {self._where} cannot be reached")
         if _is_nonsense(error):
-            raise RuntimeReplyInvalid("the runtime does not speak HTTP as it should") from error
-        raise self._errand.broken(f"the runtime broke off the {self._errand.name}") from error
-
-
-class _ThisThread(threading.local):
-    exchange: Exchange | None = None
-
-
-# urllib3 hands a request to its connection without a word on whose it is.
-_this_thread = _ThisThread()
-
-
-class _Answer(http.client.HTTPResponse):
-    """An answer that notes its first byte and passes over all interim responses, not only 100."""
-
-    def begin(self) -> None:
-        if self.fp.peek(1) and _this_thread.exchange is not None:
-            _this_thread.exchange.answered = True
-        super().begin()
-        while 102 <= self.status < 200:
-            self.headers = None  # type: ignore[assignment]  # begin() then begins anew
-            super().begin()
-
-
-class _Line(HTTPConnection):
-    """A connection that knows the exchange it serves."""
-
-    response_class = _Answer
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.lock = threading.Lock()
-        self.exchange: Exchange | None = None
-        self._held_back: list[Any] | None = None
-
-    def connect(self) -> None:
-        super().connect()
-        exchange = _this_thread.exchange
-        assert exchange is not None
-        self.sock.settimeout(exchange.patience_seconds)
-        exchange.reused = False
-        exchange.take(self)
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        self._make_ready()
-        self._held_back = []
-        try:
-            super().request(*args, **kwargs)
-        finally:
-            whole, self._held_back = b"".join(self._held_back), None
-        self.send(whole)
-
-    def send(self, data: Any) -> None:
-        # Head and body in one packet: the runtime wakes once, and so do we.
-        if self._held_back is None:
-            super().send(data)
-        else:
-            self._held_back.append(data)
-
-    def _make_ready(self) -> None:
-        exchange = _this_thread.exchange
-        assert exchange is not None
-        if exchange.wants_fresh_connection and exchange.reused:
-            self.close()
-        if not self.is_closed:
-            self.timeout = exchange.patience_seconds
-            exchange.take(self)
-
-
-class _TlsLine(_Line, HTTPSConnection):
-    pass
-
-
-def pool(url: Url, *, size: int) -> HTTPConnectionPool:
-    """The connections to one host, kept open between requests."""
-    kind, line = (
-        (HTTPSConnectionPool, _TlsLine) if url.scheme == "https" else (HTTPConnectionPool, _Line)
-    )
-    connections = kind(url.host or "", url.port, maxsize=size)
-    connections.ConnectionCls = line
-    return connections
+            return RuntimeReplyInvalid("the runtime does not speak HTTP as it should")
+        return self._errand.broken(f"the runtime broke off the {self._errand.name}")
 
 
 def _shut_down(sock: socket.socket) -> None:

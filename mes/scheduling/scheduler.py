@@ -191,13 +191,13 @@ def _standing(state: State, ticket: Ticket) -> Event:
 
 def _news(tell: Tell) -> Tell:
     """Tells nothing twice in a row."""
-    last: Event | None = None
+    last: tuple[Event, ...] = ()
 
-    def tell_news(event: Event) -> None:
+    def tell_news(*events: Event) -> None:
         nonlocal last
-        if event != last:
-            last = event
-            tell(event)
+        if events != last:
+            last = events
+            tell(*events)
 
     return tell_news
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mes.errors import CallerGone, GenerationTimeout, LoadTimeout, RuntimeUnavailable
+from mes.errors import CallerGone, GenerationTimeout, LoadTimeout, MesError, RuntimeUnavailable
 from mes.watch import Alarm, SocketCaller, Watch
 
 from .conftest import SPEC, generate
-from .scripted import END, GOOD, STREAM, Peer, chunk, head, last, token
+from .scripted import END, GOOD, STREAM, Peer, answers, chunk, head, last, once, streamed, token
 
 DEADLINE_SECONDS = 0.4
 SLACK_SECONDS = 0.3
@@ -249,3 +251,31 @@ def test_a_late_alarm_does_not_touch_the_next_request(serve, client):
 
         assert second.result().text == "Goodbye"
     assert server.connections == 1
+
+
+class Listener:
+    """Hears of a generation, and can be looked for afterwards."""
+
+    def __call__(self, *events: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "script",
+    [answers(GOOD), once(streamed(token("Hel"))), stuck("after some text")],
+    ids=["whole", "broken off", "too late"],
+)
+def test_what_was_said_is_forgotten_with_the_generation_and_not_when_memory_is_tidied(
+    serve, client, script
+):
+    listener = Listener()
+    heard = weakref.ref(listener)
+    runtime = client(serve(script))
+    gc.disable()
+    try:
+        with contextlib.suppress(MesError):
+            generate(runtime, within=DEADLINE_SECONDS, tell=listener)
+        del listener
+        assert heard() is None
+    finally:
+        gc.enable()

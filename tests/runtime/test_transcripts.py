@@ -122,7 +122,7 @@ def test_a_conversation_with_a_real_ollama_is_read_whole(serve, client, case):
     parts = [json.loads(one) for one in lines(case)]
     told: list[Event] = []
 
-    reply = generate(client(serve(replay(case))), tell=told.append)
+    reply = generate(client(serve(replay(case))), tell=lambda *events: told.extend(events))
 
     assert reply.text == "".join(part["message"]["content"] for part in parts)
     assert reply.finish_reason == parts[-1]["done_reason"]
@@ -160,7 +160,7 @@ def test_probabilities_are_asked_for_as_it_was_recorded_and_read(serve, client):
         text=recorded["prompt"],
         options=options,
         top_logprobs=recorded["top_logprobs"],
-        tell=told.append,
+        tell=lambda *events: told.extend(events),
     )
 
     assert server.asked[0].json == recorded

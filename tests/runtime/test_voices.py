@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mes.domain import Event, Logprob, Thought, Token
+from mes.domain import Event, Logprob, Thought, Token, silent
 from mes.runtime.voices import Voices
 
 TEXTS = {
@@ -25,10 +25,12 @@ TEXTS = {
 
 def heard(*pieces: str) -> tuple[tuple[str, str], list[Event]]:
     told: list[Event] = []
-    voices = Voices(told.append)
+    voices = Voices(lambda *events: told.extend(events))
     for piece in pieces:
         voices.hear(piece)
-    return voices.end(), told
+    said = voices.end()
+    voices.tell()
+    return said, told
 
 
 def joined(told: list[Event], kind: type) -> str:
@@ -46,20 +48,29 @@ def test_the_voices_are_told_apart_however_the_text_is_cut(text, size):
 
 
 def test_a_piece_is_told_as_soon_as_it_is_known_whose_it_is():
-    told: list[Event] = []
-    voices = Voices(told.append)
+    told: list[tuple[Event, ...]] = []
+    voices = Voices(lambda *events: told.append(events))
     for piece in ("<think>", "So", " it is", "</think>", " ", "Pa", "ris"):
         voices.hear(piece)
-    assert told == [Thought("So"), Thought(" it is"), Token("Pa"), Token("ris")]
+        voices.tell()
+    assert told == [(Thought("So"),), (Thought(" it is"),), (Token("Pa"),), (Token("ris"),)]
+
+
+def test_what_was_said_since_the_last_time_is_told_at_once():
+    told: list[tuple[Event, ...]] = []
+    voices = Voices(lambda *events: told.append(events))
+    voices.think("Well.")
+    voices.hear("Paris")
+    voices.tell()
+    voices.tell()
+    assert told == [(Thought("Well."), Token("Paris"))]
 
 
 def test_reasoning_that_the_runtime_tells_apart_stays_apart():
-    told: list[Event] = []
-    voices = Voices(told.append)
+    voices = Voices(silent)
     voices.think("Well.")
     voices.hear("Paris")
     assert voices.end() == ("Well.", "Paris")
-    assert told == [Thought("Well."), Token("Paris")]
 
 
 def test_blanks_without_end_are_an_answer():
@@ -70,10 +81,11 @@ def test_blanks_without_end_are_an_answer():
 
 def test_probabilities_go_with_the_answer_and_never_with_the_reasoning():
     told: list[Event] = []
-    voices = Voices(told.append)
+    voices = Voices(lambda *events: told.extend(events))
     for piece in ("<think>", "So", "</think>", " ", "Pa", "ris"):
         voices.weigh([Logprob(piece, -0.5, ())])
         voices.hear(piece)
+    voices.tell()
     assert [each.token for each in voices.logprobs][-2:] == ["Pa", "ris"]
     assert "So" not in [each.token for each in voices.logprobs]
     in_pieces = [each for event in told if isinstance(event, Token) for each in event.logprobs]

@@ -14,8 +14,8 @@ from mes.api.openai.chat_answer import Chunks, completion
 from mes.api.openai.chat_request import ChatRequest, ChatRequestSchema
 from mes.api.openai.events import DONE, EVENTS
 from mes.api.openai.shapes import ChatCompletion, ChatCompletionChunk, OpenAiError
-from mes.api.openai.told import Document
 from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, events_of, promises
+from mes.api.streamed import Documents
 
 CHUNKS = events_of(ChatCompletionChunk, OpenAiError, last=DONE)
 
@@ -33,7 +33,7 @@ def create(request: ChatRequest) -> Response:
     return answer(completion(running.answered(request.inference), request))
 
 
-def _chunks(request: ChatRequest) -> Generator[Document]:
+def _chunks(request: ChatRequest) -> Generator[Documents]:
     chunks = Chunks(request)
     document = yield from running.happening(request.inference, chunks.of)
-    yield from chunks.last(document)
+    yield chunks.last(document)

@@ -20,6 +20,7 @@ from mes.api.openai.parameters import Only, Parameters, given_of, inference_of, 
 from mes.api.openai.shapes import Completion, CompletionChunk, OpenAiError
 from mes.api.openai.told import Document, fingerprint, head, own
 from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, events_of, promises
+from mes.api.streamed import Documents
 from mes.domain import Event, InferenceRequest, Token
 
 CHUNKS = events_of(CompletionChunk, OpenAiError, last=DONE)
@@ -92,7 +93,7 @@ def _completion(document: Document, request: CompletionRequest) -> Document:
     }
 
 
-def _chunks(request: CompletionRequest) -> Generator[Document]:
+def _chunks(request: CompletionRequest) -> Generator[Documents]:
     start = {**_head(request), **({"usage": None} if request.with_usage else {})}
 
     def chunk(event: Event) -> Document | None:
@@ -102,7 +103,7 @@ def _chunks(request: CompletionRequest) -> Generator[Document]:
         return {**start, "choices": [_choice(event.text, None, logprobs)]}
 
     document = yield from running.happening(request.inference, chunk)
-    yield from _last(document, start, request)
+    yield _last(document, start, request)
 
 
 def _last(document: Document, start: Document, request: CompletionRequest) -> Iterator[Document]:

@@ -7,4 +7,4 @@ from mes.api.promises import EVENT_STREAM
 from mes.api.streamed import Framing
 
 DONE = "[DONE]"
-EVENTS = Framing(EVENT_STREAM, b"data: ", b"\n\n", translated, end=(f"data: {DONE}\n\n".encode(),))
+EVENTS = Framing(EVENT_STREAM, b"data: ", b"\n\n", translated, end=f"data: {DONE}\n\n".encode())
