@@ -159,8 +159,9 @@ class Exchange:
 
     def finish(self, chunks: Iterator[bytes]) -> None:
         """Read the end of an answer known already, so that the connection can be used again."""
-        if self._sock is not None:
-            self._sock.settimeout(_TAIL_SECONDS)
+        if self._sock is None or self.answer is None or self.answer.connection is None:
+            return  # that was the end, and the connection may be serving others by now
+        self._sock.settimeout(_TAIL_SECONDS)
         try:
             for _ in itertools.islice(chunks, 3):
                 pass
