@@ -31,7 +31,7 @@ from tests.support.fake_ollama.wire import (
 )
 
 _TRAITS = {each.name for each in fields(Behaviour)}
-_TOLD = {"models", "load_failures", "drop", "pulled", "faults", "mode"}
+_TOLD = {"models", "load_failures", "drop", "pulled", "replaced", "faults", "mode"}
 _PIECE = re.compile(r"\s*\S+|\s+")
 
 
