@@ -23,8 +23,12 @@ class Voices:
         self._answer: list[str] = []
         self._reasoning: list[str] = []
         self._held = ""
-        self.hear: Callable[[str], None] = self._begin
+        # Not bound to itself: in a ring, a long text would stay in memory until it is searched for.
+        self._hear: Callable[[Voices, str], None] = Voices._begin
+
+    def hear(self, text: str) -> None:
         """Take the next piece of a text that may hold both."""
+        self._hear(self, text)
 
     def think(self, text: str) -> None:
         """Take the next piece of what is reasoning for sure."""
@@ -34,7 +38,7 @@ class Voices:
     def end(self) -> tuple[str, str]:
         """The whole reasoning and the whole answer."""
         if self._held:
-            (self._say if self.hear == self._begin else self.think)(self._held)
+            (self._say if self._hear is Voices._begin else self.think)(self._held)
         return "".join(self._reasoning).strip(), "".join(self._answer)
 
     def _say(self, text: str) -> None:
@@ -46,10 +50,10 @@ class Voices:
         start = self._held.lstrip()
         if start.startswith(_THOUGHT_BEGINS):
             self._held = ""
-            self._go_on(self._until_the_thought_ends, start.removeprefix(_THOUGHT_BEGINS))
+            self._go_on(Voices._until_the_thought_ends, start.removeprefix(_THOUGHT_BEGINS))
         elif not _THOUGHT_BEGINS.startswith(start) or len(self._held) > _LONGEST_START:
             said, self._held = self._held, ""
-            self._go_on(self._say, said)
+            self._go_on(Voices._say, said)
 
     def _until_the_thought_ends(self, text: str) -> None:
         thought, ended, answer = (self._held + text).partition(_THOUGHT_ENDS)
@@ -57,16 +61,16 @@ class Voices:
         if thought := thought.removesuffix(self._held):
             self.think(thought)
         if ended:
-            self._go_on(self._until_the_answer_begins, answer)
+            self._go_on(Voices._until_the_answer_begins, answer)
 
     def _until_the_answer_begins(self, text: str) -> None:
         if text := text.lstrip():
-            self._go_on(self._say, text)
+            self._go_on(Voices._say, text)
 
-    def _go_on(self, how: Callable[[str], None], text: str) -> None:
-        self.hear = how
+    def _go_on(self, how: Callable[[Voices, str], None], text: str) -> None:
+        self._hear = how
         if text:
-            how(text)
+            how(self, text)
 
 
 def _begun(word: str, text: str) -> str:

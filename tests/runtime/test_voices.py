@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from mes.domain import Event, Thought, Token
@@ -66,3 +69,17 @@ def test_blanks_without_end_are_an_answer():
     said, told = heard(*[" "] * 5000)
     assert said == ("", " " * 5000)
     assert len(told) > 3000
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_was_said_is_freed_as_soon_as_nobody_holds_it(text):
+    gc.disable()
+    try:
+        voices = Voices(lambda _: None)
+        voices.hear(text)
+        voices.end()
+        alive = weakref.ref(voices)
+        del voices
+        assert alive() is None
+    finally:
+        gc.enable()
