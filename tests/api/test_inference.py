@@ -288,9 +288,10 @@ def test_what_kept_the_model_from_answering_is_no_200(ask, runtime, error, statu
     assert ("Retry-After" in response.headers) is (status == 503)
 
 
-def test_our_own_bug_is_opaque_outside(ask, runtime, caplog):
+@pytest.mark.parametrize("bug", [ZeroDivisionError, RecursionError, MemoryError])
+def test_our_own_bug_is_opaque_outside(ask, runtime, caplog, bug):
     def explode(prompt):
-        raise ZeroDivisionError("the secret of the house")
+        raise bug("the secret of the house")
 
     runtime.answers = explode
     response = ask()
