@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import logging
 import socket
 import threading
 import time
@@ -19,6 +20,9 @@ from urllib3.util import Url
 
 from mes.errors import CallerGone, MesError, RuntimeReplyInvalid, RuntimeUnavailable
 from mes.watch import Watch
+
+# It quotes what it cannot read, which may be what a model has said. We tell of it ourselves.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 # The watch cuts at the deadline; the socket's own timeout only counts if the watch should fail.
 _BELT_SECONDS = 1.0

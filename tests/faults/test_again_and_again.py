@@ -95,7 +95,7 @@ def caller(service, dice: random.Random) -> Client:
 def stretch(service) -> list[str]:
     """Take every seat and let them all go, so that no worker has done less than another.
 
-    It leaves no connection to the runtime open, and as many threads as there will ever be.
+    It leaves few connections to the runtime open, and as many threads as there will ever be.
     """
     client = Client(service, seed=random.getrandbits(64))
     with ExitStack() as seats:
