@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.support.fake_ollama.wire import Connection
 from tests.support.process import wait_until
 from tests.support.service import FakeOllama
 
@@ -230,6 +231,16 @@ def test_a_hang_up_between_tokens_is_noticed_at_once(fake_ollama):
     assert next(answer.iter_lines())
     answer.close()
     wait_until(lambda: fake_ollama.stats()["cancelled_generations"] == 1, seconds=2)
+
+
+def test_a_client_that_was_hung_up_on_is_gone():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = socket.create_connection(listening.getsockname())
+        connection = Connection(listening.accept()[0])
+        assert not connection.gone
+        connection.reset()
+        assert connection.gone
+        client.close()
 
 
 def test_a_hang_up_during_a_load_aborts_the_load(fake_ollama):

@@ -97,6 +97,16 @@ def test_a_closed_standard_output_breaks_nothing():
     assert (done.returncode, done.stderr) == (7, b"")
 
 
+def test_a_full_disk_under_standard_output_breaks_nothing():
+    program = (
+        "import logging, os; from mes.logs import configure; configure('INFO')\n"
+        "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
+        "logging.getLogger('mes').info('no room'); os._exit(7)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=20)
+    assert (done.returncode, done.stderr) == (7, b"")
+
+
 def test_a_mistake_in_a_log_call_is_not_the_requests_trouble(monkeypatch):
     complaints = io.StringIO()
     monkeypatch.setattr(sys, "stderr", complaints)

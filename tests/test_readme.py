@@ -7,9 +7,12 @@ from pathlib import Path
 
 from mes import errors
 from mes.api import problems
+from mes.server import refusals
 from mes.settings import settings_table
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+TROUBLESHOOTING = (ROOT / "docs/operations.md").read_text().partition("## Troubleshooting")[2]
 
 
 def error_codes(kind: type[errors.MesError] = errors.MesError) -> set[tuple[int, str]]:
@@ -34,3 +37,16 @@ def test_every_error_stands_in_the_table_with_its_status():
     }
     hidden = {(499, "client_closed_request")}
     assert error_codes() - hidden <= told
+
+
+def test_every_error_and_every_warning_has_an_answer_in_the_troubleshooting():
+    codes = {code for _, code in error_codes()} | {kind.code for kind in refusals.KINDS.values()}
+    answered = set(re.findall(r"`(?:\d+ )?([a-z]+(?:_[a-z]+)+|[a-z]{5,})`", TROUBLESHOOTING))
+    assert codes | warnings() <= answered
+
+
+def warnings() -> set[str]:
+    """The events that the service logs as warnings and errors."""
+    rooms = [path for path in (ROOT / "mes").rglob("*.py") if "embedded" not in path.parts]
+    logged = re.compile(r"log\.(?:warning|error|exception)\(\"(\w+)\"")
+    return {event for path in rooms for event in logged.findall(path.read_text())}

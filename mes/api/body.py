@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import wraps
+from itertools import islice
 from typing import Any
 
 from flask import request
@@ -32,6 +33,10 @@ _REFUSALS = (
     RequestInvalid,
 )
 
+# Each one told costs a search and a hundred bytes, and a body has room for a hundred thousand.
+_MOST_MISTAKES = 20
+_LONGEST_NAME = 200
+
 
 def body(schema: Schema) -> Callable[[View], View]:
     """Hand the view what the schema makes of the request's body, as its last argument.
@@ -50,14 +55,15 @@ def body(schema: Schema) -> Callable[[View], View]:
 
 
 def load(schema: Schema, document: Any) -> Any:
-    """What the schema makes of a document. Raises RequestInvalid with every mistake."""
+    """What the schema makes of a document. Raises RequestInvalid with the mistakes."""
     try:
         return schema.load(document)
     except ValidationError as exc:
-        told = _mistakes(exc.normalized_messages())
-        mistakes = tuple(_with_suggestion(mistake, schema) for mistake in told)
-        summary = "; ".join(f"{m.pointer or 'the body'}: {m.detail}" for m in mistakes)
-        raise RequestInvalid(summary, mistakes=mistakes) from exc
+        found = _mistakes(exc.normalized_messages())
+        mistakes = tuple(_with_suggestion(each, schema) for each in islice(found, _MOST_MISTAKES))
+        told = [f"{m.pointer or 'the body'}: {m.detail}" for m in mistakes]
+        more = ["and more"] if next(found, None) else []
+        raise RequestInvalid("; ".join(told + more), mistakes=mistakes) from exc
 
 
 def _with_suggestion(mistake: Mistake, schema: Schema) -> Mistake:
@@ -110,6 +116,7 @@ def _mistakes(messages: Any, pointer: str = "") -> Iterator[Mistake]:
             yield from _mistakes(detail, pointer)
     elif isinstance(messages, dict):
         for step, inner in messages.items():
-            yield from _mistakes(inner, pointer if step == "_schema" else f"{pointer}/{step}")
+            name = str(step)[:_LONGEST_NAME]
+            yield from _mistakes(inner, pointer if step == "_schema" else f"{pointer}/{name}")
     else:
         yield Mistake(pointer, str(messages))

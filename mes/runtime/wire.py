@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import logging
 import math
 import socket
 import struct
@@ -21,6 +22,9 @@ from mes.errors import CallerGone, MesError, RuntimeReplyInvalid, RuntimeUnavail
 from mes.runtime.chunks import unframed
 from mes.runtime.connections import Answer, Line, this_thread
 from mes.watch import Watch
+
+# It quotes what it cannot read, which may be what a model has said. We tell of it ourselves.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 # The watch cuts at the deadline; the socket's own timeout only counts if the watch should fail.
 _BELT_SECONDS = 1.0
@@ -210,8 +214,9 @@ class Exchange:
 
     def finish(self, pieces: Iterator[bytes]) -> None:
         """Read the end of an answer known already, so that the connection can be used again."""
-        if self._sock is not None:
-            self._sock.settimeout(_TAIL_SECONDS)
+        if self._sock is None or self.answer is None or self.answer.connection is None:
+            return  # that was the end, and the connection may be serving others by now
+        self._sock.settimeout(_TAIL_SECONDS)
         try:
             for _ in itertools.islice(pieces, 3):
                 pass

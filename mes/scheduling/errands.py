@@ -134,7 +134,8 @@ class Errands:
     def _reconcile(self, listed: list[LoadedModel], before: int) -> None:
         """Make the registry agree with the runtime, unless it has changed while we looked."""
         names = {model.name for model in listed}
-        if not _differs(self._board.read(), names):
+        present = self._board.read()
+        if not _differs(present, names) and not _replaced(present, listed):
             return
         with self._board.change() as change:
             state = change.state
@@ -142,6 +143,7 @@ class Errands:
                 return
             self._look_for_the_loaded(state, names, change.now)
             self._adopt(state, listed, change.now)
+            self._correct(state, listed)
             ticket = self._worker.new_ticket()
             claimed = claim_strangers(state, names, ticket)
             if claimed:
@@ -167,6 +169,11 @@ class Errands:
             if spec is not None and unknown and state.places_free > 0 and _fits(model, spec):
                 log.info("model_adopted", extra={"model": spec.id})
                 state.adopt(model.name, now, **facts(model))
+
+    def _correct(self, state: State, listed: list[LoadedModel]) -> None:
+        for model in _replaced(state, listed):
+            log.warning("model_replaced", extra={"model": model.name, "digest": model.digest})
+            state.correct(model.name, **facts(model))
 
     def _see_out(self, names: set[str], ticket: str) -> None:
         try:
@@ -219,6 +226,13 @@ def _differs(state: State, listed: set[str]) -> bool:
     settled = set(_settled(state))
     gone = settled - listed or any(map(state.missing, settled))
     return bool(gone or listed - set(state.registry) - set(state.leaving))
+
+
+def _replaced(state: State, listed: list[LoadedModel]) -> list[LoadedModel]:
+    """Those that are other models than we loaded under their names."""
+    # Of two under one name the last, so that the two do not take turns.
+    by_name = {model.name: model for model in listed if state.ready(model.name)}
+    return [m for m in by_name.values() if state.registry[m.name].digest != m.digest]
 
 
 def _settled(state: State) -> list[str]:

@@ -158,8 +158,7 @@ class State:
         """The model is in memory; `facts` are what the runtime says of it."""
         resident = self.registry[model]
         resident.phase, resident.ready_at, resident.ticket = READY, now, None
-        for name, value in facts.items():
-            setattr(resident, name, value)
+        self.correct(model, **facts)
         self.troubles.pop(model, None)
         tally = self.tally(model)
         tally.loads += 1
@@ -207,6 +206,11 @@ class State:
         """The model is in memory though nobody here loaded it."""
         self.registry[model] = Resident(model, READY, now, ready_at=now, used_at=now, **facts)
         self._residency_changed(now)
+
+    def correct(self, model: str, **facts: Any) -> None:
+        """What is in memory under this name is as the runtime says, whatever was thought."""
+        for name, value in facts.items():
+            setattr(self.registry[model], name, value)
 
     def refuse(self, ticket: Ticket, refusal: Refusal) -> None:
         """Turn a place in the queue into a word of refusal, to be fetched by its owner."""

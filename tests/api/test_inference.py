@@ -211,6 +211,18 @@ def test_all_mistakes_are_told_at_once(ask):
     assert {m["pointer"] for m in problem["errors"]} == {"/temperature", "/max_tokens", "/colour"}
 
 
+def test_of_very_many_mistakes_some_are_told(ask):
+    problem = ask(**{f"temprature{number}": 0 for number in range(500)}).get_json()
+    assert len(problem["errors"]) == 20
+    assert problem["detail"].endswith("; and more")
+
+
+def test_a_long_name_is_told_in_part(ask):
+    response = ask(**{"x" * 10_000: 0})
+    assert response.get_json()["errors"][0]["pointer"] == "/" + "x" * 200
+    assert len(response.data) < 2000
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -276,9 +288,10 @@ def test_what_kept_the_model_from_answering_is_no_200(ask, runtime, error, statu
     assert ("Retry-After" in response.headers) is (status == 503)
 
 
-def test_our_own_bug_is_opaque_outside(ask, runtime, caplog):
+@pytest.mark.parametrize("bug", [ZeroDivisionError, RecursionError, MemoryError])
+def test_our_own_bug_is_opaque_outside(ask, runtime, caplog, bug):
     def explode(prompt):
-        raise ZeroDivisionError("the secret of the house")
+        raise bug("the secret of the house")
 
     runtime.answers = explode
     response = ask()

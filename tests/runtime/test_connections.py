@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
 
 import pytest
 
+from mes.domain import Event, Reply
 from mes.errors import GenerationAborted, ModelNotPulled, RuntimeReplyInvalid, RuntimeUnavailable
 
 from .conftest import generate
-from .scripted import GOOD, Peer, answers, last, line, once, streamed, token, whole
+from .scripted import (
+    END,
+    GOOD,
+    STREAM,
+    Peer,
+    answers,
+    chunk,
+    last,
+    line,
+    once,
+    streamed,
+    token,
+    whole,
+)
 
 
 def echo(peer: Peer) -> None:
@@ -136,6 +151,37 @@ def test_many_threads_each_get_their_own_answer(serve, client):
 
         assert list(replies) == prompts
     assert server.connections <= 8
+
+
+def test_an_answer_of_a_stated_length_leaves_its_connection_to_others(serve, client):
+    """The connection is free as soon as it is read, before anybody has understood it."""
+    first_is_done = threading.Event()
+
+    def sized_then_slow(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(whole(token("first") + last()))
+        peer.read_request()
+        peer.send(STREAM + chunk(token("sec")))
+        first_is_done.wait(10)
+        peer.send(chunk(token("ond")))
+        time.sleep(0.5)  # longer than the end of an answer may take that is known already
+        peer.send(chunk(last()) + END)
+
+    server = serve(sized_then_slow)
+    runtime = client(server)
+    second_has_begun = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+
+        def begin_the_second(_: Event) -> None:
+            futures.append(thread.submit(generate, runtime, tell=lambda _: second_has_begun.set()))
+            assert second_has_begun.wait(10)
+
+        futures: list[Future[Reply]] = []
+        assert generate(runtime, tell=begin_the_second).text == "first"
+        first_is_done.set()
+
+        assert futures[0].result().text == "second"
+    assert server.connections == 1
 
 
 def test_nothing_of_the_environment_reaches_the_runtime(serve, client, monkeypatch, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from mes.errors import (
     GenerationAborted,
     LoadFailed,
+    MesError,
     ModelNotPulled,
     PromptTooLong,
     RuntimeReplyInvalid,
@@ -101,6 +102,15 @@ def test_a_generation_that_does_not_end_properly_is_aborted(serve, client, answe
 def test_nonsense_on_the_wire_is_called_so(serve, client, answer):
     with pytest.raises(RuntimeReplyInvalid):
         generate(client(serve(once(answer))))
+
+
+def test_an_answer_that_begins_within_the_head_is_not_logged(serve, client, caplog):
+    garbled = b"HTTP/1.1 200 OK\r\nX: y\r\nthe secret of the house\r\n\r\n"
+
+    with pytest.raises(MesError):
+        generate(client(serve(once(garbled))))
+
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize(("status", "body"), STRANGE.values(), ids=STRANGE)

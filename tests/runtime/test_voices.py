@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from mes.domain import Event, Logprob, Thought, Token, silent
@@ -90,3 +93,17 @@ def test_probabilities_go_with_the_answer_and_never_with_the_reasoning():
     assert "So" not in [each.token for each in voices.logprobs]
     in_pieces = [each for event in told if isinstance(event, Token) for each in event.logprobs]
     assert tuple(in_pieces) == voices.logprobs
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_was_said_is_freed_as_soon_as_nobody_holds_it(text):
+    gc.disable()
+    try:
+        voices = Voices(lambda _: None)
+        voices.hear(text)
+        voices.end()
+        alive = weakref.ref(voices)
+        del voices
+        assert alive() is None
+    finally:
+        gc.enable()

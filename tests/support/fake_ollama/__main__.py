@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 import time
+from importlib import import_module
 
 from tests.support.fake_ollama.routes import Routes
 from tests.support.fake_ollama.wire import Listener
@@ -26,6 +27,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--models", default=DEFAULT_MODELS, help="what is on disk")
     parser.add_argument("--instant", action="store_true", help="answer at once, count little")
+    parser.add_argument("--scripts", help="a module whose SCRIPTS prompts may name")
     parser.add_argument("--with-parent", action="store_true", help="end when the parent does")
     for name in TRAITS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=float)
@@ -34,7 +36,8 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = _arguments()
-    routes = Routes(arguments.models.split(","), instant=arguments.instant)
+    scripts = import_module(arguments.scripts).SCRIPTS if arguments.scripts else {}
+    routes = Routes(arguments.models.split(","), instant=arguments.instant, scripts=scripts)
     for name in TRAITS:
         if (told := getattr(arguments, name)) is not None:
             is_whole = isinstance(getattr(routes.machine.behaviour, name), int)

@@ -4,16 +4,26 @@ A fault is `{"kind", "stage", "model", "times", ...}`. Stages: version, tags, ps
 load, unload, generate, embed; without one, any. Kinds instead of an answer: `hang`, `error`
 (status, text), `reset`, `nonsense` (text); within a stream, `after` so many tokens: `cut` (no
 `done`), `error_line` (text), `silence`, `tear` (half a chunk).
+
+A prompt that begins with "misbehave: " names a script, which then has the connection to itself:
+many clients at a time can each provoke what they like.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.support.fake_ollama.answers import Refused
+from tests.support.fake_ollama.ask import Ask
 from tests.support.fake_ollama.wire import Connection, Gone, chunk
 
 Fault = dict[str, Any]
+
+Script = Callable[[Connection, Ask], None]
+"""Answers in its own way, or raises Gone to close the connection."""
+
+_ASKED_FOR = "misbehave: "
 
 
 class Faults:
@@ -63,3 +73,14 @@ def break_off(fault: Fault, connection: Connection) -> None:
         case "tear":
             connection.send(chunk(b"x" * 100)[:50])
     raise Gone
+
+
+def prompt_for(script: str) -> str:
+    """The prompt that provokes it."""
+    return _ASKED_FOR + script
+
+
+def script_named(prompt: str) -> str:
+    """The name of the script that the prompt asks for, if any."""
+    first = prompt.split("\n", 1)[0]
+    return first.removeprefix(_ASKED_FOR) if first.startswith(_ASKED_FOR) else ""

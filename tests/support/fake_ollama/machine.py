@@ -50,6 +50,8 @@ class Machine:
         self.load_failures.update({canonical(name): each for name, each in failures.items()})
         for name in told.get("drop", []):
             self.drop(self._models[canonical(name)])
+        for name in told.get("replaced", []):
+            self._models[canonical(name)].edition += 1
         if "pulled" in told:
             self._models = {
                 canonical(name): self.find(name) or Model(name) for name in told["pulled"]

@@ -78,10 +78,11 @@ class Model:
     waiting: deque[Client] = field(default_factory=deque)
     active: int = 0
     books: Books = field(default_factory=Books)
+    edition: int = 1
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(canonical(self.name).encode()).hexdigest()
+        return hashlib.sha256((canonical(self.name) * self.edition).encode()).hexdigest()
 
     @property
     def embeds(self) -> bool:

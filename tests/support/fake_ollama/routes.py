@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.support.fake_ollama import answers
 from tests.support.fake_ollama.answers import Refused, sample, with_tag
 from tests.support.fake_ollama.ask import Ask, checked_name, parse
 from tests.support.fake_ollama.embed import EmbedAsk
-from tests.support.fake_ollama.faults import Fault, Faults, break_off
+from tests.support.fake_ollama.faults import Fault, Faults, Script, break_off, script_named
 from tests.support.fake_ollama.machine import ClientGone, LoadFailure, Machine
 from tests.support.fake_ollama.model import Behaviour, Model
 from tests.support.fake_ollama.pull import pull
@@ -32,16 +33,19 @@ from tests.support.fake_ollama.wire import (
 )
 
 _TRAITS = {each.name for each in fields(Behaviour)}
-_TOLD = {"models", "load_failures", "drop", "pulled", "faults", "mode"}
+_TOLD = {"models", "load_failures", "drop", "pulled", "replaced", "faults", "mode"}
 _PIECE = re.compile(r"\s*\S+|\s+")
 
 
 class Routes:
     """Answers each client; keeps the latest bodies as they came, beside the models' counters."""
 
-    def __init__(self, models: list[str], *, instant: bool = False) -> None:
+    def __init__(
+        self, models: list[str], *, instant: bool = False, scripts: Mapping[str, Script]
+    ) -> None:
         self.machine = Machine(models)
         self.instant = instant
+        self._scripts = scripts
         self.faults = Faults()
         self.requests: Counter[str] = Counter()
         self.bodies: deque[dict[str, Any]] = deque(maxlen=200)
@@ -195,6 +199,9 @@ class Routes:
             with self.machine.generation(model, ask.loader_options, connection, ask.prompt):
                 started = time.monotonic_ns()
                 ask.check_fits(model)
+                if script := self._scripts.get(script_named(ask.prompt)):
+                    script(connection, ask)
+                    return
                 connection.wait(self.machine.of(model, "first_token_ms") / 1000)
                 first = time.monotonic_ns()
                 self._say(pieces, model, ask, fault, connection)

@@ -113,7 +113,10 @@ class Connection:
     @property
     def gone(self) -> bool:
         look = select.poll()  # of its own, for others ask while this client's thread waits
-        look.register(self._sock, select.POLLRDHUP)
+        try:
+            look.register(self._sock, select.POLLRDHUP)
+        except ValueError:
+            return True  # we were the ones to hang up, and its thread has not got so far yet
         return bool(look.poll(0))
 
     def wait(self, seconds: float) -> None:

@@ -1,0 +1,1 @@
+"""What can go wrong, provoked one by one and in any order."""

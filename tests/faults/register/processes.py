@@ -1,0 +1,71 @@
+"""What becomes of processes."""
+
+from __future__ import annotations
+
+from tests.faults.register.case import AGAIN_AND_AGAIN, Case, case
+
+PROCESSES: dict[str, Case] = {
+    "P1": case(
+        "a worker is killed with what it holds",
+        "integration/test_killed_workers.py"
+        "::test_a_killed_workers_permits_serve_others_within_a_second",
+        "integration/test_killed_workers.py"
+        "::test_workers_killed_at_random_moments_leave_nothing_behind",
+        "integration/test_streams.py"
+        "::test_a_worker_that_is_killed_breaks_its_streams_and_gives_their_permits_back",
+    ),
+    "P2": case(
+        "a stop while requests run that will soon be done",
+        "integration/test_stops.py::test_what_runs_finishes_and_who_waits_is_told_at_once",
+    ),
+    "P3": case(
+        "a stop while requests run that take too long",
+        "integration/test_stops.py::test_a_stop_waits_no_longer_than_it_was_told_and_says_so",
+    ),
+    "P4": case(
+        "a stop while requests wait",
+        "integration/test_stops.py::test_what_runs_finishes_and_who_waits_is_told_at_once",
+    ),
+    "P5": case(
+        "a reload under load",
+        "integration/test_reloads.py::test_reloads_under_load_lose_no_request",
+        "integration/test_reloads.py"
+        "::test_what_runs_and_what_waits_is_served_by_the_workers_that_took_it_on",
+    ),
+    "P6": case(
+        "the master is killed",
+        "integration/test_stops.py::test_workers_whose_master_was_killed_end_and_refuse_who_waits",
+        "integration/test_stops.py"
+        "::test_a_killed_master_is_followed_by_another_at_once_and_the_limits_hold",
+    ),
+    "P7": case(
+        "a worker stands still for a while",
+        "integration/test_state_directory.py"
+        "::test_a_worker_that_stands_still_keeps_what_it_holds_and_holds_up_nobody",
+    ),
+    "P8": case(
+        "a bug, no stack left, no memory left",
+        "api/test_inference.py::test_our_own_bug_is_opaque_outside",
+    ),
+    "P9": case(
+        "a schema made to keep the worker busy",
+        "integration/test_hostile_schemas.py::test_hostile_schemas_slow_nobody_down",
+    ),
+    "P10": case(
+        "two services, one state directory",
+        "integration/test_state_directory.py"
+        "::test_a_second_instance_is_refused_and_told_whose_the_directory_is",
+    ),
+    "P11": case(
+        "a start before the runtime's",
+        "integration/test_lifecycle.py"
+        "::test_it_starts_without_a_runtime_and_serves_once_there_is_one",
+    ),
+    "P12": case(
+        "a start that cannot be",
+        "test_serve.py::test_a_taken_port_is_told_in_words",
+        "test_serve.py::test_wrong_settings_are_told_all_at_once",
+        "integration/test_keys.py::test_a_broken_file_stops_the_start_with_every_mistake",
+    ),
+    "P13": case("very many requests", AGAIN_AND_AGAIN),
+}

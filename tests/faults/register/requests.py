@@ -1,0 +1,119 @@
+"""What callers send, and with which keys."""
+
+from __future__ import annotations
+
+from tests.faults.register.case import Case, case
+
+REQUESTS: dict[str, Case] = {
+    "I1": case(
+        "a body too large",
+        "integration/test_http.py::test_a_body_too_large_is_refused_before_it_is_sent",
+        "integration/test_behind_nginx.py::test_a_body_too_large_is_refused_as_the_service_would",
+    ),
+    "I2": case(
+        "a body of another length, or too slow",
+        "integration/test_http.py::test_a_body_that_is_not_as_it_should_be_is_refused",
+        "integration/test_slow_clients.py::test_many_slow_clients_stop_nobody",
+    ),
+    "I3": case(
+        "JSON that is deep, or very large",
+        "test_strictjson.py::test_what_is_nested_deeper_is_refused_and_nothing_else_is",
+        "test_strictjson.py::test_no_text_of_a_megabyte_takes_long",
+        "api/test_inference.py::test_of_very_many_mistakes_some_are_told",
+    ),
+    "I4": case(
+        "what is no UTF-8", "api/test_inference.py::test_a_body_that_is_not_json_is_malformed"
+    ),
+    "I5": case(
+        "numbers that are none",
+        "api/test_inference.py::test_a_body_that_is_not_json_is_malformed",
+    ),
+    "I6": case("a name twice", "api/test_inference.py::test_a_body_that_is_not_json_is_malformed"),
+    "I7": case(
+        "what is nearly JSON",
+        "integration/test_hostile_schemas.py::test_what_is_no_json_is_no_schema_either",
+    ),
+    "I8": case(
+        "another content type",
+        "api/test_inference.py::test_another_content_type_is_unsupported",
+    ),
+    "I9": case(
+        "fields that are wrong, or none",
+        "api/test_inference.py::test_a_mistake_is_named_with_its_field",
+    ),
+    "I10": case("options of the runtime's own"),
+    "I11": case("the caller would keep models in memory"),
+    "I12": case(
+        "names that lead elsewhere",
+        "api/test_inference.py::test_a_model_that_may_not_be_run_is_not_found",
+        "integration/test_http.py::test_each_request_gets_the_status_it_deserves",
+    ),
+    "I13": case(
+        "text that looks like orders",
+        "test_logs.py::test_an_extra_cannot_disguise_the_line",
+    ),
+    "I14": case(
+        "images",
+        "api/test_stream.py::test_a_mistake_in_a_conversation_is_named_with_its_place",
+    ),
+    "I15": case(
+        "hostile schemas",
+        "structured/test_hostile.py::test_a_hostile_schema_is_refused_or_judged_by",
+        "structured/test_hostile.py::test_neither_screening_nor_judging_takes_long",
+        "structured/test_mutated_schemas.py::test_a_mutated_schema_is_refused_or_judged_by",
+    ),
+    "I16": case(
+        "headers that are large, many or odd",
+        "api/test_doors.py::test_a_harmless_request_id_comes_back_and_a_harmful_one_is_replaced",
+    ),
+    "I17": case(
+        "a request inside another",
+        "integration/test_smuggling.py::test_nginx_refuses_it_and_the_service_never_hears_of_it",
+        "integration/test_smuggling.py::test_without_nginx_nothing_is_smuggled_either",
+    ),
+    "I18": case(
+        "other versions and methods",
+        "integration/test_http.py::test_each_request_gets_the_status_it_deserves",
+        "integration/test_http.py::test_head_answers_as_get_does_without_the_body",
+    ),
+    "I19": case("an idempotency key used twice", because="idempotency keys are not offered"),
+}
+
+KEYS: dict[str, Case] = {
+    "A1": case(
+        "no key, or a wrong one", "api/test_doors.py::test_without_the_right_key_nobody_enters"
+    ),
+    "A2": case(
+        "two keys at once",
+        "integration/test_http.py::test_each_request_gets_the_status_it_deserves",
+    ),
+    "A3": case(
+        "a key spelt in another way",
+        "api/test_doors.py::test_the_key_is_accepted_in_either_header",
+    ),
+    "A4": case(
+        "a key guessed by the time it takes",
+        because="a key is looked up by its SHA-256, so that time tells nothing of it; a"
+        " measurement of nanoseconds beside other tests would fail by chance",
+    ),
+    "A5": case(
+        "a key is revoked",
+        "integration/test_keys.py::test_a_key_is_replaced_without_a_restart_and_without_a_gap",
+        "api/test_keys.py::test_a_revoked_key_is_refused_without_a_restart",
+    ),
+    "A6": case(
+        "keys are guessed",
+        "api/test_keys.py"
+        "::test_after_ten_wrong_keys_the_next_are_refused_otherwise_and_right_ones_are_served",
+    ),
+    "A7": case(
+        "a key that does not reach so far",
+        "api/test_keys.py::test_loading_and_unloading_need_an_admin_key",
+        "api/test_keys.py::test_all_else_needs_the_scope_inference",
+    ),
+    "A8": case(
+        "somebody claims another address",
+        "api/test_keys.py::test_without_trusted_proxies_nobody_chooses_an_address",
+        "api/test_keys.py::test_behind_a_trusted_proxy_its_word_counts_and_no_earlier_one",
+    ),
+}

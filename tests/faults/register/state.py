@@ -1,0 +1,81 @@
+"""What becomes of files and clocks."""
+
+from __future__ import annotations
+
+from tests.faults.register.case import Case, case
+
+STATE: dict[str, Case] = {
+    "D1": case(
+        "the state's file is cut",
+        "integration/test_state_directory.py"
+        "::test_damage_to_the_registry_file_changes_nothing_and_is_mended",
+        "scheduling/test_copy.py::test_half_a_document_is_worthless",
+    ),
+    "D2": case(
+        "the state's file holds something else",
+        "integration/test_state_directory.py"
+        "::test_damage_to_the_registry_file_changes_nothing_and_is_mended",
+        "scheduling/test_copy.py::test_what_is_no_document_is_worthless",
+        "scheduling/test_copy.py::test_a_wrong_value_however_deep_makes_it_worthless",
+    ),
+    "D3": case(
+        "it is deleted",
+        "integration/test_state_directory.py"
+        "::test_a_deleted_registry_file_changes_nothing_and_is_written_anew",
+        "integration/test_state_directory.py::test_a_deleted_directory_is_made_anew",
+    ),
+    "D4": case(
+        "it cannot be written",
+        "integration/test_state_directory.py"
+        "::test_a_directory_that_cannot_be_written_is_named_and_all_is_served",
+    ),
+    "D5": case(
+        "the disk is full",
+        "integration/test_state_directory.py::test_a_full_directory_is_named_and_all_is_served",
+    ),
+    "D6": case(
+        "a lock is left by the dead, or taken away",
+        "test_shared.py::test_the_lock_of_a_killed_process_is_free",
+        "integration/test_state_directory.py"
+        "::test_a_directory_of_nobody_is_taken_over_without_a_question",
+        "integration/test_state_directory.py::test_bells_that_are_taken_down_are_hung_up_again",
+    ),
+    "D7": case(
+        "a file system without locks",
+        "scheduling/test_ownership.py::test_a_directory_without_locks_stops_the_start_with_words",
+    ),
+    "D8": case(
+        "many processes write at once",
+        "test_shared.py::test_no_update_is_lost_among_many_processes",
+        "metrics/test_ledger.py::test_processes_that_add_at_once_lose_nothing",
+    ),
+    "D9": case(
+        "others can read the keys",
+        "integration/test_keys.py::test_a_file_that_others_may_read_is_warned_of_once",
+        "cli/test_check.py::test_a_key_that_others_can_read_is_found",
+    ),
+    "D10": case(
+        "nobody takes the log any more",
+        "test_logs.py::test_a_closed_standard_output_breaks_nothing",
+        "test_logs.py::test_a_full_disk_under_standard_output_breaks_nothing",
+    ),
+    "D11": case(
+        "no descriptor is left",
+        "integration/test_slow_clients.py"
+        "::test_a_worker_without_a_file_descriptor_left_lives_and_makes_room",
+    ),
+}
+
+TIME: dict[str, Case] = {
+    "T1": case(
+        "the wall clock jumps",
+        "integration/test_state_directory.py::test_the_wall_clock_may_jump",
+    ),
+    "T2": case(
+        "it jumps while a model is idle",
+        "integration/test_state_directory.py::test_the_wall_clock_may_jump",
+    ),
+    "T3": case(
+        "a timeout that is none", "api/test_inference.py::test_a_mistake_is_named_with_its_field"
+    ),
+}

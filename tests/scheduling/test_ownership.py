@@ -1,0 +1,23 @@
+"""Ownership of the state directory: taken, or refused with words."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+
+import pytest
+
+from mes.scheduling.ownership import CannotOwn, Ownership
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_directory_without_locks_stops_the_start_with_words(tmp_path, monkeypatch, error):
+    def refuse(*_: object) -> None:
+        raise OSError(error, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    with pytest.raises(
+        CannotOwn, match=f"STATE_DIR {tmp_path} .*no locks here.*set STATE_DIR to a folder"
+    ):
+        Ownership(tmp_path, master=1, address="127.0.0.1:8001").take()
