@@ -62,6 +62,7 @@ class FakeRuntime:
         self.loads: Counter[str] = Counter()
         self.unloads: list[str] = []
         self.most_in_memory = 0
+        self.looks = 0
         self.prompts: list[Prompt] = []
         self.texts: list[str] = []
         self.embedders: set[str] = set()
@@ -135,6 +136,7 @@ class FakeRuntime:
     def loaded(self) -> list[LoadedModel]:
         self._fail_if_down()
         with self._lock:
+            self.looks += 1
             return [LoadedModel(name, DIGEST, "Q4_0", 10, 0, None) for name in self.in_memory]
 
     def pulled(self) -> list[PulledModel]:

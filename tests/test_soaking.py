@@ -70,13 +70,14 @@ def test_a_request_that_metrics_count_twice_is_a_breach():
 
 def test_more_than_the_limits_is_a_breach_in_whichever_life_of_the_runtime():
     records = Records()
-    for peak, loaded in ((1, 2), (3, 1), (1, 1)):
+    a, b = {"a:1b": "loaded"}, {"a:1b": "loaded", "b:1b": "loading"}
+    for peak, most in ((1, b), (3, a), (1, a)):
         books = {"peak": peak}
         zeros = dict.fromkeys(("generations", "loads", "unloads", "implicit_loads"), 0)
         never = dict.fromkeys(("cancelled_generations", "reloads", "unloaded_while_busy"), 0)
-        records.add({**zeros, **never, "peak_loaded": loaded, "models": {"a:1b": books}})
+        records.add({**zeros, **never, "most_in_memory": most, "models": {"a:1b": books}})
     assert records.breaches(places=2, concurrent=3) == []
-    assert records.breaches(places=1, concurrent=3) == ["2 models in memory"]
+    assert records.breaches(places=1, concurrent=3) == [f"in memory at a time: {b}"]
     assert records.breaches(places=2, concurrent=2) == ["3 generations of a:1b at a time"]
 
 

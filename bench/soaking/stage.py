@@ -40,6 +40,9 @@ _SETTINGS: dict[str, Any] = {
     "LOAD_RETRY_PAUSE": 0.2,
     "COOLDOWN": 1,
     "COOLDOWN_MAX": 2,
+    # One heap for all threads of a process: with many, what it takes up tells of which threads
+    # happened to serve what, and not of what it holds.
+    "MALLOC_ARENA_MAX": 1,
 }
 
 

@@ -47,6 +47,7 @@ class Duties:
             raise  # others may wait for the model in workers that go on: the next of them loads it
         except MesError as exc:
             with self._board.change() as change:
+                change.state.drop(spec.tag, change.now)
                 self._give_up(change, spec, exc)
             return
         with self._board.change() as change:
@@ -73,9 +74,7 @@ class Duties:
     def _give_up(self, change: Change, spec: ModelSpec, error: MesError) -> None:
         """Tell everybody who waits for the model why it cannot be had."""
         log.error("load_given_up", extra={"model": spec.id, "code": error.code})
-        state = change.state
-        state.drop(spec.tag, change.now)
-        retry_after = error.retry_after
+        state, retry_after = change.state, error.retry_after
         if isinstance(error, ModelUnavailable):
             retry_after = self._cool_down(change, spec, error)
         for ticket in [t for t in state.tickets.values() if t.model == spec.tag]:

@@ -14,11 +14,12 @@ from mes.domain import LoadedModel, ModelSpec, PulledModel, Runtime
 from mes.errors import MesError, RuntimeUnavailable, ShuttingDown
 from mes.scheduling.board import Board
 from mes.scheduling.cards import Cards
-from mes.scheduling.loader import Loader, claim_strangers, facts
+from mes.scheduling.loader import Loader, facts
 from mes.scheduling.records import UNLOAD
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import SharedSight, Sight
 from mes.scheduling.state import State
+from mes.scheduling.strangers import claim_strangers
 from mes.scheduling.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 _LOOKS_EVERY_SECONDS = 1.0
 # Soon enough for a model just pulled, by MES or by hand.
 _LOOKS_AT_DISK_EVERY_SECONDS = 3.0
+
+_STRANGERS = "strangers"
 
 
 class Nobody:
@@ -145,12 +148,14 @@ class Errands:
             self._adopt(state, listed, change.now)
             self._correct(state, listed)
             ticket = self._worker.new_ticket()
-            claimed = claim_strangers(state, names, ticket)
+            # Whoever claims must see out; while the last ones are seen out, nobody would.
+            free = not self._runs(_STRANGERS)
+            claimed = claim_strangers(state, names, ticket) if free else set()
             if claimed:
                 errand = state.join(ticket, self._worker.id, min(claimed), UNLOAD, change.now)
                 errand.duty = UNLOAD
         if claimed:
-            self._in_the_background("strangers", lambda: self._see_out(claimed, ticket))
+            self._in_the_background(_STRANGERS, lambda: self._see_out(claimed, ticket))
 
     def _look_for_the_loaded(self, state: State, listed: set[str], now: float) -> None:
         for model in _settled(state):
@@ -215,11 +220,14 @@ class Errands:
 
     def _in_the_background(self, name: str, errand: Callable[[], None]) -> None:
         """Run what may take long in a thread of its own, once at a time."""
-        running = self._aside.get(name)
-        if running is not None and running.is_alive():
+        if self._runs(name):
             return
         self._aside[name] = threading.Thread(target=_logged, args=(name, errand), daemon=True)
         self._aside[name].start()
+
+    def _runs(self, name: str) -> bool:
+        running = self._aside.get(name)
+        return running is not None and running.is_alive()
 
 
 def _differs(state: State, listed: set[str]) -> bool:

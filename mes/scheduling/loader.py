@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from mes.domain import LoadedModel, ModelSpec, Runtime
 from mes.errors import LoadFailed, ModelUnavailable, RuntimeUnavailable
-from mes.scheduling.state import State
 from mes.scheduling.store import Store
+from mes.scheduling.strangers import claim_strangers, overfull
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +60,13 @@ class Loader:
         """
         started = time.monotonic()
         self._runtime.unload(name)
-        pause = _FIRST_LOOK_SECONDS
+        pauses = _pauses()
         while any(model.name == name for model in self._runtime.loaded()):
             if time.monotonic() > started + self._unload_timeout:
                 raise RuntimeUnavailable(
                     f"the runtime has not unloaded {name} within {self._unload_timeout:g} s"
                 )
-            time.sleep(pause)
-            pause = min(2 * pause, _LATER_LOOKS_SECONDS)
+            time.sleep(next(pauses))
         log.info("unloaded", extra={"model": name, "seconds": time.monotonic() - started})
 
     def see_strangers_out(self, names: set[str]) -> None:
@@ -89,21 +89,42 @@ class Loader:
         return {} if loaded is None else facts(loaded)
 
     def _clear_the_way(self, ticket: str) -> None:
-        """Unload what takes up a place in the runtime but not in the registry.
+        """Wait until the load would not be one too many, and unload what is in its way.
 
         A worker that died while it swapped models leaves such a one behind, a restart does, and so
-        does a person with `ollama run`.
+        does a person with `ollama run`. What others see out is in the way until it has left.
         """
+        until = time.monotonic() + self._unload_timeout
+        pauses = _pauses()
+        while not self._may_begin(ticket):
+            if time.monotonic() > until:
+                raise RuntimeUnavailable(
+                    f"the runtime has not made room within {self._unload_timeout:g} s"
+                )
+            time.sleep(next(pauses))
+
+    def _may_begin(self, ticket: str) -> bool:
+        """Is there room? If not, see out what nobody else sees out."""
+        # Looked at before the state: whatever gives up its place after that is somebody's to find.
         listed = {model.name for model in self._runtime.loaded()}
-        if not strangers(self._store.read(), listed):
-            return
         with self._store.transaction() as state:
+            full = overfull(state, listed)
             claimed = claim_strangers(state, listed, ticket)
         try:
             self.see_strangers_out(claimed)
         finally:
-            with self._store.transaction() as state:
-                state.release(claimed, time.monotonic())
+            if claimed:
+                with self._store.transaction() as state:
+                    state.release(claimed, time.monotonic())
+        return not full
+
+
+def _pauses() -> Iterator[float]:
+    """Between looks at a model that leaves: most are quick."""
+    pause = _FIRST_LOOK_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, _LATER_LOOKS_SECONDS)
 
 
 def facts(loaded: LoadedModel) -> dict[str, Any]:
@@ -114,17 +135,3 @@ def facts(loaded: LoadedModel) -> dict[str, Any]:
         "size_bytes": loaded.size_bytes,
         "vram_bytes": loaded.vram_bytes,
     }
-
-
-def strangers(state: State, listed: set[str]) -> set[str]:
-    """Listed by the runtime, without a place here, and in the way."""
-    unknown = listed - set(state.registry) - set(state.leaving)
-    taken = len(state.registry) + len(state.leaving) + len(unknown)
-    return unknown if taken > state.max_loaded else set()
-
-
-def claim_strangers(state: State, listed: set[str], ticket: str) -> set[str]:
-    """Note strangers as leaving, so that nobody loads them while they are seen out."""
-    claimed = strangers(state, listed)
-    state.leaving.update(dict.fromkeys(claimed, ticket))
-    return claimed

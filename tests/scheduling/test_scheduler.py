@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mes import errors
-from tests.fakes import FakeRuntime, caller, eventually, spec
+from mes.scheduling.records import PERMIT, UNLOAD
+from mes.scheduling.strangers import claim_strangers
+from tests.fakes import FakeRuntime, caller, eventually, in_thread, spec
 from tests.scheduling.conftest import Bench, Make
 
 
@@ -289,3 +291,56 @@ def test_what_takes_up_a_place_behind_our_back_is_unloaded_when_the_place_is_nee
     use(make(model, max_loaded=1), model)
     assert runtime.most_in_memory == 1
     assert runtime.in_memory == ["a:latest"]
+
+
+@pytest.fixture
+def another_sees_out(make: Make, runtime: FakeRuntime) -> Bench:
+    """Room for one model: a has the place, x is still there, and somebody else sees to that."""
+    runtime.in_memory = ["x:latest"]
+    bench = make(spec("a"), max_loaded=1)
+    with bench.store.transaction() as state:
+        state.begin_load(state.join("w/1", bench.worker.id, "a:latest", PERMIT, 0.0), 0.0)
+        state.join("w/2", bench.worker.id, "x:latest", UNLOAD, 0.0).duty = UNLOAD
+        claim_strangers(state, {"x:latest"}, "w/2")
+    return bench
+
+
+def test_a_load_waits_for_what_somebody_else_sees_out(another_sees_out: Bench, runtime):
+    with in_thread(lambda: another_sees_out.loader.bring_in(spec("a"), "w/1")):
+        eventually(lambda: runtime.looks >= 2)
+        assert not runtime.loads
+        runtime.unload("x:latest")
+        with another_sees_out.store.transaction() as state:
+            state.release({"x:latest"}, 1.0)
+    assert runtime.in_memory == ["a:latest"]
+
+
+def test_a_load_does_for_others_what_they_have_not_achieved(another_sees_out: Bench, runtime):
+    with in_thread(lambda: another_sees_out.loader.bring_in(spec("a"), "w/1")):
+        eventually(lambda: runtime.looks >= 2)
+        with another_sees_out.store.transaction() as state:
+            state.release({"x:latest"}, 1.0)
+    assert runtime.unloads == ["x:latest"]
+    assert runtime.in_memory == ["a:latest"]
+
+
+def test_a_load_that_finds_no_room_in_time_is_given_up(another_sees_out: Bench, runtime):
+    with pytest.raises(errors.RuntimeUnavailable, match="room within 2 s"):
+        another_sees_out.loader.bring_in(spec("a"), "w/1")
+    assert not runtime.loads
+
+
+def test_an_unload_that_fails_takes_the_place_of_no_model_that_has_come_meanwhile(make, runtime):
+    a, b = spec("a"), spec("b")
+    bench = make(a, b, max_loaded=1)
+    use(bench, a)
+
+    def fail(name: str) -> None:
+        with bench.board.change() as change:
+            change.state.adopt("b:latest", change.now)
+        raise errors.RuntimeUnavailable("it says nothing")
+
+    runtime.unload = fail
+    with pytest.raises(errors.RuntimeUnavailable):
+        use(bench, b)
+    assert bench.board.read().ready("b:latest")

@@ -34,7 +34,7 @@ class Machine:
         self._forget()
 
     def _forget(self) -> None:
-        self.peak_loaded = 0
+        self.most_in_memory: dict[str, str] = {}
         self.arrivals: list[dict[str, Any]] = []
         self.starts: list[dict[str, Any]] = []
 
@@ -99,8 +99,12 @@ class Machine:
     def _begin_load(self, model: Model) -> None:
         self._set(model, "loading")
         model.leaving = False
-        in_memory = sum(each.state != "absent" for each in self.all())
-        self.peak_loaded = max(self.peak_loaded, in_memory)
+        self._note_memory()
+
+    def _note_memory(self) -> None:
+        there = {each.name: each.state for each in self.all() if each.state != "absent"}
+        if len(there) > len(self.most_in_memory):
+            self.most_in_memory = there
 
     def _end_load(self, model: Model, options: dict[str, Any]) -> None:
         with self._changed:
@@ -217,7 +221,8 @@ class Machine:
         totals = {name: sum(books[name] for books in models.values()) for name in SUMMED}
         return {
             **totals,
-            "peak_loaded": self.peak_loaded,
+            "peak_loaded": len(self.most_in_memory),
+            "most_in_memory": self.most_in_memory,
             "loaded": [model.name for model in self.listed()],
             "arrivals": self.arrivals,
             "starts": self.starts,
@@ -230,7 +235,7 @@ class Machine:
             self._forget()
             for model in self.all():
                 model.books = Books(peak=len(model.clients))
-            self.peak_loaded = sum(model.state != "absent" for model in self.all())
+            self._note_memory()
 
     def words(self, model: Model) -> Iterator[str]:
         """What an untold model says: as many words as it was told to."""

@@ -1,0 +1,50 @@
+"""Errands: what the keeper takes on for all it also ends, however slow the runtime is."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+
+import pytest
+
+from mes.scheduling import errands as module
+from mes.scheduling.errands import Errands
+from mes.scheduling.sight import SharedSight
+from mes.shared import Memory
+from tests.fakes import eventually, spec
+
+
+@pytest.fixture
+def errands(make, runtime, monkeypatch):
+    """The errands of a keeper with room for two models; it looks in each round."""
+    monkeypatch.setattr(module, "_LOOKS_EVERY_SECONDS", 0.0)
+    bench = make(spec("a"))
+    with closing(Memory("sight")) as memory, closing(SharedSight(memory)) as sight:
+        sight.become_keeper()
+        made = Errands(
+            runtime=runtime,
+            board=bench.board,
+            worker=bench.worker,
+            scheduler=bench.scheduler,
+            loader=bench.loader,
+            sight=sight,
+            instance="test",
+            idle_unload_seconds=0.0,
+        )
+        yield made, bench.board
+        eventually(lambda: not made.under_way)
+
+
+def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(errands, runtime):
+    keeper, board = errands
+    runtime.in_memory = ["u:latest", "v:latest", "w:latest"]
+    may_go, unload = threading.Event(), runtime.unload
+    runtime.unload = lambda name: may_go.wait(10) and unload(name)
+    keeper.run()
+    runtime.in_memory += ["x:latest", "y:latest", "z:latest"]
+    keeper.run()
+    may_go.set()
+    eventually(lambda: not keeper.under_way)
+    keeper.run()
+    eventually(lambda: not keeper.under_way)
+    assert (runtime.in_memory, board.read().leaving) == ([], {})
