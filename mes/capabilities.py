@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mes.domain import ModelSpec, PulledModel
+from mes.domain import InferenceRequest, ModelSpec, PulledModel
 from mes.errors import Mistake, NotCapable
 
-WRITES, EMBEDS = "completion", "embedding"
+# As Ollama names them.
+WRITES, EMBEDS, CALLS, SEES, THINKS = "completion", "embedding", "tools", "vision", "thinking"
 
 _REFUSALS = {
     WRITES: "{id} makes embeddings and no text; send it to /v1/embeddings, or name another model",
     EMBEDS: "{id} makes no embeddings; name a model with the capability embedding",
+    CALLS: "{id} cannot call tools; leave tools out",
+    SEES: "{id} cannot see images; choose a model with vision",
+    THINKS: "{id} cannot think; leave think out",
 }
+
+
+def needs(request: InferenceRequest) -> dict[str, str]:
+    """What a model has to be able to do, and where the request says so."""
+    shown = any(turn.images for turn in request.messages)
+    wanted = {
+        WRITES: ("/model_id", True),
+        CALLS: ("/tools", request.tools),
+        SEES: ("/messages", shown),
+        THINKS: ("/think", request.think),
+    }
+    return {capability: pointer for capability, (pointer, asked) in wanted.items() if asked}
 
 
 def require(

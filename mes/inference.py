@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mes import __version__, structured
-from mes.capabilities import WRITES, require
+from mes.capabilities import needs, require
 from mes.catalog import Catalog
 from mes.domain import (
     Attempt,
@@ -57,7 +57,8 @@ def infer(
     """
     started = time.monotonic()
     spec = catalog.get(request.model_id)
-    require(WRITES, spec, pulled, pointer="/model_id")
+    for capability, pointer in needs(request).items():
+        require(capability, spec, pulled, pointer=pointer)
     schema = None
     if request.json_schema is not None:
         schema = structured.check(request.json_schema, schema_limits)

@@ -32,6 +32,7 @@ from mes.domain import (
 from mes.errors import MesError, ShuttingDown
 from mes.watch import SocketCaller
 
+ABLE = ("completion", "tools", "vision", "thinking")
 DIGEST = "sha256:" + "0" * 64
 
 
@@ -148,8 +149,8 @@ class FakeRuntime:
 
     def card(self, name: str) -> ModelCard:
         self._fail_if_down()
-        can = "embedding" if name in self.embedders else "completion"
-        return ModelCard("Q4_0", "1B", 4096, (can,))
+        can = ("embedding",) if name in self.embedders else ABLE
+        return ModelCard("Q4_0", "1B", 4096, can)
 
     def pull(self, name: str, *, deadline: float, caller: Caller) -> Iterator[PullProgress]:
         self._fail_if_down()

@@ -22,7 +22,6 @@ from mes.errors import (
     ModelNotPulled,
     NotCapable,
     PromptTooLong,
-    RequestInvalid,
     RuntimeReplyInvalid,
     RuntimeUnavailable,
     SchemaRefused,
@@ -136,7 +135,7 @@ def refused_generation(no: Refusal, *, tag: str, with_schema: bool) -> MesError:
 
 
 def _unable(detail: str, pointer: str) -> MesError:
-    return RequestInvalid(detail, mistakes=(Mistake(pointer, detail),))
+    return NotCapable(detail, mistakes=(Mistake(pointer, detail),))
 
 
 def _cannot_write(no: Refusal) -> bool:

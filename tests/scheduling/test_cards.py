@@ -10,10 +10,10 @@ import pytest
 from mes.domain import ModelCard, PulledModel
 from mes.errors import ModelNotPulled, RuntimeReplyInvalid, RuntimeUnavailable
 from mes.scheduling.cards import Cards
-from tests.fakes import DIGEST, FakeRuntime
+from tests.fakes import ABLE, DIGEST, FakeRuntime
 
 MODEL = PulledModel("a:latest", DIGEST, 10, "Q4_0", "1B")
-KNOWN = replace(MODEL, capabilities=("completion",))
+KNOWN = replace(MODEL, capabilities=ABLE)
 
 
 class Asked(FakeRuntime):

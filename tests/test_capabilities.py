@@ -1,0 +1,42 @@
+"""Capabilities: what a model cannot do is told before anything is loaded for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from mes.capabilities import EMBEDS, needs, require
+from mes.domain import InferenceRequest, Message, PulledModel
+from mes.errors import NotCapable
+from tests.fakes import DIGEST, spec
+
+PICTURE = Message("user", "What is this?", images=("iVBORw0KGgo=",))
+ASKED = {
+    "tools": InferenceRequest("a", tools=({"type": "function"},)),
+    "vision": InferenceRequest("a", messages=(PICTURE,)),
+    "thinking": InferenceRequest("a", think="low"),
+    "completion": InferenceRequest("a", prompt="Hello"),
+}
+
+
+def pulled(*capabilities: str) -> dict[str, PulledModel]:
+    model = PulledModel("a:latest", DIGEST, 10, "Q4_0", "1B", capabilities or None)
+    return {"a:latest": model}
+
+
+@pytest.mark.parametrize(("capability", "request_"), ASKED.items())
+def test_a_request_says_what_it_needs(capability, request_):
+    assert set(needs(request_)) == {"completion", capability}
+
+
+@pytest.mark.parametrize("capability", [*ASKED, EMBEDS])
+def test_a_model_that_cannot_is_refused_with_the_place(capability):
+    others = {*ASKED, EMBEDS} - {capability}
+    with pytest.raises(NotCapable) as caught:
+        require(capability, spec("a"), pulled(*others), pointer="/place")
+    assert [mistake.pointer for mistake in caught.value.mistakes] == ["/place"]
+    assert caught.value.detail.startswith("a ")
+
+
+@pytest.mark.parametrize("known", [{}, pulled(), pulled("tools")])
+def test_one_that_can_or_might_is_not(known):
+    require("tools", spec("a"), known, pointer="/tools")
