@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from mes import __version__, structured
@@ -21,7 +21,6 @@ from mes.domain import (
     ModelSpec,
     Prompt,
     Provenance,
-    PulledModel,
     Reply,
     Runtime,
     Tell,
@@ -33,6 +32,7 @@ from mes.domain import (
     silent,
 )
 from mes.scheduling.scheduler import Scheduler, Turn
+from mes.scheduling.sight import Sight
 from mes.structured import Generate, Plan, Schema, Tools
 
 
@@ -43,8 +43,7 @@ def infer(
     schema_limits: structured.Limits,
     scheduler: Scheduler,
     runtime: Runtime,
-    runtime_version: str | None,
-    pulled: Mapping[str, PulledModel],
+    sight: Sight,
     caller: Caller,
     request_id: str = "",
     tell: Tell = silent,
@@ -58,32 +57,64 @@ def infer(
     started = time.monotonic()
     spec = catalog.get(request.model_id)
     for capability, pointer in needs(request).items():
-        require(capability, spec, pulled, pointer=pointer)
-    schema = None
-    if request.json_schema is not None:
-        schema = structured.check(request.json_schema, schema_limits)
-    tools = structured.tools_of(request.tools, schema_limits)
+        require(capability, spec, sight.pulled, pointer=pointer)
+    demands = _screened(request, schema_limits)
     prompt = compose(request, spec)
     with scheduler.permit(spec, caller, request_id=request_id, tell=tell) as turn:
         deadline = time.monotonic() + (request.timeout_seconds or spec.timeout_seconds)
-
-        def generate(prompt: Prompt, attempt: int) -> Reply:
-            told = _of_attempt(attempt, tell)
-            return runtime.generate(prompt, deadline=deadline, caller=caller, tell=told)
-
-        if schema is None:
-            attempts: tuple[Attempt, ...] = (_ask_once(prompt, tools, generate),)
-        else:
-            plan = _plan(request, spec, schema)
-            attempts = structured.ask(prompt, schema, plan, generate=generate, deadline=deadline)
+        generate = partial(_generate, runtime=runtime, deadline=deadline, caller=caller, tell=tell)
+        attempts = _ask(prompt, request, demands, generate, deadline)
+    schema = demands.schema
     return Inference(
         model_id=spec.id,
         latency_ms=_ms(time.monotonic() - started),
         timings=_timings(turn, attempts),
-        provenance=_provenance(turn, schema, runtime_version),
+        provenance=_provenance(turn, schema, sight.version),
         attempts=attempts,
         keywords=Keywords() if schema is None else schema.keywords(final(attempts).mode),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Demands:
+    """What the answer, and the calls in it, have to fit."""
+
+    schema: Schema | None
+    tools: Tools
+
+
+def _screened(request: InferenceRequest, limits: structured.Limits) -> _Demands:
+    """Before it costs a place in the queue."""
+    document = request.json_schema
+    schema = None if document is None else structured.check(document, limits)
+    return _Demands(schema, structured.tools_of(request.tools, limits))
+
+
+def _generate(
+    prompt: Prompt,
+    attempt: int,
+    *,
+    runtime: Runtime,
+    deadline: float,
+    caller: Caller,
+    tell: Tell,
+) -> Reply:
+    told = _of_attempt(attempt, tell)
+    return runtime.generate(prompt, deadline=deadline, caller=caller, tell=told)
+
+
+def _ask(
+    prompt: Prompt,
+    request: InferenceRequest,
+    demands: _Demands,
+    generate: Generate,
+    deadline: float,
+) -> tuple[Attempt, ...]:
+    """As often as it takes, which without a schema is once."""
+    if demands.schema is None:
+        return (_ask_once(prompt, demands.tools, generate),)
+    plan = _plan(request, prompt.spec, demands.schema)
+    return structured.ask(prompt, demands.schema, plan, generate=generate, deadline=deadline)
 
 
 def compose(request: InferenceRequest, spec: ModelSpec) -> Prompt:

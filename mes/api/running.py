@@ -66,7 +66,6 @@ def _about(request: InferenceRequest) -> tuple[Services, Line]:
 def _inferring(
     request: InferenceRequest, own: Services, said: Line, caller: Caller
 ) -> Callable[..., Inference]:
-    sight = own.sight.current()
     return partial(
         infer,
         request,
@@ -74,8 +73,7 @@ def _inferring(
         schema_limits=own.schema_limits,
         scheduler=own.scheduler,
         runtime=own.runtime,
-        runtime_version=sight.version,
-        pulled=sight.pulled,
+        sight=own.sight.current(),
         caller=caller,
         request_id=said.request_id,
     )
