@@ -25,9 +25,7 @@ def generation(pieces: Iterable[bytes], *, sent: float, tell: Tell = silent) -> 
     for lines in lines_in(pieces):
         try:
             for part in parts_of(lines, otherwise=GenerationAborted):
-                said, name = _said(part)
-                calls += _tool_calls(said)
-                if _hear(part, said, name, voices):
+                if _hear(part, voices, calls):
                     first = first or time.monotonic()
                 if part.get("done") is True:
                     waited = (first or time.monotonic()) - sent
@@ -37,21 +35,18 @@ def generation(pieces: Iterable[bytes], *, sent: float, tell: Tell = silent) -> 
     raise GenerationAborted("the generation ended without saying that it was done")
 
 
-def _said(part: Part) -> tuple[Part, str]:
-    """What speaks, which in a conversation is a message; and the name of its text."""
-    message = part.get("message")
-    if message is None:
-        return part, "response"
-    if type(message) is not dict:
+def _hear(part: Part, voices: Voices, calls: list[ToolCall]) -> bool:
+    """The next piece of reasoning and of the text, which a conversation has in a message."""
+    said, name = part.get("message"), "content"
+    if said is None:
+        said, name = part, "response"
+    elif type(said) is not dict:
         raise RuntimeReplyInvalid("the runtime sent a message that is not an object")
-    return message, "content"
-
-
-def _hear(part: Part, said: Part, name: str, voices: Voices) -> bool:
-    """The next piece of reasoning and of the text."""
     thought, text = said.get("thinking", ""), said.get(name, "")
     if type(thought) is not str or type(text) is not str:
         raise RuntimeReplyInvalid(f"the runtime sent a {name} or thinking that is not text")
+    if "tool_calls" in said:
+        calls += _tool_calls(said)
     if "logprobs" in part:
         voices.weigh(_logprobs(part, "logprobs"))
     if thought:
@@ -62,8 +57,6 @@ def _hear(part: Part, said: Part, name: str, voices: Voices) -> bool:
 
 
 def _tool_calls(said: Part) -> Iterator[ToolCall]:
-    if "tool_calls" not in said:
-        return
     for call in objects(said, "tool_calls"):
         function = get(call, "function", dict, {})
         yield ToolCall(

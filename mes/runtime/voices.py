@@ -63,11 +63,10 @@ class Voices:
 
     def _say(self, text: str) -> None:
         self._answer.append(text)
-        self._untold.append(Token(text, logprobs=self._weighed()))
+        token = Token(text, logprobs=self._weighed()) if self._of_what_is_held else Token(text)
+        self._untold.append(token)
 
     def _weighed(self) -> tuple[Logprob, ...]:
-        if not self._of_what_is_held:
-            return ()
         logprobs, self._of_what_is_held = self._of_what_is_held, []
         self._logprobs += logprobs
         return tuple(logprobs)
