@@ -176,6 +176,8 @@ def test_the_settings_of_an_ollama_on_this_machine_are_found(well, tmp_path, run
     (tmp_path / "serve").write_text("import time; time.sleep(600)")
     environ = {"OLLAMA_HOST": f"0.0.0.0:{runtime.port}", "OLLAMA_MAX_LOADED_MODELS": "1"}
     with subprocess.Popen([program, "serve"], env=environ, cwd=tmp_path) as ollama:
+        # The kernel lets us go on before it says so of the new program.
+        wait_until(Path(f"/proc/{ollama.pid}/environ").read_bytes)
         lines = found(well, OLLAMA_MAX_LOADED_MODELS=None, OLLAMA_NUM_PARALLEL=None)
         ollama.kill()
     assert lines == [
