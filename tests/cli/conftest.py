@@ -46,6 +46,7 @@ def clean(runtime: FakeOllama) -> None:
 @pytest.fixture
 def environ(service: Service, runtime: FakeOllama) -> dict[str, str]:
     """An environment in which all is well; what a developer's own says does not count."""
+    service.wait_until_ready()  # it may still believe what the test before did to the runtime
     return {
         "HOST": "127.0.0.1",
         "PORT": str(service.port),
