@@ -32,7 +32,8 @@ def runtime() -> Iterator[FakeOllama]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, runtime: FakeOllama) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    with Service(folder, ollama_url=runtime.url, models=MODELS, WEB_CONCURRENCY=2) as service:
+    # One worker, for each has its own moment of seeing what became of the runtime.
+    with Service(folder, ollama_url=runtime.url, models=MODELS, WEB_CONCURRENCY=1) as service:
         service.wait_until_ready()
         yield service
 
@@ -46,7 +47,6 @@ def clean(runtime: FakeOllama) -> None:
 @pytest.fixture
 def environ(service: Service, runtime: FakeOllama) -> dict[str, str]:
     """An environment in which all is well; what a developer's own says does not count."""
-    service.wait_until_ready()  # it may still believe what the test before did to the runtime
     return {
         "HOST": "127.0.0.1",
         "PORT": str(service.port),

@@ -154,7 +154,6 @@ def test_a_service_that_is_not_ready_is_found(well, runtime, service):
     not_ready = "it is not ready: runtime: "
     wait_until(lambda: any(not_ready in text for _, text in found(well)))
     runtime.control(mode="ok")
-    # Each worker has its own moment of seeing that the runtime is back.
     wait_until(lambda: not any(not_ready in text for _, text in found(well)))
 
 
