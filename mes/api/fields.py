@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from typing import Any
 
-from marshmallow import ValidationError, fields, validate
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from mes.api.services import services
 
@@ -14,6 +14,13 @@ MESSAGES: dict[str, Any] = {
     "null": "must not be null",
     "invalid": "has the wrong type",
 }
+
+
+class Strict(Schema):
+    """A schema that takes its own fields and no others; each says what it calls the others."""
+
+    class Meta:
+        unknown = RAISE
 
 
 class Text(fields.String):

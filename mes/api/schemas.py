@@ -4,54 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import (
-    RAISE,
-    Schema,
-    ValidationError,
-    fields,
-    post_load,
-    validate,
-    validates_schema,
-)
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
-from mes.api.fields import (
-    LIST,
-    NOT_EMPTY,
-    Flag,
-    Image,
-    Number,
-    Object,
-    Seconds,
-    Stops,
-    Text,
-    Think,
-    Whole,
-    between,
-)
+from mes.api.fields import LIST, NOT_EMPTY, Flag, Image, Object, Strict, Text, Think, Whole, between
+from mes.api.sampling import AttemptsSchema, SamplingSchema, given_of, sampling_of
 from mes.domain import InferenceRequest, Message
 
 _ROLE = validate.OneOf(
     ("system", "user", "assistant", "tool"), error="must be system, user, assistant or tool"
 )
 
-# The runtime knows these by the same names.
-_SAMPLING = (
-    "top_p",
-    "top_k",
-    "min_p",
-    "seed",
-    "stop",
-    "repeat_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-)
 
-
-class MessageSchema(Schema):
+class MessageSchema(Strict):
     """One turn of a conversation."""
-
-    class Meta:
-        unknown = RAISE
 
     error_messages = {"unknown": "is not a field of a message", "type": "must be a JSON object"}
 
@@ -80,13 +45,8 @@ def likeliest(given: dict[str, Any]) -> int | None:
     return (most or 0) if wanted else None
 
 
-class InferenceRequestSchema(Schema):
-    """`POST /v1/inference`. An optional field that is null counts as left out."""
-
-    class Meta:
-        unknown = RAISE
-
-    error_messages = {"unknown": "is not a field of this request", "type": "must be a JSON object"}
+class QuestionSchema(Strict):
+    """Who is asked, what, and what the answer has to be."""
 
     model_id = Text(required=True, validate=NOT_EMPTY)
     prompt = Text(allow_none=True, validate=NOT_EMPTY)
@@ -101,20 +61,13 @@ class InferenceRequestSchema(Schema):
     think = Think(allow_none=True)
     logprobs = Flag(allow_none=True)
     top_logprobs = Whole(allow_none=True, validate=between(0, 20))
-    temperature = Number(allow_none=True, validate=between(0, 2))
-    max_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
-    top_p = Number(allow_none=True, validate=between(0, 1))
-    top_k = Whole(allow_none=True, validate=between(0, 1_000_000))
-    min_p = Number(allow_none=True, validate=between(0, 1))
-    seed = Whole(allow_none=True, validate=between(0, 2**31 - 1))
-    stop = Stops(allow_none=True)
-    repeat_penalty = Number(allow_none=True, validate=between(0, 2))
-    presence_penalty = Number(allow_none=True, validate=between(-2, 2))
-    frequency_penalty = Number(allow_none=True, validate=between(-2, 2))
     json_schema = Object(allow_none=True)
-    max_attempts = Whole(allow_none=True, validate=between(1, 4))
-    constrain = Flag(allow_none=True)
-    timeout = Seconds(allow_none=True)
+
+
+class InferenceRequestSchema(AttemptsSchema, SamplingSchema, QuestionSchema):
+    """`POST /v1/inference`. An optional field that is null counts as left out."""
+
+    error_messages = {"unknown": "is not a field of this request", "type": "must be a JSON object"}
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def _one_way_to_ask(self, _: Any, given: dict[str, Any], **kwargs: Any) -> None:
@@ -131,19 +84,17 @@ class InferenceRequestSchema(Schema):
 
     @post_load
     def _request(self, given: dict[str, Any], **kwargs: Any) -> InferenceRequest:
-        given = {name: value for name, value in given.items() if value is not None}
-        sampling = {name: given.pop(name) for name in _SAMPLING if name in given}
+        given = given_of(given)
+        sampling = sampling_of(given)
         timeout = given.pop("timeout", None)
         given["messages"] = tuple(given.get("messages", ()))
         given["top_logprobs"] = likeliest(given)
-        return InferenceRequest(**given, sampling=sampling, timeout_seconds=timeout)
+        own = {name: value for name, value in given.items() if name not in sampling}
+        return InferenceRequest(**own, sampling=sampling, timeout_seconds=timeout)
 
 
-class SchemaCheckSchema(Schema):
+class SchemaCheckSchema(Strict):
     """`POST /v1/schemas/check`."""
-
-    class Meta:
-        unknown = RAISE
 
     error_messages = InferenceRequestSchema.error_messages
 

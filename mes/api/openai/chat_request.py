@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
+from marshmallow import ValidationError, fields, post_load, validate
 
 from mes.api.fields import LIST, MESSAGES, NOT_EMPTY, Flag, Object, Text, Whole, between
 from mes.api.openai.messages import ChatMessageSchema, with_names
 from mes.api.openai.parameters import (
-    UNKNOWN,
+    Known,
     Only,
     Parameters,
-    given_of,
     inference_of,
     wants_usage,
 )
 from mes.api.openai.tools import ToolChoice, ToolSchema, offered, required_function
+from mes.api.sampling import given_of
 from mes.api.schemas import asks_something, likeliest
 from mes.domain import InferenceRequest
 
@@ -40,13 +40,8 @@ class ChatRequest:
     function: str | None
 
 
-class JsonSchemaSchema(Schema):
+class JsonSchemaSchema(Known):
     """`response_format.json_schema`."""
-
-    class Meta:
-        unknown = RAISE
-
-    error_messages = UNKNOWN
 
     name = Text(allow_none=True)
     description = Text(allow_none=True)
@@ -55,13 +50,8 @@ class JsonSchemaSchema(Schema):
     document = Object(required=True, data_key="schema")
 
 
-class ResponseFormatSchema(Schema):
+class ResponseFormatSchema(Known):
     """`response_format`."""
-
-    class Meta:
-        unknown = RAISE
-
-    error_messages = UNKNOWN
 
     type = Text(
         required=True,

@@ -16,10 +16,11 @@ from mes.api.body import body
 from mes.api.dumps import dump_logprobs
 from mes.api.fields import MESSAGES, Whole, between
 from mes.api.openai.events import DONE, EVENTS
-from mes.api.openai.parameters import Only, Parameters, given_of, inference_of, wants_usage
+from mes.api.openai.parameters import Only, Parameters, inference_of, wants_usage
 from mes.api.openai.shapes import Completion, CompletionChunk, OpenAiError
 from mes.api.openai.told import Document, fingerprint, head, own
 from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, events_of, promises
+from mes.api.sampling import given_of
 from mes.api.streamed import Documents
 from mes.domain import Event, InferenceRequest, Token
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
+from marshmallow import ValidationError, fields, post_load, validate
 
 from mes.api.fields import NOT_EMPTY, Text, Whole, between
 from mes.api.members import Answer, flag, json_object, many, member, one, one_of, text, whole
-from mes.api.openai.parameters import UNKNOWN
+from mes.api.openai.parameters import Known
 from mes.embedding import EmbeddingRequest
 
 MOST_INPUTS = 2048
@@ -56,13 +56,8 @@ def _check_each(texts: list[Any]) -> None:
         raise ValidationError(mistakes)
 
 
-class EmbeddingsRequestSchema(Schema):
+class EmbeddingsRequestSchema(Known):
     """`POST /v1/embeddings`. An optional field that is null counts as left out."""
-
-    class Meta:
-        unknown = RAISE
-
-    error_messages = UNKNOWN
 
     model = Text(required=True, validate=NOT_EMPTY)
     input = Inputs(required=True)

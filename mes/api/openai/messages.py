@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
+from marshmallow import ValidationError, fields, post_load, validate
 
 from mes.api.fields import LIST, MESSAGES, NOT_EMPTY, Text
-from mes.api.openai.parameters import UNKNOWN, Only
+from mes.api.openai.parameters import Known, Only
 from mes.domain import Message, ToolCall
 from mes.strictjson import NotJson, parse
 
@@ -56,13 +56,8 @@ def _image(number: int, url: Any) -> str:
     return str(data)
 
 
-class FunctionCallSchema(Schema):
+class FunctionCallSchema(Known):
     """A function and its arguments, which are JSON in a string."""
-
-    class Meta:
-        unknown = RAISE
-
-    error_messages = UNKNOWN
 
     name = Text(required=True, validate=NOT_EMPTY)
     arguments = Text(required=True)
@@ -78,13 +73,8 @@ class FunctionCallSchema(Schema):
         return {"name": given["name"], "arguments": arguments}
 
 
-class ToolCallSchema(Schema):
+class ToolCallSchema(Known):
     """What an assistant called before."""
-
-    class Meta:
-        unknown = RAISE
-
-    error_messages = UNKNOWN
 
     id = Text(required=True, validate=NOT_EMPTY)
     type = Only("function")
@@ -96,13 +86,8 @@ class ToolCallSchema(Schema):
         return ToolCall(given["id"], **given["function"])
 
 
-class ChatMessageSchema(Schema):
+class ChatMessageSchema(Known):
     """One turn; whatever an answer's message has may be sent back as it came."""
-
-    class Meta:
-        unknown = RAISE
-
-    error_messages = UNKNOWN
 
     role = Text(
         required=True,

@@ -5,34 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields
+from marshmallow import ValidationError, fields
 
-from mes.api.fields import (
-    MESSAGES,
-    NOT_EMPTY,
-    Flag,
-    Number,
-    Seconds,
-    Stops,
-    Text,
-    Whole,
-    between,
-)
+from mes.api.fields import MESSAGES, NOT_EMPTY, Flag, Strict, Text
+from mes.api.sampling import AttemptsSchema, SamplingSchema, given_of, sampling_of
 from mes.domain import InferenceRequest
 
-UNKNOWN = {"unknown": "is not supported; leave it out", "type": "must be a JSON object"}
 
-# As the use case calls them; the others have the same name there.
-_SAMPLING = (
-    "top_p",
-    "top_k",
-    "min_p",
-    "seed",
-    "stop",
-    "repeat_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-)
+class Known(Strict):
+    """A part of a request; whatever else stands in it is not dropped in silence."""
+
+    error_messages = {"unknown": "is not supported; leave it out", "type": "must be a JSON object"}
 
 
 class Only(fields.Field[Any]):
@@ -52,62 +35,34 @@ class Only(fields.Field[Any]):
         return value
 
 
-class StreamOptionsSchema(Schema):
+class StreamOptionsSchema(Known):
     """`stream_options`."""
-
-    class Meta:
-        unknown = RAISE
-
-    error_messages = UNKNOWN
 
     include_usage = Flag(allow_none=True)
     include_obfuscation = Only(False)
 
 
-class OwnSchema(Schema):
+class OwnSchema(AttemptsSchema, Known):
     """`mes`: what OpenAI has no words for."""
 
-    class Meta:
-        unknown = RAISE
 
-    error_messages = UNKNOWN
-
-    max_attempts = Whole(allow_none=True, validate=between(1, 4))
-    constrain = Flag(allow_none=True)
-    timeout = Seconds(allow_none=True)
-
-
-class Parameters(Schema):
-    """What every generation takes."""
-
-    class Meta:
-        unknown = RAISE
-
-    error_messages = UNKNOWN
+class AddressSchema(Known):
+    """Who is asked, and how the answer is to come."""
 
     model = Text(required=True, validate=NOT_EMPTY)
     stream = Flag(allow_none=True)
     stream_options = fields.Nested(StreamOptionsSchema, allow_none=True)
-    temperature = Number(allow_none=True, validate=between(0, 2))
-    max_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
-    top_p = Number(allow_none=True, validate=between(0, 1))
-    top_k = Whole(allow_none=True, validate=between(0, 1_000_000))
-    min_p = Number(allow_none=True, validate=between(0, 1))
-    seed = Whole(allow_none=True, validate=between(0, 2**31 - 1))
-    stop = Stops(allow_none=True)
-    repeat_penalty = Number(allow_none=True, validate=between(0, 2))
-    presence_penalty = Number(allow_none=True, validate=between(-2, 2))
-    frequency_penalty = Number(allow_none=True, validate=between(-2, 2))
+
+
+# Its fields come after those of its bases, and theirs from behind.
+class Parameters(SamplingSchema, AddressSchema):
+    """What every generation takes."""
+
     n = Only(1)
     logit_bias = Only({})
     mes = fields.Nested(OwnSchema, allow_none=True)
     # Of no consequence for the answer.
     user = Text(allow_none=True)
-
-
-def given_of(given: dict[str, Any]) -> dict[str, Any]:
-    """What was said; null is as good as left out."""
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def inference_of(given: dict[str, Any], **more: Any) -> InferenceRequest:
@@ -121,7 +76,7 @@ def inference_of(given: dict[str, Any], **more: Any) -> InferenceRequest:
         stream=given.get("stream", False),
         temperature=given.get("temperature"),
         timeout_seconds=own.pop("timeout", None),
-        sampling={name: given[name] for name in _SAMPLING if name in given},
+        sampling=sampling_of(given),
         **own,
         **more,
     )

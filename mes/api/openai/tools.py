@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
+from marshmallow import ValidationError, fields, post_load, validate
 
 from mes.api.fields import MESSAGES, Flag, Object, Text
-from mes.api.openai.parameters import UNKNOWN, Only
+from mes.api.openai.parameters import Known, Only
 
 NONE, AUTO, REQUIRED = "none", "auto", "required"
 _FUNCTION = "function"
@@ -18,13 +18,8 @@ _NAME = validate.Regexp(
 )
 
 
-class FunctionSchema(Schema):
+class FunctionSchema(Known):
     """A function that the model may call."""
-
-    class Meta:
-        unknown = RAISE
-
-    error_messages = UNKNOWN
 
     name = Text(required=True, validate=_NAME)
     description = Text(allow_none=True)
@@ -41,13 +36,8 @@ class FunctionSchema(Schema):
         }
 
 
-class ToolSchema(Schema):
+class ToolSchema(Known):
     """A tool, which is a function."""
-
-    class Meta:
-        unknown = RAISE
-
-    error_messages = UNKNOWN
 
     type = Only("function")
     function = fields.Nested(FunctionSchema, required=True, error_messages=MESSAGES)
