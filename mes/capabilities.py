@@ -13,9 +13,9 @@ WRITES, EMBEDS, CALLS, SEES, THINKS = "completion", "embedding", "tools", "visio
 _REFUSALS = {
     WRITES: "{id} makes embeddings and no text; send it to /v1/embeddings, or name another model",
     EMBEDS: "{id} makes no embeddings; name a model with the capability embedding",
-    CALLS: "{id} cannot call tools; leave tools out",
-    SEES: "{id} cannot see images; choose a model with vision",
-    THINKS: "{id} cannot think; leave think out",
+    CALLS: "{id} cannot call tools; leave them out, or name a model with the capability tools",
+    SEES: "{id} cannot see images; name a model with the capability vision",
+    THINKS: "{id} cannot think; ask for no thinking, or name a model with that capability",
 }
 
 
@@ -39,5 +39,10 @@ def require(
     # An older runtime does not tell, and then has to be tried.
     told = model and model.capabilities
     if told and capability not in told:
-        detail = _REFUSALS[capability].format(id=spec.id)
-        raise NotCapable(detail, mistakes=(Mistake(pointer, detail),))
+        raise unable(capability, spec.id, pointer=pointer)
+
+
+def unable(capability: str, model: str, *, pointer: str) -> NotCapable:
+    """The refusal, in the same words whoever has found out."""
+    detail = _REFUSALS[capability].format(id=model)
+    return NotCapable(detail, mistakes=(Mistake(pointer, detail),))

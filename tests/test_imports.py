@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "catalog_schema": {"domain", "errors"},
     "catalog": {"catalog_schema", "domain", "errors", "reread", "strictjson"},
     "scheduling": {"domain", "errors", "shared", "watch"},
-    "runtime": {"domain", "errors", "watch"},
+    "runtime": {"capabilities", "domain", "errors", "watch"},
     "structured": {"domain", "errors", "strictjson"},
     "stream": {"domain", "errors"},
     "capabilities": {"domain", "errors"},

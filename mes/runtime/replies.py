@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from mes.capabilities import CALLS, SEES, THINKS, WRITES, unable
 from mes.domain import (
     LoadedModel,
     ModelCard,
@@ -18,9 +19,7 @@ from mes.errors import (
     GenerationAborted,
     LoadFailed,
     MesError,
-    Mistake,
     ModelNotPulled,
-    NotCapable,
     PromptTooLong,
     RuntimeReplyInvalid,
     RuntimeUnavailable,
@@ -33,11 +32,11 @@ _LONGEST_TEXT = 300
 _LONGEST_RETRY_SECONDS = 60
 _CANNOT_WRITE = ("does not support generate", "does not support chat")
 _UNABLE = {
-    "does not support thinking": ("cannot think; leave think out", "/think"),
-    "image input is not supported": ("cannot see images; choose a model with vision", "/messages"),
-    "does not support multimodal": ("cannot see images; choose a model with vision", "/messages"),
-    "does not support tools": ("cannot call tools; leave tools out", "/tools"),
-    "tool calls are not supported": ("cannot call tools; leave tool_calls out", "/messages"),
+    "does not support thinking": (THINKS, "/think"),
+    "image input is not supported": (SEES, "/messages"),
+    "does not support multimodal": (SEES, "/messages"),
+    "does not support tools": (CALLS, "/tools"),
+    "tool calls are not supported": (CALLS, "/messages"),
 }
 _DECODING_WORDS = ("grammar", "json schema", "json_schema", "sampler", "invalid format")
 
@@ -124,9 +123,9 @@ def refused_generation(no: Refusal, *, tag: str, with_schema: bool) -> MesError:
         return PromptTooLong("the prompt is longer than the model's context")
     if _cannot_write(no):
         return _no_writer(tag)
-    for words, (inability, pointer) in _UNABLE.items():
+    for words, (capability, pointer) in _UNABLE.items():
         if words in text:
-            return _unable(f"{tag} {inability}", pointer)
+            return unable(capability, tag, pointer=pointer)
     if with_schema and no.status in (400, 500) and any(word in text for word in _DECODING_WORDS):
         return SchemaRefused(no.text)
     if no.status == 500 and no.text:
@@ -134,16 +133,12 @@ def refused_generation(no: Refusal, *, tag: str, with_schema: bool) -> MesError:
     return refused(no, tag=tag)
 
 
-def _unable(detail: str, pointer: str) -> MesError:
-    return NotCapable(detail, mistakes=(Mistake(pointer, detail),))
-
-
 def _cannot_write(no: Refusal) -> bool:
     return no.status == 400 and any(words in no.text for words in _CANNOT_WRITE)
 
 
 def _no_writer(tag: str) -> MesError:
-    return NotCapable(f"{tag} makes embeddings and no text")
+    return unable(WRITES, tag, pointer="/model_id")
 
 
 def refused_load(no: Refusal, *, tag: str) -> MesError:
