@@ -171,6 +171,7 @@ class TestFormats:
         error = refusal(chat(response_format=wrong))
         assert error["code"] == "schema_invalid"
         assert error["param"] == "response_format.json_schema.schema.type"
+        assert error["errors"][0]["pointer"] == "/response_format/json_schema/schema/type"
 
 
 class TestTools:

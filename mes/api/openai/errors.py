@@ -14,8 +14,8 @@ _TYPES = {
     429: "rate_limit_error",
 }
 # Where a request for an inference says what OpenAI's says elsewhere.
-_PARAMETERS = {
-    "json_schema": "response_format.json_schema.schema",
+_PLACES = {
+    "json_schema": "response_format/json_schema/schema",
     "model_id": "model",
     "think": "reasoning_effort",
 }
@@ -28,7 +28,8 @@ def status_for(status: int) -> int:
 
 def translated(problem: dict[str, Any]) -> dict[str, Any]:
     """`param` is the first field that is wrong; all of them are in `errors`, as in a problem."""
-    status, mistakes = status_for(problem["status"]), problem["errors"]
+    status = status_for(problem["status"])
+    mistakes = [{**each, "pointer": _pointer(each["pointer"])} for each in problem["errors"]]
     usual = "server_error" if status >= 500 else "invalid_request_error"
     return {
         "error": {
@@ -42,8 +43,13 @@ def translated(problem: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _pointer(pointer: str) -> str:
+    """Into what the client has sent."""
+    head, slash, steps = pointer.removeprefix("/").partition("/")
+    return f"/{_PLACES.get(head, head)}{slash}{steps}" if head else pointer
+
+
 def _parameter(pointer: str) -> str | None:
     """`/messages/0/content` as `messages[0].content`."""
-    head, *steps = pointer.removeprefix("/").split("/")
-    path = ".".join([_PARAMETERS.get(head, head), *steps])
+    path = pointer.removeprefix("/").replace("/", ".")
     return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path) or None
