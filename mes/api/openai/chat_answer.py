@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from mes.api.dumps import dump_logprobs
 from mes.api.openai.chat_request import ChatRequest
-from mes.api.openai.told import Document, fingerprint, head, own, text_of
+from mes.api.openai.told import Document, ending, head, text_of, whole
 from mes.domain import Event, Thought, Token
 
 
@@ -22,13 +21,7 @@ def completion(document: Document, request: ChatRequest) -> Document:
         "logprobs": _logprobs(document.get("logprobs")),
         "finish_reason": _finish_reason(document, request),
     }
-    return {
-        **start,
-        "system_fingerprint": fingerprint(document),
-        "choices": [choice],
-        "usage": document["usage"],
-        "mes": own(document),
-    }
+    return whole(start, choice, document)
 
 
 class Chunks:
@@ -58,27 +51,30 @@ class Chunks:
         if calls := [] if self._request.function else _calls(document, "", None):
             told = [{"index": number, **call} for number, call in enumerate(calls)]
             yield self._chunk({"tool_calls": told})
-        finish_reason = _finish_reason(document, self._request)
-        facts = {"system_fingerprint": fingerprint(document), "mes": own(document)}
-        yield {**self._chunk({}, finish_reason=finish_reason), **facts}
-        if self._request.with_usage:
-            yield {**self._head, "choices": [], "usage": document["usage"]}
+        choice = self._choice({}, finish_reason=_finish_reason(document, self._request))
+        yield from ending(self._head, choice, document, with_usage=self._request.with_usage)
 
     def _said(self, text: str) -> Document:
         if not self._request.function:
             return {"content": text}
         return {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
 
-    def _chunk(
-        self, delta: Document, *, finish_reason: str | None = None, logprobs: Any = None
+    def _chunk(self, delta: Document, *, logprobs: Document | None = None) -> Document:
+        return {**self._head, "choices": [self._choice(delta, logprobs=logprobs)]}
+
+    def _choice(
+        self,
+        delta: Document,
+        *,
+        finish_reason: str | None = None,
+        logprobs: Document | None = None,
     ) -> Document:
-        choice = {
+        return {
             "index": 0,
             "delta": self._begun_with(delta),
             "logprobs": logprobs,
             "finish_reason": finish_reason,
         }
-        return {**self._head, "choices": [choice]}
 
     def _begun_with(self, delta: Document) -> Document:
         first, self._next_delta = self._next_delta, {}

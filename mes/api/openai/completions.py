@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from mes.api.fields import MESSAGES, Whole, between
 from mes.api.openai.events import DONE, EVENTS
 from mes.api.openai.parameters import Only, Parameters, inference_of, wants_usage
 from mes.api.openai.shapes import Completion, CompletionChunk, OpenAiError
-from mes.api.openai.told import Document, fingerprint, head, own
+from mes.api.openai.told import Document, ending, head, whole
 from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, events_of, promises
 from mes.api.sampling import given_of
 from mes.api.streamed import Documents
@@ -85,13 +85,7 @@ def create(request: CompletionRequest) -> Response:
 
 def _completion(document: Document, request: CompletionRequest) -> Document:
     told = _choice(document["output"], document["finish_reason"], document.get("logprobs"))
-    return {
-        **_head(request),
-        "system_fingerprint": fingerprint(document),
-        "choices": [told],
-        "usage": document["usage"],
-        "mes": own(document),
-    }
+    return whole(_head(request), told, document)
 
 
 def _chunks(request: CompletionRequest) -> Generator[Documents]:
@@ -104,14 +98,8 @@ def _chunks(request: CompletionRequest) -> Generator[Documents]:
         return {**start, "choices": [_choice(event.text, None, logprobs)]}
 
     document = yield from running.happening(request.inference, chunk)
-    yield _last(document, start, request)
-
-
-def _last(document: Document, start: Document, request: CompletionRequest) -> Iterator[Document]:
-    facts = {"system_fingerprint": fingerprint(document), "mes": own(document)}
-    yield {**start, "choices": [_choice("", document["finish_reason"], None)], **facts}
-    if request.with_usage:
-        yield {**start, "choices": [], "usage": document["usage"]}
+    last = _choice("", document["finish_reason"], None)
+    yield ending(start, last, document, with_usage=request.with_usage)
 
 
 def _head(request: CompletionRequest) -> Document:

@@ -27,8 +27,6 @@ from mes.api.shapes import (
     Violation,
 )
 
-_NO_USAGE = "null but in the last chunk; with `include_usage`"
-
 
 class JudgedCall(Answer):
     id = text("of the call")
@@ -111,20 +109,28 @@ class _Head(Answer):
     model = text("its id in the catalog")
 
 
-class ChatCompletion(_Head):
-    object = one_of(("chat.completion",), "")
+class _Whole(_Head):
     system_fingerprint = text("alike where the same model answered", null=True)
-    choices = many(ChatChoice, "one")
     usage = one(Usage, "of all attempts together")
     mes = one(OwnFacts, "")
 
 
-class ChatCompletionChunk(_Head):
-    object = one_of(("chat.completion.chunk",), "")
-    choices = many(ChatChunkChoice, "one, or none beside the usage")
-    usage = one(Usage, _NO_USAGE, null=True, required=False)
+class _Chunk(_Head):
+    usage = one(
+        Usage, "null but in the last chunk; with `include_usage`", null=True, required=False
+    )
     system_fingerprint = text("with the finish reason", null=True, required=False)
     mes = one(OwnFacts, "with the finish reason", required=False)
+
+
+class ChatCompletion(_Whole):
+    object = one_of(("chat.completion",), "")
+    choices = many(ChatChoice, "one")
+
+
+class ChatCompletionChunk(_Chunk):
+    object = one_of(("chat.completion.chunk",), "")
+    choices = many(ChatChunkChoice, "one, or none beside the usage")
 
 
 class CompletionLogprobs(Answer):
@@ -141,20 +147,14 @@ class CompletionChoice(Answer):
     finish_reason = one_of(ENDS, "", null=True)
 
 
-class Completion(_Head):
+class Completion(_Whole):
     object = one_of(("text_completion",), "")
-    system_fingerprint = text("alike where the same model answered", null=True)
     choices = many(CompletionChoice, "one")
-    usage = one(Usage, "")
-    mes = one(OwnFacts, "")
 
 
-class CompletionChunk(_Head):
+class CompletionChunk(_Chunk):
     object = one_of(("text_completion",), "")
     choices = many(CompletionChoice, "one, or none beside the usage")
-    usage = one(Usage, _NO_USAGE, null=True, required=False)
-    system_fingerprint = text("with the finish reason", null=True, required=False)
-    mes = one(OwnFacts, "with the finish reason", required=False)
 
 
 class OpenAiErrorFacts(Answer):

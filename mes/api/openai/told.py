@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from mes.api.requests import line
@@ -34,7 +35,26 @@ def head(kind: str, prefix: str, model_id: str) -> Document:
     }
 
 
-def own(document: Document) -> Document:
+def whole(start: Document, choice: Document, document: Document) -> Document:
+    """The answer."""
+    facts = {"usage": document["usage"], **_facts(document)}
+    return {**start, "choices": [choice], **facts}
+
+
+def ending(
+    start: Document, choice: Document, document: Document, *, with_usage: bool
+) -> Iterator[Document]:
+    """The last chunks of it."""
+    yield {**start, "choices": [choice], **_facts(document)}
+    if with_usage:
+        yield {**start, "choices": [], "usage": document["usage"]}
+
+
+def _facts(document: Document) -> Document:
+    return {"system_fingerprint": _fingerprint(document), "mes": _own(document)}
+
+
+def _own(document: Document) -> Document:
     """The member `mes`."""
     told = {name: document[name] for name in _OWN if name in document}
     if "tool_calls" in document:
@@ -44,7 +64,7 @@ def own(document: Document) -> Document:
     return told
 
 
-def fingerprint(document: Document) -> str | None:
+def _fingerprint(document: Document) -> str | None:
     """Alike where the same model answered."""
     digest = document["provenance"]["model_digest"]
     return digest and f"fp_{digest.removeprefix('sha256:')[:12]}"
