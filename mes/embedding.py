@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mes import __version__
 from mes.capabilities import EMBEDS, require
 from mes.catalog import Catalog
-from mes.domain import Caller, Provenance, Runtime, Vectors
+from mes.domain import Caller, Provenance, Runtime, Vectors, milliseconds
+from mes.provenance import provenance_of
 from mes.scheduling.scheduler import Scheduler, Turn
 from mes.scheduling.sight import Sight
 
@@ -79,29 +79,15 @@ def embed(
         vectors=vectors,
         options=spec.load_options,
         timings=_timings(turn, embedding_seconds=ended - began, total_seconds=ended - started),
-        provenance=_provenance(turn, sight.version),
+        provenance=provenance_of(turn, sight),
     )
 
 
 def _timings(turn: Turn, *, embedding_seconds: float, total_seconds: float) -> EmbeddingTimings:
     return EmbeddingTimings(
-        queue_ms=_ms(turn.queue_seconds),
-        load_ms=_ms(turn.load_seconds),
-        embedding_ms=_ms(embedding_seconds),
-        total_ms=_ms(total_seconds),
+        queue_ms=milliseconds(turn.queue_seconds),
+        load_ms=milliseconds(turn.load_seconds),
+        embedding_ms=milliseconds(embedding_seconds),
+        total_ms=milliseconds(total_seconds),
         cold_start=turn.load_seconds > 0,
     )
-
-
-def _provenance(turn: Turn, runtime_version: str | None) -> Provenance:
-    return Provenance(
-        model_digest=turn.digest,
-        quantization=turn.quantization,
-        runtime=runtime_version,
-        schema_sha256=None,
-        mes_version=__version__,
-    )
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

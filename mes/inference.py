@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from mes import __version__, structured
+from mes import structured
 from mes.capabilities import needs, require
 from mes.catalog import Catalog
 from mes.domain import (
@@ -20,7 +20,6 @@ from mes.domain import (
     Keywords,
     ModelSpec,
     Prompt,
-    Provenance,
     Reply,
     Runtime,
     Tell,
@@ -28,9 +27,11 @@ from mes.domain import (
     Timings,
     Token,
     final,
+    milliseconds,
     rate,
     silent,
 )
+from mes.provenance import provenance_of
 from mes.scheduling.scheduler import Scheduler, Turn
 from mes.scheduling.sight import Sight
 from mes.structured import Generate, Plan, Schema, Tools
@@ -67,9 +68,9 @@ def infer(
     schema = demands.schema
     return Inference(
         model_id=spec.id,
-        latency_ms=_ms(time.monotonic() - started),
+        latency_ms=milliseconds(time.monotonic() - started),
         timings=_timings(turn, attempts),
-        provenance=_provenance(turn, schema, sight.version),
+        provenance=provenance_of(turn, sight, schema_sha256=schema.sha256 if schema else None),
         attempts=attempts,
         keywords=Keywords() if schema is None else schema.keywords(final(attempts).mode),
     )
@@ -178,8 +179,8 @@ def _timings(turn: Turn, attempts: tuple[Attempt, ...]) -> Timings:
     replies = [each.reply for each in attempts if each.reply is not None]
     generation_ms = sum(reply.generation_ms for reply in replies)
     return Timings(
-        queue_ms=_ms(turn.queue_seconds),
-        load_ms=_ms(turn.load_seconds),
+        queue_ms=milliseconds(turn.queue_seconds),
+        load_ms=milliseconds(turn.load_seconds),
         prompt_ms=round(sum(reply.prompt_ms for reply in replies)),
         generation_ms=round(generation_ms),
         time_to_first_token_ms=round(replies[0].time_to_first_token_ms),
@@ -188,17 +189,3 @@ def _timings(turn: Turn, attempts: tuple[Attempt, ...]) -> Timings:
         ),
         cold_start=turn.load_seconds > 0,
     )
-
-
-def _provenance(turn: Turn, schema: Schema | None, runtime_version: str | None) -> Provenance:
-    return Provenance(
-        model_digest=turn.digest,
-        quantization=turn.quantization,
-        runtime=runtime_version,
-        schema_sha256=None if schema is None else schema.sha256,
-        mes_version=__version__,
-    )
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

@@ -34,8 +34,9 @@ MAY_IMPORT = {
     "structured": {"domain", "errors", "strictjson"},
     "stream": {"domain", "errors"},
     "capabilities": {"domain", "errors"},
-    "embedding": {"capabilities", "catalog", "domain", "scheduling"},
-    "inference": {"capabilities", "catalog", "domain", "errors", "scheduling", "structured"},
+    "provenance": {"domain", "scheduling"},
+    "embedding": {"capabilities", "catalog", "domain", "provenance", "scheduling"},
+    "inference": {"capabilities", "catalog", "domain", "provenance", "scheduling", "structured"},
     "metrics": {"catalog", "domain", "errors", "host", "scheduling"},
     "api": {
         "attempts",

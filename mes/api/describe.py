@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from mes.catalog import Catalog
-from mes.domain import ModelSpec
+from mes.domain import ModelSpec, milliseconds
 from mes.scheduling.forecast import Standing
 from mes.scheduling.sight import Sight
 from mes.scheduling.state import State
@@ -47,14 +47,14 @@ def as_waiting(standing: Standing, catalog: Catalog) -> dict[str, Any]:
         "request_id": standing.request,
         "model_id": spec.id if spec else standing.model,
         "position": standing.position,
-        "waited_ms": round(standing.waited_seconds * 1000),
-        "expected_start_ms": None if expected is None else round(expected * 1000),
+        "waited_ms": milliseconds(standing.waited_seconds),
+        "expected_start_ms": None if expected is None else milliseconds(expected),
     }
 
 
 def _oldest_wait_ms(spec: ModelSpec, state: State) -> int | None:
     arrived = [ticket.arrived_at for ticket in state.waiting(spec.tag)[:1]]
-    return round((time.monotonic() - arrived[0]) * 1000) if arrived else None
+    return milliseconds(time.monotonic() - arrived[0]) if arrived else None
 
 
 def _status(spec: ModelSpec, state: State, sight: Sight) -> str:

@@ -20,7 +20,7 @@ from mes.domain.models import (
     PullProgress,
     normalise,
 )
-from mes.domain.replies import Logprob, Reply, Usage, Vectors, rate, total
+from mes.domain.replies import Logprob, Reply, Usage, Vectors, milliseconds, rate, total
 from mes.domain.requests import InferenceRequest, Message, Prompt, ToolCall
 from mes.domain.runtime import Caller, Runtime
 
@@ -55,6 +55,7 @@ __all__ = [
     "Vectors",
     "Violation",
     "final",
+    "milliseconds",
     "normalise",
     "rate",
     "silent",

@@ -64,6 +64,11 @@ def total(usages: Iterable[Usage]) -> Usage:
     return Usage(*map(sum, zip(*counts, strict=True)))
 
 
+def milliseconds(seconds: float) -> int:
+    """As answers tell durations."""
+    return round(seconds * 1000)
+
+
 def rate(tokens: int, milliseconds: float) -> float | None:
     """Tokens per second; None where no time was measured."""
     return round(tokens / milliseconds * 1000, 1) if milliseconds else None
