@@ -35,7 +35,7 @@ def dump(inference: Inference, request_id: str) -> dict[str, Any]:
         "finish_reason": reply.finish_reason,
         "usage": _usage(inference.usage),
         "latency_ms": inference.latency_ms,
-        "timings": _members(inference.timings),
+        "timings": members(inference.timings),
         "structured": _structured(inference, judgement) if judgement else None,
         "provenance": _provenance(inference),
         "request_id": request_id,
@@ -57,7 +57,7 @@ def dump_event(event: Event) -> dict[str, Any]:
     """One line of a streamed inference, before its result."""
     kind = _TYPES[type(event)]
     if not isinstance(event, Token | Thought):
-        return {"type": kind, **_members(event)}
+        return {"type": kind, **members(event)}
     line: dict[str, Any] = {"type": kind, "text": event.text}
     if event.attempt != 1:
         line["attempt"] = event.attempt
@@ -120,12 +120,12 @@ def _reply(reply: Reply) -> dict[str, Any]:
 
 
 def _call(call: ToolCall, judgement: Judgement) -> dict[str, Any]:
-    return {**_members(call), "verdict": judgement.verdict, "errors": _errors(judgement)}
+    return {**members(call), "verdict": judgement.verdict, "errors": _errors(judgement)}
 
 
 def _provenance(inference: Inference) -> dict[str, Any]:
     options = inference.final.options
-    return {**_members(inference.provenance), "options": options, "seed": options["seed"]}
+    return {**members(inference.provenance), "options": options, "seed": options["seed"]}
 
 
 def _usage(usage: Usage) -> dict[str, int]:
@@ -137,7 +137,7 @@ def _usage(usage: Usage) -> dict[str, int]:
 
 
 def _errors(judgement: Judgement) -> list[dict[str, Any]]:
-    return [_members(violation) for violation in judgement.errors]
+    return [members(violation) for violation in judgement.errors]
 
 
 def _in_words(judgement: Judgement) -> str:
@@ -145,5 +145,6 @@ def _in_words(judgement: Judgement) -> str:
     return f"{first.pointer}: {first.detail}" if first.pointer else first.detail
 
 
-def _members(record: Any) -> dict[str, Any]:
+def members(record: Any) -> dict[str, Any]:
+    """All of a frozen record, under the names it has."""
     return {name: getattr(record, name) for name in record.__slots__}

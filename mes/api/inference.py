@@ -11,7 +11,7 @@ from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.body import body
 from mes.api.dumps import dump_event
-from mes.api.promises import JSON, NDJSON, TURN_ERRORS, lines_of, promises
+from mes.api.promises import JSON, NDJSON, lines_of, promises
 from mes.api.schemas import InferenceRequestSchema
 from mes.api.shapes import (
     ErrorLine,
@@ -32,7 +32,7 @@ bp = Blueprint("inference", __name__, url_prefix="/v1")
 @bp.post("/inference")
 @auth.login_required
 @body(InferenceRequestSchema())
-@promises({JSON: InferenceAnswer, NDJSON: LINES}, raises=(*TURN_ERRORS, *running.ERRORS))
+@promises({JSON: InferenceAnswer, NDJSON: LINES}, raises=running.ERRORS)
 def create(request: InferenceRequest) -> Response:
     """Run one inference and wait for it, or tell how it goes."""
     if request.stream:

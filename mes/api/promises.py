@@ -21,6 +21,14 @@ LOAD_ERRORS = (
     errors.LoadTimeout,
 )
 TURN_ERRORS = (errors.QueueFull, errors.QueueTimeout, errors.ShuttingDown, *LOAD_ERRORS)
+# What keeps a model from answering whatever it is asked, its turn included.
+RUN_ERRORS = (
+    errors.ModelNotFound,
+    errors.PromptTooLong,
+    *TURN_ERRORS,
+    errors.GenerationAborted,
+    errors.GenerationTimeout,
+)
 
 
 JSON, NDJSON, EVENT_STREAM = "application/json", "application/x-ndjson", "text/event-stream"

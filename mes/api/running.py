@@ -7,30 +7,17 @@ from contextlib import closing
 from functools import partial
 
 from mes.api.dumps import dump
+from mes.api.promises import RUN_ERRORS
 from mes.api.requests import Line, line
 from mes.api.services import Services, services
 from mes.api.streamed import Document, Documents
 from mes.domain import Caller, Event, Inference, InferenceRequest
-from mes.errors import (
-    GenerationAborted,
-    GenerationTimeout,
-    ModelNotFound,
-    PromptTooLong,
-    SchemaInvalid,
-    SchemaUnsafe,
-)
+from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.inference import infer
 from mes.stream import Stream
 
-# What keeps an inference from being answered, beside what keeps it from having its turn.
-ERRORS = (
-    ModelNotFound,
-    SchemaInvalid,
-    SchemaUnsafe,
-    PromptTooLong,
-    GenerationAborted,
-    GenerationTimeout,
-)
+# What keeps an inference from being answered.
+ERRORS = (SchemaInvalid, SchemaUnsafe, *RUN_ERRORS)
 
 
 def answered(request: InferenceRequest) -> Document:

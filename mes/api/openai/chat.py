@@ -14,7 +14,7 @@ from mes.api.openai.chat_answer import Chunks, completion
 from mes.api.openai.chat_request import ChatRequest, ChatRequestSchema
 from mes.api.openai.events import DONE, EVENTS
 from mes.api.openai.shapes import ChatCompletion, ChatCompletionChunk, OpenAiError
-from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, events_of, promises
+from mes.api.promises import EVENT_STREAM, JSON, events_of, promises
 from mes.api.streamed import Documents
 
 CHUNKS = events_of(ChatCompletionChunk, OpenAiError, last=DONE)
@@ -25,7 +25,7 @@ bp = Blueprint("chat", __name__, url_prefix="/v1/chat")
 @bp.post("/completions")
 @auth.login_required
 @body(ChatRequestSchema())
-@promises({JSON: ChatCompletion, EVENT_STREAM: CHUNKS}, raises=(*TURN_ERRORS, *running.ERRORS))
+@promises({JSON: ChatCompletion, EVENT_STREAM: CHUNKS}, raises=running.ERRORS)
 def create(request: ChatRequest) -> Response:
     """Answer the last turn of a conversation, at once or in server-sent events."""
     if request.inference.stream:

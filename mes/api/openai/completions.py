@@ -19,7 +19,7 @@ from mes.api.openai.events import DONE, EVENTS
 from mes.api.openai.parameters import Only, Parameters, inference_of, wants_usage
 from mes.api.openai.shapes import Completion, CompletionChunk, OpenAiError
 from mes.api.openai.told import Document, ending, head, whole
-from mes.api.promises import EVENT_STREAM, JSON, TURN_ERRORS, events_of, promises
+from mes.api.promises import EVENT_STREAM, JSON, events_of, promises
 from mes.api.sampling import given_of
 from mes.api.streamed import Documents
 from mes.domain import Event, InferenceRequest, Token
@@ -75,7 +75,7 @@ class CompletionRequestSchema(Parameters):
 @bp.post("/completions")
 @auth.login_required
 @body(CompletionRequestSchema())
-@promises({JSON: Completion, EVENT_STREAM: CHUNKS}, raises=(*TURN_ERRORS, *running.ERRORS))
+@promises({JSON: Completion, EVENT_STREAM: CHUNKS}, raises=running.ERRORS)
 def create(request: CompletionRequest) -> Response:
     """Complete a prompt, through the model's own template."""
     if request.inference.stream:

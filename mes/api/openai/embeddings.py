@@ -13,19 +13,12 @@ from flask import Blueprint, Response
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.body import body
+from mes.api.dumps import members
 from mes.api.openai.embeddings_schemas import EmbeddingsAnswer, EmbeddingsRequestSchema
-from mes.api.promises import TURN_ERRORS, promises
+from mes.api.promises import RUN_ERRORS, promises
 from mes.api.requests import Line, line
 from mes.api.services import services
 from mes.embedding import Embedding, EmbeddingRequest, embed
-from mes.errors import (
-    GenerationAborted,
-    GenerationTimeout,
-    ModelNotFound,
-    PromptTooLong,
-)
-
-ERRORS = (ModelNotFound, PromptTooLong, *TURN_ERRORS, GenerationAborted, GenerationTimeout)
 
 bp = Blueprint("embeddings", __name__, url_prefix="/v1")
 
@@ -33,7 +26,7 @@ bp = Blueprint("embeddings", __name__, url_prefix="/v1")
 @bp.post("/embeddings")
 @auth.login_required
 @body(EmbeddingsRequestSchema())
-@promises(EmbeddingsAnswer, raises=ERRORS)
+@promises(EmbeddingsAnswer, raises=RUN_ERRORS)
 def create(request: EmbeddingRequest) -> Response:
     """Make a vector of each text."""
     own, said = services(), line()
@@ -70,10 +63,10 @@ def _document(embedding: Embedding, encoding: str, said: Line) -> dict[str, Any]
 
 
 def _facts(embedding: Embedding, request_id: str) -> dict[str, Any]:
-    timings, origin = embedding.timings, embedding.provenance
+    origin = embedding.provenance
     return {
         "request_id": request_id,
-        "timings": {name: getattr(timings, name) for name in timings.__slots__},
+        "timings": members(embedding.timings),
         "provenance": {
             "model_digest": origin.model_digest,
             "quantization": origin.quantization,
