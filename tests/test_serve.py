@@ -21,12 +21,8 @@ CURLS = CURL.findall((ROOT / "README.md").read_text())
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = Served(tmp_path_factory.mktemp("serve"))
-    try:
-        served.wait_until_ready()
+    with Served(tmp_path_factory.mktemp("serve")) as served:
         yield served
-    finally:
-        process.stop(served.process, patience_seconds=15)
 
 
 def test_the_printed_curl_gets_a_real_models_answer(served: Served):

@@ -6,15 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import process
 from tests.support.served import Served
 
 
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = Served(tmp_path_factory.mktemp("clients"))
-    try:
-        served.wait_until_ready()
+    with Served(tmp_path_factory.mktemp("clients")) as served:
         yield served
-    finally:
-        process.stop(served.process, patience_seconds=15)

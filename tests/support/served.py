@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mes.settings import settings_table
 from tests.support import process
@@ -33,6 +33,20 @@ class Served:
             },
             output=self.output,
         )
+
+    def __enter__(self) -> Self:
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        process.stop(self.process, patience_seconds=15)
 
     @property
     def text(self) -> str:
