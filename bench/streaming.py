@@ -1,13 +1,16 @@
 """What a stream through MES is like: first token, gaps between tokens, CPU per token.
 
-Runs MES with one worker over the fake runtime, which says a token every 10 ms (to 32 streams at a
-time every 40 ms: more it cannot do evenly), and streams through MES and from the runtime directly,
-in turns:
+Runs MES with one worker over the fake runtime, and streams in turns from the runtime directly,
+through MES, and through the least that Python can do in its place (`bench.bare_relay`):
 
     python -m bench.streaming
     python -m bench.streaming --rounds 20 --tokens 500
 
-CPU is the user and system time of the worker for each token beyond the first: what long answers
+The loads: one stream, with a token every 10 ms; and 32 at once, each with a token every 40 ms (more
+the fake cannot do evenly), `in step`, as llama.cpp's batches make them, or `apart`, each at a time
+of its own.
+
+CPU is the user and system time of the process for each token beyond the first: what long answers
 cost more than answers of one token, less what an idle worker uses in as much time. A gap is how
 long after one token the next one came.
 
@@ -19,73 +22,112 @@ that the 99th percentile of their gaps is at most 1.25 times the direct one.
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
+import selectors
+import socket
 import statistics
-import threading
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 from urllib.parse import urlsplit
 
 from tests.integration.helpers import cpu_seconds, percentile
+from tests.support import process
 from tests.support.service import KEY, FakeOllama, Service
 
-MODEL = "streamed:1b"
+MODEL, PROMPT = "streamed:1b", "The capital of France?"
+# Without `shift`, which MES sends, the runtime would load its model anew in each turn.
+_DIRECTLY: dict[str, object] = {"model": MODEL, "prompt": PROMPT, "stream": True, "shift": False}
 MOST_LATER_MS, MOST_CPU_US, MOST_GAP_RATIO = 5.0, 60.0, 1.25
-_HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+_HEADERS = {
+    "Host": "bench",
+    "Authorization": f"Bearer {KEY}",
+    "Content-Type": "application/json",
+    "Connection": "close",
+}
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many streams at once, and when their tokens come."""
+
+    name: str
+    streams: int
+    ms_per_token: float
+    in_step: bool
+
+
+ONE = Load("1", 1, 10.0, in_step=True)
+IN_STEP = Load("32 in step", 32, 40.0, in_step=True)
+APART = Load("32 apart", 32, 40.0, in_step=False)
 
 
 @dataclass
 class Target:
-    """Something that streams, the processes whose CPU it costs, and what its clients saw."""
+    """Something that streams, the process whose CPU it costs, and what its clients saw."""
 
     name: str
     url: str
     body: dict[str, object]
-    pids: tuple[int, ...] = ()
+    pid: int | None = None
     first_ms: list[float] = field(default_factory=list)
     gaps_ms: list[float] = field(default_factory=list)
     cpu_seconds: float = 0.0
     seconds: float = 0.0
 
-    def stream(self) -> None:
-        """One stream, on a connection of its own."""
-        parts = urlsplit(self.url)
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
-        connection.connect()
-        began = time.perf_counter()
-        connection.request("POST", parts.path, json.dumps(self.body), _HEADERS)
-        came = _arrivals(connection.getresponse())
-        connection.close()
-        self.first_ms.append((came[0] - began) * 1000)
-        self.gaps_ms += [(b - a) * 1000 for a, b in pairwise(came)]
-
     def streams(self, number: int) -> None:
-        """So many at once."""
-        threads = [threading.Thread(target=self.stream) for _ in range(number)]
-        before, began = cpu_seconds(self.pids), time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.cpu_seconds += cpu_seconds(self.pids) - before
+        """So many at once, each on a connection of its own."""
+        pids = () if self.pid is None else (self.pid,)
+        before, began = cpu_seconds(pids), time.perf_counter()
+        for came in _arrivals([self._ask() for _ in range(number)]):
+            self.first_ms.append((came[0] - began) * 1000)
+            self.gaps_ms += [(b - a) * 1000 for a, b in pairwise(came)]
+        self.cpu_seconds += cpu_seconds(pids) - before
         self.seconds += time.perf_counter() - began
 
+    def _ask(self) -> socket.socket:
+        parts, body = urlsplit(self.url), json.dumps(self.body)
+        head = (f"{name}: {value}" for name, value in _HEADERS.items())
+        lines = [f"POST {parts.path} HTTP/1.1", *head, f"Content-Length: {len(body)}", "", body]
+        connection = socket.create_connection((parts.hostname, parts.port))
+        connection.sendall("\r\n".join(lines).encode())
+        return connection
 
-def _arrivals(response: http.client.HTTPResponse) -> list[float]:
-    """When each token came."""
-    if response.status != 200:
-        raise SystemExit(f"{response.status}: {response.read()!r}")
-    came: list[float] = []
-    while piece := response.read1(65536):
-        now = time.perf_counter()
-        # MES says `text`, the runtime `response`, which it leaves empty in its last line.
-        tokens = piece.count(b'"text":"') + piece.count(b'"response":"')
-        came += [now] * (tokens - piece.count(b'"response":""'))
+
+def _arrivals(connections: list[socket.socket]) -> list[list[float]]:
+    """When each token came, for each connection.
+
+    All are read in one thread: many would compete with the worker for its processors.
+    """
+    came: list[list[float]] = []
+    with selectors.DefaultSelector() as arriving:
+        for connection in connections:
+            came.append([])
+            arriving.register(connection, selectors.EVENT_READ, came[-1])
+        while arriving.get_map():
+            for key, _ in arriving.select():
+                connection, times = cast("socket.socket", key.fileobj), key.data
+                piece = connection.recv(65536)
+                times += [time.perf_counter()] * _tokens(piece)
+                if not piece:
+                    arriving.unregister(connection)
+                    connection.close()
     return came
+
+
+def _tokens(piece: bytes) -> int:
+    if piece.startswith(b"HTTP/1.1") and not piece.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(piece.decode())
+    # MES says `text`, the runtime `response`, which it leaves empty in its last line.
+    return piece.count(b'"text":"') + piece.count(b'"response":"') - piece.count(b'"response":""')
 
 
 @dataclass(frozen=True)
@@ -103,21 +145,39 @@ def main() -> None:
     options = _options()
     with TemporaryDirectory() as folder, FakeOllama(f"--models={MODEL}") as runtime:
         models = {MODEL: {"max_concurrent": 32, "max_tokens": 100_000}}
-        with Service(
-            Path(folder), ollama_url=runtime.url, models=models, WEB_CONCURRENCY=1
-        ) as service:
+        service = Service(Path(folder), ollama_url=runtime.url, models=models, WEB_CONCURRENCY=1)
+        with service, _bare_relay(runtime) as bare:
             service.wait_until_ready()
             service.infer(MODEL)
+            targets = [*_targets(service, runtime), bare]
             idle = _idle_cpu(service)
-            print(f"{'target':8} {'streams':>7} {'first ms':>9} {'99 %':>7}", end="")
+            print(f"{'streams':10} {'target':6} {'first ms':>9} {'99 %':>7}", end="")
             print(f" {'gap ms':>7} {'99 %':>7} {'CPU us/token':>13}")
-            rows: dict[tuple[str, int], Row] = {}
-            for number, ms_per_token in ((1, 10.0), (32, 40.0)):
-                runtime.control(ms_per_token=ms_per_token)
-                for name, row in _compare(service, runtime, number, options, idle).items():
-                    rows[name, number] = row
-                    _show(name, number, row)
+            rows: dict[tuple[Load, str], Row] = {}
+            for load in (ONE, IN_STEP, APART):
+                for name, row in _compare(targets, runtime, load, options, idle).items():
+                    rows[load, name] = row
+                    _show(load, name, row)
     _judge(rows)
+
+
+def _targets(service: Service, runtime: FakeOllama) -> list[Target]:
+    asked: dict[str, object] = {"prompt": PROMPT, "stream": True, "model_id": MODEL}
+    return [
+        Target("direct", f"{runtime.url}/api/generate", _DIRECTLY),
+        Target("mes", f"{service.url}/v1/inference", asked, service.worker_pids()[0]),
+    ]
+
+
+@contextmanager
+def _bare_relay(runtime: FakeOllama) -> Iterator[Target]:
+    port, runtime_port = process.free_port(), urlsplit(runtime.url).port
+    program = [sys.executable, "-m", "bench.bare_relay", str(port), str(runtime_port)]
+    with subprocess.Popen(program) as running:
+        try:
+            yield Target("bare", f"http://127.0.0.1:{port}/api/generate", _DIRECTLY, running.pid)
+        finally:
+            running.terminate()
 
 
 def _idle_cpu(service: Service) -> float:
@@ -129,17 +189,18 @@ def _idle_cpu(service: Service) -> float:
 
 
 def _compare(
-    service: Service, runtime: FakeOllama, number: int, options: argparse.Namespace, idle: float
+    targets: list[Target], runtime: FakeOllama, load: Load, options: argparse.Namespace, idle: float
 ) -> dict[str, Row]:
-    long = _targets(service, runtime)
-    short = _targets(service, runtime)
+    runtime.control(ms_per_token=load.ms_per_token, in_step=load.in_step)
+    long, short = deepcopy(targets), deepcopy(targets)
     for _ in range(options.rounds):
-        for targets, tokens in ((long, options.tokens), (short, 1)):
+        for of_kind, tokens in ((long, options.tokens), (short, 1)):
             runtime.control(tokens=tokens)
-            for target in targets:
-                target.streams(number)
+            for target in of_kind:
+                target.streams(load.streams)
     return {
-        target.name: _row(target, of_one, idle) for target, of_one in zip(long, short, strict=True)
+        target.name: _row(target, of_one, idle if target.name == "mes" else 0.0)
+        for target, of_one in zip(long, short, strict=True)
     }
 
 
@@ -154,30 +215,24 @@ def _row(target: Target, of_one: Target, idle: float) -> Row:
     )
 
 
-def _targets(service: Service, runtime: FakeOllama) -> list[Target]:
-    asked: dict[str, object] = {"prompt": "The capital of France?", "stream": True}
-    # Without `shift`, which MES sends, the runtime would load its model anew in each turn.
-    direct = {"model": MODEL, "shift": False, **asked}
-    pids = tuple(service.worker_pids())
-    return [
-        Target("direct", f"{runtime.url}/api/generate", direct),
-        Target("mes", f"{service.url}/v1/inference", {"model_id": MODEL, **asked}, pids),
-    ]
-
-
-def _show(name: str, number: int, row: Row) -> None:
-    print(f"{name:8} {number:7} {row.first_ms:9.2f} {row.first_ms_99:7.2f}", end="")
+def _show(load: Load, name: str, row: Row) -> None:
+    print(f"{load.name:10} {name:6} {row.first_ms:9.2f} {row.first_ms_99:7.2f}", end="")
     print(f" {row.gap_ms:7.2f} {row.gap_ms_99:7.2f}", end="")
-    print(f" {row.cpu_us:13.1f}" if name == "mes" else f" {'-':>13}")
+    print(f" {'-':>13}" if name == "direct" else f" {row.cpu_us:13.1f}")
 
 
-def _judge(rows: dict[tuple[str, int], Row]) -> None:
-    later = rows["mes", 1].first_ms - rows["direct", 1].first_ms
-    ratio = rows["mes", 32].gap_ms_99 / rows["direct", 32].gap_ms_99
+def _judge(rows: dict[tuple[Load, str], Row]) -> None:
+    later = rows[ONE, "mes"].first_ms - rows[ONE, "direct"].first_ms
     print()
     _verdict("first token of 1 stream, later than directly", later, MOST_LATER_MS, "ms")
-    _verdict("CPU for each token of 32 streams", rows["mes", 32].cpu_us, MOST_CPU_US, "us")
-    _verdict("gaps of 32 streams (99 %), to direct ones", ratio, MOST_GAP_RATIO, "times")
+    for load in (IN_STEP, APART):
+        mes, direct = rows[load, "mes"], rows[load, "direct"]
+        ratio = mes.gap_ms_99 / direct.gap_ms_99
+        _verdict(f"CPU for each token of {load.name}", mes.cpu_us, MOST_CPU_US, "us")
+        _verdict(f"gaps of {load.name} (99 %), to direct ones", ratio, MOST_GAP_RATIO, "times")
+    for load in (ONE, IN_STEP, APART):
+        times = rows[load, "mes"].cpu_us / rows[load, "bare"].cpu_us
+        print(f"        CPU for each token of {load.name}, to the bare relay's: {times:.1f} times")
 
 
 def _verdict(what: str, value: float, most: float, unit: str) -> None:

@@ -34,6 +34,8 @@ class Behaviour:
     tokens: int = 4
     vocabulary: Sequence[str] = (" alpha", " beta", " gamma")
     ms_per_token: float = 0.0
+    in_step: bool = False
+    """does each step of a model give a token to all it generates, as llama.cpp's batches do?"""
     first_token_ms: float = 0.0
     load_seconds: float = 0.02
     unload_seconds: float = 0.0

@@ -226,11 +226,12 @@ class Routes:
         connection: Connection,
     ) -> None:
         pause = self.machine.of(model, "ms_per_token") / 1000
+        in_step = self.machine.of(model, "in_step")
         for number, piece in enumerate(pieces[: ask.limit]):
             if fault and number >= fault.get("after", 1):
                 break
             if number and pause:
-                connection.wait(pause)
+                connection.wait(pause - time.monotonic() % pause if in_step else pause)
             if ask.stream:
                 connection.line(ask.piece(piece))
         if fault:
