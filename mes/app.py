@@ -33,6 +33,7 @@ from mes.keys import Keys
 from mes.keysfile import KeysFile
 from mes.metrics.exposition import Metrics
 from mes.metrics.observed import Observed
+from mes.relay import Relay
 from mes.runtime.ollama import OllamaRuntime
 from mes.scheduling.board import Board
 from mes.scheduling.copy import Copy
@@ -101,7 +102,10 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
     )
     threads = settings.threads_for(catalog.current().capacity)
     watch = Watch()
-    runtime = runtime or OllamaRuntime(host=settings.ollama_host, watch=watch, pool_size=threads)
+    relay = Relay()
+    runtime = runtime or OllamaRuntime(
+        host=settings.ollama_host, watch=watch, relay=relay, pool_size=threads
+    )
     worker = Worker(settings.state_dir, watch)
     copy = Copy(settings.state_dir)
     store = Store(shared.registry, copy, max_loaded=settings.max_loaded_models)
@@ -140,6 +144,7 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
         board=board,
         sight=sight,
         watch=watch,
+        relay=relay,
         keeper=keeper,
         metrics=Metrics(
             observed=Observed(settings.state_dir, catalog.current),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -156,14 +156,14 @@ def _of_attempt(number: int, tell: Tell) -> Tell:
     if number == 1:
         return tell
 
-    def tell_with_number(*events: Event) -> None:
-        tell(*(_numbered(event, number) for event in events))
+    def tell_with_number(*events: Event) -> bool:
+        return tell(*(_numbered(event, number) for event in events))
 
     return tell_with_number
 
 
 def _numbered(event: Event, number: int) -> Event:
-    return replace(event, attempt=number) if isinstance(event, Token | Thought) else event
+    return event._replace(attempt=number) if isinstance(event, Token | Thought) else event
 
 
 def _ask_once(prompt: Prompt, tools: Tools, generate: Generate) -> Attempt:

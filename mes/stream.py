@@ -4,54 +4,57 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 from greenlet import greenlet
 
-from mes.domain import Event, Tell
 from mes.errors import CallerGone, CallerTooSlow
 
+Item = TypeVar("Item")
+Taken = TypeVar("Taken", contravariant=True)
 T = TypeVar("T")
-Product = TypeVar("Product", covariant=True)
 
 # An answer of usual length fits in, so that its permit is given back however slowly it is read.
 _MOST_KEPT = 1024
 
 
-class Work(Protocol[Product]):
-    """What is to be done; it may be told of at any depth of it."""
+class Reader(Protocol[Taken]):
+    """Whoever takes what is told."""
 
-    def __call__(self, *, tell: Tell) -> Product: ...
-
-
-class Reader(Protocol):
-    """Whoever takes the events."""
+    def take(self, items: Sequence[Taken], /) -> bool:
+        """Take them without a wait, in any thread; False where none of them was taken."""
 
     def can_take_more(self, *, within: float = 0.0) -> bool:
-        """Is there room to send more, or is there within so many seconds? False once it left."""
+        """Is there room for more, or is there within so many seconds? False once it left."""
 
 
-class Stream(Generic[T]):
-    """The events of the work, to be iterated to the end or closed; then it has a result.
+class Stream(Generic[Item, T]):
+    """What the work tells, to be iterated to the end or closed; then it has a result.
 
-    Work and iteration take turns in one thread: each event wakes nobody else. What is told at once
-    comes at once. While the reader can take no more, events are kept and the work goes on. Once
-    too many are kept it pauses, altogether for no longer than `patience_seconds`, and then is
-    ended by CallerTooSlow.
+    Work and iteration take turns in one thread: nothing that is told wakes anybody else. The reader
+    takes it, where that needs no wait and nothing is kept. Otherwise it is kept, and iterated as
+    soon as the reader has room: what was told at once comes at once. Once too much is kept the work
+    pauses, altogether for no longer than `patience_seconds`, and then is ended by CallerTooSlow.
     """
 
     result: T
 
-    def __init__(self, work: Work[T], *, reader: Reader, patience_seconds: float) -> None:
-        self._work = greenlet(lambda: work(tell=self._tell))
+    def __init__(
+        self,
+        work: Callable[[Callable[..., bool]], T],
+        *,
+        reader: Reader[Item],
+        patience_seconds: float,
+    ) -> None:
+        self._work = greenlet(lambda: work(self._tell))
         self._reader = reader
         self._patience_seconds = patience_seconds
-        self._kept: deque[tuple[Event, ...]] = deque()
+        self._kept: deque[tuple[Item, ...]] = deque()
 
-    def __iter__(self) -> Iterator[Sequence[Event]]:
-        """The events as they come. Raises what the work raises, after the last of them."""
+    def __iter__(self) -> Iterator[Sequence[Item]]:
+        """What the reader did not take. Raises what the work raises, after all that it told."""
         while not self._work.dead:
             try:
                 self.result = self._work.switch()
@@ -71,8 +74,18 @@ class Stream(Generic[T]):
         """Can the reader take it, or is nothing else to be done?"""
         return self._work.dead or self._reader.can_take_more()
 
-    def _tell(self, *events: Event) -> None:
-        self._kept.append(events)
+    def _tell(self, *items: Item) -> bool:
+        """True where the reader has taken them, and what is told next may come in any thread."""
+        if not items:
+            return False
+        if not self._kept and self._reader.take(items):
+            return True
+        self._kept.append(items)
+        if greenlet.getcurrent() is self._work:
+            self._hand_over()
+        return False
+
+    def _hand_over(self) -> None:
         if self._reader.can_take_more() or (self._is_full() and self._waited()):
             assert self._work.parent is not None
             self._work.parent.switch()

@@ -50,7 +50,8 @@ class Watch:
     Thread-safe. The thread starts with the first registration, so that a process may fork before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "mes-watch") -> None:
+        self._name = name
         self._epoll = select.epoll()
         self._nudge_reader, self._nudge_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._acts: dict[int, Act] = {self._nudge_reader: self._take_nudge}
@@ -134,7 +135,7 @@ class Watch:
             return
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="mes-watch", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
 
     def _nudge(self) -> None:
@@ -193,13 +194,9 @@ def _peer_is_gone(fd: int) -> bool:
 
 
 class SocketCaller:
-    """A caller at the other end of a socket (domain.Caller)."""
+    """A caller who may hang up (domain.Caller)."""
 
-    def __init__(self, sock: socket.socket | None = None) -> None:
-        self._room = select.poll()
-        if sock is not None and sock.fileno() >= 0:
-            self._room.register(sock, select.POLLOUT | select.POLLRDHUP)
-        self._without_socket = sock is None
+    def __init__(self) -> None:
         self._gone = False
         self._acts: list[Act] = []
         self._lock = threading.Lock()
@@ -207,12 +204,6 @@ class SocketCaller:
     @property
     def gone(self) -> bool:
         return self._gone
-
-    def can_take_more(self, *, within: float = 0.0) -> bool:
-        """Can something be sent without a wait, or within so many seconds? False if it left."""
-        for _, what in self._room.poll(within * 1000):
-            return bool(what & select.POLLOUT)
-        return self._without_socket
 
     def hang_up(self) -> None:
         """Note that the caller has gone and call what waits for it."""
@@ -241,7 +232,7 @@ class SocketCaller:
 @contextmanager
 def watched_caller(watch: Watch, sock: socket.socket | None) -> Iterator[SocketCaller]:
     """The caller behind a socket, watched for the length of the block; without one, never gone."""
-    caller = SocketCaller(sock)
+    caller = SocketCaller()
     if sock is None:
         yield caller
         return

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+
 import pytest
 
 from mes.domain import Token
@@ -10,11 +13,19 @@ from mes.stream import Stream
 
 
 class Reader:
-    """Can take more, or cannot; waits for nothing."""
+    """Takes nothing until it is open; can take more, or cannot; waits for nothing."""
 
     def __init__(self) -> None:
         self.has_room = True
+        self.is_open = False
+        self.taken: list[Token] = []
         self.waited: list[float] = []
+
+    def take(self, items: Sequence[Token]) -> bool:
+        if self.is_open and self.has_room:
+            self.taken += items
+            return True
+        return False
 
     def can_take_more(self, *, within: float = 0.0) -> bool:
         if within:
@@ -25,7 +36,7 @@ class Reader:
 def telling(number: int, *, then: Exception | None = None, done: list[str] | None = None):
     """Work that tells so many tokens and returns how many they were."""
 
-    def work(*, tell):
+    def work(tell):
         try:
             for n in range(number):
                 tell(Token(str(n)))
@@ -54,7 +65,7 @@ def test_each_event_comes_as_it_is_told_and_the_result_at_the_end():
 
 
 def test_what_is_told_at_once_comes_at_once():
-    def work(*, tell):
+    def work(tell):
         tell(Token("0"), Token("1"))
         tell(Token("2"))
 
@@ -62,6 +73,62 @@ def test_what_is_told_at_once_comes_at_once():
         (Token("0"), Token("1")),
         (Token("2"),),
     ]
+
+
+def test_what_the_reader_takes_is_not_iterated():
+    reader = Reader()
+    events = iter(Stream(telling(4), reader=reader, patience_seconds=1))
+    assert next(events) == (Token("0"),)
+    reader.is_open = True
+    assert list(events) == []
+    assert reader.taken == [Token("1"), Token("2"), Token("3")]
+
+
+def test_nothing_is_taken_before_what_is_kept():
+    reader = Reader()
+    answers: list[bool] = []
+
+    def work(tell):
+        answers.append(tell(Token("0")))
+        reader.is_open, reader.has_room = True, False
+        answers.append(tell(Token("1")))
+        reader.has_room = True
+        answers.append(tell(Token("2")))
+        answers.append(tell(Token("3")))
+
+    stream = Stream(work, reader=reader, patience_seconds=1)
+    assert texts(stream) == ["0", "1", "2"]
+    assert reader.taken == [Token("3")]
+    assert answers == [False, False, False, True]
+
+
+def test_what_is_told_in_another_thread_is_taken_there_or_kept():
+    reader = Reader()
+    answers: list[bool] = []
+
+    def work(tell):
+        def elsewhere():
+            answers.append(tell(Token("0")))
+            reader.is_open = False
+            answers.append(tell(Token("1")))
+
+        reader.is_open = True
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+
+    assert texts(Stream(work, reader=reader, patience_seconds=1)) == ["1"]
+    assert reader.taken == [Token("0")]
+    assert answers == [True, False]
+
+
+def test_nothing_to_tell_wakes_nobody():
+    reader = Reader()
+
+    def work(tell):
+        assert tell() is False
+
+    assert list(Stream(work, reader=reader, patience_seconds=1)) == []
 
 
 def test_the_work_is_done_before_a_slow_reader_has_read_anything():

@@ -21,6 +21,7 @@ from mes.domain import (
     rate,
 )
 
+_SAID = (Token, Thought)
 _TYPES = {Queued: "queued", Loading: "loading", Token: "token", Thought: "reasoning"}
 
 
@@ -56,7 +57,7 @@ def dump(inference: Inference, request_id: str) -> dict[str, Any]:
 def dump_event(event: Event) -> dict[str, Any]:
     """One line of a streamed inference, before its result."""
     kind = _TYPES[type(event)]
-    if not isinstance(event, Token | Thought):
+    if not isinstance(event, _SAID):
         return {"type": kind, **members(event)}
     line: dict[str, Any] = {"type": kind, "text": event.text}
     if event.attempt != 1:

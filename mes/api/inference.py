@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 from flask import Blueprint, Response
 
-from mes.api import running, streamed
+from mes.api import running
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.body import body
@@ -21,7 +21,7 @@ from mes.api.shapes import (
     ResultLine,
     TextLine,
 )
-from mes.api.streamed import Documents
+from mes.api.streamed import Delivery, Documents
 from mes.domain import InferenceRequest
 
 LINES = lines_of(QueuedLine, LoadingLine, TextLine, ResultLine, ErrorLine)
@@ -36,10 +36,11 @@ bp = Blueprint("inference", __name__, url_prefix="/v1")
 def create(request: InferenceRequest) -> Response:
     """Run one inference and wait for it, or tell how it goes."""
     if request.stream:
-        return streamed.stream(_lines(request))
+        delivery = Delivery()
+        return delivery.response(_lines(request, delivery))
     return answer(running.answered(request))
 
 
-def _lines(request: InferenceRequest) -> Generator[Documents]:
-    document = yield from running.happening(request, dump_event)
+def _lines(request: InferenceRequest, delivery: Delivery) -> Generator[Documents]:
+    document = yield from running.happening(request, dump_event, delivery)
     yield [{"type": "result", **document}]

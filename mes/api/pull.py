@@ -10,13 +10,12 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from mes.api import streamed
 from mes.api.auth import auth
 from mes.api.promises import NDJSON, lines_of, promises
 from mes.api.requests import line
 from mes.api.services import Services, services
 from mes.api.shapes import ErrorLine, PullProgressLine, PullResultLine
-from mes.api.streamed import Documents
+from mes.api.streamed import Delivery, Documents
 from mes.domain import ModelSpec, PullProgress, normalise
 from mes.errors import (
     MesError,
@@ -42,7 +41,8 @@ bp = Blueprint("pull", __name__, url_prefix="/v1/models")
 def create(model_id: str) -> Response:
     """Pull the model: a line for each progress, the last one says what came of it."""
     own = services()
-    return streamed.stream(_documents(own.catalog.current().get(model_id), own, line().request_id))
+    spec = own.catalog.current().get(model_id)
+    return Delivery().response(_documents(spec, own, line().request_id))
 
 
 def _name(spec: ModelSpec) -> str:

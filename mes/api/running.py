@@ -10,7 +10,7 @@ from mes.api.dumps import dump
 from mes.api.promises import RUN_ERRORS
 from mes.api.requests import Line, line
 from mes.api.services import Services, services
-from mes.api.streamed import Document, Documents
+from mes.api.streamed import Delivery, Document, Documents
 from mes.domain import Caller, Event, Inference, InferenceRequest
 from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.inference import infer
@@ -28,17 +28,22 @@ def answered(request: InferenceRequest) -> Document:
 
 
 def happening(
-    request: InferenceRequest, tell_of: Callable[[Event], Document | None]
+    request: InferenceRequest, tell_of: Callable[[Event], Document | None], delivery: Delivery
 ) -> Generator[Documents, None, Document]:
-    """What is to be told of the events; returns the answer. Closing it ends the inference."""
+    """What is to be told of the events, unless the delivery takes it; returns the answer.
+
+    Closing it ends the inference.
+    """
     own, said = _about(request)
     patience = own.settings.stream_write_timeout_seconds
     with own.caller() as caller:
-        work = _inferring(request, own, said, caller)
-        with closing(Stream(work, reader=caller, patience_seconds=patience)) as stream:
-            for events in stream:
-                if told := [document for event in events if (document := tell_of(event))]:
-                    yield told
+        run = _inferring(request, own, said, caller)
+
+        def work(tell: Callable[..., bool]) -> Inference:
+            return run(tell=lambda *events: tell(*filter(None, map(tell_of, events))))
+
+        with closing(Stream(work, reader=delivery, patience_seconds=patience)) as stream:
+            yield from stream
     return _noted(stream.result, said)
 
 

@@ -17,6 +17,7 @@ from mes.domain import Runtime
 from mes.errors import QueueFull
 from mes.keys import Keys
 from mes.metrics.exposition import Metrics
+from mes.relay import Relay
 from mes.scheduling.board import Board
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.scheduler import Scheduler
@@ -41,6 +42,7 @@ class Services:
     board: Board
     sight: SharedSight
     watch: Watch
+    relay: Relay
     keeper: Keeper
     metrics: Metrics
     shared: Shared
@@ -75,6 +77,7 @@ class Services:
         self.keeper.stop()
         self.board.close()
         self.watch.close()
+        self.relay.close()
         self.sight.close()
         self.metrics.observed.close()
         self.shared.close()

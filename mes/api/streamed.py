@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from flask import Response, request
 
 from mes.api import problems
 from mes.api.answers import encoded
+from mes.api.outlet import Outlet
 from mes.api.promises import NDJSON
 from mes.api.requests import line
 from mes.api.services import services
@@ -43,27 +43,10 @@ class Framing:
     """closes what has gone well"""
 
     def framed(self, documents: Documents) -> bytes:
-        return b"".join([self.before + encoded(each) + self.after for each in documents])
+        return b"".join([self.before + encoded(each, self.after) for each in documents])
 
 
 LINES = Framing(NDJSON, b"", b"\n", lambda problem: {**problem, "type": "error"})
-
-
-def stream(batches: Generator[Documents], framing: Framing = LINES) -> Response:
-    """The documents, in an answer that is under way as soon as the first one is there.
-
-    What is raised before that is an ordinary problem with its status; later it is the last one.
-    The batches are closed with the answer, also where nobody has read it to the end.
-    """
-    first = list(islice(batches, 1))
-    response = _Streamed(
-        _Delivery(framing).pieces(chain(first, batches)),
-        mimetype=framing.mimetype,
-        # A proxy that gathers the answer would show no progress.
-        headers={"X-Accel-Buffering": "no"},
-    )
-    response.call_on_close(batches.close)
-    return response
 
 
 class _Streamed(Response):
@@ -76,18 +59,49 @@ class _Streamed(Response):
         return iter(cast("Iterable[bytes]", self.response))
 
 
-class _Delivery:
-    """Documents on their way to the client of the present request, who has to take them in time."""
+class Delivery:
+    """Documents on their way to the client of the present request, who has to take them in time.
 
-    def __init__(self, framing: Framing) -> None:
+    They come in batches, which the server asks for (`response`), or are taken while it waits for
+    the next batch (`take`).
+    """
+
+    def __init__(self, framing: Framing = LINES) -> None:
         self._framing = framing
         self._watch = services().watch
         self._seconds = services().settings.stream_write_timeout_seconds
         self._line = line()
-        self._sock: socket.socket | None = request.environ.get("gunicorn.socket")
+        self._outlet = Outlet(
+            request.environ.get("gunicorn.socket"),
+            in_chunks=request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1",
+        )
         self._sent_at: float | None = None
 
-    def pieces(self, batches: Iterator[Documents]) -> Iterator[bytes]:
+    def response(self, batches: Generator[Documents]) -> Response:
+        """The documents, in an answer that is under way as soon as the first one is there.
+
+        What is raised before that is an ordinary problem with its status; later it is the last one.
+        The batches are closed with the answer, also where nobody has read it to the end.
+        """
+        first = list(islice(batches, 1))
+        response = _Streamed(
+            self._pieces(chain(first, batches)),
+            mimetype=self._framing.mimetype,
+            # A proxy that gathers the answer would show no progress.
+            headers={"X-Accel-Buffering": "no"},
+        )
+        response.call_on_close(batches.close)
+        return response
+
+    def take(self, documents: Documents) -> bool:
+        """Send them without a wait, in any thread; False where none of them was taken."""
+        return self._outlet.take(self._framing.framed(documents))
+
+    def can_take_more(self, *, within: float = 0.0) -> bool:
+        """Can something be sent without a wait, or within so many seconds? False once it left."""
+        return self._outlet.can_take_more(within=within)
+
+    def _pieces(self, batches: Iterator[Documents]) -> Iterator[bytes]:
         self._look_in(self._seconds)
         try:
             for documents in batches:
@@ -105,7 +119,9 @@ class _Delivery:
     def _sent(self, batch: bytes) -> Iterator[bytes]:
         for start in range(0, len(batch), _PIECE_BYTES):
             self._sent_at = time.monotonic()
+            self._outlet.flush()
             yield batch[start : start + _PIECE_BYTES]
+            self._outlet.open()
             self._sent_at = None
 
     def _look_in(self, seconds: float) -> None:
@@ -119,15 +135,7 @@ class _Delivery:
             self._look_in(left)
         else:
             self._note(CallerTooSlow("a part of the stream was not read in time"))
-            self._shut_down()
-
-    def _shut_down(self) -> None:
-        if self._sock is None:
-            return
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)  # wakes the writer, who is stuck in it
-        except OSError:
-            pass  # the client was quicker
+            self._outlet.shut_down()
 
     def _note(self, error: MesError) -> None:
         if self._line.code is None:

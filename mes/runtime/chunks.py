@@ -9,12 +9,14 @@ from http.client import HTTPException, IncompleteRead
 # A frame begins with the line end that closes the one before. Extensions say nothing to us.
 _HEAD = re.compile(rb"\r\n([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n")
 _HEAD_BEGUN = re.compile(rb"(?:\r(?:\n(?:[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?\r?)?)?)?")
+# Nearly all that comes: one chunk, whole and without extensions.
+_ONE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n(.+)\r\n", re.DOTALL)
 _LONGEST_HEAD = 4096
 _LONGEST_TRAILER = 65536
 
 
 def unframed(begun: bytes, read: Callable[[], bytes]) -> Iterator[bytes]:
-    """The body of which this much has come: each piece is all that one read has brought of it.
+    """The body of which this much has come: each piece is all, or nothing, that one read brings.
 
     Raises IncompleteRead where the chunks break off, HTTPException where they are none or where
     something follows the last of them.
@@ -34,14 +36,18 @@ def unframed(begun: bytes, read: Callable[[], bytes]) -> Iterator[bytes]:
                 ended = not left
             else:
                 break
-        if pieces:
-            yield b"".join(pieces)
+        yield b"".join(pieces)
         if ended:
-            return _pass_over_trailer(data[at:], read)
+            return (yield from _pass_over_trailer(data[at:], read))
         begun = data[at:]
         if begun not in (b"", b"\r\n"):
             _check_head(begun)
-        if not (arrived := read()):
+        arrived = read()
+        if begun == b"\r\n":
+            while (one := _ONE.fullmatch(arrived)) and len(one[2]) == int(one[1], 16):
+                yield one[2]
+                arrived = read()
+        if not arrived:
             raise IncompleteRead(b"")
         data = begun + arrived
 
@@ -52,12 +58,13 @@ def _check_head(begun: bytes) -> None:
         raise HTTPException("a chunk has no proper head")
 
 
-def _pass_over_trailer(begun: bytes, read: Callable[[], bytes]) -> None:
+def _pass_over_trailer(begun: bytes, read: Callable[[], bytes]) -> Iterator[bytes]:
     trailer = b"\r\n" + begun
     while b"\r\n\r\n" not in trailer:
         arrived = read()
         if not arrived or len(trailer) > _LONGEST_TRAILER:
             raise IncompleteRead(b"")
         trailer += arrived
+        yield b""
     if trailer.index(b"\r\n\r\n") + 4 < len(trailer):
         raise HTTPException("something follows the last chunk")

@@ -9,14 +9,15 @@ from typing import Any
 
 from mes.domain import Logprob, Reply, Tell, ToolCall, Usage, silent
 from mes.errors import GenerationAborted, RuntimeReplyInvalid
-from mes.runtime.replies import count, get, lines_in, objects, parts_of, plain
+from mes.relay import Steps
+from mes.runtime.replies import count, get, lines_in, objects, part_of, plain
 from mes.runtime.voices import Voices
 
 Part = Mapping[str, Any]
 
 
-def generation(pieces: Iterable[bytes], *, sent: float, tell: Tell = silent) -> Reply:
-    """The whole of it, told as it comes: what is in one piece of it at once.
+def generation(pieces: Iterable[bytes], *, sent: float, tell: Tell = silent) -> Steps[Reply]:
+    """The whole of it, in a step for each piece; what is in one piece is told at once.
 
     `sent` is when the question was asked, by the monotonic clock.
     """
@@ -24,14 +25,16 @@ def generation(pieces: Iterable[bytes], *, sent: float, tell: Tell = silent) -> 
     first = 0.0
     for lines in lines_in(pieces):
         try:
-            for part in parts_of(lines, otherwise=GenerationAborted):
+            for line in filter(None, lines):
+                part = part_of(line, otherwise=GenerationAborted)
                 if _hear(part, voices, calls):
                     first = first or time.monotonic()
                 if part.get("done") is True:
                     waited = (first or time.monotonic()) - sent
                     return _reply(voices, tuple(calls), part, waited_ms=waited * 1000)
         finally:
-            voices.tell()
+            is_passed_on = voices.tell()
+        yield is_passed_on
     raise GenerationAborted("the generation ended without saying that it was done")
 
 

@@ -36,6 +36,7 @@ from mes.errors import (
     RuntimeUnavailable,
     ShuttingDown,
 )
+from mes.relay import Relay
 from mes.runtime import bodies, embedding, pulling, replies
 from mes.runtime.connections import pool
 from mes.runtime.embedding import Batch
@@ -59,6 +60,7 @@ class OllamaRuntime:
         *,
         host: str,
         watch: Watch,
+        relay: Relay,
         pool_size: int,
         connect_timeout_seconds: float = 2.0,
         reply_timeout_seconds: float = 5.0,
@@ -67,6 +69,7 @@ class OllamaRuntime:
         url = parse_url(host if "://" in host else f"http://{host}")
         self._where = url.netloc or host  # without a password, which `host` may hold
         self._watch = watch
+        self._relay = relay
         self._connect_timeout_seconds = connect_timeout_seconds
         self._reply_timeout_seconds = reply_timeout_seconds
         self._max_reply_bytes = max_reply_bytes
@@ -98,7 +101,8 @@ class OllamaRuntime:
                     with_schema=prompt.format is not None,
                 )
             pieces = exchange.pieces(at_most=self._max_reply_bytes)
-            reply = generation(pieces, sent=sent, tell=tell)
+            steps = generation(pieces, sent=sent, tell=tell)
+            reply = self._relay.run(steps, exchange.source)
             exchange.finish(pieces)
             return reply
 

@@ -183,18 +183,17 @@ def _unwrap(said: Any) -> tuple[str, Mapping[str, Any]]:
 def parts(pieces: Iterable[bytes], *, otherwise: type[MesError]) -> Iterator[dict[str, Any]]:
     """The objects of a stream, up to a line that tells of an error."""
     for lines in lines_in(pieces):
-        yield from parts_of(lines, otherwise=otherwise)
+        for line in filter(None, lines):
+            yield part_of(line, otherwise=otherwise)
 
 
-def parts_of(lines: Iterable[bytes], *, otherwise: type[MesError]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        if not line:
-            continue
-        part = _object(line)
-        if "error" in part:
-            text, _ = _unwrap(part)
-            raise otherwise(plain(text) or "the runtime broke off with an error")
-        yield part
+def part_of(line: bytes, *, otherwise: type[MesError]) -> dict[str, Any]:
+    """The object in a line, unless it tells of an error."""
+    part = _object(line)
+    if "error" in part:
+        text, _ = _unwrap(part)
+        raise otherwise(plain(text) or "the runtime broke off with an error")
+    return part
 
 
 def lines_in(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -202,11 +201,12 @@ def lines_in(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
     begun: list[bytes] = []
     for piece in pieces:
         *lines, rest = piece.split(b"\n")
-        if lines:
+        if begun and lines:
             lines[0] = b"".join((*begun, lines[0]))
-            begun = []
-            yield lines
-        begun.append(rest)
+            begun.clear()
+        if rest:
+            begun.append(rest)
+        yield lines
     yield [b"".join(begun)]
 
 

@@ -26,6 +26,7 @@ class Voices:
         self._logprobs: list[Logprob] = []
         self._of_what_is_held: list[Logprob] = []
         self._untold: list[Event] = []
+        self._is_passed_on = False
         # Not bound to this object: it would hold itself, and all that was said, until the garbage
         # collector comes by.
         self._how: Callable[[Voices, str], None] = Voices._begin
@@ -44,11 +45,12 @@ class Voices:
         self._reasoning.append(text)
         self._untold.append(Thought(text))
 
-    def tell(self) -> None:
-        """Tell what was said since the last time."""
+    def tell(self) -> bool:
+        """Tell what was said since the last time; True where all that was told is passed on."""
         if self._untold:
             said, self._untold = self._untold, []
-            self._tell(*said)
+            self._is_passed_on = self._tell(*said)
+        return self._is_passed_on
 
     def end(self) -> tuple[str, str]:
         """The whole reasoning and the whole answer."""

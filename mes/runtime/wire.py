@@ -153,6 +153,13 @@ class Exchange:
         """The runtime had closed the connection between two requests, and nothing came of this."""
         return self.reused and self.connected and not self.answered and self._over is None
 
+    @property
+    def source(self) -> socket.socket | None:
+        """Can be read when the next of the pieces can be, and only then; None if that differs."""
+        assert self.answer is not None
+        # What TLS has deciphered, and what is read ahead of a plain body, waits in this process.
+        return self._sock if self.answer.chunked and type(self._sock) is socket.socket else None
+
     def begin_again(self) -> None:
         """Ask once more, on a connection that nobody has used."""
         self.wants_fresh_connection = True

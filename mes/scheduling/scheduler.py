@@ -193,11 +193,10 @@ def _news(tell: Tell) -> Tell:
     """Tells nothing twice in a row."""
     last: tuple[Event, ...] = ()
 
-    def tell_news(*events: Event) -> None:
+    def tell_news(*events: Event) -> bool:
         nonlocal last
-        if events != last:
-            last = events
-            tell(*events)
+        is_news, last = events != last, events
+        return is_news and tell(*events)
 
     return tell_news
 

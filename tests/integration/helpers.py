@@ -47,10 +47,12 @@ class Answer:
 class Call:
     """One request on a connection of its own, sent at once; it can be hung up at any moment."""
 
-    def __init__(self, service: Service, path: str, body: Any = None) -> None:
+    def __init__(
+        self, service: Service, path: str, body: Any = None, *, version: str = "1.1"
+    ) -> None:
         data = b"" if body is None else json.dumps(body).encode()
         head = (
-            f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: mes\r\n"
+            f"{'GET' if body is None else 'POST'} {path} HTTP/{version}\r\nHost: mes\r\n"
             f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
         )

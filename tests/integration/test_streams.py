@@ -174,6 +174,30 @@ def test_what_was_kept_for_a_slow_reader_is_whole(service, runtime):
     assert len(result["output"]) > 9_000_000
 
 
+def test_a_reader_that_pauses_midway_reads_on_where_it_stopped(service, runtime):
+    pieces = {"vocabulary": [f"{'x' * 10_000} ", "y "], "tokens": 900, "ms_per_token": 1}
+    runtime.control(models={MODEL: pieces})
+    call = stream(service, max_tokens=900)
+    reading = lines(call)
+    told = [next(reading) for _ in range(10)]
+    wait_until(lambda: not held(service, "permits"))
+    *tokens, result = [*told, *reading]
+    assert kinds(tokens) == ["token"] * 900
+    assert result["output"] == "".join(token["text"] for token in tokens)
+
+
+def test_clients_of_an_older_http_get_the_lines_alone(service, runtime):
+    runtime.control(tokens=30, ms_per_token=5)
+    body = {"model_id": MODEL, "prompt": "Hello", "stream": True}
+    call = Call(service, "/v1/inference", body, version="1.0")
+    with call.sock.makefile("rb") as file:
+        assert file.readline().startswith(b"HTTP/1.0 200 ")
+        assert b"chunked" not in b"".join(iter(file.readline, b"\r\n"))
+        *tokens, result = map(json.loads, file)
+    assert kinds(tokens) == ["token"] * 30
+    assert result["output"] == "".join(token["text"] for token in tokens)
+
+
 def test_a_reader_that_stops_is_cut_off_and_others_go_on(service, runtime):
     before = len(logged(service, "client_too_slow"))
     # More pieces than are kept, and more bytes than sockets hold: it has to wait for its reader.
@@ -217,13 +241,18 @@ def test_thirty_two_streams_at_once_are_all_whole(service, runtime):
     assert not leaks(service)
 
 
-def test_streams_that_are_not_read_leave_no_memory_behind(service, runtime):
+@pytest.mark.parametrize("reads_for_seconds", [0, 3])
+def test_streams_that_are_hardly_read_leave_no_memory_behind(service, runtime, reads_for_seconds):
     # More bytes than sockets hold, so that much is kept for each: 5 MB.
     runtime.control(reply=f"{'x' * 10_000} " * 500)
     resident = []
     for _ in range(5):
         ended = len(service.log_lines("request"))
-        _leave_unread(service, burst(service, OTHER, 32, stream=True))
+        calls = burst(service, OTHER, 32, stream=True)
+        for _ in range(reads_for_seconds):
+            _read_a_byte(calls)
+            time.sleep(1)
+        _leave_unread(service, calls)
         wait_until(partial(_have_ended, service, ended + 32), seconds=30)
         resident.append(sum(map(resident_bytes, service.worker_pids())))
     # A quarter of what was kept meanwhile: memory that was given back can be in pieces.
@@ -238,6 +267,11 @@ def _leave_unread(service: Service, calls: list[Call]) -> None:
     wait_until(lambda: not held(service, "permits"), seconds=60)
     for call in calls:
         call.hang_up()
+
+
+def _read_a_byte(calls: list[Call]) -> None:
+    for call in calls:
+        call.sock.recv(1)
 
 
 def _have_ended(service: Service, requests: int) -> bool:

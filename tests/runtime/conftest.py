@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mes.domain import ModelSpec, Prompt, Reply, silent
+from mes.relay import Relay
 from mes.runtime import OllamaRuntime
 from mes.watch import SocketCaller, Watch
 
@@ -51,6 +52,13 @@ def watch() -> Iterator[Watch]:
 
 
 @pytest.fixture
+def relay() -> Iterator[Relay]:
+    relay = Relay()
+    yield relay
+    relay.close()
+
+
+@pytest.fixture
 def serve() -> Iterator[Callable[..., ScriptedRuntime]]:
     """Start a scripted runtime."""
     servers: list[ScriptedRuntime] = []
@@ -65,11 +73,13 @@ def serve() -> Iterator[Callable[..., ScriptedRuntime]]:
 
 
 @pytest.fixture
-def client(watch: Watch) -> Callable[..., OllamaRuntime]:
+def client(watch: Watch, relay: Relay) -> Callable[..., OllamaRuntime]:
     """The client of a scripted runtime, or of any host."""
 
     def connect(server: ScriptedRuntime | str, **more: Any) -> OllamaRuntime:
         host = server if isinstance(server, str) else server.url
-        return OllamaRuntime(**({"host": host, "watch": watch, "pool_size": 8} | more))
+        return OllamaRuntime(
+            **({"host": host, "watch": watch, "relay": relay, "pool_size": 8} | more)
+        )
 
     return connect

@@ -40,7 +40,8 @@ def test_a_part_of_a_chunk_is_passed_on_before_the_rest_is_there():
 
 
 def test_extensions_and_any_spelling_of_a_size_are_understood():
-    assert read(b"00a;name=value\r\n0123456789\r\nA \r\n0123456789\r\n", END) == [b"0123456789" * 2]
+    chunks = b"00a;name=value\r\n0123456789\r\nA \r\n0123456789\r\n"
+    assert b"".join(read(chunks, END)) == b"0123456789" * 2
 
 
 @pytest.mark.parametrize("length", range(len(BODY + END)))

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Response
 from marshmallow import ValidationError, fields, post_load
 
-from mes.api import running, streamed
+from mes.api import running
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.body import body
@@ -21,7 +21,7 @@ from mes.api.openai.shapes import Completion, CompletionChunk, OpenAiError
 from mes.api.openai.told import Document, ending, head, whole
 from mes.api.promises import EVENT_STREAM, JSON, events_of, promises
 from mes.api.sampling import given_of
-from mes.api.streamed import Documents
+from mes.api.streamed import Delivery, Documents
 from mes.domain import Event, InferenceRequest, Token
 
 CHUNKS = events_of(CompletionChunk, OpenAiError, last=DONE)
@@ -79,7 +79,8 @@ class CompletionRequestSchema(Parameters):
 def create(request: CompletionRequest) -> Response:
     """Complete a prompt, through the model's own template."""
     if request.inference.stream:
-        return streamed.stream(_chunks(request), EVENTS)
+        delivery = Delivery(EVENTS)
+        return delivery.response(_chunks(request, delivery))
     return answer(_completion(running.answered(request.inference), request))
 
 
@@ -88,7 +89,7 @@ def _completion(document: Document, request: CompletionRequest) -> Document:
     return whole(_head(request), told, document)
 
 
-def _chunks(request: CompletionRequest) -> Generator[Documents]:
+def _chunks(request: CompletionRequest, delivery: Delivery) -> Generator[Documents]:
     start = {**_head(request), **({"usage": None} if request.with_usage else {})}
 
     def chunk(event: Event) -> Document | None:
@@ -97,7 +98,7 @@ def _chunks(request: CompletionRequest) -> Generator[Documents]:
         logprobs = dump_logprobs(event.logprobs) if event.logprobs else None
         return {**start, "choices": [_choice(event.text, None, logprobs)]}
 
-    document = yield from running.happening(request.inference, chunk)
+    document = yield from running.happening(request.inference, chunk, delivery)
     last = _choice("", document["finish_reason"], None)
     yield ending(start, last, document, with_usage=request.with_usage)
 

@@ -12,6 +12,7 @@ from mes.cli.checks import agreement
 from mes.cli.checks.finding import Finding, Findings, fail, ok, or_else, warn
 from mes.domain import Runtime
 from mes.errors import MesError
+from mes.relay import Relay
 from mes.runtime.ollama import OllamaRuntime
 from mes.settings import Settings
 from mes.watch import Watch
@@ -22,8 +23,8 @@ _OLDEST = Version("0.20.3")
 
 def findings(settings: Settings, catalog: Catalog, given: Mapping[str, str]) -> Findings:
     """All that can be asked of the runtime, then whether its own settings agree with ours."""
-    with closing(Watch()) as watch:
-        runtime = OllamaRuntime(host=settings.ollama_host, watch=watch, pool_size=1)
+    with closing(Watch()) as watch, closing(Relay()) as relay:
+        runtime = OllamaRuntime(host=settings.ollama_host, watch=watch, relay=relay, pool_size=1)
         try:
             version = runtime.version()
             yield from _age(version, settings.ollama_host)
