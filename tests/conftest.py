@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 from tests.support.service import FakeOllama, Service
+
+# Shells start what runs in the background with SIGINT ignored, and programs pass that on; the tests
+# of Ctrl-C need those they start to hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
