@@ -9,6 +9,7 @@ stream's own thread, which sleeps meanwhile.
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Generator
 from concurrent.futures import Future
 from typing import TypeVar
@@ -31,6 +32,7 @@ class Relay:
         self._watch = Watch(name="mes-relay")
         self._under_way: set[Future[None]] = set()
         self._closed = False
+        self._lock = threading.Lock()  # nothing is handed over to what is closed
 
     def run(self, steps: Steps[T], source: socket.socket | None) -> T:
         """Take all steps; returns, or raises, what they do.
@@ -39,7 +41,7 @@ class Relay:
         """
         try:
             while True:
-                if next(steps) and source is not None and not self._closed:
+                if next(steps) and source is not None:
                     self._hand_over(steps, source).result()
         except StopIteration as end:
             result: T = end.value
@@ -47,7 +49,8 @@ class Relay:
 
     def close(self) -> None:
         """End the thread. Streams that are left go on in their own."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self._watch.close()
         for handed_back in self._under_way:
             handed_back.set_result(None)
@@ -70,8 +73,12 @@ class Relay:
                 self._let_go(fd, handed_back)
                 handed_back.set_result(None)
 
-        self._under_way.add(handed_back)
-        self._watch.readable(fd, step)
+        with self._lock:
+            if self._closed:
+                handed_back.set_result(None)
+            else:
+                self._under_way.add(handed_back)
+                self._watch.readable(fd, step)
         return handed_back
 
     def _let_go(self, fd: int, handed_back: Future[None]) -> None:

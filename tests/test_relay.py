@@ -133,6 +133,15 @@ def test_streams_that_are_left_when_it_closes_go_on_in_their_own_threads(ends):
     assert seen == [(b"1", "own"), (b"2", "own")]
 
 
+def test_what_is_handed_over_to_a_closed_relay_stays_where_it_is(ends):
+    relay = Relay()
+    relay.close()
+    seen: list[tuple[bytes, str]] = []
+    thread = sent(ends[1], b"1", b"2", seen=seen)
+    assert relay.run(reading(ends[0], seen), ends[0]) == 2
+    thread.join()
+
+
 def test_a_stream_that_waits_keeps_no_other_waiting(relay, ends):
     quick, quick_end = socket.socketpair()
     silent_source, silent_end = ends
