@@ -87,7 +87,8 @@ class _Demands:
 def _screened(request: InferenceRequest, limits: structured.Limits) -> _Demands:
     """Before it costs a place in the queue."""
     document = request.json_schema
-    schema = None if document is None else structured.check(document, limits)
+    at = request.json_schema_at
+    schema = None if document is None else structured.check(document, limits, at=at)
     return _Demands(schema, structured.tools_of(request.tools, limits))
 
 

@@ -53,6 +53,8 @@ class InferenceRequest:
     max_tokens: int | None = None
     timeout_seconds: float | None = None
     json_schema: Mapping[str, Any] | None = None
+    json_schema_at: str = "/json_schema"
+    """where in what the caller has sent, as a JSON pointer"""
     max_attempts: int | None = None
     constrain: bool = True
     sampling: Mapping[str, Any] = field(default_factory=dict)

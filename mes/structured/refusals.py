@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from mes.errors import Mistake, SchemaInvalid, SchemaUnsafe
+from mes.errors import MesError, Mistake, SchemaInvalid, SchemaUnsafe
 
 _LONGEST_DETAIL = 200
+
+PLACE = "/json_schema"
+"""Where requests of our own have their schema."""
 
 
 def invalid(path: Iterable[Any], problem: str) -> SchemaInvalid:
@@ -24,8 +28,17 @@ def unsafe(path: Iterable[Any], problem: str) -> SchemaUnsafe:
     return SchemaUnsafe(summary, mistakes=(mistake,))
 
 
+def moved(error: SchemaInvalid | SchemaUnsafe, place: str) -> MesError:
+    """The same, about a schema that stands elsewhere in the request."""
+    mistakes = [
+        replace(each, pointer=place + each.pointer[len(PLACE) :]) for each in error.mistakes
+    ]
+    summary = error.detail.replace(f" {PLACE}", f" {place}", 1)
+    return type(error)(summary, mistakes=tuple(mistakes))
+
+
 def _mistake(path: Iterable[Any], problem: str) -> Mistake:
-    return Mistake(short(pointer(["json_schema", *path])), short(problem))
+    return Mistake(short(PLACE + pointer(path)), short(problem))
 
 
 def pointer(path: Iterable[Any]) -> str:

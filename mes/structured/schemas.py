@@ -13,12 +13,13 @@ from typing import Any
 from cachetools import LRUCache, cached
 
 from mes.domain import Judgement, Keywords
+from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.structured import grammar
 from mes.structured.judging import Judge
 from mes.structured.limits import Limits
 from mes.structured.outline import Outline
 from mes.structured.paths import unrolled
-from mes.structured.refusals import unsafe
+from mes.structured.refusals import PLACE, moved, unsafe
 from mes.structured.screening import compiled, screen
 
 _DEFAULT_LIMITS = Limits()
@@ -64,13 +65,21 @@ class Schema:
         return self.judge_of.judge(text, finish_reason)
 
 
-def check(document: Mapping[str, Any], limits: Limits = _DEFAULT_LIMITS) -> Schema:
-    """The schema, ready to judge by. Raises SchemaInvalid, SchemaUnsafe; nothing is fetched."""
+def check(
+    document: Mapping[str, Any], limits: Limits = _DEFAULT_LIMITS, *, at: str = PLACE
+) -> Schema:
+    """The schema, ready to judge by. Nothing is fetched.
+
+    Raises SchemaInvalid and SchemaUnsafe, which point to `at`, where the caller has sent it.
+    """
     try:
         text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     except RecursionError as exc:
-        raise unsafe((), "is nested too deeply") from exc
-    return _check(text, limits)
+        raise moved(unsafe((), "is nested too deeply"), at) from exc
+    try:
+        return _check(text, limits)
+    except (SchemaInvalid, SchemaUnsafe) as exc:
+        raise moved(exc, at) from exc
 
 
 # By the size of their texts: the longest schemas take a hundred times the memory of most, and what

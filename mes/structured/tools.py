@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mes.domain import Judgement, ToolCall, Violation
-from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.structured.limits import Limits
 from mes.structured.schemas import Schema, check
 
@@ -30,17 +29,11 @@ class Tools:
 
 def tools_of(tools: Sequence[Mapping[str, Any]], limits: Limits) -> Tools:
     """Raises SchemaInvalid and SchemaUnsafe, with pointers into the list of tools."""
-    functions = [tool["function"] for tool in tools]
-    return Tools({each["name"]: _screened(n, each, limits) for n, each in enumerate(functions)})
-
-
-def _screened(number: int, function: Mapping[str, Any], limits: Limits) -> Schema:
-    try:
-        return check(function.get("parameters", {}), limits)
-    except (SchemaInvalid, SchemaUnsafe) as exc:
-        place = f"/tools/{number}/function/parameters"
-        mistakes = tuple(
-            replace(each, pointer=each.pointer.replace("/json_schema", place, 1))
-            for each in exc.mistakes
-        )
-        raise type(exc)(f"the parameters of tools[{number}]: {exc}", mistakes=mistakes) from exc
+    return Tools(
+        {
+            tool["function"]["name"]: check(
+                tool["function"].get("parameters", {}), limits, at=f"/tools/{n}/function/parameters"
+            )
+            for n, tool in enumerate(tools)
+        }
+    )

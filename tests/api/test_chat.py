@@ -173,6 +173,16 @@ class TestFormats:
         assert error["param"] == "response_format.json_schema.schema.type"
         assert error["errors"][0]["pointer"] == "/response_format/json_schema/schema/type"
 
+    def test_the_parameters_of_a_function_that_has_to_be_called_are_refused_with_theirs(self, chat):
+        broken = {"name": "broken", "parameters": {"type": "strin"}}
+        tools = [WEATHER, {"type": "function", "function": broken}]
+        named = {"type": "function", "function": {"name": "broken"}}
+        error = refusal(chat(tools=tools, tool_choice=named))
+        assert error["code"] == "schema_invalid"
+        assert error["param"] == "tools[1].function.parameters.type"
+        assert error["errors"][0]["pointer"] == "/tools/1/function/parameters/type"
+        assert "/tools/1/function/parameters/type" in error["message"]
+
 
 class TestTools:
     def test_a_call_of_the_model_is_passed_on_with_its_verdict(self, chat, runtime):

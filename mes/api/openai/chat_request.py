@@ -111,11 +111,19 @@ class ChatRequestSchema(Parameters):
             max_tokens=given.get("max_completion_tokens", given.get("max_tokens")),
             messages=with_names(given["messages"]),
             json_schema=schema,
+            json_schema_at=_place_of_schema(given, function),
             tools=() if function else tuple(tools),
             think=_EFFORTS[given.get("reasoning_effort", "none")],
             top_logprobs=likeliest(given),
         )
         return ChatRequest(inference, wants_usage(given), function["name"] if function else None)
+
+
+def _place_of_schema(given: dict[str, Any], function: dict[str, Any] | None) -> str:
+    if function is None:
+        return "/response_format/json_schema/schema"
+    names = [tool["function"]["name"] for tool in given["tools"]]
+    return f"/tools/{names.index(function['name'])}/function/parameters"
 
 
 def _refuse_contradictions(

@@ -15,7 +15,6 @@ _TYPES = {
 }
 # Where a request for an inference says what OpenAI's says elsewhere.
 _PLACES = {
-    "json_schema": "response_format/json_schema/schema",
     "model_id": "model",
     "think": "reasoning_effort",
 }
