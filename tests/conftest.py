@@ -10,11 +10,19 @@ from typing import Any
 
 import pytest
 
+from mes.relay import Relay
 from tests.support.service import FakeOllama, Service
 
 # Shells start what runs in the background with SIGINT ignored, and programs pass that on; the tests
 # of Ctrl-C need those they start to hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def relay() -> Iterator[Relay]:
+    relay = Relay()
+    yield relay
+    relay.close()
 
 
 @pytest.fixture

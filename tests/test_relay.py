@@ -15,13 +15,6 @@ LONG = 10.0
 
 
 @pytest.fixture
-def relay() -> Iterator[Relay]:
-    relay = Relay()
-    yield relay
-    relay.close()
-
-
-@pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     source, other = socket.socketpair()
     with source, other:

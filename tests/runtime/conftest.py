@@ -52,13 +52,6 @@ def watch() -> Iterator[Watch]:
 
 
 @pytest.fixture
-def relay() -> Iterator[Relay]:
-    relay = Relay()
-    yield relay
-    relay.close()
-
-
-@pytest.fixture
 def serve() -> Iterator[Callable[..., ScriptedRuntime]]:
     """Start a scripted runtime."""
     servers: list[ScriptedRuntime] = []
