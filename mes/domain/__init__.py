@@ -21,11 +21,12 @@ from mes.domain.models import (
     normalise,
 )
 from mes.domain.replies import Logprob, Reply, Usage, Vectors, milliseconds, rate, total
-from mes.domain.requests import InferenceRequest, Message, Prompt, ToolCall
+from mes.domain.requests import SCHEMA_PLACE, InferenceRequest, Message, Prompt, ToolCall
 from mes.domain.runtime import Caller, Runtime
 
 __all__ = [
     "LOAD_OPTIONS",
+    "SCHEMA_PLACE",
     "Attempt",
     "Caller",
     "Event",

@@ -8,6 +8,9 @@ from typing import Any
 
 from mes.domain.models import ModelSpec
 
+SCHEMA_PLACE = "/json_schema"
+"""Where requests of our own have their schema, as a JSON pointer."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -53,7 +56,7 @@ class InferenceRequest:
     max_tokens: int | None = None
     timeout_seconds: float | None = None
     json_schema: Mapping[str, Any] | None = None
-    json_schema_at: str = "/json_schema"
+    json_schema_at: str = SCHEMA_PLACE
     """where in what the caller has sent, as a JSON pointer"""
     max_attempts: int | None = None
     constrain: bool = True

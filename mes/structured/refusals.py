@@ -6,12 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from mes.domain import SCHEMA_PLACE
 from mes.errors import MesError, Mistake, SchemaInvalid, SchemaUnsafe
 
 _LONGEST_DETAIL = 200
-
-PLACE = "/json_schema"
-"""Where requests of our own have their schema."""
 
 
 def invalid(path: Iterable[Any], problem: str) -> SchemaInvalid:
@@ -31,14 +29,14 @@ def unsafe(path: Iterable[Any], problem: str) -> SchemaUnsafe:
 def moved(error: SchemaInvalid | SchemaUnsafe, place: str) -> MesError:
     """The same, about a schema that stands elsewhere in the request."""
     mistakes = [
-        replace(each, pointer=place + each.pointer[len(PLACE) :]) for each in error.mistakes
+        replace(each, pointer=place + each.pointer[len(SCHEMA_PLACE) :]) for each in error.mistakes
     ]
-    summary = error.detail.replace(f" {PLACE}", f" {place}", 1)
+    summary = error.detail.replace(f" {SCHEMA_PLACE}", f" {place}", 1)
     return type(error)(summary, mistakes=tuple(mistakes))
 
 
 def _mistake(path: Iterable[Any], problem: str) -> Mistake:
-    return Mistake(short(PLACE + pointer(path)), short(problem))
+    return Mistake(short(SCHEMA_PLACE + pointer(path)), short(problem))
 
 
 def pointer(path: Iterable[Any]) -> str:

@@ -12,14 +12,14 @@ from typing import Any
 
 from cachetools import LRUCache, cached
 
-from mes.domain import Judgement, Keywords
+from mes.domain import SCHEMA_PLACE, Judgement, Keywords
 from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.structured import grammar
 from mes.structured.judging import Judge
 from mes.structured.limits import Limits
 from mes.structured.outline import Outline
 from mes.structured.paths import unrolled
-from mes.structured.refusals import PLACE, moved, unsafe
+from mes.structured.refusals import moved, unsafe
 from mes.structured.screening import compiled, screen
 
 _DEFAULT_LIMITS = Limits()
@@ -66,7 +66,7 @@ class Schema:
 
 
 def check(
-    document: Mapping[str, Any], limits: Limits = _DEFAULT_LIMITS, *, at: str = PLACE
+    document: Mapping[str, Any], limits: Limits = _DEFAULT_LIMITS, *, at: str = SCHEMA_PLACE
 ) -> Schema:
     """The schema, ready to judge by. Nothing is fetched.
 
