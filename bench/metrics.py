@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mes.catalog import Catalog
+from mes.config.catalog import Catalog
 from mes.metrics.families import of_requests
 from mes.metrics.measures import MEASURES
 from mes.metrics.observed import Observed

@@ -27,10 +27,10 @@ from mes.api import (
 from mes.api.openai import chat, completions, embeddings
 from mes.api.services import Services
 from mes.attempts import Attempts
-from mes.catalog import Catalog, CatalogFile
+from mes.config.api_keys import ApiKeys, ApiKeysFile
+from mes.config.catalog import Catalog, CatalogFile
+from mes.config.settings import Settings, load
 from mes.domain import Runtime
-from mes.keys import Keys
-from mes.keysfile import KeysFile
 from mes.metrics.exposition import Metrics
 from mes.metrics.observed import Observed
 from mes.relay import Relay
@@ -48,7 +48,6 @@ from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import SharedSight
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
-from mes.settings import Settings, load
 from mes.shared import Shared
 from mes.watch import Watch
 
@@ -97,8 +96,8 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
     catalog = CatalogFile(
         settings.models_config_path,
         settings.default_timeout_seconds,
-        look_every_seconds=_LOOKS_AT_FILES_EVERY_SECONDS,
-        last_good=settings.state_dir / "catalog.json",
+        check_interval_seconds=_LOOKS_AT_FILES_EVERY_SECONDS,
+        last_good_path=settings.state_dir / "catalog.json",
     )
     threads = settings.threads_for(catalog.current().capacity)
     watch = Watch()
@@ -158,16 +157,16 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
     )
 
 
-def _keys(settings: Settings) -> Keys:
+def _keys(settings: Settings) -> ApiKeys:
     if settings.api_keys_file is None:
-        return Keys(settings.api_key)
-    file = KeysFile(
+        return ApiKeys(settings.api_key)
+    file = ApiKeysFile(
         settings.api_keys_file,
-        look_every_seconds=_LOOKS_AT_FILES_EVERY_SECONDS,
-        last_good=settings.state_dir / "keys.json",
+        check_interval_seconds=_LOOKS_AT_FILES_EVERY_SECONDS,
+        last_good_path=settings.state_dir / "keys.json",
     )
     file.current()  # raises now and not at the first request
-    return Keys(settings.api_key, file.current)
+    return ApiKeys(settings.api_key, file.current)
 
 
 def _limits(settings: Settings, catalog: CatalogFile) -> Callable[[], Limits]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mes.capabilities import EMBEDS, require
-from mes.catalog import Catalog
+from mes.config.catalog import Catalog
 from mes.domain import Caller, Provenance, Runtime, Vectors, milliseconds
 from mes.provenance import provenance_of
 from mes.scheduling.scheduler import Scheduler, Turn

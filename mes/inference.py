@@ -10,7 +10,7 @@ from typing import Any
 
 from mes import structured
 from mes.capabilities import needs, require
-from mes.catalog import Catalog
+from mes.config.catalog import Catalog
 from mes.domain import (
     Attempt,
     Caller,

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from mes.settings import Settings, SettingsError, load
+from mes.config.settings import Settings, SettingsError, load
 
 MODEL, EMBEDDER = "smollm2:135m", "all-minilm"
 _EMBEDDED_PORT = 11435

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mes import errors
 from mes.api import problems
+from mes.config.settings import settings_table
 from mes.server import refusals
-from mes.settings import settings_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

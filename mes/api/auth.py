@@ -12,8 +12,8 @@ from werkzeug.datastructures import Authorization
 from mes.api.promises import adds
 from mes.api.requests import line
 from mes.api.services import services
+from mes.config.api_keys import INFERENCE, ApiKey
 from mes.errors import Forbidden, RateLimited, Unauthorized
-from mes.keys import INFERENCE, Key
 
 View = Callable[..., Any]
 
@@ -38,9 +38,9 @@ class _KeyAuth(HTTPTokenAuth):
             return Authorization("bearer", token=headers["X-API-Key"])
         return super().get_auth()
 
-    def authorize(self, role: str | None, user: Key, auth: Any) -> bool:
+    def authorize(self, role: str | None, user: ApiKey, auth: Any) -> bool:
         scope = role or INFERENCE
-        if user.reaches(scope):
+        if user.allows(scope):
             return True
         has = ", ".join(sorted(user.scopes))
         raise Forbidden(f"this needs a key with the scope {scope}; the key {user.name} has: {has}")
@@ -50,7 +50,7 @@ auth = _KeyAuth("Bearer", realm="MES")
 
 
 @auth.verify_token
-def find(shown: str) -> Key | None:
+def find(shown: str) -> ApiKey | None:
     """The key that is shown; None where it is not known. Raises RateLimited."""
     key = services().keys.find(shown)
     if key is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from mes.catalog import Catalog
+from mes.config.catalog import Catalog
 from mes.domain import ModelSpec, milliseconds
 from mes.scheduling.forecast import Standing
 from mes.scheduling.sight import Sight

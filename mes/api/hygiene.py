@@ -7,7 +7,7 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.exceptions import NotImplemented as NotKnown
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from mes.settings import Settings
+from mes.config.settings import Settings
 
 
 def install(app: Flask, settings: Settings) -> None:

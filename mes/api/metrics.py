@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 from mes.api.auth import REFUSALS, auth
 from mes.api.promises import promises
 from mes.api.services import services
-from mes.keys import METRICS
+from mes.config.api_keys import METRICS
 
 bp = Blueprint("metrics", __name__)
 

@@ -12,9 +12,9 @@ from mes.api.describe import as_openai, describe
 from mes.api.promises import LOAD_ERRORS, TURN_ERRORS, promises
 from mes.api.services import Services, services
 from mes.api.shapes import DoneAnswer, ModelAnswer, ModelsAnswer
+from mes.config.api_keys import ADMIN
 from mes.domain import ModelSpec
 from mes.errors import MesError, ModelBusy, ModelNotFound, QueueFull
-from mes.keys import ADMIN
 
 bp = Blueprint("models", __name__, url_prefix="/v1/models")
 

@@ -16,6 +16,7 @@ from mes.api.requests import line
 from mes.api.services import Services, services
 from mes.api.shapes import ErrorLine, PullProgressLine, PullResultLine
 from mes.api.streamed import Delivery, Documents
+from mes.config.api_keys import ADMIN
 from mes.domain import ModelSpec, PullProgress, normalise
 from mes.errors import (
     MesError,
@@ -25,7 +26,6 @@ from mes.errors import (
     RuntimeReplyInvalid,
     RuntimeUnavailable,
 )
-from mes.keys import ADMIN
 
 log = logging.getLogger(__name__)
 

@@ -12,17 +12,17 @@ from typing import cast
 from flask import current_app, request
 
 from mes.attempts import Attempts
-from mes.catalog import CatalogFile
+from mes.config.api_keys import ApiKeys
+from mes.config.catalog import CatalogFile
+from mes.config.settings import Settings
 from mes.domain import Runtime
 from mes.errors import QueueFull
-from mes.keys import Keys
 from mes.metrics.exposition import Metrics
 from mes.relay import Relay
 from mes.scheduling.board import Board
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import SharedSight
-from mes.settings import Settings
 from mes.shared import Shared
 from mes.structured import Limits
 from mes.watch import SocketCaller, Watch, watched_caller
@@ -33,7 +33,7 @@ class Services:
     """What a view may need."""
 
     settings: Settings
-    keys: Keys
+    keys: ApiKeys
     attempts: Attempts
     catalog: CatalogFile
     schema_limits: Limits

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from mes import settings
-from mes.catalog import CatalogError, CatalogFile
 from mes.cli.checks import configuration, installation, limits, runtime, service, state
 from mes.cli.checks.finding import FAIL, Findings, fail, warn
 from mes.cli.console import console, word
 from mes.cli.target import Target
+from mes.config import settings
+from mes.config.catalog import CatalogError, CatalogFile
 
 
 @click.command()

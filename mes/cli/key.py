@@ -11,10 +11,9 @@ from typing import Any
 
 import click
 
-from mes import keysmith
-from mes.keys import INFERENCE, SCOPES, Key
-from mes.keysfile import NAME, KeysError
-from mes.settings import SettingsError, load
+from mes.config import api_keys_admin
+from mes.config.api_keys import INFERENCE, KEY_NAME, SCOPES, ApiKey, ApiKeysError
+from mes.config.settings import SettingsError, load
 
 
 @click.group()
@@ -43,9 +42,9 @@ def _file(command: Callable[..., None]) -> Callable[..., None]:
 def _told() -> Iterator[None]:
     try:
         yield
-    except (KeysError, SettingsError) as exc:
+    except (ApiKeysError, SettingsError) as exc:
         raise click.ClickException(str(exc)) from exc
-    except keysmith.NoSuchKey as exc:
+    except api_keys_admin.NoSuchKey as exc:
         raise click.UsageError(str(exc)) from exc
 
 
@@ -57,7 +56,7 @@ def _configured() -> Path:
 
 
 def _name(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if NAME.fullmatch(value):
+    if KEY_NAME.fullmatch(value):
         return value
     raise click.BadParameter("use 1 to 64 of A-Z a-z 0-9 . _ -")
 
@@ -82,7 +81,7 @@ def _name(context: click.Context, parameter: click.Parameter, value: str) -> str
 def new(path: Path, name: str, scopes: tuple[str, ...], expires: datetime | None) -> None:
     """Make a key and print it, this once."""
     ends = expires and expires.replace(tzinfo=UTC)
-    made = keysmith.new(path, name=name, scopes=dict.fromkeys(scopes), expires=ends)
+    made = api_keys_admin.create_key(path, name=name, scopes=dict.fromkeys(scopes), expires=ends)
     click.echo(f"added {name} to {path}; this is the key, which is not kept anywhere:", err=True)
     click.echo(made)
 
@@ -91,7 +90,7 @@ def new(path: Path, name: str, scopes: tuple[str, ...], expires: datetime | None
 @_file
 def show(path: Path) -> None:
     """List the keys: name, id, scopes, when made, and whether they are in force."""
-    for each in keysmith.known(path):
+    for each in api_keys_admin.list_keys(path):
         scopes, made = ",".join(sorted(each.scopes)), _day(each.created)
         click.echo(f"{each.name:<24} {each.id}  {scopes:<24} {made}  {_state(each)}")
 
@@ -101,7 +100,7 @@ def show(path: Path) -> None:
 @_file
 def revoke(path: Path, name_or_id: str) -> None:
     """Disable a key, by its name, or by its id where two have one name."""
-    revoked = keysmith.revoke(path, name_or_id)
+    revoked = api_keys_admin.revoke_key(path, name_or_id)
     click.echo(f"revoked {revoked.name} ({revoked.id}); it is refused within a second", err=True)
 
 
@@ -109,9 +108,9 @@ def _day(time: datetime | None) -> str:
     return f"{time:%Y-%m-%d}" if time else "-         "
 
 
-def _state(each: Key) -> str:
+def _state(each: ApiKey) -> str:
     if each.disabled:
         return "disabled"
-    if not each.in_force(datetime.now(UTC)):
+    if not each.is_valid_at(datetime.now(UTC)):
         return f"expired {_day(each.expires)}"
     return f"until {_day(each.expires)}" if each.expires else "in force"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mes import settings
-from mes.settings_schema import DEVELOPMENT_KEY
+from mes.config import settings
+from mes.config.settings_schema import DEVELOPMENT_KEY
 
 # Addresses to listen on, which nobody can call.
 _TO_CALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}

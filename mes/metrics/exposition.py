@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from mes.catalog import Catalog
+from mes.config.catalog import Catalog
 from mes.metrics import present
 from mes.metrics.families import of_requests
 from mes.metrics.observed import Observed

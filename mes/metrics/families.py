@@ -9,7 +9,7 @@ from itertools import accumulate, product
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from mes import errors
-from mes.catalog import Catalog
+from mes.config.catalog import Catalog
 from mes.metrics.measures import MEASURES, PLACED, Kind, Measure
 
 Rows = Mapping[Kind, Sequence[float]]

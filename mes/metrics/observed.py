@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from mes.catalog import Catalog
+from mes.config.catalog import Catalog
 from mes.errors import ModelNotFound
 from mes.metrics.ledger import Ledger
 from mes.metrics.measures import MEASURES, WIDTH, Facts, Kind, amounts

@@ -15,7 +15,7 @@ from prometheus_client.core import (
 )
 
 from mes import __version__, host
-from mes.catalog import Catalog
+from mes.config.catalog import Catalog
 from mes.domain import ModelSpec
 from mes.scheduling.records import Tally
 from mes.scheduling.registry import Resident

@@ -22,16 +22,16 @@ class Copy:
     def __init__(self, directory: Path) -> None:
         self._path = directory / "registry.json"
         self._saved_version = 0
-        self._stamp: tuple[int, ...] | None = None
+        self._fingerprint: tuple[int, ...] | None = None
 
     def save(self, version: int, content: bytes) -> None:
         """Make the file agree with the state, whatever has become of it. Raises OSError."""
-        damaged = self._stamp is not None and self._stamp != self._found()
+        damaged = self._fingerprint is not None and self._fingerprint != self._found()
         if not damaged and version == self._saved_version:
             return
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_whole(self._path, content)
-        self._saved_version, self._stamp = version, self._found()
+        self._saved_version, self._fingerprint = version, self._found()
         if damaged:
             log.warning("state_dir_repaired", extra={"path": str(self._path)})
 

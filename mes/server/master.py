@@ -8,12 +8,12 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from mes.catalog import CatalogError, CatalogFile
-from mes.keysfile import KeysError, KeysFile, open_to_others
+from mes.config.api_keys import ApiKeysError, ApiKeysFile, is_accessible_by_others
+from mes.config.catalog import CatalogError, CatalogFile
+from mes.config.settings import Settings, SettingsError, load
 from mes.scheduling.copy import Copy
 from mes.scheduling.document import VERSION
 from mes.scheduling.ownership import CannotOwn, Ownership
-from mes.settings import Settings, SettingsError, load
 from mes.shared import Document, Memory, Shared
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _HANDED_ON = f"STATE_HANDED_ON_{VERSION}"
 
 
-BROKEN = (SettingsError, CatalogError, KeysError)
+BROKEN = (SettingsError, CatalogError, ApiKeysError)
 
 
 def configuration() -> tuple[Settings, int]:
@@ -34,7 +34,7 @@ def configuration() -> tuple[Settings, int]:
     settings = load()
     catalog = CatalogFile(settings.models_config_path, settings.default_timeout_seconds)
     if settings.api_keys_file is not None:
-        KeysFile(settings.api_keys_file).current()
+        ApiKeysFile(settings.api_keys_file).current()
     return settings, catalog.current().capacity
 
 
@@ -56,7 +56,7 @@ class Master:
     def warn(self) -> None:
         """Tell once, and not in each worker, what is allowed but unwise."""
         keys = self._settings.api_keys_file
-        if keys is not None and open_to_others(keys):
+        if keys is not None and is_accessible_by_others(keys):
             told = {"path": str(keys), "remedy": f"chmod 600 {keys}"}
             log.warning("keys_file_open_to_others", extra=told)
 

@@ -11,8 +11,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from mes import settings
 from mes.app import create_app
+from mes.config import settings
 from mes.domain import PulledModel
 from tests.fakes import DIGEST, FakeRuntime, eventually
 from tests.support.contract import watch

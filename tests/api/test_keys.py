@@ -11,8 +11,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from mes import keysmith, settings
 from mes.app import create_app
+from mes.config import api_keys_admin, settings
 from tests.fakes import FakeRuntime, eventually
 
 
@@ -25,7 +25,10 @@ def keys_path(tmp_path: Path) -> Path:
 def keys(keys_path: Path) -> dict[str, str]:
     """A key for each scope, by the scope's name."""
     scopes = ("inference", "admin", "metrics")
-    return {scope: keysmith.new(keys_path, name=f"for-{scope}", scopes=[scope]) for scope in scopes}
+    return {
+        scope: api_keys_admin.create_key(keys_path, name=f"for-{scope}", scopes=[scope])
+        for scope in scopes
+    }
 
 
 @pytest.fixture

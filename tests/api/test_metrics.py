@@ -12,8 +12,8 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from mes import settings
 from mes.app import create_app
+from mes.config import settings
 from mes.errors import GenerationTimeout
 from tests.api.conftest import KEY
 from tests.fakes import FakeRuntime

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mes.cli.main import mes as command
-from mes.settings import settings_table
+from mes.config.settings import settings_table
 from tests.integration.helpers import as_new
 from tests.support.process import ROOT
 from tests.support.service import KEY, FakeOllama, Service

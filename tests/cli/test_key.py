@@ -8,8 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mes.cli.key import key
-from mes.keys import Keys
-from mes.keysfile import KeysFile
+from mes.config.api_keys import ApiKeys, ApiKeysFile
 
 
 @pytest.fixture
@@ -27,14 +26,14 @@ def run(*arguments: str) -> Result:
 def test_new_prints_the_key_alone_to_standard_output(path):
     made = run("new", "--name", "ci", "--scope", "admin", "--scope", "inference")
     assert made.exit_code == 0
-    found = Keys(None, KeysFile(path).current).find(made.stdout.strip())
+    found = ApiKeys(None, ApiKeysFile(path).current).find(made.stdout.strip())
     assert (found.name, found.scopes) == ("ci", {"admin", "inference"})
     assert made.stdout.count("\n") == 1
 
 
 def test_a_key_without_a_scope_may_infer(path):
     run("new", "--name", "ci")
-    assert KeysFile(path).current().popitem()[1].scopes == {"inference"}
+    assert ApiKeysFile(path).current().popitem()[1].scopes == {"inference"}
 
 
 def test_list_tells_name_id_scopes_and_state_but_no_key(path):

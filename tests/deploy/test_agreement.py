@@ -9,9 +9,9 @@ import compose_spec
 import pytest
 import yaml
 
-from mes.catalog import CatalogFile
-from mes.settings import load
-from mes.settings_schema import NAMES
+from mes.config.catalog import CatalogFile
+from mes.config.settings import load
+from mes.config.settings_schema import NAMES
 from tests.support.process import ROOT
 
 DEFAULTS = load({}, dotenv=None)

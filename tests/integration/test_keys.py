@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mes import keysmith
+from mes.config import api_keys_admin
 from tests.support.process import wait_until
 
 MODEL = "mistral:7b"
@@ -23,7 +23,7 @@ def running(service, path):
     """A service with a keys file alone, of two workers, and its first key."""
 
     def start(**more):
-        first = keysmith.new(path, name="ci", scopes=["inference"])
+        first = api_keys_admin.create_key(path, name="ci", scopes=["inference"])
         told = {"MES_API_KEY": "", "MES_API_KEYS_FILE": path, "WEB_CONCURRENCY": 2, **more}
         return service(models={MODEL: {}}, **told), first
 
@@ -43,10 +43,10 @@ def wait_until_all_say(service, key: str, allowed: set[int]) -> None:
 def test_a_key_is_replaced_without_a_restart_and_without_a_gap(running, path):
     service, old = running()
     assert statuses(service, old) == {200}
-    new = keysmith.new(path, name="ci", scopes=["inference"])
+    new = api_keys_admin.create_key(path, name="ci", scopes=["inference"])
     wait_until_all_say(service, new, {200})
     assert statuses(service, old) == {200}
-    keysmith.revoke(path, keysmith.known(path)[0].id)
+    api_keys_admin.revoke_key(path, api_keys_admin.list_keys(path)[0].id)
     wait_until_all_say(service, old, {401, 429})
     assert statuses(service, new) == {200}
     assert not any(key in service.text() for key in (old, new))

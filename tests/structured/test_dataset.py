@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from mes import settings
 from mes.app import create_app
+from mes.config import settings
 from mes.domain import PulledModel
 from tests.fakes import DIGEST, FakeRuntime, eventually
 from tests.support.dataset import Case, Instance, cases

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
-from mes.settings import settings_table
+from mes.config.settings import settings_table
 from tests.support import process
 from tests.support.process import free_port, wait_until
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import requests
 
-from mes.settings import settings_table
+from mes.config.settings import settings_table
 from tests.support import process
 from tests.support.process import free_port, wait_until
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mes.catalog import Catalog
 from mes.cli.checks.finding import Findings, fail, ok, or_else, warn
 from mes.cli.checks.limits import is_here
-from mes.settings import Settings
+from mes.config.catalog import Catalog
+from mes.config.settings import Settings
 
 _MODELS, _REQUESTS = "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_NUM_PARALLEL"
 

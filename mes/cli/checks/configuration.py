@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from mes.catalog import Catalog
 from mes.cli.checks.finding import Finding, Findings, ok, or_else, warn
-from mes.settings import Settings, unchecked
-from mes.settings_schema import DEVELOPMENT_KEY, NAMES, is_loopback
+from mes.config.catalog import Catalog
+from mes.config.settings import Settings, unchecked
+from mes.config.settings_schema import DEVELOPMENT_KEY, NAMES, is_loopback
 
 _FOR_OTHERS = 0o077
 

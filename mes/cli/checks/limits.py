@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from mes.catalog import Catalog
 from mes.cli.checks.finding import Finding, Findings, fail, ok, or_else, warn
+from mes.config.catalog import Catalog
+from mes.config.settings import Settings
+from mes.config.settings_schema import is_loopback
 from mes.domain import ModelSpec
-from mes.settings import Settings
-from mes.settings_schema import is_loopback
 
 Models = tuple[ModelSpec, ...]
 

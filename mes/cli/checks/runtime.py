@@ -7,14 +7,14 @@ from contextlib import closing
 
 from packaging.version import InvalidVersion, Version
 
-from mes.catalog import Catalog
 from mes.cli.checks import agreement
 from mes.cli.checks.finding import Finding, Findings, fail, ok, or_else, warn
+from mes.config.catalog import Catalog
+from mes.config.settings import Settings
 from mes.domain import Runtime
 from mes.errors import MesError
 from mes.relay import Relay
 from mes.runtime.ollama import OllamaRuntime
-from mes.settings import Settings
 from mes.watch import Watch
 
 # Older ones can be made to show other users' requests, or to write outside of their folder.

@@ -10,10 +10,11 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from mes import catalog_schema, strictjson
+from mes import strictjson
+from mes.config import catalog_schema
+from mes.config.reloading_file import FileError, ReloadingFile
 from mes.domain import ModelSpec, normalise
 from mes.errors import Mistake, ModelNotFound
-from mes.reread import FileError, RereadFile
 
 # What holds where neither the model nor the file's defaults say otherwise.
 _DEFAULTS = {
@@ -86,7 +87,9 @@ def parse(text: str | bytes, *, path: Path, default_timeout_seconds: float) -> C
     try:
         loaded = catalog_schema.CatalogSchema().load(document)
     except ValidationError as exc:
-        raise CatalogError(path, catalog_schema.mistakes(exc.normalized_messages())) from exc
+        raise CatalogError(
+            path, catalog_schema.catalog_mistakes(exc.normalized_messages())
+        ) from exc
     defaults = {"timeout": float(default_timeout_seconds), **_given(loaded["defaults"])}
     return Catalog(tuple(_spec(each, entry, defaults) for each, entry in loaded["models"].items()))
 
@@ -119,7 +122,7 @@ def _with_window(entry: Mapping[str, Any]) -> dict[str, Any]:
     return _given({"context_window": num_ctx, **_given(entry)})
 
 
-class CatalogFile(RereadFile[Catalog]):
+class CatalogFile(ReloadingFile[Catalog]):
     """The catalog as the file has it now; see RereadFile."""
 
     noun = "catalog"
@@ -130,10 +133,10 @@ class CatalogFile(RereadFile[Catalog]):
         self,
         path: str | Path,
         default_timeout_seconds: float,
-        look_every_seconds: float = 0.0,
-        last_good: Path | None = None,
+        check_interval_seconds: float = 0.0,
+        last_good_path: Path | None = None,
     ) -> None:
-        super().__init__(path, look_every_seconds, last_good)
+        super().__init__(path, check_interval_seconds, last_good_path)
         self._default_timeout_seconds = default_timeout_seconds
 
     def parse(self, text: bytes) -> Catalog:

@@ -186,13 +186,13 @@ _TOLD = {
 }
 
 
-def mistakes(messages: Any, pointer: str = "") -> list[Mistake]:
+def catalog_mistakes(messages: Any, pointer: str = "") -> list[Mistake]:
     """What marshmallow complains of, as pointers into the file."""
     if isinstance(messages, dict):
         return [
             mistake
             for key, inner in messages.items()
-            for mistake in mistakes(inner, _below(pointer, str(key)))
+            for mistake in catalog_mistakes(inner, _below(pointer, str(key)))
         ]
     return [Mistake(pointer, _told(text, pointer)) for text in messages]
 

@@ -7,14 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from mes.keys import ADMIN, INFERENCE, METRICS, Keys, digest_of
-from mes.keysfile import KeysError, KeysFile, open_to_others, parse
+from mes.config.api_keys import (
+    ADMIN,
+    INFERENCE,
+    METRICS,
+    ApiKeys,
+    ApiKeysError,
+    ApiKeysFile,
+    is_accessible_by_others,
+    key_digest,
+    parse_api_keys,
+)
 
-DIGEST = digest_of("a")
+DIGEST = key_digest("a")
 
 
 def entry(key: str = "a", **more: object) -> dict[str, object]:
-    return {"name": "ci", "scopes": ["inference"], "sha256": digest_of(key), **more}
+    return {"name": "ci", "scopes": ["inference"], "sha256": key_digest(key), **more}
 
 
 def text(*entries: object) -> bytes:
@@ -22,8 +31,8 @@ def text(*entries: object) -> bytes:
 
 
 def mistakes(document: bytes) -> dict[str, str]:
-    with pytest.raises(KeysError) as caught:
-        parse(document, path=Path("keys.json"))
+    with pytest.raises(ApiKeysError) as caught:
+        parse_api_keys(document, path=Path("keys.json"))
     return {each.pointer: each.detail for each in caught.value.mistakes}
 
 
@@ -35,9 +44,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_key_may_do_what_its_scopes_name_and_admin_may_do_all():
-    infers, admin = parse(text(entry(), entry("b", scopes=["admin"])), path=Path("k"))
-    assert [infers.reaches(scope) for scope in (INFERENCE, ADMIN, METRICS)] == [True, False, False]
-    assert all(admin.reaches(scope) for scope in (INFERENCE, ADMIN, METRICS))
+    infers, admin = parse_api_keys(text(entry(), entry("b", scopes=["admin"])), path=Path("k"))
+    assert [infers.allows(scope) for scope in (INFERENCE, ADMIN, METRICS)] == [True, False, False]
+    assert all(admin.allows(scope) for scope in (INFERENCE, ADMIN, METRICS))
 
 
 def test_all_mistakes_are_told_at_once_with_their_place_and_never_with_a_value():
@@ -80,28 +89,28 @@ def test_two_entries_for_one_key_are_a_mistake():
 
 def test_two_keys_of_one_name_hold_at_a_time_so_that_one_can_replace_the_other(path):
     path.write_bytes(text(entry("old"), entry("new")))
-    keys = Keys(None, KeysFile(path).current)
+    keys = ApiKeys(None, ApiKeysFile(path).current)
     assert [keys.find(each).name for each in ("old", "new")] == ["ci", "ci"]
 
 
 @pytest.mark.parametrize("ended", [{"disabled": True}, {"expires": "2020-01-01T00:00:00Z"}])
 def test_a_key_that_is_disabled_or_has_expired_is_not_found(path, ended):
     path.write_bytes(text(entry(**ended), entry("b", expires="2999-01-01T00:00:00+02:00")))
-    keys = Keys(None, KeysFile(path).current)
+    keys = ApiKeys(None, ApiKeysFile(path).current)
     assert keys.find("a") is None
     assert keys.find("b") is not None
 
 
 def test_the_key_of_the_settings_stands_beside_those_of_the_file(path):
-    keys = Keys("of-the-settings", KeysFile(path).current)
+    keys = ApiKeys("of-the-settings", ApiKeysFile(path).current)
     assert keys.find("of-the-settings").name == "default"
-    assert keys.find("of-the-settings").reaches(ADMIN)
+    assert keys.find("of-the-settings").allows(ADMIN)
     assert keys.find("a").name == "ci"
     assert keys.find("wrong") is None
 
 
 def test_an_edit_is_in_force_without_a_restart(path):
-    keys = Keys(None, KeysFile(path).current)
+    keys = ApiKeys(None, ApiKeysFile(path).current)
     assert keys.find("a")
     path.write_bytes(text(entry("b")))
     assert not keys.find("a")
@@ -110,8 +119,8 @@ def test_an_edit_is_in_force_without_a_restart(path):
 
 @pytest.mark.parametrize("spoil", [lambda p: p.write_text("{"), lambda p: p.unlink()])
 def test_a_broken_edit_is_told_and_the_last_good_one_stays_in_force(path, caplog, spoil):
-    file = KeysFile(path)
-    keys = Keys(None, file.current)
+    file = ApiKeysFile(path)
+    keys = ApiKeys(None, file.current)
     assert keys.find("a")
     spoil(path)
     assert keys.find("a")
@@ -120,8 +129,10 @@ def test_a_broken_edit_is_told_and_the_last_good_one_stays_in_force(path, caplog
 
 
 def test_who_starts_after_a_broken_edit_knows_what_was_revoked_before(path, tmp_path):
-    def another() -> Keys:
-        return Keys(None, KeysFile(path, last_good=tmp_path / "state" / "keys.json").current)
+    def another() -> ApiKeys:
+        return ApiKeys(
+            None, ApiKeysFile(path, last_good_path=tmp_path / "state" / "keys.json").current
+        )
 
     first = another()
     assert first.find("a")
@@ -133,12 +144,12 @@ def test_who_starts_after_a_broken_edit_knows_what_was_revoked_before(path, tmp_
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(KeysError, match=r"No such file.*mes key new"):
-        KeysFile(tmp_path / "absent.json").current()
+    with pytest.raises(ApiKeysError, match=r"No such file.*mes key new"):
+        ApiKeysFile(tmp_path / "absent.json").current()
 
 
 def test_a_file_that_others_may_read_is_told_from_one_that_is_private(path):
     path.chmod(0o644)
-    assert open_to_others(path)
+    assert is_accessible_by_others(path)
     path.chmod(0o600)
-    assert not open_to_others(path)
+    assert not is_accessible_by_others(path)

@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mes import keysfile
+from mes.config import api_keys
+from mes.config.api_keys import ApiKey, ApiKeysError, key_digest
 from mes.errors import Mistake
-from mes.keys import Key, digest_of
-from mes.keysfile import KeysError
 
 # Programs that look for secrets in the wrong places can tell that this is one.
 _PREFIX = "mes_"
@@ -26,13 +25,15 @@ class NoSuchKey(LookupError):
     """What was named is no key, or more than one; the text says which there are."""
 
 
-def new(path: Path, *, name: str, scopes: Iterable[str], expires: datetime | None = None) -> str:
+def create_key(
+    path: Path, *, name: str, scopes: Iterable[str], expires: datetime | None = None
+) -> str:
     """A new key, whose digest is added to the file; nobody can tell the key ever after.
 
     Raises KeysError.
     """
     key = _PREFIX + secrets.token_urlsafe(32)
-    entry: dict[str, Any] = {"name": name, "scopes": list(scopes), "sha256": digest_of(key)}
+    entry: dict[str, Any] = {"name": name, "scopes": list(scopes), "sha256": key_digest(key)}
     entry["created"] = _written(datetime.now(UTC))
     if expires is not None:
         entry["expires"] = _written(expires)
@@ -41,23 +42,23 @@ def new(path: Path, *, name: str, scopes: Iterable[str], expires: datetime | Non
     return key
 
 
-def known(path: Path) -> tuple[Key, ...]:
+def list_keys(path: Path) -> tuple[ApiKey, ...]:
     """The keys of the file, in its order. Raises KeysError."""
-    return keysfile.parse(_text(path), path=path)
+    return api_keys.parse_api_keys(_text(path), path=path)
 
 
-def revoke(path: Path, which: str) -> Key:
+def revoke_key(path: Path, which: str) -> ApiKey:
     """Disable the key of this name or id. Raises NoSuchKey, KeysError.
 
     Its entry stays, so that the name in an old log line can still be explained.
     """
     with _edited(path) as entries:
-        key = _the_one(which, known(path))
+        key = _the_one(which, list_keys(path))
         next(each for each in entries if each["sha256"] == key.digest)["disabled"] = True
     return key
 
 
-def _the_one(which: str, keys: Iterable[Key]) -> Key:
+def _the_one(which: str, keys: Iterable[ApiKey]) -> ApiKey:
     enabled = [key for key in keys if not key.disabled]
     found = [key for key in enabled if which in (key.name, key.id)]
     if len(found) == 1:
@@ -81,15 +82,15 @@ def _edited(path: Path) -> Iterator[list[dict[str, Any]]]:
     try:
         with _locked(path.parent):
             text = _text(path) if path.exists() else b'{"keys": []}'
-            keysfile.parse(text, path=path)
+            api_keys.parse_api_keys(text, path=path)
             document = json.loads(text)
             yield document["keys"]
             changed = json.dumps(document, indent=2).encode() + b"\n"
-            keysfile.parse(changed, path=path)
+            api_keys.parse_api_keys(changed, path=path)
             _replace(path, changed)
     except OSError as exc:
         told = f"cannot be written ({exc.strerror}); run this as the file's owner"
-        raise KeysError(path, [Mistake("", told)]) from exc
+        raise ApiKeysError(path, [Mistake("", told)]) from exc
 
 
 @contextmanager
@@ -108,7 +109,7 @@ def _text(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as exc:
         told = f"cannot be read ({exc.strerror}); make it with: mes key new"
-        raise KeysError(path, [Mistake("", told)]) from exc
+        raise ApiKeysError(path, [Mistake("", told)]) from exc
 
 
 def _replace(path: Path, text: bytes) -> None:

@@ -27,7 +27,7 @@ class FileError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Reading(Generic[T]):
+class _LoadedFile(Generic[T]):
     """What the last look at the file gave; replaced whole, so that readers need no lock."""
 
     stamp: tuple[int, ...]
@@ -35,7 +35,7 @@ class _Reading(Generic[T]):
     problem: str | None = None
 
 
-class RereadFile(Generic[T]):
+class ReloadingFile(Generic[T]):
     """What the file says now.
 
     An edit shows at most `look_every_seconds` later. A copy of the last good text is kept as
@@ -49,14 +49,14 @@ class RereadFile(Generic[T]):
     def __init__(
         self,
         path: str | Path,
-        look_every_seconds: float = 0.0,
-        last_good: Path | None = None,
+        check_interval_seconds: float = 0.0,
+        last_good_path: Path | None = None,
     ) -> None:
         self.path = Path(path)
-        self._last_good = last_good
-        self._look_every_seconds = look_every_seconds
+        self._last_good_path = last_good_path
+        self._check_interval_seconds = check_interval_seconds
         self._next_look = 0.0
-        self._reading: _Reading[T] = _Reading(stamp=(-1,), content=None)
+        self._reading: _LoadedFile[T] = _LoadedFile(stamp=(-1,), content=None)
         self._lock = threading.Lock()
 
     def parse(self, text: bytes) -> T:
@@ -73,42 +73,42 @@ class RereadFile(Generic[T]):
         """The content. Raises the file's own error only while there never was a good one."""
         reading, now = self._reading, time.monotonic()
         if reading.content is None or now >= self._next_look:
-            self._next_look = now + self._look_every_seconds
+            self._next_look = now + self._check_interval_seconds
             with self._lock:
-                reading = self._reread()
+                reading = self._reload()
         assert reading.content is not None
         return reading.content
 
-    def _stamp(self) -> tuple[int, ...]:
+    def _fingerprint(self) -> tuple[int, ...]:
         try:
             found = os.stat(self.path)
         except OSError:
             return (0,)
         return (found.st_mtime_ns, found.st_size, found.st_ino)
 
-    def _reread(self) -> _Reading[T]:
+    def _reload(self) -> _LoadedFile[T]:
         # Before reading: an edit in between is then seen at the next look.
-        stamp = self._stamp()
+        stamp = self._fingerprint()
         if stamp != self._reading.stamp:
             self._reading = self._read(stamp)
         return self._reading
 
-    def _read(self, stamp: tuple[int, ...]) -> _Reading[T]:
+    def _read(self, stamp: tuple[int, ...]) -> _LoadedFile[T]:
         told = {"path": str(self.path)}
         try:
             text = self._text()
             content = self.parse(text)
         except FileError as exc:
             # Ours may be older than the kept one: this process need not have seen every edit.
-            recalled = self._recalled()
+            recalled = self._restore_last_good()
             good = self._reading.content if recalled is None else recalled
             if good is None:
                 raise
             log.error(f"{self.noun}_broken", extra={**told, "problem": str(exc)})
-            return _Reading(stamp, good, str(exc))
-        self._remember(text)
+            return _LoadedFile(stamp, good, str(exc))
+        self._save_last_good(text)
         log.info(f"{self.noun}_read", extra=told)
-        return _Reading(stamp, content)
+        return _LoadedFile(stamp, content)
 
     def _text(self) -> bytes:
         try:
@@ -117,20 +117,24 @@ class RereadFile(Generic[T]):
             told = Mistake("", f"cannot be read ({exc.strerror}); see {self.setting}")
             raise self.error(self.path, [told]) from exc
 
-    def _recalled(self) -> T | None:
+    def _restore_last_good(self) -> T | None:
         try:
-            return None if self._last_good is None else self.parse(self._last_good.read_bytes())
+            return (
+                None
+                if self._last_good_path is None
+                else self.parse(self._last_good_path.read_bytes())
+            )
         except (OSError, FileError):
             return None
 
-    def _remember(self, text: bytes) -> None:
-        if self._last_good is None:
+    def _save_last_good(self, text: bytes) -> None:
+        if self._last_good_path is None:
             return
-        draft = self._last_good.with_suffix(f".{os.getpid()}")
+        draft = self._last_good_path.with_suffix(f".{os.getpid()}")
         try:
-            self._last_good.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._last_good_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft.write_bytes(text)
-            os.replace(draft, self._last_good)
+            os.replace(draft, self._last_good_path)
         except OSError as exc:
             # It only matters once an edit is broken.
             log.warning(f"{self.noun}_not_kept", extra={"reason": str(exc)})

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mes.settings import SettingsError, load, settings_table
+from mes.config.settings import SettingsError, load, settings_table
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parent.parents[1]
 OWN_KEY = {"MES_API_KEY": "s3cret-of-our-own"}
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mes.catalog import CatalogError, CatalogFile, parse
+from mes.config.catalog import CatalogError, CatalogFile, parse
 from mes.domain import LOAD_OPTIONS
 from mes.errors import ModelNotFound
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parent.parents[1]
 
 
 def catalog(models, defaults=None):
@@ -208,7 +208,7 @@ def test_a_file_that_is_broken_from_the_start_raises_until_it_is_mended(tmp_path
 
 def test_who_starts_after_a_broken_edit_has_the_last_good_catalog(file, tmp_path):
     def one_more():
-        return CatalogFile(file.path, 30, last_good=tmp_path / "state" / "catalog.json")
+        return CatalogFile(file.path, 30, last_good_path=tmp_path / "state" / "catalog.json")
 
     assert one_more().current().models[0].id == "a"
     file.path.write_text("{")
@@ -218,7 +218,7 @@ def test_who_starts_after_a_broken_edit_has_the_last_good_catalog(file, tmp_path
 
 
 def test_who_missed_an_edit_falls_back_on_the_last_good_one_that_others_saw(file, tmp_path):
-    busy, idle = (CatalogFile(file.path, 30, last_good=tmp_path / "kept") for _ in range(2))
+    busy, idle = (CatalogFile(file.path, 30, last_good_path=tmp_path / "kept") for _ in range(2))
     idle.current()
     file.path.write_text('{"models": {"b": {}}}')
     busy.current()

@@ -16,7 +16,7 @@ from typing import Any
 from dotenv.parser import parse_stream
 from marshmallow import ValidationError
 
-from mes.settings_schema import FIELDS, MOST_THREADS, NAMES, SettingsSchema
+from mes.config.settings_schema import FIELDS, MOST_THREADS, NAMES, SettingsSchema
 
 # Beside those who run or wait: health, status, models, and refusing whoever is too many.
 _SPARE_THREADS = 16

@@ -1,0 +1,1 @@
+"""Configuration: settings, catalog of models and API keys, from environment and files."""
