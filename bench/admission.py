@@ -152,11 +152,11 @@ def waiting(place: Place, requests: int, processes: int, seconds: float) -> None
 
     def work() -> None:
         bench = Bench(place, max_concurrent=1)
-        caller = SocketCaller()
+        client = SocketCaller()
 
         def wait() -> None:
             try:
-                with bench.scheduler.permit(bench.spec, caller):
+                with bench.scheduler.permit(bench.spec, client):
                     pass
             except Exception:
                 return

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mes.capabilities import EMBEDS, require
 from mes.config.catalog import Catalog
-from mes.domain import Caller, Provenance, Runtime, Vectors, milliseconds
+from mes.domain import Client, Provenance, Runtime, Vectors, milliseconds
+from mes.domain.capabilities import EMBEDDING, require_capability
 from mes.provenance import provenance_of
 from mes.scheduling.scheduler import Scheduler, Turn
 from mes.scheduling.sight import Sight
@@ -54,7 +54,7 @@ def embed(
     scheduler: Scheduler,
     runtime: Runtime,
     sight: Sight,
-    caller: Caller,
+    client: Client,
     request_id: str = "",
 ) -> Embedding:
     """Make vectors of texts and wait for them.
@@ -63,15 +63,15 @@ def embed(
     """
     started = time.monotonic()
     spec = catalog.get(request.model_id)
-    require(EMBEDS, spec, sight.pulled, pointer="/model")
-    with scheduler.permit(spec, caller, request_id=request_id) as turn:
+    require_capability(EMBEDDING, spec, sight.pulled, pointer="/model")
+    with scheduler.permit(spec, client, request_id=request_id) as turn:
         began = time.monotonic()
         vectors = runtime.embed(
             spec,
             request.texts,
             dimensions=request.dimensions,
             deadline=began + spec.timeout_seconds,
-            caller=caller,
+            client=client,
         )
         ended = time.monotonic()
     return Embedding(

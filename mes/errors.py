@@ -124,11 +124,11 @@ class ModelBusy(RequestRejected):
     code = "model_busy"
 
 
-class CallerGone(MesError):
+class ClientDisconnected(MesError):
     code = "client_closed_request"
 
 
-class CallerTooSlow(CallerGone):
+class ClientTooSlow(ClientDisconnected):
     code = "client_too_slow"
 
 
@@ -194,7 +194,7 @@ class LoadTimeout(TimedOut):
     code = "load_timeout"
 
 
-def by_code(code: str) -> type[MesError]:
+def error_for_code(code: str) -> type[MesError]:
     """The error that carries this code."""
     pending: list[type[MesError]] = [MesError]
     while pending:

@@ -9,28 +9,28 @@ from functools import partial
 from typing import Any
 
 from mes import structured
-from mes.capabilities import needs, require
 from mes.config.catalog import Catalog
 from mes.domain import (
     Attempt,
-    Caller,
+    Client,
+    Emit,
     Event,
     Inference,
     InferenceRequest,
-    Keywords,
+    KeywordSupport,
     ModelSpec,
     Prompt,
     Reply,
     Runtime,
-    Tell,
     Thought,
     Timings,
     Token,
-    final,
+    final_attempt,
     milliseconds,
-    rate,
-    silent,
+    no_op,
+    tokens_per_second,
 )
+from mes.domain.capabilities import require_capability, required_capabilities
 from mes.provenance import provenance_of
 from mes.scheduling.scheduler import Scheduler, Turn
 from mes.scheduling.sight import Sight
@@ -45,9 +45,9 @@ def infer(
     scheduler: Scheduler,
     runtime: Runtime,
     sight: Sight,
-    caller: Caller,
+    client: Client,
     request_id: str = "",
-    tell: Tell = silent,
+    emit: Emit = no_op,
 ) -> Inference:
     """Run one inference and wait for it, telling how it goes.
 
@@ -57,13 +57,13 @@ def infer(
     """
     started = time.monotonic()
     spec = catalog.get(request.model_id)
-    for capability, pointer in needs(request).items():
-        require(capability, spec, sight.pulled, pointer=pointer)
+    for capability, pointer in required_capabilities(request).items():
+        require_capability(capability, spec, sight.pulled, pointer=pointer)
     demands = _screened(request, schema_limits)
     prompt = compose(request, spec)
-    with scheduler.permit(spec, caller, request_id=request_id, tell=tell) as turn:
+    with scheduler.permit(spec, client, request_id=request_id, emit=emit) as turn:
         deadline = time.monotonic() + (request.timeout_seconds or spec.timeout_seconds)
-        generate = partial(_generate, runtime=runtime, deadline=deadline, caller=caller, tell=tell)
+        generate = partial(_generate, runtime=runtime, deadline=deadline, client=client, emit=emit)
         attempts = _ask(prompt, request, demands, generate, deadline)
     schema = demands.schema
     return Inference(
@@ -72,7 +72,9 @@ def infer(
         timings=_timings(turn, attempts),
         provenance=provenance_of(turn, sight, schema_sha256=schema.sha256 if schema else None),
         attempts=attempts,
-        keywords=Keywords() if schema is None else schema.keywords(final(attempts).mode),
+        keywords=KeywordSupport()
+        if schema is None
+        else schema.keywords(final_attempt(attempts).mode),
     )
 
 
@@ -98,11 +100,11 @@ def _generate(
     *,
     runtime: Runtime,
     deadline: float,
-    caller: Caller,
-    tell: Tell,
+    client: Client,
+    emit: Emit,
 ) -> Reply:
-    told = _of_attempt(attempt, tell)
-    return runtime.generate(prompt, deadline=deadline, caller=caller, tell=told)
+    told = _of_attempt(attempt, emit)
+    return runtime.generate(prompt, deadline=deadline, client=client, emit=told)
 
 
 def _ask(
@@ -152,13 +154,13 @@ def _plan(request: InferenceRequest, spec: ModelSpec, schema: Schema) -> Plan:
     )
 
 
-def _of_attempt(number: int, tell: Tell) -> Tell:
+def _of_attempt(number: int, emit: Emit) -> Emit:
     """Tells of an attempt with its number, which goes without saying of the first."""
     if number == 1:
-        return tell
+        return emit
 
     def tell_with_number(*events: Event) -> bool:
-        return tell(*(_numbered(event, number) for event in events))
+        return emit(*(_numbered(event, number) for event in events))
 
     return tell_with_number
 
@@ -185,7 +187,7 @@ def _timings(turn: Turn, attempts: tuple[Attempt, ...]) -> Timings:
         prompt_ms=round(sum(reply.prompt_ms for reply in replies)),
         generation_ms=round(generation_ms),
         time_to_first_token_ms=round(replies[0].time_to_first_token_ms),
-        tokens_per_second=rate(
+        tokens_per_second=tokens_per_second(
             sum(each.usage.completion_tokens for each in replies), generation_ms
         ),
         cold_start=turn.load_seconds > 0,

@@ -80,7 +80,7 @@ def logconfig(level: str) -> dict[str, Any]:
 
     Its access log stays silent, for MES writes a better line about each request.
     """
-    silent: dict[str, Any] = {"level": level, "handlers": [], "propagate": True}
+    no_op: dict[str, Any] = {"level": level, "handlers": [], "propagate": True}
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -88,7 +88,7 @@ def logconfig(level: str) -> dict[str, Any]:
         "handlers": {"stdout": {"()": StdoutHandler, "formatter": "line"}},
         "root": {"level": level, "handlers": ["stdout"]},
         "loggers": {
-            "gunicorn.error": silent,
-            "gunicorn.access": {**silent, "propagate": False},
+            "gunicorn.error": no_op,
+            "gunicorn.access": {**no_op, "propagate": False},
         },
     }

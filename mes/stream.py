@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from greenlet import greenlet
 
-from mes.errors import CallerGone, CallerTooSlow
+from mes.errors import ClientDisconnected, ClientTooSlow
 
 Item = TypeVar("Item")
 Taken = TypeVar("Taken", contravariant=True)
@@ -48,7 +48,7 @@ class Stream(Generic[Item, T]):
         reader: Reader[Item],
         patience_seconds: float,
     ) -> None:
-        self._work = greenlet(lambda: work(self._tell))
+        self._work = greenlet(lambda: work(self._emit))
         self._reader = reader
         self._patience_seconds = patience_seconds
         self._kept: deque[tuple[Item, ...]] = deque()
@@ -67,14 +67,14 @@ class Stream(Generic[Item, T]):
     def close(self) -> None:
         """End the work where it is, for nobody is left to read of it."""
         if self._work:
-            with suppress(CallerGone):
-                self._work.throw(CallerGone("the caller has hung up"))
+            with suppress(ClientDisconnected):
+                self._work.throw(ClientDisconnected("the caller has hung up"))
 
     def _may_hand_over_more(self) -> bool:
         """Can the reader take it, or is nothing else to be done?"""
         return self._work.dead or self._reader.can_take_more()
 
-    def _tell(self, *items: Item) -> bool:
+    def _emit(self, *items: Item) -> bool:
         """True where the reader has taken them, and what is told next may come in any thread."""
         if not items:
             return False
@@ -100,5 +100,5 @@ class Stream(Generic[Item, T]):
             self._patience_seconds -= time.monotonic() - began
             return True
         if time.monotonic() - began < left:
-            raise CallerGone("the caller has hung up")
-        raise CallerTooSlow("the stream was not read in time")
+            raise ClientDisconnected("the caller has hung up")
+        raise ClientTooSlow("the stream was not read in time")

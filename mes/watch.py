@@ -214,7 +214,7 @@ class SocketCaller:
             act()
 
     @contextmanager
-    def when_gone(self, act: Act) -> Iterator[None]:
+    def on_disconnect(self, act: Act) -> Iterator[None]:
         with self._lock:
             already_gone = self._gone
             if not already_gone:
@@ -232,9 +232,9 @@ class SocketCaller:
 @contextmanager
 def watched_caller(watch: Watch, sock: socket.socket | None) -> Iterator[SocketCaller]:
     """The caller behind a socket, watched for the length of the block; without one, never gone."""
-    caller = SocketCaller()
+    client = SocketCaller()
     if sock is None:
-        yield caller
+        yield client
         return
-    with watch.hang_up(sock, caller.hang_up):
-        yield caller
+    with watch.hang_up(sock, client.hang_up):
+        yield client

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from mes.domain import (
-    Caller,
+    Client,
+    Emit,
     LoadedModel,
     Logprob,
     ModelCard,
@@ -21,13 +22,12 @@ from mes.domain import (
     PulledModel,
     PullProgress,
     Reply,
-    Tell,
     Token,
     ToolCall,
     Usage,
     Vectors,
+    no_op,
     normalise,
-    silent,
 )
 from mes.errors import MesError, ShuttingDown
 from mes.watch import SocketCaller
@@ -78,7 +78,7 @@ class FakeRuntime:
         self._lock = threading.Lock()
 
     def generate(
-        self, prompt: Prompt, *, deadline: float, caller: Caller, tell: Tell = silent
+        self, prompt: Prompt, *, deadline: float, client: Client, emit: Emit = no_op
     ) -> Reply:
         self.prompts.append(prompt)
         answer = self.answers(prompt)
@@ -88,7 +88,7 @@ class FakeRuntime:
         logprobs = [_logprob(each, prompt.top_logprobs) for each in pieces]
         asked = prompt.top_logprobs is not None
         for piece, logprob in zip(pieces, logprobs, strict=True):
-            tell(Token(piece, logprobs=(logprob,) if asked else ()))
+            emit(Token(piece, logprobs=(logprob,) if asked else ()))
         if self.breaks_off is not None:
             raise self.breaks_off
         return Reply(
@@ -110,7 +110,7 @@ class FakeRuntime:
         *,
         dimensions: int | None,
         deadline: float,
-        caller: Caller,
+        client: Client,
     ) -> Vectors:
         self.texts += texts
         vector = array("d", [0.6, -0.8, 0.0][:dimensions])
@@ -152,7 +152,7 @@ class FakeRuntime:
         can = ("embedding",) if name in self.embedders else ABLE
         return ModelCard("Q4_0", "1B", 4096, can)
 
-    def pull(self, name: str, *, deadline: float, caller: Caller) -> Iterator[PullProgress]:
+    def pull(self, name: str, *, deadline: float, client: Client) -> Iterator[PullProgress]:
         self._fail_if_down()
         yield PullProgress("pulling manifest")
         yield PullProgress("pulling 000000000000", 5, 10)
@@ -173,7 +173,7 @@ def _logprob(text: str, most: int | None) -> Logprob:
     return Logprob(text, -0.25, tuple(text.encode()), (likeliest,) * (most or 0))
 
 
-def caller() -> SocketCaller:
+def client() -> SocketCaller:
     """A caller that stays until `hang_up` is called."""
     return SocketCaller()
 

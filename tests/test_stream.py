@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from mes.domain import Token
-from mes.errors import CallerGone, CallerTooSlow, GenerationAborted
+from mes.errors import ClientDisconnected, ClientTooSlow, GenerationAborted
 from mes.stream import Stream
 
 
@@ -36,10 +36,10 @@ class Reader:
 def telling(number: int, *, then: Exception | None = None, done: list[str] | None = None):
     """Work that tells so many tokens and returns how many they were."""
 
-    def work(tell):
+    def work(emit):
         try:
             for n in range(number):
-                tell(Token(str(n)))
+                emit(Token(str(n)))
             if then is not None:
                 raise then
             return number
@@ -65,9 +65,9 @@ def test_each_event_comes_as_it_is_told_and_the_result_at_the_end():
 
 
 def test_what_is_told_at_once_comes_at_once():
-    def work(tell):
-        tell(Token("0"), Token("1"))
-        tell(Token("2"))
+    def work(emit):
+        emit(Token("0"), Token("1"))
+        emit(Token("2"))
 
     assert list(Stream(work, reader=Reader(), patience_seconds=1)) == [
         (Token("0"), Token("1")),
@@ -88,13 +88,13 @@ def test_nothing_is_taken_before_what_is_kept():
     reader = Reader()
     answers: list[bool] = []
 
-    def work(tell):
-        answers.append(tell(Token("0")))
+    def work(emit):
+        answers.append(emit(Token("0")))
         reader.is_open, reader.has_room = True, False
-        answers.append(tell(Token("1")))
+        answers.append(emit(Token("1")))
         reader.has_room = True
-        answers.append(tell(Token("2")))
-        answers.append(tell(Token("3")))
+        answers.append(emit(Token("2")))
+        answers.append(emit(Token("3")))
 
     stream = Stream(work, reader=reader, patience_seconds=1)
     assert texts(stream) == ["0", "1", "2"]
@@ -106,11 +106,11 @@ def test_what_is_told_in_another_thread_is_taken_there_or_kept():
     reader = Reader()
     answers: list[bool] = []
 
-    def work(tell):
+    def work(emit):
         def elsewhere():
-            answers.append(tell(Token("0")))
+            answers.append(emit(Token("0")))
             reader.is_open = False
-            answers.append(tell(Token("1")))
+            answers.append(emit(Token("1")))
 
         reader.is_open = True
         thread = threading.Thread(target=elsewhere)
@@ -125,8 +125,8 @@ def test_what_is_told_in_another_thread_is_taken_there_or_kept():
 def test_nothing_to_tell_wakes_nobody():
     reader = Reader()
 
-    def work(tell):
-        assert tell() is False
+    def work(emit):
+        assert emit() is False
 
     assert list(Stream(work, reader=reader, patience_seconds=1)) == []
 
@@ -160,7 +160,7 @@ def test_no_more_events_are_kept_than_an_answer_of_usual_length_has():
     reader.has_room = False
     stream = Stream(telling(10_000), reader=reader, patience_seconds=0)
     read = []
-    with pytest.raises(CallerTooSlow):
+    with pytest.raises(ClientTooSlow):
         read.extend(stream)
     assert len(read) == 1024
 
@@ -168,9 +168,9 @@ def test_no_more_events_are_kept_than_an_answer_of_usual_length_has():
 def test_a_reader_that_leaves_while_the_work_waits_for_it_ends_the_work():
     reader, done = Reader(), []
     reader.has_room = False
-    with pytest.raises(CallerGone) as told:
+    with pytest.raises(ClientDisconnected) as told:
         list(Stream(telling(10_000, done=done), reader=reader, patience_seconds=30))
-    assert told.type is CallerGone
+    assert told.type is ClientDisconnected
     assert done == ["done"]
 
 

@@ -23,32 +23,32 @@ def watch() -> Iterator[Watch]:
 
 def test_a_caller_that_hangs_up_is_noticed_at_once(watch: Watch):
     ours, theirs = socket.socketpair()
-    with ours, watched_caller(watch, ours) as caller:
+    with ours, watched_caller(watch, ours) as client:
         noticed = threading.Event()
-        with caller.when_gone(noticed.set):
-            assert not caller.gone
+        with client.on_disconnect(noticed.set):
+            assert not client.gone
             theirs.close()
             assert noticed.wait(1)
-        assert caller.gone
+        assert client.gone
 
 
 def test_a_caller_that_keeps_talking_has_not_hung_up(watch: Watch):
     ours, theirs = socket.socketpair()
-    with ours, theirs, watched_caller(watch, ours) as caller:
+    with ours, theirs, watched_caller(watch, ours) as client:
         theirs.send(b"the next request, sent early")
         rung = threading.Event()
         watch.at(time.monotonic() + 0.05, rung.set)
         assert rung.wait(1)
-        assert not caller.gone
+        assert not client.gone
 
 
 def test_what_is_registered_after_the_hang_up_is_called_at_once(watch: Watch):
     ours, theirs = socket.socketpair()
-    with ours, watched_caller(watch, ours) as caller:
+    with ours, watched_caller(watch, ours) as client:
         theirs.close()
-        eventually(lambda: caller.gone)
+        eventually(lambda: client.gone)
         noticed = threading.Event()
-        with caller.when_gone(noticed.set):
+        with client.on_disconnect(noticed.set):
             assert noticed.is_set()
 
 
@@ -59,8 +59,8 @@ def test_a_connection_that_takes_over_the_number_of_another_is_not_hung_up(watch
             theirs.close()
         ours.close()
         ours, theirs = socket.socketpair()
-        with ours, theirs, watched_caller(watch, ours) as caller:
-            assert not caller.gone
+        with ours, theirs, watched_caller(watch, ours) as client:
+            assert not client.gone
 
 
 def test_an_alarm_goes_off_in_time_and_not_if_it_is_called_off(watch: Watch):

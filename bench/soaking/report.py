@@ -67,7 +67,7 @@ def _latencies(seen: list[Seen]) -> dict[str, dict[str, float]]:
 
 def text(report: dict[str, Any]) -> str:
     """The report for people."""
-    parts = (_done, _outcome_table, _latency_table, _counts, _growth, _judgement)
+    parts = (_done, _outcome_table, _latency_table, _counts, _growth, _validation)
     return "\n\n".join("\n".join(part(report)) for part in parts)
 
 
@@ -113,7 +113,7 @@ def _growth(report: dict[str, Any]) -> Iterator[str]:
         yield _row(name, [each[name] for each in sizes])
 
 
-def _judgement(report: dict[str, Any]) -> Iterator[str]:
+def _validation(report: dict[str, Any]) -> Iterator[str]:
     for verdict in report["verdicts"]:
         yield f"{'kept  ' if verdict['kept'] else 'BROKEN'}  {verdict['promise']}"
         yield from (f"          {breach}" for breach in verdict["breaches"][:_SHOWN])

@@ -126,5 +126,5 @@ def _wrong_with(answer: Answer, member: str, expected: object) -> str:
         return "" if found == expected else f"200 with {member} {found!r}"
     if (answer.status, answer.code) not in _TROUBLES:
         return f"{answer.status} {answer.code}: {answer.body[:200]!r}"
-    silent = answer.status == 503 and "retry-after" not in answer.headers
-    return f"503 {answer.code} without Retry-After" if silent else ""
+    no_op = answer.status == 503 and "retry-after" not in answer.headers
+    return f"503 {answer.code} without Retry-After" if no_op else ""

@@ -9,7 +9,6 @@ from mes.domain import (
     Attempt,
     Event,
     Inference,
-    Judgement,
     Loading,
     Logprob,
     Queued,
@@ -18,7 +17,8 @@ from mes.domain import (
     Token,
     ToolCall,
     Usage,
-    rate,
+    ValidationResult,
+    tokens_per_second,
 )
 
 _SAID = (Token, Thought)
@@ -27,17 +27,17 @@ _TYPES = {Queued: "queued", Loading: "loading", Token: "token", Thought: "reason
 
 def dump(inference: Inference, request_id: str) -> dict[str, Any]:
     """The answer to `POST /v1/inference`."""
-    reply, judgement, failure = inference.reply, inference.judgement, inference.failure
+    reply, validation, failure = inference.reply, inference.validation, inference.failure
     answer = {
         "success": failure is None,
         "model_id": inference.model_id,
         "output": reply.text,
-        "parsed": judgement.parsed if judgement else None,
+        "parsed": validation.parsed if validation else None,
         "finish_reason": reply.finish_reason,
         "usage": _usage(inference.usage),
         "latency_ms": inference.latency_ms,
         "timings": members(inference.timings),
-        "structured": _structured(inference, judgement) if judgement else None,
+        "structured": _structured(inference, validation) if validation else None,
         "provenance": _provenance(inference),
         "request_id": request_id,
     }
@@ -79,27 +79,27 @@ def _likely(each: Logprob) -> dict[str, Any]:
     return {"token": each.token, "logprob": each.logprob, "bytes": each.bytes}
 
 
-def _structured(inference: Inference, judgement: Judgement) -> dict[str, Any]:
+def _structured(inference: Inference, validation: ValidationResult) -> dict[str, Any]:
     return {
-        "verdict": judgement.verdict,
+        "verdict": validation.verdict,
         "attempts": len(inference.attempts),
         "first_verdict": inference.attempts[0].verdict,
         "mode": inference.final.mode,
-        "extraction": judgement.extraction,
+        "extraction": validation.extraction,
         "enforced": inference.keywords.enforced,
         "ignored": inference.keywords.ignored,
-        "errors": _errors(judgement),
+        "errors": _errors(validation),
         "attempt_details": [_attempt(attempt) for attempt in inference.attempts],
     }
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
     """One attempt, whole, so that the first can be scored for itself."""
-    judgement, reply = attempt.judgement, attempt.reply
+    validation, reply = attempt.validation, attempt.reply
     return {
         "mode": attempt.mode,
         "verdict": attempt.verdict,
-        "errors": _errors(judgement) if judgement else [],
+        "errors": _errors(validation) if validation else [],
         **{name: attempt.options[name] for name in ("seed", "temperature")},
         "max_tokens": attempt.options["num_predict"],
         **(_reply(reply) if reply else {}),
@@ -115,13 +115,15 @@ def _reply(reply: Reply) -> dict[str, Any]:
             "prompt_ms": round(reply.prompt_ms),
             "generation_ms": round(reply.generation_ms),
             "time_to_first_token_ms": round(reply.time_to_first_token_ms),
-            "tokens_per_second": rate(reply.usage.completion_tokens, reply.generation_ms),
+            "tokens_per_second": tokens_per_second(
+                reply.usage.completion_tokens, reply.generation_ms
+            ),
         },
     }
 
 
-def _call(call: ToolCall, judgement: Judgement) -> dict[str, Any]:
-    return {**members(call), "verdict": judgement.verdict, "errors": _errors(judgement)}
+def _call(call: ToolCall, validation: ValidationResult) -> dict[str, Any]:
+    return {**members(call), "verdict": validation.verdict, "errors": _errors(validation)}
 
 
 def _provenance(inference: Inference) -> dict[str, Any]:
@@ -137,12 +139,12 @@ def _usage(usage: Usage) -> dict[str, int]:
     }
 
 
-def _errors(judgement: Judgement) -> list[dict[str, Any]]:
-    return [members(violation) for violation in judgement.errors]
+def _errors(validation: ValidationResult) -> list[dict[str, Any]]:
+    return [members(violation) for violation in validation.errors]
 
 
-def _in_words(judgement: Judgement) -> str:
-    first = judgement.errors[0]
+def _in_words(validation: ValidationResult) -> str:
+    first = validation.errors[0]
     return f"{first.pointer}: {first.detail}" if first.pointer else first.detail
 
 

@@ -53,8 +53,8 @@ def load(model_id: str) -> Response:
     """Load the model and wait until it is ready."""
     own = services()
     spec = own.catalog.current().get(model_id)
-    with own.caller() as caller:
-        own.scheduler.load(spec, caller)
+    with own.client() as client:
+        own.scheduler.load(spec, client)
     return _done(spec, f"{spec.id} is loaded")
 
 
@@ -65,8 +65,8 @@ def unload(model_id: str) -> Response:
     """Let the model drain and unload it."""
     own = services()
     spec = own.catalog.current().get(model_id)
-    with own.caller() as caller:
-        own.scheduler.unload(spec, caller)
+    with own.client() as client:
+        own.scheduler.unload(spec, client)
     return _done(spec, f"{spec.id} is not loaded any more")
 
 

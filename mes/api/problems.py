@@ -29,7 +29,7 @@ STATUSES: dict[type[MesError], int] = {
     errors.ModelBusy: 409,
     errors.RequestInvalid: 422,
     errors.RateLimited: 429,
-    errors.CallerGone: 499,
+    errors.ClientDisconnected: 499,
     errors.RuntimeFault: 502,
     errors.TryLater: 503,
     errors.TimedOut: 504,

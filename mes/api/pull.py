@@ -54,8 +54,8 @@ def _documents(spec: ModelSpec, own: Services, request_id: str) -> Generator[Doc
     facts = {"model": spec.id, "request_id": request_id}
     deadline = time.monotonic() + own.settings.pull_timeout_seconds
     try:
-        with own.caller() as caller:
-            pull = partial(own.runtime.pull, _name(spec), deadline=deadline, caller=caller)
+        with own.client() as client:
+            pull = partial(own.runtime.pull, _name(spec), deadline=deadline, client=client)
             # Not kept in a name, so that it is closed before its caller is forgotten.
             for progress in pull():
                 yield [_as_progress(progress)]

@@ -11,7 +11,7 @@ from mes.api.promises import RUN_ERRORS
 from mes.api.requests import Line, line
 from mes.api.services import Services, services
 from mes.api.streamed import Delivery, Document, Documents
-from mes.domain import Caller, Event, Inference, InferenceRequest
+from mes.domain import Client, Event, Inference, InferenceRequest
 from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.inference import infer
 from mes.stream import Stream
@@ -23,8 +23,8 @@ ERRORS = (SchemaInvalid, SchemaUnsafe, *RUN_ERRORS)
 def answered(request: InferenceRequest) -> Document:
     """Run it and wait for it: the answer of `POST /v1/inference`."""
     own, said = _about(request)
-    with own.caller() as caller:
-        return _noted(_inferring(request, own, said, caller)(), said)
+    with own.client() as client:
+        return _noted(_inferring(request, own, said, client)(), said)
 
 
 def happening(
@@ -36,11 +36,11 @@ def happening(
     """
     own, said = _about(request)
     patience = own.settings.stream_write_timeout_seconds
-    with own.caller() as caller:
-        run = _inferring(request, own, said, caller)
+    with own.client() as client:
+        run = _inferring(request, own, said, client)
 
-        def work(tell: Callable[..., bool]) -> Inference:
-            return run(tell=lambda *events: tell(*filter(None, map(tell_of, events))))
+        def work(emit: Callable[..., bool]) -> Inference:
+            return run(emit=lambda *events: emit(*filter(None, map(tell_of, events))))
 
         with closing(Stream(work, reader=delivery, patience_seconds=patience)) as stream:
             yield from stream
@@ -56,7 +56,7 @@ def _about(request: InferenceRequest) -> tuple[Services, Line]:
 
 
 def _inferring(
-    request: InferenceRequest, own: Services, said: Line, caller: Caller
+    request: InferenceRequest, own: Services, said: Line, client: Client
 ) -> Callable[..., Inference]:
     return partial(
         infer,
@@ -66,7 +66,7 @@ def _inferring(
         scheduler=own.scheduler,
         runtime=own.runtime,
         sight=own.sight.current(),
-        caller=caller,
+        client=client,
         request_id=said.request_id,
     )
 

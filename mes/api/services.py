@@ -49,7 +49,7 @@ class Services:
     seats: threading.BoundedSemaphore
 
     @contextmanager
-    def caller(self) -> Iterator[SocketCaller]:
+    def client(self) -> Iterator[SocketCaller]:
         """The caller of the present request, with a thread to wait in.
 
         A worker keeps some threads back, so that health, status and models answer whatever else
@@ -58,8 +58,8 @@ class Services:
         if not self.seats.acquire(blocking=False):
             raise QueueFull("all threads of this worker wait for models; try again later")
         try:
-            with watched_caller(self.watch, request.environ.get("gunicorn.socket")) as caller:
-                yield caller
+            with watched_caller(self.watch, request.environ.get("gunicorn.socket")) as client:
+                yield client
         finally:
             self.seats.release()
 

@@ -16,7 +16,7 @@ from mes.api.outlet import Outlet
 from mes.api.promises import NDJSON
 from mes.api.requests import line
 from mes.api.services import services
-from mes.errors import CallerGone, CallerTooSlow, MesError
+from mes.errors import ClientDisconnected, ClientTooSlow, MesError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -108,7 +108,7 @@ class Delivery:
                 yield from self._sent(self._framing.framed(documents))
             yield from self._sent(self._framing.end)
         except GeneratorExit:
-            self._note(CallerGone("the caller has hung up"))
+            self._note(ClientDisconnected("the caller has hung up"))
             raise
         except Exception as exc:
             told = self._framing.told(problems.last_word(exc, self._line))
@@ -134,7 +134,7 @@ class Delivery:
         if left > 0:
             self._look_in(left)
         else:
-            self._note(CallerTooSlow("a part of the stream was not read in time"))
+            self._note(ClientTooSlow("a part of the stream was not read in time"))
             self._outlet.shut_down()
 
     def _note(self, error: MesError) -> None:

@@ -1,16 +1,7 @@
 """The nouns MES speaks of, frozen; and the interfaces with two implementations."""
 
-from mes.domain.events import Event, Loading, Queued, Tell, Thought, Token, silent
-from mes.domain.inference import (
-    Attempt,
-    Inference,
-    Judgement,
-    Keywords,
-    Provenance,
-    Timings,
-    Violation,
-    final,
-)
+from mes.domain.events import Emit, Event, Loading, Queued, Thought, Token, no_op
+from mes.domain.inference_request import SCHEMA_PLACE, InferenceRequest, Message, Prompt, ToolCall
 from mes.domain.models import (
     LOAD_OPTIONS,
     LoadedModel,
@@ -20,20 +11,35 @@ from mes.domain.models import (
     PullProgress,
     normalise,
 )
-from mes.domain.replies import Logprob, Reply, Usage, Vectors, milliseconds, rate, total
-from mes.domain.requests import SCHEMA_PLACE, InferenceRequest, Message, Prompt, ToolCall
-from mes.domain.runtime import Caller, Runtime
+from mes.domain.results import (
+    Attempt,
+    Inference,
+    KeywordSupport,
+    Logprob,
+    Provenance,
+    Reply,
+    Timings,
+    Usage,
+    ValidationResult,
+    Vectors,
+    Violation,
+    final_attempt,
+    milliseconds,
+    tokens_per_second,
+    total_usage,
+)
+from mes.domain.runtime import Client, Runtime
 
 __all__ = [
     "LOAD_OPTIONS",
     "SCHEMA_PLACE",
     "Attempt",
-    "Caller",
+    "Client",
+    "Emit",
     "Event",
     "Inference",
     "InferenceRequest",
-    "Judgement",
-    "Keywords",
+    "KeywordSupport",
     "LoadedModel",
     "Loading",
     "Logprob",
@@ -47,18 +53,18 @@ __all__ = [
     "Queued",
     "Reply",
     "Runtime",
-    "Tell",
     "Thought",
     "Timings",
     "Token",
     "ToolCall",
     "Usage",
+    "ValidationResult",
     "Vectors",
     "Violation",
-    "final",
+    "final_attempt",
     "milliseconds",
+    "no_op",
     "normalise",
-    "rate",
-    "silent",
-    "total",
+    "tokens_per_second",
+    "total_usage",
 ]

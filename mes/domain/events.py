@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from mes.domain.replies import Logprob
+from mes.domain.results import Logprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ Event = Queued | Loading | Token | Thought
 """What happens to an inference before its end."""
 
 
-class Tell(Protocol):
+class Emit(Protocol):
     """Hears of the events; whatever it raises ends the inference."""
 
     def __call__(self, *events: Event) -> bool:
@@ -50,6 +50,6 @@ class Tell(Protocol):
         """
 
 
-def silent(*events: Event) -> bool:
+def no_op(*events: Event) -> bool:
     """Where nobody wants to hear."""
     return False

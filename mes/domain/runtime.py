@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from mes.domain.events import Tell, silent
+from mes.domain.events import Emit, no_op
+from mes.domain.inference_request import Prompt
 from mes.domain.models import LoadedModel, ModelCard, ModelSpec, PulledModel, PullProgress
-from mes.domain.replies import Reply, Vectors
-from mes.domain.requests import Prompt
+from mes.domain.results import Reply, Vectors
 
 
-class Caller(Protocol):
+class Client(Protocol):
     """Whoever waits for an answer, and may stop waiting."""
 
     @property
     def gone(self) -> bool:
         """Has the caller hung up?"""
 
-    def when_gone(self, act: Callable[[], None]) -> AbstractContextManager[None]:
+    def on_disconnect(self, act: Callable[[], None]) -> AbstractContextManager[None]:
         """Inside the block, `act` is called once, from another thread, if the caller hangs up.
 
         At once where it has hung up already.
@@ -34,7 +34,7 @@ class Runtime(Protocol):
     """
 
     def generate(
-        self, prompt: Prompt, *, deadline: float, caller: Caller, tell: Tell = silent
+        self, prompt: Prompt, *, deadline: float, client: Client, emit: Emit = no_op
     ) -> Reply:
         """Run one generation to its end, telling its tokens and thoughts as they come.
 
@@ -51,7 +51,7 @@ class Runtime(Protocol):
         *,
         dimensions: int | None,
         deadline: float,
-        caller: Caller,
+        client: Client,
     ) -> Vectors:
         """Make a vector of each text; of so many dimensions, where that is said.
 
@@ -77,7 +77,7 @@ class Runtime(Protocol):
     def card(self, name: str) -> ModelCard:
         """What the runtime knows of one model. Raises ModelNotPulled."""
 
-    def pull(self, name: str, *, deadline: float, caller: Caller) -> Iterator[PullProgress]:
+    def pull(self, name: str, *, deadline: float, client: Client) -> Iterator[PullProgress]:
         """Fetch a model onto the runtime's disk, telling how it goes; complete at the end.
 
         To be iterated by one thread. Raises PullFailed, also at the deadline, and CallerGone once

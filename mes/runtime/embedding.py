@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from mes.capabilities import EMBEDS, unable
 from mes.domain import Vectors
+from mes.domain.capabilities import EMBEDDING, not_capable
 from mes.errors import (
     GenerationAborted,
     MesError,
@@ -94,7 +94,7 @@ def refused(
     if any(words in no.text for words in _TOO_LONG):
         return _with_numbers(no.facts, batch) or _without_numbers(context_length(), batch)
     if no.status == 501 or "does not support embeddings" in no.text:
-        return unable(EMBEDS, tag, pointer="/model")
+        return not_capable(EMBEDDING, tag, pointer="/model")
     if no.status == 500 and no.text:
         return GenerationAborted(no.text)
     return replies.refused(no, tag=tag)

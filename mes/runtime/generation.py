@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mes.domain import Logprob, Reply, Tell, ToolCall, Usage, silent
+from mes.domain import Emit, Logprob, Reply, ToolCall, Usage, no_op
 from mes.errors import GenerationAborted, RuntimeReplyInvalid
 from mes.relay import Steps
 from mes.runtime.replies import count, get, lines_in, objects, part_of, plain
@@ -16,12 +16,12 @@ from mes.runtime.voices import Voices
 Part = Mapping[str, Any]
 
 
-def generation(pieces: Iterable[bytes], *, sent: float, tell: Tell = silent) -> Steps[Reply]:
+def generation(pieces: Iterable[bytes], *, sent: float, emit: Emit = no_op) -> Steps[Reply]:
     """The whole of it, in a step for each piece; what is in one piece is told at once.
 
     `sent` is when the question was asked, by the monotonic clock.
     """
-    voices, calls = Voices(tell), list[ToolCall]()
+    voices, calls = Voices(emit), list[ToolCall]()
     first = 0.0
     for lines in lines_in(pieces):
         try:
@@ -33,7 +33,7 @@ def generation(pieces: Iterable[bytes], *, sent: float, tell: Tell = silent) -> 
                     waited = (first or time.monotonic()) - sent
                     return _reply(voices, tuple(calls), part, waited_ms=waited * 1000)
         finally:
-            is_passed_on = voices.tell()
+            is_passed_on = voices.emit()
         yield is_passed_on
     raise GenerationAborted("the generation ended without saying that it was done")
 

@@ -11,7 +11,8 @@ from urllib3 import HTTPResponse
 from urllib3.util import parse_url
 
 from mes.domain import (
-    Caller,
+    Client,
+    Emit,
     LoadedModel,
     ModelCard,
     ModelSpec,
@@ -19,9 +20,8 @@ from mes.domain import (
     PulledModel,
     PullProgress,
     Reply,
-    Tell,
     Vectors,
-    silent,
+    no_op,
 )
 from mes.errors import (
     GenerationAborted,
@@ -85,13 +85,13 @@ class OllamaRuntime:
         self._version = prepared("GET", url, "/api/version")
 
     def generate(
-        self, prompt: Prompt, *, deadline: float, caller: Caller, tell: Tell = silent
+        self, prompt: Prompt, *, deadline: float, client: Client, emit: Emit = no_op
     ) -> Reply:
         """Run one generation to its end."""
         endpoint = self._chat if prompt.messages else self._generate
         request = filled(endpoint, bodies.generation(prompt))
         exchange = self._exchange(_GENERATION, deadline)
-        with exchange, caller.when_gone(exchange.hang_up):
+        with exchange, client.on_disconnect(exchange.hang_up):
             sent = time.monotonic()
             answer = self._send(exchange, request)
             if answer.status != 200:
@@ -101,7 +101,7 @@ class OllamaRuntime:
                     with_schema=prompt.format is not None,
                 )
             pieces = exchange.pieces(at_most=self._max_reply_bytes)
-            steps = generation(pieces, sent=sent, tell=tell)
+            steps = generation(pieces, sent=sent, emit=emit)
             reply = self._relay.run(steps, exchange.source)
             exchange.finish(pieces)
             return reply
@@ -113,11 +113,11 @@ class OllamaRuntime:
         *,
         dimensions: int | None,
         deadline: float,
-        caller: Caller,
+        client: Client,
     ) -> Vectors:
         """Make a vector of each text, of some at a time."""
         made = embedding.joined(
-            self._embed_some(batch, spec, dimensions, deadline, caller)
+            self._embed_some(batch, spec, dimensions, deadline, client)
             for batch in embedding.batches(texts)
         )
         embedding.check_length(made, tag=spec.tag, dimensions=dimensions)
@@ -129,11 +129,11 @@ class OllamaRuntime:
         spec: ModelSpec,
         dimensions: int | None,
         deadline: float,
-        caller: Caller,
+        client: Client,
     ) -> Vectors:
         request = filled(self._embed, bodies.embedding(spec, batch.texts, dimensions))
         exchange = self._exchange(_EMBEDDING, deadline)
-        with exchange, caller.when_gone(exchange.hang_up):
+        with exchange, client.on_disconnect(exchange.hang_up):
             answer = self._send(exchange, request)
             if answer.status == 200:
                 whole = b"".join(exchange.pieces(at_most=self._max_reply_bytes))
@@ -190,10 +190,10 @@ class OllamaRuntime:
         """What the runtime knows of one model."""
         return replies.card(self._ask(filled(self._show, {"model": name}), name))
 
-    def pull(self, name: str, *, deadline: float, caller: Caller) -> Iterator[PullProgress]:
+    def pull(self, name: str, *, deadline: float, client: Client) -> Iterator[PullProgress]:
         """Fetch a model onto the runtime's disk, telling how it goes."""
         exchange = self._exchange(_PULL, deadline)
-        with exchange, caller.when_gone(exchange.hang_up):
+        with exchange, client.on_disconnect(exchange.hang_up):
             answer = self._send(exchange, filled(self._pull, {"model": name, "stream": True}))
             if answer.status != 200:
                 raise pulling.refused(self._refusal(exchange, answer), tag=name)

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import orjson
 
-from mes.capabilities import CALLS, SEES, THINKS, WRITES, unable
 from mes.domain import (
     LoadedModel,
     ModelCard,
     PulledModel,
     normalise,
 )
+from mes.domain.capabilities import COMPLETION, THINKING, TOOLS, VISION, not_capable
 from mes.errors import (
     GenerationAborted,
     LoadFailed,
@@ -32,11 +32,11 @@ _LONGEST_TEXT = 300
 _LONGEST_RETRY_SECONDS = 60
 _CANNOT_WRITE = ("does not support generate", "does not support chat")
 _UNABLE = {
-    "does not support thinking": (THINKS, "/think"),
-    "image input is not supported": (SEES, "/messages"),
-    "does not support multimodal": (SEES, "/messages"),
-    "does not support tools": (CALLS, "/tools"),
-    "tool calls are not supported": (CALLS, "/messages"),
+    "does not support thinking": (THINKING, "/think"),
+    "image input is not supported": (VISION, "/messages"),
+    "does not support multimodal": (VISION, "/messages"),
+    "does not support tools": (TOOLS, "/tools"),
+    "tool calls are not supported": (TOOLS, "/messages"),
 }
 _DECODING_WORDS = ("grammar", "json schema", "json_schema", "sampler", "invalid format")
 
@@ -125,7 +125,7 @@ def refused_generation(no: Refusal, *, tag: str, with_schema: bool) -> MesError:
         return _no_writer(tag)
     for words, (capability, pointer) in _UNABLE.items():
         if words in text:
-            return unable(capability, tag, pointer=pointer)
+            return not_capable(capability, tag, pointer=pointer)
     if with_schema and no.status in (400, 500) and any(word in text for word in _DECODING_WORDS):
         return SchemaRefused(no.text)
     if no.status == 500 and no.text:
@@ -138,7 +138,7 @@ def _cannot_write(no: Refusal) -> bool:
 
 
 def _no_writer(tag: str) -> MesError:
-    return unable(WRITES, tag, pointer="/model_id")
+    return not_capable(COMPLETION, tag, pointer="/model_id")
 
 
 def refused_load(no: Refusal, *, tag: str) -> MesError:

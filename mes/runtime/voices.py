@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from mes.domain import Event, Logprob, Tell, Thought, Token
+from mes.domain import Emit, Event, Logprob, Thought, Token
 
 _THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
 # So many blanks before the first word are no sign that a thought will follow.
@@ -18,8 +18,8 @@ class Voices:
     that is never closed is all reasoning.
     """
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
         self._answer: list[str] = []
         self._reasoning: list[str] = []
         self._held = ""
@@ -45,11 +45,11 @@ class Voices:
         self._reasoning.append(text)
         self._untold.append(Thought(text))
 
-    def tell(self) -> bool:
+    def emit(self) -> bool:
         """Tell what was said since the last time; True where all that was told is passed on."""
         if self._untold:
             said, self._untold = self._untold, []
-            self._is_passed_on = self._tell(*said)
+            self._is_passed_on = self._emit(*said)
         return self._is_passed_on
 
     def end(self) -> tuple[str, str]:

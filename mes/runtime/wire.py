@@ -18,7 +18,7 @@ from typing import Self
 from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError, InvalidChunkLength, InvalidHeader
 
-from mes.errors import CallerGone, MesError, RuntimeReplyInvalid, RuntimeUnavailable
+from mes.errors import ClientDisconnected, MesError, RuntimeReplyInvalid, RuntimeUnavailable
 from mes.runtime.chunks import unframed
 from mes.runtime.connections import Answer, Line, this_thread
 from mes.watch import Watch
@@ -167,7 +167,7 @@ class Exchange:
 
     def hang_up(self) -> None:
         """Nobody waits for the answer any more. Any thread may call this."""
-        self.cut(CallerGone("the caller has hung up"))
+        self.cut(ClientDisconnected("the caller has hung up"))
 
     def cut(self, why: MesError) -> None:
         """End the exchange for this reason, unless it has ended. Any thread may call this."""

@@ -36,7 +36,7 @@ class Nobody:
 
     gone = False
 
-    def when_gone(self, act: Callable[[], None]) -> AbstractContextManager[None]:
+    def on_disconnect(self, act: Callable[[], None]) -> AbstractContextManager[None]:
         return nullcontext()
 
 

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mes.domain import Caller, Event, Loading, ModelSpec, Queued, Tell, silent
+from mes.domain import Client, Emit, Event, Loading, ModelSpec, Queued, no_op
 from mes.errors import (
-    CallerGone,
+    ClientDisconnected,
     MesError,
     ModelBusy,
     ModelUnavailable,
     QueueFull,
     QueueTimeout,
     ShuttingDown,
-    by_code,
+    error_for_code,
 )
 from mes.scheduling import policy
 from mes.scheduling.board import Board, Change
@@ -45,10 +45,10 @@ class _Wish:
     ticket: str
     spec: ModelSpec
     wants: str
-    caller: Caller
+    client: Client
     rung: threading.Event
     request_id: str
-    tell: Tell
+    emit: Emit
 
 
 class Scheduler:
@@ -77,7 +77,7 @@ class Scheduler:
 
     @contextmanager
     def permit(
-        self, spec: ModelSpec, caller: Caller, *, request_id: str = "", tell: Tell = silent
+        self, spec: ModelSpec, client: Client, *, request_id: str = "", emit: Emit = no_op
     ) -> Iterator[Turn]:
         """The right to use the model inside the block; it is in memory by then.
 
@@ -87,18 +87,18 @@ class Scheduler:
         down; what kept it from being loaded: LoadTimeout, ModelNotPulled, RuntimeUnavailable; and
         ShuttingDown.
         """
-        with self._turn(spec, PERMIT, caller, request_id, _news(tell)) as turn:
+        with self._turn(spec, PERMIT, client, request_id, _news(emit)) as turn:
             assert turn is not None
             yield turn
 
-    def load(self, spec: ModelSpec, caller: Caller) -> None:
+    def load(self, spec: ModelSpec, client: Client) -> None:
         """Wait until the model is in memory. Raises what `permit` raises."""
-        with self._turn(spec, LOAD, caller):
+        with self._turn(spec, LOAD, client):
             pass
 
-    def unload(self, spec: ModelSpec, caller: Caller) -> None:
+    def unload(self, spec: ModelSpec, client: Client) -> None:
         """Let the model drain and leave memory. Raises ModelBusy where it does not in time."""
-        with self._turn(spec, UNLOAD, caller):
+        with self._turn(spec, UNLOAD, client):
             pass
 
     @contextmanager
@@ -106,13 +106,13 @@ class Scheduler:
         self,
         spec: ModelSpec,
         wants: str,
-        caller: Caller,
+        client: Client,
         request_id: str = "",
-        tell: Tell = silent,
+        emit: Emit = no_op,
     ) -> Iterator[Turn | None]:
         ticket = self._worker.new_ticket()
-        with self._worker.expecting(ticket) as rung, caller.when_gone(rung.set):
-            wish = _Wish(ticket, spec, wants, caller, rung, request_id, tell)
+        with self._worker.expecting(ticket) as rung, client.on_disconnect(rung.set):
+            wish = _Wish(ticket, spec, wants, client, rung, request_id, emit)
             self._refuse_if_shut()
             try:
                 yield self._join(wish) or self._wait(wish)
@@ -152,12 +152,12 @@ class Scheduler:
 
     def _make_use_of_the_wait(self, wish: _Wish, state: State) -> None:
         ticket = state.tickets[wish.ticket]
-        wish.tell(_standing(state, ticket))
+        wish.emit(_standing(state, ticket))
         if ticket.duty is not None:
             self._duties.do(ticket, wish.spec)
             return
-        if wish.caller.gone:
-            raise CallerGone("the caller hung up while it waited in the queue")
+        if wish.client.gone:
+            raise ClientDisconnected("the caller hung up while it waited in the queue")
         waited = policy.queue_seconds(state, ticket, time.monotonic())
         left = self._seconds_left(wish, waited)
         wish.rung.wait(min(left, self._worker.looks_every_seconds))
@@ -189,14 +189,14 @@ def _standing(state: State, ticket: Ticket) -> Event:
     return Queued(sum(rival.number <= ticket.number for rival in rivals))
 
 
-def _news(tell: Tell) -> Tell:
+def _news(emit: Emit) -> Emit:
     """Tells nothing twice in a row."""
     last: tuple[Event, ...] = ()
 
     def tell_news(*events: Event) -> bool:
         nonlocal last
         is_news, last = events != last, events
-        return is_news and tell(*events)
+        return is_news and emit(*events)
 
     return tell_news
 
@@ -236,4 +236,4 @@ def _turn_of(state: State, ticket: str) -> Turn | None:
 
 
 def _as_error(refusal: Refusal) -> MesError:
-    return by_code(refusal.code)(refusal.detail, retry_after=refusal.retry_after)
+    return error_for_code(refusal.code)(refusal.detail, retry_after=refusal.retry_after)

@@ -10,8 +10,8 @@ from typing import Any
 
 from cachetools import TTLCache
 
-from mes.domain import Attempt, Judgement, Prompt, Reply, Violation
-from mes.errors import CallerGone, MesError, SchemaRefused
+from mes.domain import Attempt, Prompt, Reply, ValidationResult, Violation
+from mes.errors import ClientDisconnected, MesError, SchemaRefused
 from mes.structured.grammar import GRAMMAR, JSON
 from mes.structured.prompts import with_feedback, with_schema
 from mes.structured.retrying import Plan, Step, next_step
@@ -55,7 +55,7 @@ def ask(
     while step := next_step(attempts, plan, seconds_left=deadline - time.monotonic()):
         try:
             attempts.append(_attempt(step, prompt, schema, plan, generate))
-        except CallerGone:
+        except ClientDisconnected:
             raise
         except MesError as exc:
             # The answer that was judged before is still worth telling.
@@ -79,14 +79,14 @@ def _attempt(step: Step, prompt: Prompt, schema: Schema, plan: Plan, generate: G
         mode=step.mode,
         options=step.options,
         reply=reply,
-        judgement=schema.judge(reply.text, reply.finish_reason),
+        validation=schema.judge(reply.text, reply.finish_reason),
         seconds=time.monotonic() - began,
     )
 
 
 def _aborted(step: Step, error: MesError) -> Attempt:
-    judgement = Judgement("aborted", errors=(Violation("", "", error.detail),))
-    return Attempt(step.mode, step.options, None, judgement, 0.0)
+    validation = ValidationResult("aborted", errors=(Violation("", "", error.detail),))
+    return Attempt(step.mode, step.options, None, validation, 0.0)
 
 
 def _worded(prompt: Prompt, schema: Schema, step: Step) -> Prompt:
@@ -95,8 +95,8 @@ def _worded(prompt: Prompt, schema: Schema, step: Step) -> Prompt:
     if step.mode != GRAMMAR:
         asked = with_schema(asked, schema.text)
     last = step.feedback_on
-    if last is not None and last.reply is not None and last.judgement is not None:
-        asked = with_feedback(asked, last.reply.text, last.judgement)
+    if last is not None and last.reply is not None and last.validation is not None:
+        asked = with_feedback(asked, last.reply.text, last.validation)
     return dataclasses.replace(
         prompt.rephrased(asked), options=step.options, format=_format(step.mode, schema)
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from mes.domain import Keywords
+from mes.domain import KeywordSupport
 from mes.structured.conversion import (
     DISTORTED,
     ENFORCED,
@@ -71,15 +71,17 @@ class Report:
         return tuple(mode for mode in possible if possible[mode])
 
     @cached_property
-    def under_grammar(self) -> Keywords:
+    def under_grammar(self) -> KeywordSupport:
         """What the grammar enforces wherever it stands, and what it ignores somewhere."""
         ignored = self._keywords(IGNORED)
-        return Keywords(tuple(sorted(self._keywords(ENFORCED) - ignored)), tuple(sorted(ignored)))
+        return KeywordSupport(
+            tuple(sorted(self._keywords(ENFORCED) - ignored)), tuple(sorted(ignored))
+        )
 
     @cached_property
-    def under_no_grammar(self) -> Keywords:
+    def under_no_grammar(self) -> KeywordSupport:
         """Without a grammar all of them are left to the model."""
-        return Keywords((), tuple(sorted(self._keywords(ENFORCED) | self._keywords(IGNORED))))
+        return KeywordSupport((), tuple(sorted(self._keywords(ENFORCED) | self._keywords(IGNORED))))
 
     def _keywords(self, effect: str) -> set[str]:
         return {each.keyword for each in self.findings if each.effect == effect}

@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from mes.domain import Judgement, Violation
+from mes.domain import ValidationResult, Violation
 from mes.strictjson import NotJson
 from mes.structured.effort import TooMuch, effort
 from mes.structured.extraction import extract
@@ -30,20 +30,20 @@ class Judge:
     root: Place
     unrolled: float
 
-    def judge(self, text: str, finish_reason: str) -> Judgement:
+    def judge(self, text: str, finish_reason: str) -> ValidationResult:
         """The verdict: valid, not_json, schema_violation, truncated or empty.
 
         The whole schema is asserted, `format` included, whatever the runtime has enforced.
         """
         if not text.strip() and finish_reason != "length":
             return _without_value("empty", "the model answered nothing")
-        judgement = self._judge_whole(text)
-        if finish_reason == "length" and not (judgement.valid and _is_closed(judgement.parsed)):
+        validation = self._judge_whole(text)
+        if finish_reason == "length" and not (validation.valid and _is_closed(validation.parsed)):
             cut = Violation("", "", "the answer was cut off at max_tokens")
-            return Judgement("truncated", errors=(cut, *judgement.errors)[:_MOST_ERRORS])
-        return judgement
+            return ValidationResult("truncated", errors=(cut, *validation.errors)[:_MOST_ERRORS])
+        return validation
 
-    def _judge_whole(self, text: str) -> Judgement:
+    def _judge_whole(self, text: str) -> ValidationResult:
         try:
             value, how = extract(text)
         except NotJson as exc:
@@ -54,8 +54,8 @@ class Judge:
                 "schema_violation", "too large or deep to be judged by the schema"
             )
         if self.validator.is_valid(value):
-            return Judgement("valid", value, extraction=how)
-        return Judgement("schema_violation", errors=self._violations(value), extraction=how)
+            return ValidationResult("valid", value, extraction=how)
+        return ValidationResult("schema_violation", errors=self._violations(value), extraction=how)
 
     def _violations(self, value: Any) -> tuple[Violation, ...]:
         if self._exceeds(value, _MOST_TO_LIST):
@@ -71,8 +71,8 @@ class Judge:
         return False
 
 
-def _without_value(verdict: str, detail: str) -> Judgement:
-    return Judgement(verdict, errors=(Violation("", "", short(detail)),))
+def _without_value(verdict: str, detail: str) -> ValidationResult:
+    return ValidationResult(verdict, errors=(Violation("", "", short(detail)),))
 
 
 def _is_closed(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mes.domain import Judgement
+from mes.domain import ValidationResult
 
 _MOST_MISTAKES = 5
 _LONGEST_ANSWER = 2_000
@@ -13,11 +13,11 @@ def with_schema(text: str, schema_text: str) -> str:
     return f"{text}\n\nAnswer only with JSON that satisfies this JSON Schema:\n{schema_text}"
 
 
-def with_feedback(text: str, answer: str, judgement: Judgement) -> str:
+def with_feedback(text: str, answer: str, validation: ValidationResult) -> str:
     """The prompt, with the answer that it got last and what was wrong with it, briefly."""
     mistakes = "\n".join(
         f"- {each.pointer}: {each.detail}" if each.pointer else f"- {each.detail}"
-        for each in judgement.errors[:_MOST_MISTAKES]
+        for each in validation.errors[:_MOST_MISTAKES]
     )
     return (
         f"{text}\n\nYour last answer was:\n{_cut(answer)}\n\n"

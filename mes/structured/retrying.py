@@ -77,9 +77,9 @@ def _mode_after(attempts: Sequence[Attempt], plan: Plan) -> str:
 
 def _signature(attempt: Attempt) -> set[tuple[str, str, str]]:
     """What was wrong, wherever in a list it was."""
-    judgement = attempt.judgement
-    assert judgement is not None
+    validation = attempt.validation
+    assert validation is not None
     return {
-        (judgement.verdict, _INDEX.sub("/*", each.pointer), each.keyword)
-        for each in judgement.errors
+        (validation.verdict, _INDEX.sub("/*", each.pointer), each.keyword)
+        for each in validation.errors
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from cachetools import LRUCache, cached
 
-from mes.domain import SCHEMA_PLACE, Judgement, Keywords
+from mes.domain import SCHEMA_PLACE, KeywordSupport, ValidationResult
 from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.structured import grammar
 from mes.structured.judging import Judge
@@ -54,13 +54,13 @@ class Schema:
         """The same where decoding may be constrained; else only in words."""
         return self.modes if constrain else (grammar.PROMPT,)
 
-    def keywords(self, mode: str) -> Keywords:
+    def keywords(self, mode: str) -> KeywordSupport:
         """What the runtime enforces in this mode, and what it leaves to the model."""
         if mode == grammar.GRAMMAR:
             return self.report.under_grammar
         return self.report.under_no_grammar
 
-    def judge(self, text: str, finish_reason: str) -> Judgement:
+    def judge(self, text: str, finish_reason: str) -> ValidationResult:
         """The verdict: valid, not_json, schema_violation, truncated or empty."""
         return self.judge_of.judge(text, finish_reason)
 

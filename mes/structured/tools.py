@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mes.domain import Judgement, ToolCall, Violation
+from mes.domain import ToolCall, ValidationResult, Violation
 from mes.structured.limits import Limits
 from mes.structured.schemas import Schema, check
 
@@ -18,12 +18,12 @@ class Tools:
 
     schemas: Mapping[str, Schema]
 
-    def judge(self, call: ToolCall) -> Judgement:
+    def judge(self, call: ToolCall) -> ValidationResult:
         """Do the arguments fit the parameters? The verdict: valid or schema_violation."""
         schema = self.schemas.get(call.name)
         if schema is None:
             stranger = Violation("", "", f"there is no tool called {call.name[:100]}")
-            return Judgement("schema_violation", errors=(stranger,))
+            return ValidationResult("schema_violation", errors=(stranger,))
         return schema.judge(json.dumps(dict(call.arguments)), "stop")
 
 

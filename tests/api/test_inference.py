@@ -273,7 +273,7 @@ def test_a_model_that_may_not_be_run_is_not_found(ask, model_id):
         (errors.RuntimeUnavailable("down"), 503),
         (errors.PromptTooLong("3010 tokens do not fit into 512"), 422),
         (errors.ModelNotPulled("not pulled"), 404),
-        (errors.CallerGone("gone"), 499),
+        (errors.ClientDisconnected("gone"), 499),
     ],
 )
 def test_what_kept_the_model_from_answering_is_no_200(ask, runtime, error, status):

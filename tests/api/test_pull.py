@@ -83,7 +83,7 @@ def test_what_is_refused_before_the_stream_has_a_status_of_its_own(client, runti
 def test_every_pull_gives_its_seat_back_however_it_ends(client, app, runtime):
     seats = app.extensions["mes"].seats
     free = seats._value
-    for error in (None, errors.PullFailed("digest mismatch"), errors.CallerGone("gone")):
+    for error in (None, errors.PullFailed("digest mismatch"), errors.ClientDisconnected("gone")):
         runtime.pull_error = error
         lines(client.post("/v1/models/absent:1b/pull", headers=HEADERS))
     unread = client.post("/v1/models/absent:1b/pull", headers=HEADERS)

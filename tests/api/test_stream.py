@@ -129,7 +129,7 @@ def test_every_stream_gives_its_permit_and_its_seat_back_however_it_ends(ask, ap
     own = app.extensions["mes"]
     free = own.seats._value
     runtime.answers = lambda prompt: "a b c"
-    for error in (None, errors.GenerationAborted("broke off"), errors.CallerGone("gone")):
+    for error in (None, errors.GenerationAborted("broke off"), errors.ClientDisconnected("gone")):
         runtime.breaks_off = error
         lines(ask(stream=True))
     unread = ask(stream=True)

@@ -102,7 +102,7 @@ def test_what_befalls_a_later_attempt_does_not_take_the_answer_away(ask, say):
 
 
 def test_a_caller_that_has_gone_is_not_asked_for_again(ask, say):
-    say(BAD, errors.CallerGone("gone"))
+    say(BAD, errors.ClientDisconnected("gone"))
     assert ask(json_schema=PERSON).status_code == 499
 
 

@@ -15,9 +15,9 @@ from tests.faults.scripts import (
     ends,
     floods,
     in_turn,
+    no_op,
     resets,
     says,
-    silent,
     tells,
     under_grammar,
 )
@@ -88,12 +88,12 @@ def judging(case: str, name: str, script: Script, expected: Expected, **more: An
 
 
 SLOW = [
-    slow("U2", "never answers", silent()),
-    slow("U3", "headers, then silence", silent(STREAM)),
-    slow("U3", "some text, then silence", silent(STREAM + chunk(token("Hel")))),
+    slow("U2", "never answers", no_op()),
+    slow("U3", "headers, then silence", no_op(STREAM)),
+    slow("U3", "some text, then silence", no_op(STREAM + chunk(token("Hel")))),
     slow("U4", "a byte of a header at a time", drips(b"HTTP/1.1 200 OK\r\n", b"X: x\r\n")),
     slow("U5", "a byte of the body at a time", drips(STREAM, chunk(token("a")))),
-    slow("U21", "a length that is too long", silent(head(content_length="9000") + token("a"))),
+    slow("U21", "a length that is too long", no_op(head(content_length="9000") + token("a"))),
 ]
 BROKEN_OFF = [
     ("U6", "half of a stated length", ends(head(content_length="900") + token("Hel"))),

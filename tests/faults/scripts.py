@@ -42,7 +42,7 @@ def resets(start: bytes = b"") -> Script:
     return script
 
 
-def silent(start: bytes = b"") -> Script:
+def no_op(start: bytes = b"") -> Script:
     """Sends these bytes and then nothing, until the client has had enough."""
 
     def script(connection: Connection, ask: Ask) -> None:

@@ -87,12 +87,12 @@ def suffer(service, faults: Iterable[Fault], dice: random.Random) -> list[str]:
             raise
         return client.ids
 
-    clients = [caller(service, dice) for _ in faults]
+    clients = [make_client(service, dice) for _ in faults]
     with ThreadPoolExecutor(CLIENTS) as threads:
         return list(chain.from_iterable(threads.map(provoke, faults, clients)))
 
 
-def caller(service, dice: random.Random) -> Client:
+def make_client(service, dice: random.Random) -> Client:
     """From anywhere, so that the wrong keys of one do not count against another."""
     numbers = [dice.randrange(2, 250) for _ in range(3)]
     return Client(service, address="127.{}.{}.{}".format(*numbers), seed=dice.getrandbits(64))

@@ -8,16 +8,16 @@ from functools import partial
 from tests.faults.client import Heard
 from tests.faults.fault import Fault
 from tests.faults.misbehaviours import MISBEHAVIOURS, Misbehaviour
-from tests.faults.scripts import echo, silent, tells
+from tests.faults.scripts import echo, no_op, tells
 from tests.runtime.scripted import STREAM, chunk, token
 
 SILENCE, ECHO, LONG, WORD = "silence", "echo", "a long answer", "a word, and silence"
 SCRIPTS = {
     **{each.name: each.script for each in MISBEHAVIOURS},
-    SILENCE: silent(),
+    SILENCE: no_op(),
     ECHO: echo,
     LONG: tells("x" * 4_000_000),
-    WORD: silent(STREAM + chunk(token("Hel"))),
+    WORD: no_op(STREAM + chunk(token("Hel"))),
 }
 """What a prompt can ask the fake runtime for."""
 

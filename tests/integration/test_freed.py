@@ -27,8 +27,8 @@ def test_the_memory_of_large_answers_is_given_back(service, fake_ollama):
 
 
 def crowd(running) -> None:
-    with ThreadPoolExecutor(CALLERS) as callers:
-        answers = callers.map(lambda _: running.infer(MODEL).status_code, range(REQUESTS))
+    with ThreadPoolExecutor(CALLERS) as clients:
+        answers = clients.map(lambda _: running.infer(MODEL).status_code, range(REQUESTS))
         assert set(answers) == {200}
 
 

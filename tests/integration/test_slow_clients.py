@@ -79,10 +79,10 @@ def test_many_slow_clients_stop_nobody(service, sent):
 
 
 def test_a_request_that_does_not_arrive_is_ended_and_if_it_has_begun_answered(service):
-    with clients(service, HEAD) as begun, clients(service, "") as silent:
+    with clients(service, HEAD) as begun, clients(service, "") as no_op:
         heard = {sock.recv(65536).split(b"\r\n", 1)[0] for sock in begun}
         assert heard == {b"HTTP/1.1 408 Request Timeout"}
-        assert {sock.recv(65536) for sock in silent} == {b""}
+        assert {sock.recv(65536) for sock in no_op} == {b""}
 
 
 def test_bodies_for_which_nobody_has_time_are_told_so(service):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mes.domain import ModelSpec, Prompt, Reply, silent
+from mes.domain import ModelSpec, Prompt, Reply, no_op
 from mes.relay import Relay
 from mes.runtime import OllamaRuntime
 from mes.watch import SocketCaller, Watch
@@ -39,9 +39,9 @@ def prompt(text: str = "Say hello", **more: Any) -> Prompt:
 
 def generate(runtime: OllamaRuntime, *, within: float = 5.0, **more: Any) -> Reply:
     """One generation for a caller who stays."""
-    caller, tell = more.pop("caller", None) or SocketCaller(), more.pop("tell", silent)
+    client, emit = more.pop("client", None) or SocketCaller(), more.pop("emit", no_op)
     deadline = time.monotonic() + within
-    return runtime.generate(prompt(**more), deadline=deadline, caller=caller, tell=tell)
+    return runtime.generate(prompt(**more), deadline=deadline, client=client, emit=emit)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def serve() -> Iterator[Callable[..., ScriptedRuntime]]:
 
 
 @pytest.fixture
-def client(watch: Watch, relay: Relay) -> Callable[..., OllamaRuntime]:
+def runtime_client(watch: Watch, relay: Relay) -> Callable[..., OllamaRuntime]:
     """The client of a scripted runtime, or of any host."""
 
     def connect(server: ScriptedRuntime | str, **more: Any) -> OllamaRuntime:

@@ -47,9 +47,9 @@ def stale_by_reset(peer: Peer) -> None:
     peer.reset()
 
 
-def test_one_connection_serves_request_after_request(serve, client):
+def test_one_connection_serves_request_after_request(serve, runtime_client):
     server = serve(answers(GOOD))
-    runtime = client(server)
+    runtime = runtime_client(server)
 
     for _ in range(5):
         generate(runtime)
@@ -59,16 +59,18 @@ def test_one_connection_serves_request_after_request(serve, client):
 
 
 @pytest.mark.parametrize("closing", [stale, stale_by_reset])
-def test_a_connection_that_went_stale_is_invisible(serve, client, closing):
+def test_a_connection_that_went_stale_is_invisible(serve, runtime_client, closing):
     server = serve(closing, answers(GOOD))
-    runtime = client(server)
+    runtime = runtime_client(server)
     generate(runtime)
 
     assert generate(runtime).text == "Hello"
     assert server.connections == 2
 
 
-def test_a_stale_connection_is_replaced_by_a_fresh_one_not_by_another_stale_one(serve, client):
+def test_a_stale_connection_is_replaced_by_a_fresh_one_not_by_another_stale_one(
+    serve, runtime_client
+):
     both = threading.Barrier(2)
 
     def closing(peer: Peer) -> None:
@@ -78,7 +80,7 @@ def test_a_stale_connection_is_replaced_by_a_fresh_one_not_by_another_stale_one(
         peer.read_request()
 
     server = serve(closing, closing, answers(GOOD))
-    runtime = client(server)
+    runtime = runtime_client(server)
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda _: generate(runtime), range(2)))
 
@@ -86,16 +88,16 @@ def test_a_stale_connection_is_replaced_by_a_fresh_one_not_by_another_stale_one(
     assert server.connections == 3
 
 
-def test_a_fresh_connection_that_fails_is_not_tried_again(serve, client):
+def test_a_fresh_connection_that_fails_is_not_tried_again(serve, runtime_client):
     server = serve(once(b""))
 
     with pytest.raises(GenerationAborted):
-        generate(client(server))
+        generate(runtime_client(server))
 
     assert server.connections == 1
 
 
-def test_what_was_begun_is_not_asked_for_again(serve, client):
+def test_what_was_begun_is_not_asked_for_again(serve, runtime_client):
     def half(peer: Peer) -> None:
         peer.read_request()
         peer.send(GOOD)
@@ -103,7 +105,7 @@ def test_what_was_begun_is_not_asked_for_again(serve, client):
         peer.send(b"HTTP/1.1 20")
 
     server = serve(half, answers(GOOD))
-    runtime = client(server)
+    runtime = runtime_client(server)
     generate(runtime)
 
     with pytest.raises((GenerationAborted, RuntimeReplyInvalid)):
@@ -111,9 +113,9 @@ def test_what_was_begun_is_not_asked_for_again(serve, client):
     assert server.connections == 1
 
 
-def test_a_runtime_that_stopped_between_requests_is_unavailable(serve, client):
+def test_a_runtime_that_stopped_between_requests_is_unavailable(serve, runtime_client):
     server = serve(stale)
-    runtime = client(server)
+    runtime = runtime_client(server)
     generate(runtime)
     server.close()
 
@@ -121,9 +123,9 @@ def test_a_runtime_that_stopped_between_requests_is_unavailable(serve, client):
         generate(runtime)
 
 
-def test_nonsense_ends_a_connection(serve, client):
+def test_nonsense_ends_a_connection(serve, runtime_client):
     server = serve(answers(whole(b"nonsense")), answers(GOOD))
-    runtime = client(server)
+    runtime = runtime_client(server)
     with pytest.raises(RuntimeReplyInvalid):
         generate(runtime)
 
@@ -131,19 +133,19 @@ def test_nonsense_ends_a_connection(serve, client):
     assert server.connections == 2
 
 
-def test_a_longer_answer_than_stated_is_not_taken_for_the_next_one(serve, client):
+def test_a_longer_answer_than_stated_is_not_taken_for_the_next_one(serve, runtime_client):
     other = streamed(token("Not yours"), last())
     server = serve(answers(whole(line(error="no"), 404) + other), answers(GOOD))
-    runtime = client(server)
+    runtime = runtime_client(server)
     with pytest.raises(ModelNotPulled):
         generate(runtime)
 
     assert generate(runtime).text == "Hello"
 
 
-def test_many_threads_each_get_their_own_answer(serve, client):
+def test_many_threads_each_get_their_own_answer(serve, runtime_client):
     server = serve(echo)
-    runtime = client(server)
+    runtime = runtime_client(server)
     prompts = [f"prompt {number}" for number in range(200)]
 
     with ThreadPoolExecutor(8) as threads:
@@ -153,7 +155,7 @@ def test_many_threads_each_get_their_own_answer(serve, client):
     assert server.connections <= 8
 
 
-def test_an_answer_of_a_stated_length_leaves_its_connection_to_others(serve, client):
+def test_an_answer_of_a_stated_length_leaves_its_connection_to_others(serve, runtime_client):
     """The connection is free as soon as it is read, before anybody has understood it."""
     first_is_done = threading.Event()
 
@@ -168,23 +170,25 @@ def test_an_answer_of_a_stated_length_leaves_its_connection_to_others(serve, cli
         peer.send(chunk(last()) + END)
 
     server = serve(sized_then_slow)
-    runtime = client(server)
+    runtime = runtime_client(server)
     second_has_begun = threading.Event()
     with ThreadPoolExecutor(1) as thread:
 
         def begin_the_second(_: Event) -> None:
-            futures.append(thread.submit(generate, runtime, tell=lambda _: second_has_begun.set()))
+            futures.append(thread.submit(generate, runtime, emit=lambda _: second_has_begun.set()))
             assert second_has_begun.wait(10)
 
         futures: list[Future[Reply]] = []
-        assert generate(runtime, tell=begin_the_second).text == "first"
+        assert generate(runtime, emit=begin_the_second).text == "first"
         first_is_done.set()
 
         assert futures[0].result().text == "second"
     assert server.connections == 1
 
 
-def test_nothing_of_the_environment_reaches_the_runtime(serve, client, monkeypatch, tmp_path):
+def test_nothing_of_the_environment_reaches_the_runtime(
+    serve, runtime_client, monkeypatch, tmp_path
+):
     proxy, server = serve(answers(GOOD)), serve(answers(GOOD))
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
@@ -192,15 +196,15 @@ def test_nothing_of_the_environment_reaches_the_runtime(serve, client, monkeypat
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, proxy.url)
 
-    generate(client(server))
+    generate(runtime_client(server))
 
     assert proxy.connections == 0
     assert "authorization" not in server.asked[0].headers
 
 
-def test_cookies_are_not_kept(serve, client):
+def test_cookies_are_not_kept(serve, runtime_client):
     server = serve(answers(GOOD.replace(b"\r\n", b"\r\nSet-Cookie: a=b; Path=/\r\n", 1)))
-    runtime = client(server)
+    runtime = runtime_client(server)
 
     generate(runtime)
     generate(runtime)
@@ -208,10 +212,10 @@ def test_cookies_are_not_kept(serve, client):
     assert "cookie" not in server.asked[1].headers
 
 
-def test_only_the_headers_that_are_needed_are_sent(serve, client):
+def test_only_the_headers_that_are_needed_are_sent(serve, runtime_client):
     server = serve(answers(GOOD))
 
-    generate(client(server))
+    generate(runtime_client(server))
 
     assert server.asked[0].headers.keys() == {
         "host",
@@ -222,10 +226,10 @@ def test_only_the_headers_that_are_needed_are_sent(serve, client):
     }
 
 
-def test_every_generation_says_all_that_ollama_would_else_decide(serve, client):
+def test_every_generation_says_all_that_ollama_would_else_decide(serve, runtime_client):
     server = serve(answers(GOOD))
 
-    generate(client(server), system="Be brief.", format={"type": "object"})
+    generate(runtime_client(server), system="Be brief.", format={"type": "object"})
 
     sent = server.asked[0].json
     assert sent["stream"] is True
@@ -238,29 +242,29 @@ def test_every_generation_says_all_that_ollama_would_else_decide(serve, client):
     assert sent["format"] == {"type": "object"}
 
 
-def test_the_properties_of_a_schema_keep_their_order(serve, client):
+def test_the_properties_of_a_schema_keep_their_order(serve, runtime_client):
     server = serve(answers(GOOD))
     schema = {"type": "object", "properties": {"zebra": {}, "ant": {}, "mole": {}}}
 
-    generate(client(server), format=schema)
+    generate(runtime_client(server), format=schema)
 
     assert list(server.asked[0].json["format"]["properties"]) == ["zebra", "ant", "mole"]
 
 
-def test_a_schema_may_be_any_mapping_and_name_any_number(serve, client):
+def test_a_schema_may_be_any_mapping_and_name_any_number(serve, runtime_client):
     server = serve(answers(GOOD))
     schema = {"properties": MappingProxyType({"size": {"maximum": 10**30}})}
 
-    generate(client(server), format=MappingProxyType(schema))
+    generate(runtime_client(server), format=MappingProxyType(schema))
 
     assert server.asked[0].json["format"]["properties"]["size"]["maximum"] == 10**30
 
 
 @pytest.mark.parametrize("host", ["{0}", "http://{0}", "http://{0}/", "http://{0}/ollama/"])
-def test_a_host_may_be_written_in_several_ways(serve, client, host):
+def test_a_host_may_be_written_in_several_ways(serve, runtime_client, host):
     server = serve(answers(whole(b'{"version": "1"}')))
 
-    client(host.format(server.url.removeprefix("http://"))).version()
+    runtime_client(host.format(server.url.removeprefix("http://"))).version()
 
     prefix = "/ollama" if "ollama" in host else ""
     assert server.asked[0].line == f"GET {prefix}/api/version HTTP/1.1"

@@ -10,7 +10,7 @@ import pytest
 
 from mes.domain import Vectors
 from mes.errors import (
-    CallerGone,
+    ClientDisconnected,
     GenerationAborted,
     GenerationTimeout,
     LoadFailed,
@@ -36,7 +36,7 @@ def embed(
     runtime: OllamaRuntime,
     *texts: str,
     within: float = 5.0,
-    caller: SocketCaller | None = None,
+    client: SocketCaller | None = None,
     dimensions: int | None = None,
 ) -> Vectors:
     return runtime.embed(
@@ -44,7 +44,7 @@ def embed(
         texts or ("hello",),
         dimensions=dimensions,
         deadline=time.monotonic() + within,
-        caller=caller or SocketCaller(),
+        client=client or SocketCaller(),
     )
 
 
@@ -57,10 +57,10 @@ def refused(status: int, error: object, **facts: object) -> bytes:
     return whole(json.dumps({"error": error, **facts}).encode(), status=status)
 
 
-def test_texts_are_asked_for_with_the_options_of_a_load_and_are_never_cut(serve, client):
+def test_texts_are_asked_for_with_the_options_of_a_load_and_are_never_cut(serve, runtime_client):
     server = serve(answers(told([0.5, 1, -0.25], [1.0, 0.0, 0.0])))
 
-    made = embed(client(server), "one", "two")
+    made = embed(runtime_client(server), "one", "two")
 
     assert [list(vector) for vector in made.each] == [[0.5, 1.0, -0.25], [1.0, 0.0, 0.0]]
     assert made.prompt_tokens == 3
@@ -74,7 +74,7 @@ def test_texts_are_asked_for_with_the_options_of_a_load_and_are_never_cut(serve,
     }
 
 
-def test_many_texts_are_asked_for_some_at_a_time_and_come_back_in_order(serve, client):
+def test_many_texts_are_asked_for_some_at_a_time_and_come_back_in_order(serve, runtime_client):
     def script(peer: Peer) -> None:
         while (asked := peer.read_request()) is not None:
             texts = asked.json["input"]
@@ -82,7 +82,7 @@ def test_many_texts_are_asked_for_some_at_a_time_and_come_back_in_order(serve, c
 
     server = serve(script)
 
-    made = embed(client(server), *map(str, range(150)))
+    made = embed(runtime_client(server), *map(str, range(150)))
 
     assert [vector[0] for vector in made.each] == list(range(150))
     assert made.prompt_tokens == 150
@@ -90,17 +90,17 @@ def test_many_texts_are_asked_for_some_at_a_time_and_come_back_in_order(serve, c
     assert server.connections == 1
 
 
-def test_fewer_dimensions_are_left_to_the_runtime(serve, client):
+def test_fewer_dimensions_are_left_to_the_runtime(serve, runtime_client):
     server = serve(answers(told([0.6, 0.8])))
 
-    assert len(embed(client(server), dimensions=2).each[0]) == 2
+    assert len(embed(runtime_client(server), dimensions=2).each[0]) == 2
     assert server.asked[0].json["dimensions"] == 2
 
 
 @pytest.mark.parametrize(("dimensions", "words"), [(4, "vectors of 3 dim"), (2, "cannot shorten")])
-def test_dimensions_that_did_not_come_are_refused(serve, client, dimensions, words):
+def test_dimensions_that_did_not_come_are_refused(serve, runtime_client, dimensions, words):
     with pytest.raises(RequestInvalid, match=words) as error:
-        embed(client(serve(answers(told([0.5, 0.5, 0.5])))), dimensions=dimensions)
+        embed(runtime_client(serve(answers(told([0.5, 0.5, 0.5])))), dimensions=dimensions)
     assert error.value.mistakes[0].pointer == "/dimensions"
 
 
@@ -123,14 +123,14 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
-def test_nonsense_is_never_a_vector(serve, client, answer):
+def test_nonsense_is_never_a_vector(serve, runtime_client, answer):
     with pytest.raises(RuntimeReplyInvalid):
-        embed(client(serve(once(answer))))
+        embed(runtime_client(serve(once(answer))))
 
 
-def test_vectors_of_several_lengths_are_nonsense(serve, client):
+def test_vectors_of_several_lengths_are_nonsense(serve, runtime_client):
     with pytest.raises(RuntimeReplyInvalid, match="several lengths"):
-        embed(client(serve(once(told([1.0], [1.0, 2.0])))), "one", "two")
+        embed(runtime_client(serve(once(told([1.0], [1.0, 2.0])))), "one", "two")
 
 
 REFUSALS: dict[str, tuple[bytes, type[MesError], str]] = {
@@ -151,39 +151,39 @@ REFUSALS: dict[str, tuple[bytes, type[MesError], str]] = {
 
 
 @pytest.mark.parametrize(("answer", "error", "words"), REFUSALS.values(), ids=REFUSALS)
-def test_a_refusal_is_called_by_its_name(serve, client, answer, error, words):
+def test_a_refusal_is_called_by_its_name(serve, runtime_client, answer, error, words):
     with pytest.raises(error, match=words):
-        embed(client(serve(once(answer))))
+        embed(runtime_client(serve(once(answer))))
 
 
-def test_where_ollama_gives_no_numbers_those_are_told_that_are_known(serve, client):
+def test_where_ollama_gives_no_numbers_those_are_told_that_are_known(serve, runtime_client):
     listed = {"models": [{"name": TAG, "context_length": 256}]}
     no = refused(400, "the input length exceeds the context length")
     server = serve(answers(no, whole(json.dumps(listed).encode())))
 
     with pytest.raises(PromptTooLong, match=r"256 tokens; the longest, input 1, has 300 char"):
-        embed(client(server), "short", "x" * 300)
+        embed(runtime_client(server), "short", "x" * 300)
 
 
 @pytest.mark.parametrize(
     ("case", "error"), [("embed-unsupported", NotCapable), ("embed-missing", ModelNotPulled)]
 )
-def test_a_refusal_of_a_real_ollama_is_called_by_its_name(serve, client, case, error):
+def test_a_refusal_of_a_real_ollama_is_called_by_its_name(serve, runtime_client, case, error):
     with pytest.raises(error):
-        embed(client(serve(replay(case))))
+        embed(runtime_client(serve(replay(case))))
 
 
-def test_a_generation_with_a_model_that_embeds_is_told_so(serve, client):
+def test_a_generation_with_a_model_that_embeds_is_told_so(serve, runtime_client):
     no = refused(400, f'"{TAG}" does not support generate')
     with pytest.raises(NotCapable, match="makes embeddings and no text"):
-        generate(client(serve(once(no))))
+        generate(runtime_client(serve(once(no))))
 
 
-def test_a_model_that_only_embeds_is_loaded_by_embedding_nothing(serve, client):
+def test_a_model_that_only_embeds_is_loaded_by_embedding_nothing(serve, runtime_client):
     no = refused(400, f'"{TAG}" does not support generate')
     server = serve(once(no), once(told(tokens=0)))
 
-    client(server).load(SPEC, deadline=time.monotonic() + 5)
+    runtime_client(server).load(SPEC, deadline=time.monotonic() + 5)
 
     assert [asked.line for asked in server.asked] == [
         "POST /api/generate HTTP/1.1",
@@ -194,29 +194,29 @@ def test_a_model_that_only_embeds_is_loaded_by_embedding_nothing(serve, client):
     assert server.asked[1].json["keep_alive"] == -1
 
 
-def test_a_load_by_embedding_that_fails_says_so(serve, client):
+def test_a_load_by_embedding_that_fails_says_so(serve, runtime_client):
     no = refused(400, f'"{TAG}" does not support generate')
     failed = refused(500, "llama-server process has terminated: exit status 1")
     with pytest.raises(LoadFailed, match="exit status 1"):
-        client(serve(once(no), once(failed))).load(SPEC, deadline=time.monotonic() + 5)
+        runtime_client(serve(once(no), once(failed))).load(SPEC, deadline=time.monotonic() + 5)
 
 
-def test_the_deadline_ends_it(serve, client):
+def test_the_deadline_ends_it(serve, runtime_client):
     server = serve(lambda peer: peer.read_request() and peer.closed_within(20))
     with pytest.raises(GenerationTimeout):
-        embed(client(server), within=0.2)
+        embed(runtime_client(server), within=0.2)
 
 
-def test_a_caller_who_leaves_cancels_it_in_the_runtime(serve, client):
+def test_a_caller_who_leaves_cancels_it_in_the_runtime(serve, runtime_client):
     closed = threading.Event()
-    caller = SocketCaller()
+    client = SocketCaller()
 
     def script(peer: Peer) -> None:
         peer.read_request()
-        caller.hang_up()
+        client.hang_up()
         if peer.closed_within(10):
             closed.set()
 
-    with pytest.raises(CallerGone):
-        embed(client(serve(script)), within=30, caller=caller)
+    with pytest.raises(ClientDisconnected):
+        embed(runtime_client(serve(script)), within=30, client=client)
     assert closed.wait(10)

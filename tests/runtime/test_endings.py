@@ -13,7 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mes.errors import CallerGone, GenerationTimeout, LoadTimeout, MesError, RuntimeUnavailable
+from mes.errors import (
+    ClientDisconnected,
+    GenerationTimeout,
+    LoadTimeout,
+    MesError,
+    RuntimeUnavailable,
+)
 from mes.watch import Alarm, SocketCaller, Watch
 
 from .conftest import SPEC, generate
@@ -83,50 +89,50 @@ def lasting(seconds: float):
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_the_deadline_holds_in_every_phase(serve, client, phase):
+def test_the_deadline_holds_in_every_phase(serve, runtime_client, phase):
     script = stuck(phase)
 
     with lasting(DEADLINE_SECONDS), pytest.raises(GenerationTimeout):
-        generate(client(serve(script)), within=DEADLINE_SECONDS)
+        generate(runtime_client(serve(script)), within=DEADLINE_SECONDS)
 
     assert script.client_left.wait(1)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_caller_who_hangs_up_ends_the_generation_in_every_phase(serve, client, phase):
-    script, caller = stuck(phase), SocketCaller()
+def test_a_caller_who_hangs_up_ends_the_generation_in_every_phase(serve, runtime_client, phase):
+    script, client = stuck(phase), SocketCaller()
 
     def hang_up() -> None:
         script.reached.wait(5)
-        caller.hang_up()
+        client.hang_up()
 
     threading.Thread(target=hang_up).start()
-    with lasting(0), pytest.raises(CallerGone):
-        generate(client(serve(script)), caller=caller)
+    with lasting(0), pytest.raises(ClientDisconnected):
+        generate(runtime_client(serve(script)), client=client)
 
     assert script.client_left.wait(1)
 
 
-def test_a_caller_who_is_gone_already_is_not_worked_for(serve, client):
-    server, caller = serve(stuck("before the first byte")), SocketCaller()
-    caller.hang_up()
+def test_a_caller_who_is_gone_already_is_not_worked_for(serve, runtime_client):
+    server, client = serve(stuck("before the first byte")), SocketCaller()
+    client.hang_up()
 
-    with lasting(0), pytest.raises(CallerGone):
-        generate(client(server), caller=caller)
+    with lasting(0), pytest.raises(ClientDisconnected):
+        generate(runtime_client(server), client=client)
 
     assert server.asked == []
 
 
-def test_a_deadline_that_has_passed_costs_no_connection(serve, client):
+def test_a_deadline_that_has_passed_costs_no_connection(serve, runtime_client):
     server = serve(stuck("before the first byte"))
 
     with lasting(0), pytest.raises(GenerationTimeout):
-        generate(client(server), within=-1)
+        generate(runtime_client(server), within=-1)
 
     assert server.connections == 0
 
 
-def test_the_deadline_holds_where_nobody_accepts(client):
+def test_the_deadline_holds_where_nobody_accepts(runtime_client):
     with socket.socket() as listener, contextlib.ExitStack() as fillers:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -137,23 +143,23 @@ def test_the_deadline_holds_where_nobody_accepts(client):
             filler.connect_ex(("127.0.0.1", port))
 
         with lasting(DEADLINE_SECONDS), pytest.raises(GenerationTimeout):
-            generate(client(f"http://127.0.0.1:{port}"), within=DEADLINE_SECONDS)
+            generate(runtime_client(f"http://127.0.0.1:{port}"), within=DEADLINE_SECONDS)
         with lasting(0.2), pytest.raises(RuntimeUnavailable, match="cannot be reached"):
-            generate(client(f"http://127.0.0.1:{port}", connect_timeout_seconds=0.2))
+            generate(runtime_client(f"http://127.0.0.1:{port}", connect_timeout_seconds=0.2))
 
 
-def test_the_deadline_holds_where_the_prompt_is_not_read(serve, client):
+def test_the_deadline_holds_where_the_prompt_is_not_read(serve, runtime_client):
     left = threading.Event()
 
     def deaf(peer: Peer) -> None:
         left.wait(5)
 
     with lasting(DEADLINE_SECONDS), pytest.raises(GenerationTimeout):
-        generate(client(serve(deaf)), text="x" * 20_000_000, within=DEADLINE_SECONDS)
+        generate(runtime_client(serve(deaf)), text="x" * 20_000_000, within=DEADLINE_SECONDS)
     left.set()
 
 
-def test_a_prompt_may_take_longer_to_send_than_the_connection_to_make(serve, client):
+def test_a_prompt_may_take_longer_to_send_than_the_connection_to_make(serve, runtime_client):
     def busy(peer: Peer) -> None:
         while not nobody.wait(0.3):  # so that the prompt fills all that the kernel holds for us
             if peer.read_request() is None:
@@ -162,46 +168,48 @@ def test_a_prompt_may_take_longer_to_send_than_the_connection_to_make(serve, cli
 
     nobody = threading.Event()
     server = serve(busy)
-    runtime = client(server, connect_timeout_seconds=0.1)
+    runtime = runtime_client(server, connect_timeout_seconds=0.1)
 
     for _ in range(2):
         assert generate(runtime, text="x" * 20_000_000).text == "Hello"
     assert server.connections == 1
 
 
-def test_a_load_has_its_own_deadline(serve, client):
+def test_a_load_has_its_own_deadline(serve, runtime_client):
     script = stuck("before the first byte")
 
     with lasting(DEADLINE_SECONDS), pytest.raises(LoadTimeout):
-        client(serve(script)).load(SPEC, deadline=time.monotonic() + DEADLINE_SECONDS)
+        runtime_client(serve(script)).load(SPEC, deadline=time.monotonic() + DEADLINE_SECONDS)
 
     assert script.client_left.wait(1)
 
 
 @pytest.mark.parametrize("phase", ["before the first byte", "dripping a stated length"])
 @pytest.mark.parametrize("question", ["loaded", "pulled", "version"])
-def test_short_questions_do_not_wait_long(serve, client, phase, question):
-    runtime = client(serve(stuck(phase)), reply_timeout_seconds=DEADLINE_SECONDS)
+def test_short_questions_do_not_wait_long(serve, runtime_client, phase, question):
+    runtime = runtime_client(serve(stuck(phase)), reply_timeout_seconds=DEADLINE_SECONDS)
 
     with lasting(DEADLINE_SECONDS), pytest.raises(RuntimeUnavailable):
         getattr(runtime, question)()
 
 
 @pytest.mark.parametrize("what", ["card", "unload"])
-def test_short_commands_do_not_wait_long(serve, client, what):
-    runtime = client(serve(stuck("before the first byte")), reply_timeout_seconds=DEADLINE_SECONDS)
+def test_short_commands_do_not_wait_long(serve, runtime_client, what):
+    runtime = runtime_client(
+        serve(stuck("before the first byte")), reply_timeout_seconds=DEADLINE_SECONDS
+    )
 
     with lasting(DEADLINE_SECONDS), pytest.raises(RuntimeUnavailable):
         getattr(runtime, what)("tiny")
 
 
-def test_a_connection_that_missed_a_deadline_is_never_used_again(serve, client):
+def test_a_connection_that_missed_a_deadline_is_never_used_again(serve, runtime_client):
     def good(peer: Peer) -> None:
         while peer.read_request() is not None:
             peer.send(GOOD)
 
     server = serve(stuck("after some text"), good)
-    runtime = client(server)
+    runtime = runtime_client(server)
     with pytest.raises(GenerationTimeout):
         generate(runtime, within=DEADLINE_SECONDS)
 
@@ -209,11 +217,11 @@ def test_a_connection_that_missed_a_deadline_is_never_used_again(serve, client):
     assert server.connections == 2
 
 
-def test_a_finished_answer_does_not_wait_for_the_end_of_its_framing(serve, client):
+def test_a_finished_answer_does_not_wait_for_the_end_of_its_framing(serve, runtime_client):
     done = GOOD.removesuffix(b"0\r\n\r\n")
 
     with lasting(0.2):
-        assert generate(client(serve(Stuck(done)))).text == "Hello"
+        assert generate(runtime_client(serve(Stuck(done)))).text == "Hello"
 
 
 class KeepingWatch(Watch):
@@ -228,7 +236,7 @@ class KeepingWatch(Watch):
         return super().at(when, act)
 
 
-def test_a_late_alarm_does_not_touch_the_next_request(serve, client):
+def test_a_late_alarm_does_not_touch_the_next_request(serve, runtime_client):
     watch, begun, may_end = KeepingWatch(), threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -241,7 +249,7 @@ def test_a_late_alarm_does_not_touch_the_next_request(serve, client):
         peer.send(chunk(token("bye")) + chunk(last()) + END)
 
     server = serve(script)
-    runtime = client(server, watch=watch)
+    runtime = runtime_client(server, watch=watch)
     generate(runtime)
     with ThreadPoolExecutor(1) as threads:
         second = threads.submit(generate, runtime)
@@ -266,15 +274,15 @@ class Listener:
     ids=["whole", "broken off", "too late"],
 )
 def test_what_was_said_is_forgotten_with_the_generation_and_not_when_memory_is_tidied(
-    serve, client, script
+    serve, runtime_client, script
 ):
     listener = Listener()
     heard = weakref.ref(listener)
-    runtime = client(serve(script))
+    runtime = runtime_client(serve(script))
     gc.disable()
     try:
         with contextlib.suppress(MesError):
-            generate(runtime, within=DEADLINE_SECONDS, tell=listener)
+            generate(runtime, within=DEADLINE_SECONDS, emit=listener)
         del listener
         assert heard() is None
     finally:

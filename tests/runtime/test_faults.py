@@ -1,4 +1,4 @@
-"""The client against a runtime, or something in its place, that does not behave."""
+"""The runtime_client against a runtime, or something in its place, that does not behave."""
 
 from __future__ import annotations
 
@@ -93,30 +93,30 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("answer", ABORTED.values(), ids=ABORTED)
-def test_a_generation_that_does_not_end_properly_is_aborted(serve, client, answer):
+def test_a_generation_that_does_not_end_properly_is_aborted(serve, runtime_client, answer):
     with pytest.raises(GenerationAborted):
-        generate(client(serve(once(answer))))
+        generate(runtime_client(serve(once(answer))))
 
 
 @pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
-def test_nonsense_on_the_wire_is_called_so(serve, client, answer):
+def test_nonsense_on_the_wire_is_called_so(serve, runtime_client, answer):
     with pytest.raises(RuntimeReplyInvalid):
-        generate(client(serve(once(answer))))
+        generate(runtime_client(serve(once(answer))))
 
 
-def test_an_answer_that_begins_within_the_head_is_not_logged(serve, client, caplog):
+def test_an_answer_that_begins_within_the_head_is_not_logged(serve, runtime_client, caplog):
     garbled = b"HTTP/1.1 200 OK\r\nX: y\r\nthe secret of the house\r\n\r\n"
 
     with pytest.raises(MesError):
-        generate(client(serve(once(garbled))))
+        generate(runtime_client(serve(once(garbled))))
 
     assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize(("status", "body"), STRANGE.values(), ids=STRANGE)
-def test_what_is_not_ollamas_is_never_relayed(serve, client, status, body):
+def test_what_is_not_ollamas_is_never_relayed(serve, runtime_client, status, body):
     with pytest.raises(RuntimeReplyInvalid) as caught:
-        generate(client(serve(once(whole(body, status, content_type="text/html")))))
+        generate(runtime_client(serve(once(whole(body, status, content_type="text/html")))))
 
     assert str(status) in caught.value.detail
     assert "html" not in caught.value.detail
@@ -124,22 +124,22 @@ def test_what_is_not_ollamas_is_never_relayed(serve, client, status, body):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_refused_and_its_target_never_contacted(serve, client, status):
+def test_a_redirect_is_refused_and_its_target_never_contacted(serve, runtime_client, status):
     target = serve(answers(GOOD))
     location = head(status, location=f"{target.url}/api/generate", content_length="0")
 
     with pytest.raises(RuntimeReplyInvalid):
-        generate(client(serve(once(location))))
+        generate(runtime_client(serve(once(location))))
 
     assert target.connections == 0
 
 
-def test_a_packed_answer_is_refused_and_never_unpacked(serve, client):
+def test_a_packed_answer_is_refused_and_never_unpacked(serve, runtime_client):
     bomb = gzip.compress(b"0" * 10_000_000)
     server = serve(once(whole(bomb, content_encoding="gzip")))
 
     with pytest.raises(RuntimeReplyInvalid, match="encoding"):
-        generate(client(server))
+        generate(runtime_client(server))
 
     assert server.asked[0].headers["accept-encoding"] == "identity"
 
@@ -147,7 +147,7 @@ def test_a_packed_answer_is_refused_and_never_unpacked(serve, client):
 @pytest.mark.parametrize(
     "start", [STREAM, head(content_length=str(20_000_000)), head(connection="close")]
 )
-def test_an_answer_is_read_no_further_than_the_cap(serve, client, start):
+def test_an_answer_is_read_no_further_than_the_cap(serve, runtime_client, start):
     sent = []
 
     def flood(peer):
@@ -159,14 +159,14 @@ def test_an_answer_is_read_no_further_than_the_cap(serve, client, start):
             sent.append(65536)
 
     with pytest.raises(RuntimeReplyInvalid, match="more than"):
-        generate(client(serve(flood), max_reply_bytes=1_000_000))
+        generate(runtime_client(serve(flood), max_reply_bytes=1_000_000))
 
     # What the kernel holds on both ends comes on top.
     assert sum(sent) < 12_000_000
 
 
 @pytest.mark.parametrize("when", ["before a byte", "after some text"])
-def test_a_reset_connection_aborts_the_generation(serve, client, when):
+def test_a_reset_connection_aborts_the_generation(serve, runtime_client, when):
     def reset(peer):
         peer.read_request()
         if when == "after some text":
@@ -174,63 +174,63 @@ def test_a_reset_connection_aborts_the_generation(serve, client, when):
         peer.reset()
 
     with pytest.raises(GenerationAborted):
-        generate(client(serve(reset)))
+        generate(runtime_client(serve(reset)))
 
 
-def test_a_runtime_that_is_not_there_is_unavailable_and_named(client):
+def test_a_runtime_that_is_not_there_is_unavailable_and_named(runtime_client):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     started = time.monotonic()
 
     with pytest.raises(RuntimeUnavailable, match=rf"127\.0\.0\.1:{port} cannot be reached") as hit:
-        generate(client(f"http://secret:word@127.0.0.1:{port}"))
+        generate(runtime_client(f"http://secret:word@127.0.0.1:{port}"))
 
     assert "word" not in hit.value.detail
     assert hit.value.retry_after
     assert time.monotonic() - started < 1
 
 
-def test_a_host_that_is_no_name_is_unavailable(client):
+def test_a_host_that_is_no_name_is_unavailable(runtime_client):
     with pytest.raises(RuntimeUnavailable, match=r"no\.\.name:11434 cannot be reached"):
-        client("http://no..name:11434").version()
+        runtime_client("http://no..name:11434").version()
 
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("999999", 60.0), ("soon", 2.0)])
-def test_a_busy_runtime_says_when_to_come_again(serve, client, status, header, seconds):
+def test_a_busy_runtime_says_when_to_come_again(serve, runtime_client, status, header, seconds):
     body = line(error="server busy, please try again.  maximum pending requests exceeded")
     server = serve(once(whole(body, status, retry_after=header)))
 
     with pytest.raises(RuntimeUnavailable, match="server busy") as caught:
-        generate(client(server))
+        generate(runtime_client(server))
 
     assert caught.value.retry_after == seconds
 
 
-def test_a_dead_runner_aborts_the_generation_with_its_last_words(serve, client):
+def test_a_dead_runner_aborts_the_generation_with_its_last_words(serve, runtime_client):
     body = line(error="model runner has unexpectedly stopped\n\x1b[31mcudaMalloc failed")
 
     with pytest.raises(GenerationAborted, match=r"stopped \[31mcudaMalloc failed"):
-        generate(client(serve(once(whole(body, 500)))))
+        generate(runtime_client(serve(once(whole(body, 500)))))
 
 
-def test_foreign_words_are_kept_short(serve, client):
+def test_foreign_words_are_kept_short(serve, runtime_client):
     with pytest.raises(GenerationAborted) as caught:
-        generate(client(serve(once(whole(line(error="long " * 1000), 500)))))
+        generate(runtime_client(serve(once(whole(line(error="long " * 1000), 500)))))
 
     assert len(caught.value.detail) <= 300
 
 
-def test_a_prompt_longer_than_the_context_is_the_callers_to_mend(serve, client):
+def test_a_prompt_longer_than_the_context_is_the_callers_to_mend(serve, runtime_client):
     body = line(error="the prompt is longer than the context length currently available")
 
     with pytest.raises(PromptTooLong):
-        generate(client(serve(once(whole(body, 400)))))
+        generate(runtime_client(serve(once(whole(body, 400)))))
 
 
-def test_a_grammar_that_fails_is_a_refused_schema_only_where_there_is_one(serve, client):
+def test_a_grammar_that_fails_is_a_refused_schema_only_where_there_is_one(serve, runtime_client):
     body = line(error="Failed to initialize samplers: failed to parse grammar")
-    runtime = client(serve(answers(whole(body, 400))))
+    runtime = runtime_client(serve(answers(whole(body, 400))))
 
     with pytest.raises(SchemaRefused):
         generate(runtime, format={"type": "object"})
@@ -238,11 +238,11 @@ def test_a_grammar_that_fails_is_a_refused_schema_only_where_there_is_one(serve,
         generate(runtime)
 
 
-def test_a_load_that_fails_tells_why(serve, client):
+def test_a_load_that_fails_tells_why(serve, runtime_client):
     body = line(error="llama-server process has terminated: signal: killed")
 
     with pytest.raises(LoadFailed, match="signal: killed"):
-        client(serve(once(whole(body, 500)))).load(SPEC, deadline=time.monotonic() + 5)
+        runtime_client(serve(once(whole(body, 500)))).load(SPEC, deadline=time.monotonic() + 5)
 
 
 @pytest.mark.parametrize(
@@ -250,83 +250,83 @@ def test_a_load_that_fails_tells_why(serve, client):
     [b"", whole(line(error="out of memory")), whole(b"")],
     ids=["closed", "an error line", "an empty body"],
 )
-def test_a_load_that_breaks_off_has_failed(serve, client, answer):
+def test_a_load_that_breaks_off_has_failed(serve, runtime_client, answer):
     with pytest.raises(LoadFailed):
-        client(serve(once(answer))).load(SPEC, deadline=time.monotonic() + 5)
+        runtime_client(serve(once(answer))).load(SPEC, deadline=time.monotonic() + 5)
 
 
-def test_a_short_question_that_is_cut_off_finds_the_runtime_unavailable(serve, client):
+def test_a_short_question_that_is_cut_off_finds_the_runtime_unavailable(serve, runtime_client):
     with pytest.raises(RuntimeUnavailable):
-        client(serve(once(b""))).loaded()
+        runtime_client(serve(once(b""))).loaded()
 
 
 @pytest.mark.parametrize(
     "body",
     [b"[]", b"{", b'{"models": 1}', b'{"models": [1]}', b'{"models": [{"size": -1}]}'],
 )
-def test_a_list_of_models_is_read_strictly(serve, client, body):
+def test_a_list_of_models_is_read_strictly(serve, runtime_client, body):
     with pytest.raises(RuntimeReplyInvalid):
-        client(serve(once(whole(body)))).loaded()
+        runtime_client(serve(once(whole(body)))).loaded()
 
 
-def test_what_a_list_leaves_out_is_taken_as_nothing(serve, client):
-    (model,) = client(serve(once(whole(b'{"models": [{"name": "Tiny"}]}')))).loaded()
+def test_what_a_list_leaves_out_is_taken_as_nothing(serve, runtime_client):
+    (model,) = runtime_client(serve(once(whole(b'{"models": [{"name": "Tiny"}]}')))).loaded()
 
     assert model.name == "tiny:latest"
     assert (model.digest, model.size_bytes, model.context_length) == ("", 0, None)
 
 
-def test_another_runtime_may_say_its_own_name(serve, client):
+def test_another_runtime_may_say_its_own_name(serve, runtime_client):
     server = serve(once(whole(b'{"version": "1.2", "runtime": "mes-embedded"}')))
 
-    assert client(server).version() == "mes-embedded 1.2"
+    assert runtime_client(server).version() == "mes-embedded 1.2"
 
 
-def test_an_unload_that_is_refused_says_so(serve, client):
+def test_an_unload_that_is_refused_says_so(serve, runtime_client):
     with pytest.raises(RuntimeReplyInvalid):
-        client(serve(once(whole(line(error="no"), 400)))).unload("tiny")
+        runtime_client(serve(once(whole(line(error="no"), 400)))).unload("tiny")
 
 
-def test_a_missing_model_is_named_as_it_was_asked_for(serve, client):
+def test_a_missing_model_is_named_as_it_was_asked_for(serve, runtime_client):
     with pytest.raises(ModelNotPulled, match="ollama pull tiny:q8"):
-        client(serve(once(whole(line(error="model not found"), 404)))).card("tiny:q8")
+        runtime_client(serve(once(whole(line(error="model not found"), 404)))).card("tiny:q8")
 
 
-def test_the_first_done_counts(serve, client):
+def test_the_first_done_counts(serve, runtime_client):
     answer = streamed(token("Hello"), last(), token("again"), last(eval_count=9))
 
-    reply = generate(client(serve(once(answer))))
+    reply = generate(runtime_client(serve(once(answer))))
 
     assert reply.text == "Hello"
     assert reply.usage.completion_tokens == 2
 
 
-def test_missing_counts_are_nothing(serve, client):
+def test_missing_counts_are_nothing(serve, runtime_client):
     answer = streamed(line(response="Hello", done=True, done_reason="length"))
 
-    reply = generate(client(serve(once(answer))))
+    reply = generate(runtime_client(serve(once(answer))))
 
     assert reply.usage.total_tokens == 0
     assert (reply.prompt_ms, reply.generation_ms) == (0, 0)
     assert (reply.text, reply.finish_reason) == ("Hello", "length")
 
 
-def test_lines_are_put_together_however_the_chunks_cut_them(serve, client):
+def test_lines_are_put_together_however_the_chunks_cut_them(serve, runtime_client):
     text = token("Hel") + token("lö\u0000") + last()
     bytewise = STREAM + b"".join(chunk(bytes([byte])) for byte in text) + END
     at_once = STREAM + chunk(text) + END
     unframed = head(content_type=NDJSON, connection="close") + text
     for answer in (bytewise, at_once, unframed, whole(text.rstrip())):
-        assert generate(client(serve(once(answer)))).text == "Hello\0".replace("o", "ö")
+        assert generate(runtime_client(serve(once(answer)))).text == "Hello\0".replace("o", "ö")
 
 
-def test_interim_answers_are_passed_over(serve, client):
+def test_interim_answers_are_passed_over(serve, runtime_client):
     early = head(103, link="</style.css>") + head(100) + head(102)
 
-    assert generate(client(serve(once(early + GOOD)))).text == "Hello"
+    assert generate(runtime_client(serve(once(early + GOOD)))).text == "Hello"
 
 
-def test_thinking_is_never_part_of_the_text(serve, client):
+def test_thinking_is_never_part_of_the_text(serve, runtime_client):
     answer = streamed(line(response="", thinking="Hmm", done=False), token("Hello"), last())
 
-    assert generate(client(serve(once(answer)))).text == "Hello"
+    assert generate(runtime_client(serve(once(answer)))).text == "Hello"

@@ -10,7 +10,7 @@ import pytest
 
 from mes.domain import PullProgress
 from mes.errors import (
-    CallerGone,
+    ClientDisconnected,
     MesError,
     PullFailed,
     RuntimeReplyInvalid,
@@ -25,14 +25,14 @@ SUCCESS = line(status="success")
 NOT_THERE = "pull model manifest: file does not exist"
 
 
-def pull(runtime, *, within=10.0, caller=None):
+def pull(runtime, *, within=10.0, client=None):
     deadline = time.monotonic() + within
-    return list(runtime.pull("tiny:1b", deadline=deadline, caller=caller or SocketCaller()))
+    return list(runtime.pull("tiny:1b", deadline=deadline, client=client or SocketCaller()))
 
 
-def test_a_pull_tells_its_progress_until_it_succeeds(serve, client):
+def test_a_pull_tells_its_progress_until_it_succeeds(serve, runtime_client):
     server = serve(once(streamed(line(status="pulling manifest"), LAYER, SUCCESS)))
-    assert pull(client(server)) == [
+    assert pull(runtime_client(server)) == [
         PullProgress("pulling manifest"),
         PullProgress("pulling 97f732d6b8a1", 100, 400),
     ]
@@ -40,17 +40,17 @@ def test_a_pull_tells_its_progress_until_it_succeeds(serve, client):
     assert server.asked[0].json == {"model": "tiny:1b", "stream": True}
 
 
-def test_a_pull_may_tell_more_than_an_answer_may_hold(serve, client):
+def test_a_pull_may_tell_more_than_an_answer_may_hold(serve, runtime_client):
     server = serve(once(streamed(*[LAYER] * 1000, SUCCESS)))
-    assert len(pull(client(server, max_reply_bytes=1000))) == 1000
+    assert len(pull(runtime_client(server, max_reply_bytes=1000))) == 1000
 
 
 @pytest.mark.parametrize(
     "strange", ["text", -1, 2.5, None, True], ids=lambda value: f"completed={value}"
 )
-def test_a_strange_number_spoils_no_pull(serve, client, strange):
+def test_a_strange_number_spoils_no_pull(serve, runtime_client, strange):
     layer = line(status="pulling 97f732d6b8a1", total=400, completed=strange)
-    told = pull(client(serve(once(streamed(layer, SUCCESS)))))
+    told = pull(runtime_client(serve(once(streamed(layer, SUCCESS)))))
     assert told == [PullProgress("pulling 97f732d6b8a1", None, 400)]
 
 
@@ -71,33 +71,33 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("answer", "kind"), FAILURES.values(), ids=FAILURES)
-def test_whatever_is_no_success_is_an_error(serve, client, answer, kind: type[MesError]):
+def test_whatever_is_no_success_is_an_error(serve, runtime_client, answer, kind: type[MesError]):
     with pytest.raises(kind):
-        pull(client(serve(once(answer))))
+        pull(runtime_client(serve(once(answer))))
 
 
-def test_the_runtimes_own_words_say_why(serve, client):
+def test_the_runtimes_own_words_say_why(serve, runtime_client):
     with pytest.raises(PullFailed, match=NOT_THERE):
-        pull(client(serve(once(streamed(LAYER, line(error=NOT_THERE))))))
+        pull(runtime_client(serve(once(streamed(LAYER, line(error=NOT_THERE))))))
 
 
-def test_a_runtime_that_is_not_there_is_told_before_anything(client):
+def test_a_runtime_that_is_not_there_is_told_before_anything(runtime_client):
     with pytest.raises(RuntimeUnavailable, match="cannot be reached"):
-        pull(client("http://127.0.0.1:1"))
+        pull(runtime_client("http://127.0.0.1:1"))
 
 
-def test_a_pull_ends_at_its_deadline(serve, client):
-    def silent(peer):
+def test_a_pull_ends_at_its_deadline(serve, runtime_client):
+    def no_op(peer):
         peer.read_request()
         peer.send(STREAM + chunk(LAYER))
         peer.closed_within(30)
 
     with pytest.raises(PullFailed, match="in time"):
-        pull(client(serve(silent)), within=0.3)
+        pull(runtime_client(serve(no_op)), within=0.3)
 
 
-def test_a_caller_who_hangs_up_ends_the_pull_in_the_runtime(serve, client):
-    caller, told, noticed = SocketCaller(), threading.Event(), threading.Event()
+def test_a_caller_who_hangs_up_ends_the_pull_in_the_runtime(serve, runtime_client):
+    client, told, noticed = SocketCaller(), threading.Event(), threading.Event()
 
     def endless(peer):
         peer.read_request()
@@ -106,15 +106,15 @@ def test_a_caller_who_hangs_up_ends_the_pull_in_the_runtime(serve, client):
         if peer.closed_within(30):
             noticed.set()
 
-    hang_up = threading.Thread(target=lambda: told.wait(30) and caller.hang_up())
+    hang_up = threading.Thread(target=lambda: told.wait(30) and client.hang_up())
     hang_up.start()
-    with pytest.raises(CallerGone):
-        pull(client(serve(endless)), within=30, caller=caller)
+    with pytest.raises(ClientDisconnected):
+        pull(runtime_client(serve(endless)), within=30, client=client)
     hang_up.join()
     assert noticed.wait(10)
 
 
-def test_leaving_off_in_the_middle_ends_the_pull_in_the_runtime(serve, client):
+def test_leaving_off_in_the_middle_ends_the_pull_in_the_runtime(serve, runtime_client):
     noticed = threading.Event()
 
     def endless(peer):
@@ -124,16 +124,18 @@ def test_leaving_off_in_the_middle_ends_the_pull_in_the_runtime(serve, client):
             noticed.set()
 
     deadline = time.monotonic() + 30
-    progress = client(serve(endless)).pull("tiny:1b", deadline=deadline, caller=SocketCaller())
+    progress = runtime_client(serve(endless)).pull(
+        "tiny:1b", deadline=deadline, client=SocketCaller()
+    )
     assert next(progress).completed_bytes == 100
     progress.close()
     assert noticed.wait(10)
 
 
-def test_the_connection_serves_others_before_and_after(serve, client):
+def test_the_connection_serves_others_before_and_after(serve, runtime_client):
     version = whole(b'{"version": "1.0"}')
     server = serve(answers(version, streamed(LAYER, SUCCESS), version))
-    runtime = client(server)
+    runtime = runtime_client(server)
     assert runtime.version() == "ollama 1.0"
     assert len(pull(runtime)) == 1
     assert runtime.version() == "ollama 1.0"

@@ -39,23 +39,23 @@ RENDERED = (part("Let me see."), part(tool_calls=[CALL]), part(done=True))
 
 
 @pytest.mark.parametrize("parts", [NATIVE, RENDERED])
-def test_a_call_is_read_wherever_it_comes(serve, client, parts):
+def test_a_call_is_read_wherever_it_comes(serve, runtime_client, parts):
     question = (Message("user", "Is it warm in Rome?"),)
-    reply = generate(client(serve(say(*parts))), messages=question, tools=(WEATHER,))
+    reply = generate(runtime_client(serve(say(*parts))), messages=question, tools=(WEATHER,))
     assert reply.text == "Let me see."
     assert reply.tool_calls == (ToolCall("call_1", "weather", {"city": "Rome"}),)
 
 
-def test_a_call_without_a_name_of_its_own_is_given_one(serve, client):
+def test_a_call_without_a_name_of_its_own_is_given_one(serve, runtime_client):
     nameless = {"function": FUNCTION}
     answer = say(part(done=True, tool_calls=[nameless, nameless]))
-    reply = generate(client(serve(answer)), messages=(Message("user", "?"),))
+    reply = generate(runtime_client(serve(answer)), messages=(Message("user", "?"),))
     first, second = reply.tool_calls
     assert first.id != second.id
     assert first.id.startswith("call_")
 
 
-def test_tools_and_what_came_of_their_calls_are_sent(serve, client):
+def test_tools_and_what_came_of_their_calls_are_sent(serve, runtime_client):
     server = serve(say(part("Yes.", done=True)))
     call = ToolCall("call_1", "weather", {"city": "Rome"})
     turns = (
@@ -64,7 +64,7 @@ def test_tools_and_what_came_of_their_calls_are_sent(serve, client):
         Message("tool", "31 degrees", tool_call_id="call_1", tool_name="weather"),
     )
 
-    generate(client(server), messages=turns, tools=(WEATHER,))
+    generate(runtime_client(server), messages=turns, tools=(WEATHER,))
 
     asked = server.asked[0].json
     assert asked["tools"] == [WEATHER]
@@ -89,8 +89,9 @@ def test_tools_and_what_came_of_their_calls_are_sent(serve, client):
 @pytest.mark.parametrize(
     "calls", [{"name": "weather"}, ["weather"], [{"function": {"arguments": "{}"}}]]
 )
-def test_nonsense_for_calls_is_called_by_its_name(serve, client, calls):
+def test_nonsense_for_calls_is_called_by_its_name(serve, runtime_client, calls):
     with pytest.raises(RuntimeReplyInvalid):
         generate(
-            client(serve(say(part(done=True, tool_calls=calls)))), messages=(Message("user", "?"),)
+            runtime_client(serve(say(part(done=True, tool_calls=calls)))),
+            messages=(Message("user", "?"),),
         )

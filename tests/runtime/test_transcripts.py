@@ -1,4 +1,4 @@
-"""The client against what a real Ollama said, replayed byte for byte."""
+"""The runtime_client against what a real Ollama said, replayed byte for byte."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def replay(case: str) -> Script:
 
 
 @pytest.mark.parametrize("case", GENERATIONS)
-def test_a_generation_of_a_real_ollama_is_read_whole(serve, client, case):
+def test_a_generation_of_a_real_ollama_is_read_whole(serve, runtime_client, case):
     parts = [json.loads(one) for one in lines(case)]
 
-    reply = generate(client(serve(replay(case))))
+    reply = generate(runtime_client(serve(replay(case))))
 
     assert reply.text == "".join(part["response"] for part in parts)
     assert reply.finish_reason == parts[-1]["done_reason"]
@@ -102,11 +102,11 @@ def test_a_generation_of_a_real_ollama_is_read_whole(serve, client, case):
 
 
 @pytest.mark.parametrize("case", ["generate-stream", "generate-system", "generate-schema"])
-def test_a_generation_is_asked_for_as_it_was_recorded(serve, client, case):
+def test_a_generation_is_asked_for_as_it_was_recorded(serve, runtime_client, case):
     server, recorded = serve(replay(case)), transcripts()[case]["request"]["body"]
 
     generate(
-        client(server),
+        runtime_client(server),
         text=recorded["prompt"],
         system=recorded.get("system"),
         format=recorded.get("format"),
@@ -118,11 +118,11 @@ def test_a_generation_is_asked_for_as_it_was_recorded(serve, client, case):
 
 
 @pytest.mark.parametrize("case", ["chat-stream", "chat-nostream", "chat-schema"])
-def test_a_conversation_with_a_real_ollama_is_read_whole(serve, client, case):
+def test_a_conversation_with_a_real_ollama_is_read_whole(serve, runtime_client, case):
     parts = [json.loads(one) for one in lines(case)]
     told: list[Event] = []
 
-    reply = generate(client(serve(replay(case))), tell=lambda *events: told.extend(events))
+    reply = generate(runtime_client(serve(replay(case))), emit=lambda *events: told.extend(events))
 
     assert reply.text == "".join(part["message"]["content"] for part in parts)
     assert reply.finish_reason == parts[-1]["done_reason"]
@@ -133,12 +133,12 @@ def test_a_conversation_with_a_real_ollama_is_read_whole(serve, client, case):
 
 
 @pytest.mark.parametrize("case", ["chat-stream", "chat-schema"])
-def test_a_conversation_is_sent_as_it_was_recorded(serve, client, case):
+def test_a_conversation_is_sent_as_it_was_recorded(serve, runtime_client, case):
     server, recorded = serve(replay(case)), transcripts()[case]["request"]["body"]
     messages = tuple(Message(**each) for each in recorded["messages"])
 
     generate(
-        client(server),
+        runtime_client(server),
         text="",
         messages=messages,
         format=recorded.get("format"),
@@ -149,18 +149,18 @@ def test_a_conversation_is_sent_as_it_was_recorded(serve, client, case):
     assert server.asked[0].json == recorded
 
 
-def test_probabilities_are_asked_for_as_it_was_recorded_and_read(serve, client):
+def test_probabilities_are_asked_for_as_it_was_recorded_and_read(serve, runtime_client):
     server = serve(replay("generate-logprobs"))
     recorded = transcripts()["generate-logprobs"]["request"]["body"]
     told: list[Event] = []
 
     options = recorded["options"]
     reply = generate(
-        client(server),
+        runtime_client(server),
         text=recorded["prompt"],
         options=options,
         top_logprobs=recorded["top_logprobs"],
-        tell=lambda *events: told.extend(events),
+        emit=lambda *events: told.extend(events),
     )
 
     assert server.asked[0].json == recorded
@@ -172,31 +172,31 @@ def test_probabilities_are_asked_for_as_it_was_recorded_and_read(serve, client):
 
 
 @pytest.mark.parametrize(("case", "error"), REFUSALS.items())
-def test_a_refusal_of_a_real_ollama_is_called_by_its_name(serve, client, case, error):
+def test_a_refusal_of_a_real_ollama_is_called_by_its_name(serve, runtime_client, case, error):
     with pytest.raises(error):
-        generate(client(serve(replay(case))), format={"type": "object"})
+        generate(runtime_client(serve(replay(case))), format={"type": "object"})
 
 
-def test_an_overlong_prompt_is_told_both_numbers(serve, client):
+def test_an_overlong_prompt_is_told_both_numbers(serve, runtime_client):
     with pytest.raises(PromptTooLong, match=r"3010 tokens.* 512"):
-        generate(client(serve(replay("generate-too-long"))))
+        generate(runtime_client(serve(replay("generate-too-long"))))
 
 
-def test_the_reason_why_a_schema_was_refused_is_passed_on(serve, client):
+def test_the_reason_why_a_schema_was_refused_is_passed_on(serve, runtime_client):
     with pytest.raises(SchemaRefused, match=r"conversion failed: Pattern must start with"):
-        generate(client(serve(replay("generate-schema-refused"))), format={})
+        generate(runtime_client(serve(replay("generate-schema-refused"))), format={})
 
 
-def test_a_missing_model_is_told_how_to_get_it(serve, client):
+def test_a_missing_model_is_told_how_to_get_it(serve, runtime_client):
     with pytest.raises(ModelNotPulled, match=r"`ollama pull smollm2:135m`"):
-        generate(client(serve(replay("generate-missing-model"))))
+        generate(runtime_client(serve(replay("generate-missing-model"))))
 
 
 @pytest.mark.parametrize("case", ["load", "load-again", "load-second"])
-def test_a_load_ends_when_the_model_is_ready(serve, client, case):
+def test_a_load_ends_when_the_model_is_ready(serve, runtime_client, case):
     server = serve(replay(case))
 
-    client(server).load(SPEC, deadline=time.monotonic() + 5)
+    runtime_client(server).load(SPEC, deadline=time.monotonic() + 5)
 
     sent = server.asked[0].json
     recorded = transcripts()["load"]["request"]["body"]
@@ -205,23 +205,25 @@ def test_a_load_ends_when_the_model_is_ready(serve, client, case):
     assert sent["options"]["num_ctx"] == OPTIONS["num_ctx"]
 
 
-def test_loading_what_is_not_pulled_says_so(serve, client):
+def test_loading_what_is_not_pulled_says_so(serve, runtime_client):
     with pytest.raises(ModelNotPulled):
-        client(serve(replay("generate-missing-model"))).load(SPEC, deadline=time.monotonic() + 5)
+        runtime_client(serve(replay("generate-missing-model"))).load(
+            SPEC, deadline=time.monotonic() + 5
+        )
 
 
 @pytest.mark.parametrize("case", ["unload", "unload-not-loaded", "unload-missing"])
-def test_an_unload_is_done_whether_or_not_there_was_anything_to_unload(serve, client, case):
+def test_an_unload_is_done_whether_or_not_there_was_anything_to_unload(serve, runtime_client, case):
     server = serve(replay(case))
 
-    client(server).unload("smollm2:135m")
+    runtime_client(server).unload("smollm2:135m")
 
     assert server.asked[0].json["keep_alive"] == 0
     assert server.asked[0].json["prompt"] == ""
 
 
-def test_the_models_in_memory_are_listed(serve, client):
-    models = client(serve(replay("ps-two"))).loaded()
+def test_the_models_in_memory_are_listed(serve, runtime_client):
+    models = runtime_client(serve(replay("ps-two"))).loaded()
 
     assert [model.name for model in models] == ["gemma3:270m", "smollm2:135m"]
     assert models[0].quantization == "Q4_K_M"
@@ -231,12 +233,12 @@ def test_the_models_in_memory_are_listed(serve, client):
     assert models[0].digest.startswith("sha256:14f8ac0f")
 
 
-def test_an_empty_memory_lists_nothing(serve, client):
-    assert client(serve(replay("ps-empty"))).loaded() == []
+def test_an_empty_memory_lists_nothing(serve, runtime_client):
+    assert runtime_client(serve(replay("ps-empty"))).loaded() == []
 
 
-def test_the_models_on_disk_are_listed(serve, client):
-    models = client(serve(replay("tags"))).pulled()
+def test_the_models_on_disk_are_listed(serve, runtime_client):
+    models = runtime_client(serve(replay("tags"))).pulled()
 
     assert [model.name for model in models] == ["gemma3:270m", "smollm2:135m"]
     assert all(model.name == normalise(model.name) for model in models)
@@ -244,8 +246,8 @@ def test_the_models_on_disk_are_listed(serve, client):
     assert models[1].size_bytes == 98362745
 
 
-def test_a_card_tells_the_context_and_the_capabilities(serve, client):
-    card = client(serve(replay("show"))).card("smollm2:135m")
+def test_a_card_tells_the_context_and_the_capabilities(serve, runtime_client):
+    card = runtime_client(serve(replay("show"))).card("smollm2:135m")
 
     assert card.context_length == 8192
     assert card.quantization == "Q4_1"
@@ -253,10 +255,10 @@ def test_a_card_tells_the_context_and_the_capabilities(serve, client):
     assert "completion" in card.capabilities
 
 
-def test_the_card_of_a_missing_model_says_so(serve, client):
+def test_the_card_of_a_missing_model_says_so(serve, runtime_client):
     with pytest.raises(ModelNotPulled):
-        client(serve(replay("show-missing"))).card("nope")
+        runtime_client(serve(replay("show-missing"))).card("nope")
 
 
-def test_the_version_is_named_with_its_runtime(serve, client):
-    assert client(serve(replay("version"))).version() == "ollama 0.33.0-rc2"
+def test_the_version_is_named_with_its_runtime(serve, runtime_client):
+    assert runtime_client(serve(replay("version"))).version() == "ollama 0.33.0-rc2"

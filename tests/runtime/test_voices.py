@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from mes.domain import Event, Logprob, Thought, Token, silent
+from mes.domain import Event, Logprob, Thought, Token, no_op
 from mes.runtime.voices import Voices
 
 TEXTS = {
@@ -32,7 +32,7 @@ def heard(*pieces: str) -> tuple[tuple[str, str], list[Event]]:
     for piece in pieces:
         voices.hear(piece)
     said = voices.end()
-    voices.tell()
+    voices.emit()
     return said, told
 
 
@@ -55,7 +55,7 @@ def test_a_piece_is_told_as_soon_as_it_is_known_whose_it_is():
     voices = Voices(lambda *events: told.append(events))
     for piece in ("<think>", "So", " it is", "</think>", " ", "Pa", "ris"):
         voices.hear(piece)
-        voices.tell()
+        voices.emit()
     assert told == [(Thought("So"),), (Thought(" it is"),), (Token("Pa"),), (Token("ris"),)]
 
 
@@ -64,13 +64,13 @@ def test_what_was_said_since_the_last_time_is_told_at_once():
     voices = Voices(lambda *events: told.append(events))
     voices.think("Well.")
     voices.hear("Paris")
-    voices.tell()
-    voices.tell()
+    voices.emit()
+    voices.emit()
     assert told == [(Thought("Well."), Token("Paris"))]
 
 
 def test_reasoning_that_the_runtime_tells_apart_stays_apart():
-    voices = Voices(silent)
+    voices = Voices(no_op)
     voices.think("Well.")
     voices.hear("Paris")
     assert voices.end() == ("Well.", "Paris")
@@ -88,7 +88,7 @@ def test_probabilities_go_with_the_answer_and_never_with_the_reasoning():
     for piece in ("<think>", "So", "</think>", " ", "Pa", "ris"):
         voices.weigh([Logprob(piece, -0.5, ())])
         voices.hear(piece)
-    voices.tell()
+    voices.emit()
     assert [each.token for each in voices.logprobs][-2:] == ["Pa", "ris"]
     assert "So" not in [each.token for each in voices.logprobs]
     in_pieces = [each for event in told if isinstance(event, Token) for each in event.logprobs]

@@ -11,12 +11,12 @@ import pytest
 from mes import errors
 from mes.scheduling.records import PERMIT, UNLOAD
 from mes.scheduling.strangers import claim_strangers
-from tests.fakes import FakeRuntime, caller, eventually, in_thread, spec
+from tests.fakes import FakeRuntime, client, eventually, in_thread, spec
 from tests.scheduling.conftest import Bench, Make
 
 
 def use(bench: Bench, model, do=lambda: None, by=None):
-    with bench.scheduler.permit(model, by or caller()) as turn:
+    with bench.scheduler.permit(model, by or client()) as turn:
         do()
     return turn
 
@@ -57,9 +57,9 @@ def test_permits_are_granted_in_order_of_arrival(make: Make):
     model = spec("a")
     bench = make(model)
     served = []
-    with bench.scheduler.permit(model, caller()), ThreadPoolExecutor(10) as pool:
+    with bench.scheduler.permit(model, client()), ThreadPoolExecutor(10) as pool:
         pass
-    with ThreadPoolExecutor(10) as pool, bench.scheduler.permit(model, caller()):
+    with ThreadPoolExecutor(10) as pool, bench.scheduler.permit(model, client()):
         for n in range(10):
             pool.submit(use, bench, model, lambda n=n: served.append(n))
             eventually(lambda n=n: len(bench.board.read().tickets) == n + 1)
@@ -96,7 +96,7 @@ def test_a_busy_model_is_never_evicted(make: Make, runtime: FakeRuntime):
     a, b = spec("a"), spec("b")
     bench = make(a, b, max_loaded=1, patience=0.0)
     with ThreadPoolExecutor(1) as pool:
-        with bench.scheduler.permit(a, caller()):
+        with bench.scheduler.permit(a, client()):
             waiting = pool.submit(use, bench, b)
             eventually(lambda: bench.board.read().tickets)
             assert runtime.unloads == []
@@ -116,7 +116,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make: Make):
     model = spec("a", max_queue=1)
     bench = make(model)
     with ThreadPoolExecutor(1) as pool:
-        with bench.scheduler.permit(model, caller()):
+        with bench.scheduler.permit(model, client()):
             waiting = pool.submit(use, bench, model)
             eventually(lambda: bench.board.read().tickets)
             began = time.monotonic()
@@ -146,7 +146,7 @@ def test_a_cold_model_takes_as_many_requests_as_a_loaded_one(make: Make, runtime
 def test_who_waits_too_long_is_told_and_leaves_no_trace(make: Make):
     model = spec("a")
     bench = make(model, queue_timeout=0.1)
-    with bench.scheduler.permit(model, caller()), pytest.raises(errors.QueueTimeout):
+    with bench.scheduler.permit(model, client()), pytest.raises(errors.QueueTimeout):
         use(bench, model)
     assert bench.board.read().tickets == {}
 
@@ -163,12 +163,12 @@ def test_loading_does_not_count_as_waiting_in_the_queue(make: Make, runtime: Fak
 def test_a_caller_that_hangs_up_leaves_the_queue_at_once(make: Make):
     model = spec("a")
     bench = make(model)
-    impatient = caller()
-    with ThreadPoolExecutor(1) as pool, bench.scheduler.permit(model, caller()):
+    impatient = client()
+    with ThreadPoolExecutor(1) as pool, bench.scheduler.permit(model, client()):
         waiting = pool.submit(use, bench, model, by=impatient)
         eventually(lambda: bench.board.read().tickets)
         impatient.hang_up()
-        with pytest.raises(errors.CallerGone):
+        with pytest.raises(errors.ClientDisconnected):
             waiting.result(timeout=1)
         assert bench.board.read().tickets == {}
 
@@ -223,18 +223,18 @@ def test_an_unreachable_runtime_is_said_to_be_so_and_blames_no_model(make: Make,
 def test_load_waits_until_the_model_is_ready_even_if_all_its_permits_are_taken(make, runtime):
     model = spec("a")
     bench = make(model)
-    bench.scheduler.load(model, caller())
+    bench.scheduler.load(model, client())
     assert runtime.in_memory == ["a:latest"]
-    with bench.scheduler.permit(model, caller()):
-        bench.scheduler.load(model, caller())
+    with bench.scheduler.permit(model, client()):
+        bench.scheduler.load(model, client())
 
 
 def test_unload_lets_the_model_drain_first(make: Make, runtime: FakeRuntime):
     model = spec("a", max_concurrent=2)
     bench = make(model)
     with ThreadPoolExecutor(1) as pool:
-        with bench.scheduler.permit(model, caller()):
-            unloading = pool.submit(bench.scheduler.unload, model, caller())
+        with bench.scheduler.permit(model, client()):
+            unloading = pool.submit(bench.scheduler.unload, model, client())
             eventually(lambda: bench.board.read().tickets)
             assert runtime.in_memory == ["a:latest"]
         unloading.result()
@@ -244,21 +244,21 @@ def test_unload_lets_the_model_drain_first(make: Make, runtime: FakeRuntime):
 def test_unload_of_a_model_that_does_not_drain_in_time_is_refused_and_changes_nothing(make):
     model = spec("a", max_concurrent=2)
     bench = make(model, drain_timeout=0.1)
-    with bench.scheduler.permit(model, caller()):
+    with bench.scheduler.permit(model, client()):
         with pytest.raises(errors.ModelBusy):
-            bench.scheduler.unload(model, caller())
+            bench.scheduler.unload(model, client())
         use(bench, model)
 
 
 def test_unload_of_a_model_that_is_not_loaded_is_done_at_once(make: Make):
     model = spec("a")
-    make(model).scheduler.unload(model, caller())
+    make(model).scheduler.unload(model, client())
 
 
 def test_two_models_that_share_one_place_take_turns_by_group(make: Make, runtime: FakeRuntime):
     a, b = spec("a"), spec("b")
     bench = make(a, b, max_loaded=1, patience=30)
-    with ThreadPoolExecutor(12) as pool, bench.scheduler.permit(a, caller()):
+    with ThreadPoolExecutor(12) as pool, bench.scheduler.permit(a, client()):
         for n in range(12):
             pool.submit(use, bench, (a, b)[n % 2])
         eventually(lambda: len(bench.board.read().tickets) == 12)

@@ -93,15 +93,15 @@ def _try(case: Case, number: int) -> dict[str, Any]:
         return {**_refusal(exc), "screening_ms": _ms_since(began), "judging_ms": 0.0}
     screening_ms = _ms_since(began)
     began = time.process_time()
-    judgement = schema.judge(case.answer, "stop")
+    validation = schema.judge(case.answer, "stop")
     return {
         "outcome": JUDGED,
-        "verdict": judgement.verdict,
+        "verdict": validation.verdict,
         "modes": getattr(schema, "modes", ("grammar",)),
         "screening_ms": screening_ms,
         "judging_ms": _ms_since(began),
-        "errors": len(judgement.errors),
-        "longest_detail": max((len(error.detail) for error in judgement.errors), default=0),
+        "errors": len(validation.errors),
+        "longest_detail": max((len(error.detail) for error in validation.errors), default=0),
     }
 
 

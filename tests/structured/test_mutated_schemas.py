@@ -98,6 +98,6 @@ def test_a_mutated_schema_is_refused_or_judged_by(path, dice, changes, value):
     if schema is None:
         return
     for answer in (value, *(test["data"] for test in real["tests"])):
-        judgement = schema.judge(json.dumps(answer), "stop")
-        assert judgement.verdict in VERDICTS
-        assert judgement.valid == (not judgement.errors)
+        validation = schema.judge(json.dumps(answer), "stop")
+        assert validation.verdict in VERDICTS
+        assert validation.valid == (not validation.errors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mes.domain import Attempt, Judgement, Reply, Usage, Violation
+from mes.domain import Attempt, Reply, Usage, ValidationResult, Violation
 from mes.structured.retrying import Plan, next_step
 
 ALL = ("grammar", "json", "prompt")
@@ -21,7 +21,7 @@ def attempt(
     reply = Reply("x", "stop", Usage(1, 1), 1, 1, 1)
     errors = () if verdict == "valid" else (Violation(pointer, keyword, "wrong"),)
     given = {"options": OPTIONS, "reply": reply, "seconds": 1.0, **fields}
-    return Attempt(mode=mode, judgement=Judgement(verdict, errors=errors), **given)
+    return Attempt(mode=mode, validation=ValidationResult(verdict, errors=errors), **given)
 
 
 def step(

@@ -31,14 +31,14 @@ def create(request: EmbeddingRequest) -> Response:
     """Make a vector of each text."""
     own, said = services(), line()
     said.note(operation="embeddings", model=request.model_id[:200], inputs=len(request.texts))
-    with own.caller() as caller:
+    with own.client() as client:
         embedding = embed(
             request,
             catalog=own.catalog.current(),
             scheduler=own.scheduler,
             runtime=own.runtime,
             sight=own.sight.current(),
-            caller=caller,
+            client=client,
             request_id=said.request_id,
         )
     return answer(_document(embedding, request.encoding, said))

@@ -17,7 +17,7 @@ from mes.api.openapi.words import WHEN
 from mes.api.problems import told_as
 from mes.api.promises import JSON, Promise
 from mes.api.shapes import Problem
-from mes.errors import CallerGone, MesError
+from mes.errors import ClientDisconnected, MesError
 from mes.server.refusals import KINDS
 
 # What every request may meet, whatever its door: the server, the rules of HTTP, a bug.
@@ -58,7 +58,7 @@ def responses(spec: APISpec, promise: Promise, path: str) -> dict[str, Any]:
 def _problems(promise: Promise, *, has_parameters: bool) -> set[tuple[int, str]]:
     """Statuses and codes. What tells of a caller that has gone is heard by nobody."""
     kinds = (*promise.raises, *([NotFound] if has_parameters else []))
-    return _ANYWHERE | {told_as(kind) for kind in kinds if kind is not CallerGone}
+    return _ANYWHERE | {told_as(kind) for kind in kinds if kind is not ClientDisconnected}
 
 
 def _by_status(pairs: set[tuple[int, str]], shown_as: Callable[[int], int]) -> dict[int, list[str]]:

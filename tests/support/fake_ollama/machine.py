@@ -41,7 +41,7 @@ class Machine:
     def find(self, name: str) -> Model | None:
         return self._models.get(canonical(name))
 
-    def tell(self, told: dict[str, Any]) -> None:
+    def emit(self, told: dict[str, Any]) -> None:
         """Take what `/_control` says about models."""
         self.overrides.update(
             {canonical(name): own for name, own in told.get("models", {}).items()}

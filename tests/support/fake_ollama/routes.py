@@ -279,7 +279,7 @@ class Routes:
             raise Refused(400, f"unknown: {sorted(unknown)}")
         for name in _TRAITS & set(told):
             setattr(self.machine.behaviour, name, told[name])
-        self.machine.tell(told)
+        self.machine.emit(told)
         self.faults.planned = told.get("faults", self.faults.planned)
         self._change_mode(told.get("mode", self.faults.mode))
         connection.answer(200, b"{}")

@@ -1,12 +1,83 @@
-"""An inference: all that came about on the way to an answer."""
+"""What a runtime replies, and the result of an inference made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mes.domain.replies import Reply, Usage, total
+from mes.domain.inference_request import ToolCall
+
+# Replies: what the runtime has made of a question.
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens, as the runtime counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """How probable a token was: the natural logarithm. `top_logprobs` are the likeliest there."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+    top_logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One finished generation; times in milliseconds, as the runtime measured them.
+
+    `reasoning` is what a reasoning model thought before it answered; `text` has none of it, and
+    `logprobs` are those of the text.
+    """
+
+    text: str
+    finish_reason: str
+    usage: Usage
+    prompt_ms: float
+    generation_ms: float
+    time_to_first_token_ms: float
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """What texts became: a vector for each, in their order, in the runtime's own numbers."""
+
+    each: tuple[array[float], ...]
+    prompt_tokens: int
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """What was used altogether."""
+    counts = [(each.prompt_tokens, each.completion_tokens) for each in usages]
+    return Usage(*map(sum, zip(*counts, strict=True)))
+
+
+def milliseconds(seconds: float) -> int:
+    """As answers tell durations."""
+    return round(seconds * 1000)
+
+
+def tokens_per_second(tokens: int, milliseconds: float) -> float | None:
+    """Tokens per second; None where no time was measured."""
+    return round(tokens / milliseconds * 1000, 1) if milliseconds else None
+
+
+# An inference: all that came about on the way to an answer.
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +103,7 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ValidationResult:
     """What came of an answer that had to fit a schema; `parsed` counts where it is valid.
 
     `extraction` tells where the JSON stood: the `whole` answer, a `fence` in it, or its `prose`.
@@ -59,13 +130,13 @@ class Attempt:
     mode: str
     options: Mapping[str, Any]
     reply: Reply | None
-    judgement: Judgement | None
+    validation: ValidationResult | None
     seconds: float
-    of_calls: tuple[Judgement, ...] = ()
+    of_calls: tuple[ValidationResult, ...] = ()
 
     @property
     def verdict(self) -> str | None:
-        return None if self.judgement is None else self.judgement.verdict
+        return None if self.validation is None else self.validation.verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +151,7 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
-class Keywords:
+class KeywordSupport:
     """A schema's keywords: those that the runtime enforces while it writes, and the others."""
 
     enforced: tuple[str, ...] = ()
@@ -96,11 +167,11 @@ class Inference:
     timings: Timings
     provenance: Provenance
     attempts: tuple[Attempt, ...]
-    keywords: Keywords
+    keywords: KeywordSupport
 
     @property
     def final(self) -> Attempt:
-        return final(self.attempts)
+        return final_attempt(self.attempts)
 
     @property
     def reply(self) -> Reply:
@@ -110,19 +181,19 @@ class Inference:
     @property
     def usage(self) -> Usage:
         """The tokens of all attempts together."""
-        return total([each.reply.usage for each in self.attempts if each.reply is not None])
+        return total_usage([each.reply.usage for each in self.attempts if each.reply is not None])
 
     @property
-    def judgement(self) -> Judgement | None:
-        return self.final.judgement
+    def validation(self) -> ValidationResult | None:
+        return self.final.validation
 
     @property
-    def failure(self) -> Judgement | None:
+    def failure(self) -> ValidationResult | None:
         """What is wrong with the answer, or with the first call that does not fit its tool."""
-        judged = (self.judgement, *self.final.of_calls)
+        judged = (self.validation, *self.final.of_calls)
         return next((each for each in judged if each is not None and not each.valid), None)
 
 
-def final(attempts: Sequence[Attempt]) -> Attempt:
+def final_attempt(attempts: Sequence[Attempt]) -> Attempt:
     """The attempt whose answer counts: the last one that has a reply."""
     return next(each for each in reversed(attempts) if each.reply is not None)

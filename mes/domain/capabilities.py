@@ -8,30 +8,38 @@ from mes.domain import InferenceRequest, ModelSpec, PulledModel
 from mes.errors import Mistake, NotCapable
 
 # As Ollama names them.
-WRITES, EMBEDS, CALLS, SEES, THINKS = "completion", "embedding", "tools", "vision", "thinking"
+COMPLETION, EMBEDDING, TOOLS, VISION, THINKING = (
+    "completion",
+    "embedding",
+    "tools",
+    "vision",
+    "thinking",
+)
 
 _REFUSALS = {
-    WRITES: "{id} makes embeddings and no text; send it to /v1/embeddings, or name another model",
-    EMBEDS: "{id} makes no embeddings; name a model with the capability embedding",
-    CALLS: "{id} cannot call tools; leave them out, or name a model with the capability tools",
-    SEES: "{id} cannot see images; name a model with the capability vision",
-    THINKS: "{id} cannot think; ask for no thinking, or name a model with that capability",
+    COMPLETION: (
+        "{id} makes embeddings and no text; send it to /v1/embeddings, or name another model"
+    ),
+    EMBEDDING: "{id} makes no embeddings; name a model with the capability embedding",
+    TOOLS: "{id} cannot call tools; leave them out, or name a model with the capability tools",
+    VISION: "{id} cannot see images; name a model with the capability vision",
+    THINKING: "{id} cannot think; ask for no thinking, or name a model with that capability",
 }
 
 
-def needs(request: InferenceRequest) -> dict[str, str]:
+def required_capabilities(request: InferenceRequest) -> dict[str, str]:
     """What a model has to be able to do, and where the request says so."""
     shown = any(turn.images for turn in request.messages)
     wanted = {
-        WRITES: ("/model_id", True),
-        CALLS: ("/tools", request.tools),
-        SEES: ("/messages", shown),
-        THINKS: ("/think", request.think),
+        COMPLETION: ("/model_id", True),
+        TOOLS: ("/tools", request.tools),
+        VISION: ("/messages", shown),
+        THINKING: ("/think", request.think),
     }
     return {capability: pointer for capability, (pointer, asked) in wanted.items() if asked}
 
 
-def require(
+def require_capability(
     capability: str, spec: ModelSpec, pulled: Mapping[str, PulledModel], *, pointer: str
 ) -> None:
     """Raises NotCapable, before another model is evicted for one that cannot do it anyway."""
@@ -39,10 +47,10 @@ def require(
     # An older runtime does not tell, and then has to be tried.
     told = model and model.capabilities
     if told and capability not in told:
-        raise unable(capability, spec.id, pointer=pointer)
+        raise not_capable(capability, spec.id, pointer=pointer)
 
 
-def unable(capability: str, model: str, *, pointer: str) -> NotCapable:
+def not_capable(capability: str, model: str, *, pointer: str) -> NotCapable:
     """The refusal, in the same words whoever has found out."""
     detail = _REFUSALS[capability].format(id=model)
     return NotCapable(detail, mistakes=(Mistake(pointer, detail),))

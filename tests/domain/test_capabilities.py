@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mes.capabilities import EMBEDS, needs, require
 from mes.domain import InferenceRequest, Message, PulledModel
+from mes.domain.capabilities import EMBEDDING, require_capability, required_capabilities
 from mes.errors import NotCapable
 from tests.fakes import DIGEST, spec
 
@@ -25,18 +25,18 @@ def pulled(*capabilities: str) -> dict[str, PulledModel]:
 
 @pytest.mark.parametrize(("capability", "request_"), ASKED.items())
 def test_a_request_says_what_it_needs(capability, request_):
-    assert set(needs(request_)) == {"completion", capability}
+    assert set(required_capabilities(request_)) == {"completion", capability}
 
 
-@pytest.mark.parametrize("capability", [*ASKED, EMBEDS])
+@pytest.mark.parametrize("capability", [*ASKED, EMBEDDING])
 def test_a_model_that_cannot_is_refused_with_the_place(capability):
-    others = {*ASKED, EMBEDS} - {capability}
+    others = {*ASKED, EMBEDDING} - {capability}
     with pytest.raises(NotCapable) as caught:
-        require(capability, spec("a"), pulled(*others), pointer="/place")
+        require_capability(capability, spec("a"), pulled(*others), pointer="/place")
     assert [mistake.pointer for mistake in caught.value.mistakes] == ["/place"]
     assert caught.value.detail.startswith("a ")
 
 
 @pytest.mark.parametrize("known", [{}, pulled(), pulled("tools")])
 def test_one_that_can_or_might_is_not(known):
-    require("tools", spec("a"), known, pointer="/tools")
+    require_capability("tools", spec("a"), known, pointer="/tools")
