@@ -9,7 +9,7 @@ help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 8
 
 run: .venv/.installed-run ## install, fetch two small models, serve them on http://127.0.0.1:8001
-	@$(BIN)/python -m mes.serve
+	@$(BIN)/python -m mes.cli.quickstart
 
 test: .venv/.installed-test .venv/.installed-clients ## install and run all tests, real gunicorn and real model included
 	@echo "mes: fetching two models for the tests (177 MB, some seconds the first time)"

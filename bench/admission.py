@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mes.event_loop import EventLoop, SocketClient
 from mes.scheduling.board import Board
 from mes.scheduling.copy import Copy
 from mes.scheduling.limits import Limits
@@ -30,7 +31,6 @@ from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
 from mes.shared import Memory
-from mes.watch import SocketCaller, Watch
 from tests.fakes import spec
 
 COUNTED_AT_A_TIME = 10
@@ -54,8 +54,8 @@ class Bench:
 
     def __init__(self, place: Place, *, max_concurrent: int) -> None:
         self.spec = spec("m", max_concurrent=max_concurrent, max_queue=1000)
-        self.watch = Watch()
-        self.worker = Worker(place.directory, self.watch)
+        self.event_loop = EventLoop()
+        self.worker = Worker(place.directory, self.event_loop)
         self.store = place.store()
         limits = Limits(1, models={self.spec.tag: self.spec})
         self.board = Board(self.store, self.worker, lambda: limits)
@@ -71,7 +71,7 @@ class Bench:
                 change.state.adopt(self.spec.tag, change.now)
 
     def admit(self, do: Callable[[], None] = lambda: None) -> None:
-        with self.scheduler.permit(self.spec, SocketCaller()):
+        with self.scheduler.permit(self.spec, SocketClient()):
             do()
 
 
@@ -152,7 +152,7 @@ def waiting(place: Place, requests: int, processes: int, seconds: float) -> None
 
     def work() -> None:
         bench = Bench(place, max_concurrent=1)
-        client = SocketCaller()
+        client = SocketClient()
 
         def wait() -> None:
             try:
@@ -170,7 +170,7 @@ def waiting(place: Place, requests: int, processes: int, seconds: float) -> None
         results.put(time.process_time() - began)
 
     holder = Bench(place, max_concurrent=1)
-    with holder.scheduler.permit(holder.spec, SocketCaller()):
+    with holder.scheduler.permit(holder.spec, SocketClient()):
         workers = [CONTEXT.Process(target=work, daemon=True) for _ in range(processes)]
         for worker in workers:
             worker.start()

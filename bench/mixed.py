@@ -103,14 +103,14 @@ def count_loads(url: str) -> Iterator[Counter[str]]:
     loads: Counter[str] = Counter()
     over = threading.Event()
 
-    def watch() -> None:
+    def event_loop() -> None:
         before: set[str] = set()
         while not over.wait(0.01):
             now = {model["name"] for model in get(f"{url}/api/ps")["models"]}
             loads.update(now - before)
             before = now
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=event_loop)
     watcher.start()
     try:
         yield loads

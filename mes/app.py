@@ -31,9 +31,9 @@ from mes.config.api_keys import ApiKeys, ApiKeysFile
 from mes.config.catalog import Catalog, CatalogFile
 from mes.config.settings import Settings, load
 from mes.domain import Runtime
+from mes.event_loop import EventLoop
 from mes.metrics.exposition import Metrics
 from mes.metrics.observed import Observed
-from mes.relay import Relay
 from mes.runtime.ollama import OllamaRuntime
 from mes.scheduling.board import Board
 from mes.scheduling.copy import Copy
@@ -49,7 +49,7 @@ from mes.scheduling.sight import SharedSight
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
 from mes.shared import Shared
-from mes.watch import Watch
+from mes.streams import StreamPump
 
 _LOOKS_AT_FILES_EVERY_SECONDS = 0.5
 # Threads of each worker that never wait for a model.
@@ -100,12 +100,12 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
         last_good_path=settings.state_dir / "catalog.json",
     )
     threads = settings.threads_for(catalog.current().capacity)
-    watch = Watch()
-    relay = Relay()
+    event_loop = EventLoop()
+    stream_pump = StreamPump()
     runtime = runtime or OllamaRuntime(
-        host=settings.ollama_host, watch=watch, relay=relay, pool_size=threads
+        host=settings.ollama_host, event_loop=event_loop, stream_pump=stream_pump, pool_size=threads
     )
-    worker = Worker(settings.state_dir, watch)
+    worker = Worker(settings.state_dir, event_loop)
     copy = Copy(settings.state_dir)
     store = Store(shared.registry, copy, max_loaded=settings.max_loaded_models)
     board = Board(store, worker, _limits(settings, catalog))
@@ -142,8 +142,8 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
         scheduler=scheduler,
         board=board,
         sight=sight,
-        watch=watch,
-        relay=relay,
+        event_loop=event_loop,
+        stream_pump=stream_pump,
         keeper=keeper,
         metrics=Metrics(
             observed=Observed(settings.state_dir, catalog.current),

@@ -10,7 +10,7 @@ from typing import Any
 from mes.config.catalog import Catalog
 from mes.domain import Client, Provenance, Runtime, Vectors, milliseconds
 from mes.domain.capabilities import EMBEDDING, require_capability
-from mes.provenance import provenance_of
+from mes.inference import provenance_of
 from mes.scheduling.scheduler import Scheduler, Turn
 from mes.scheduling.sight import Sight
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mes import structured
+from mes import __version__, structured
 from mes.config.catalog import Catalog
 from mes.domain import (
     Attempt,
@@ -20,6 +20,7 @@ from mes.domain import (
     KeywordSupport,
     ModelSpec,
     Prompt,
+    Provenance,
     Reply,
     Runtime,
     Thought,
@@ -31,7 +32,6 @@ from mes.domain import (
     tokens_per_second,
 )
 from mes.domain.capabilities import require_capability, required_capabilities
-from mes.provenance import provenance_of
 from mes.scheduling.scheduler import Scheduler, Turn
 from mes.scheduling.sight import Sight
 from mes.structured import Generate, Plan, Schema, Tools
@@ -191,4 +191,18 @@ def _timings(turn: Turn, attempts: tuple[Attempt, ...]) -> Timings:
             sum(each.usage.completion_tokens for each in replies), generation_ms
         ),
         cold_start=turn.load_seconds > 0,
+    )
+
+
+# Provenance: which model answered, on which runtime, told alike by every use case.
+
+
+def provenance_of(turn: Turn, sight: Sight, *, schema_sha256: str | None = None) -> Provenance:
+    """Of what was answered in this turn."""
+    return Provenance(
+        model_digest=turn.digest,
+        quantization=turn.quantization,
+        runtime=sight.version,
+        schema_sha256=schema_sha256,
+        mes_version=__version__,
     )

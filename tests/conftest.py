@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mes.relay import Relay
+from mes.streams import StreamPump
 from tests.support.service import FakeOllama, Service
 
 # Shells start what runs in the background with SIGINT ignored, and programs pass that on; the tests
@@ -19,10 +19,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
-def relay() -> Iterator[Relay]:
-    relay = Relay()
-    yield relay
-    relay.close()
+def stream_pump() -> Iterator[StreamPump]:
+    stream_pump = StreamPump()
+    yield stream_pump
+    stream_pump.close()
 
 
 @pytest.fixture

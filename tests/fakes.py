@@ -30,7 +30,7 @@ from mes.domain import (
     normalise,
 )
 from mes.errors import MesError, ShuttingDown
-from mes.watch import SocketCaller
+from mes.event_loop import SocketClient
 
 ABLE = ("completion", "tools", "vision", "thinking")
 DIGEST = "sha256:" + "0" * 64
@@ -173,9 +173,9 @@ def _logprob(text: str, most: int | None) -> Logprob:
     return Logprob(text, -0.25, tuple(text.encode()), (likeliest,) * (most or 0))
 
 
-def client() -> SocketCaller:
+def client() -> SocketClient:
     """A caller that stays until `hang_up` is called."""
-    return SocketCaller()
+    return SocketClient()
 
 
 @contextmanager

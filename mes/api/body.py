@@ -21,7 +21,7 @@ from werkzeug.exceptions import (
 
 from mes.api.promises import adds
 from mes.errors import MalformedRequest, Mistake, RequestInvalid
-from mes.strictjson import NotJson, parse
+from mes.strict_json import NotJson, parse_json
 
 View = Callable[..., Any]
 
@@ -86,7 +86,7 @@ def _json() -> Any:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("send the body as it is, without Content-Encoding")
     try:
-        return parse(_data())
+        return parse_json(_data())
     except NotJson as exc:
         raise MalformedRequest(f"the body is not JSON: {exc}") from exc
 

@@ -14,7 +14,7 @@ from mes.api.streamed import Delivery, Document, Documents
 from mes.domain import Client, Event, Inference, InferenceRequest
 from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.inference import infer
-from mes.stream import Stream
+from mes.streams import Stream
 
 # What keeps an inference from being answered.
 ERRORS = (SchemaInvalid, SchemaUnsafe, *RUN_ERRORS)

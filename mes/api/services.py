@@ -17,15 +17,15 @@ from mes.config.catalog import CatalogFile
 from mes.config.settings import Settings
 from mes.domain import Runtime
 from mes.errors import QueueFull
+from mes.event_loop import EventLoop, SocketClient, watch_client
 from mes.metrics.exposition import Metrics
-from mes.relay import Relay
 from mes.scheduling.board import Board
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import SharedSight
 from mes.shared import Shared
+from mes.streams import StreamPump
 from mes.structured import Limits
-from mes.watch import SocketCaller, Watch, watched_caller
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Services:
     scheduler: Scheduler
     board: Board
     sight: SharedSight
-    watch: Watch
-    relay: Relay
+    event_loop: EventLoop
+    stream_pump: StreamPump
     keeper: Keeper
     metrics: Metrics
     shared: Shared
     seats: threading.BoundedSemaphore
 
     @contextmanager
-    def client(self) -> Iterator[SocketCaller]:
+    def client(self) -> Iterator[SocketClient]:
         """The caller of the present request, with a thread to wait in.
 
         A worker keeps some threads back, so that health, status and models answer whatever else
@@ -58,7 +58,7 @@ class Services:
         if not self.seats.acquire(blocking=False):
             raise QueueFull("all threads of this worker wait for models; try again later")
         try:
-            with watched_caller(self.watch, request.environ.get("gunicorn.socket")) as client:
+            with watch_client(self.event_loop, request.environ.get("gunicorn.socket")) as client:
                 yield client
         finally:
             self.seats.release()
@@ -70,14 +70,16 @@ class Services:
     def shut_down(self) -> None:
         """Tell who waits that the service ends; what runs may go on for GRACEFUL_TIMEOUT."""
         self.scheduler.shut()
-        self.watch.at(time.monotonic() + self.settings.graceful_timeout_seconds, self.runtime.shut)
+        self.event_loop.at(
+            time.monotonic() + self.settings.graceful_timeout_seconds, self.runtime.shut
+        )
 
     def close(self) -> None:
         """End the threads that serve this process, and leave the other workers."""
         self.keeper.stop()
         self.board.close()
-        self.watch.close()
-        self.relay.close()
+        self.event_loop.close()
+        self.stream_pump.close()
         self.sight.close()
         self.metrics.observed.close()
         self.shared.close()

@@ -68,7 +68,7 @@ class Delivery:
 
     def __init__(self, framing: Framing = LINES) -> None:
         self._framing = framing
-        self._watch = services().watch
+        self._event_loop = services().event_loop
         self._seconds = services().settings.stream_write_timeout_seconds
         self._line = line()
         self._outlet = Outlet(
@@ -114,7 +114,7 @@ class Delivery:
             told = self._framing.told(problems.last_word(exc, self._line))
             yield from self._sent(self._framing.framed([told]))
         finally:
-            self._alarm.call_off()
+            self._timer.cancel()
 
     def _sent(self, batch: bytes) -> Iterator[bytes]:
         for start in range(0, len(batch), _PIECE_BYTES):
@@ -126,7 +126,7 @@ class Delivery:
 
     def _look_in(self, seconds: float) -> None:
         # One alarm at a time: one for each line would cost as much as sending it.
-        self._alarm = self._watch.at(time.monotonic() + seconds, self._look)
+        self._timer = self._event_loop.at(time.monotonic() + seconds, self._look)
 
     def _look(self) -> None:
         sent_at = self._sent_at

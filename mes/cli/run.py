@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mes import strictjson
+from mes import strict_json
 from mes.cli.client import Client, Problem
 from mes.cli.console import print_json, print_text, waiting
 from mes.cli.target import Target
@@ -66,10 +66,10 @@ def _standard_input() -> str:
 
 def _read(path: str) -> Any:
     try:
-        return strictjson.parse(Path(path).read_bytes())
+        return strict_json.parse_json(Path(path).read_bytes())
     except OSError as exc:
         raise Problem(f"{path} cannot be read ({exc.strerror}); see --schema") from exc
-    except strictjson.NotJson as exc:
+    except strict_json.NotJson as exc:
         raise Problem(f"{path} is not JSON: {exc}; mend it") from exc
 
 

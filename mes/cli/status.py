@@ -33,14 +33,14 @@ def status(target: Target, once: bool, as_json: bool) -> None:
         out.print(_screen(document))
     else:
         with Live(_screen(document), console=out, auto_refresh=False) as live:
-            _watch(client, live)
+            _event_loop(client, live)
 
 
 def _ask(client: Client) -> dict[str, Any]:
     return client.get("/v1/status", having="models")
 
 
-def _watch(client: Client, live: Live) -> None:
+def _event_loop(client: Client, live: Live) -> None:
     while True:
         time.sleep(_EVERY_SECONDS)
         try:

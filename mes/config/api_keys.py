@@ -13,7 +13,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
-from mes import strictjson
+from mes import strict_json
 from mes.config.reloading_file import FileError, ReloadingFile
 from mes.errors import Mistake
 
@@ -166,8 +166,8 @@ class ApiKeysSchema(Schema):
 def parse_api_keys(text: bytes, *, path: Path) -> tuple[ApiKey, ...]:
     """The keys in a file's text. Raises KeysError, which tells all mistakes at once."""
     try:
-        return tuple(ApiKeysSchema().load(strictjson.parse(text))["keys"])
-    except strictjson.NotJson as exc:
+        return tuple(ApiKeysSchema().load(strict_json.parse_json(text))["keys"])
+    except strict_json.NotJson as exc:
         raise ApiKeysError(path, [Mistake("", f"is not JSON: {exc}; mend it")]) from exc
     except ValidationError as exc:
         raise ApiKeysError(path, list(_mistakes(exc.normalized_messages()))) from exc

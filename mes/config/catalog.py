@@ -10,7 +10,7 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from mes import strictjson
+from mes import strict_json
 from mes.config import catalog_schema
 from mes.config.reloading_file import FileError, ReloadingFile
 from mes.domain import ModelSpec, normalise
@@ -96,8 +96,8 @@ def parse(text: str | bytes, *, path: Path, default_timeout_seconds: float) -> C
 
 def _json(text: str | bytes, path: Path) -> Any:
     try:
-        return strictjson.parse(text)
-    except strictjson.NotJson as exc:
+        return strict_json.parse_json(text)
+    except strict_json.NotJson as exc:
         raise CatalogError(path, [Mistake("", f"is not JSON: {exc}; mend it")]) from exc
 
 

@@ -55,7 +55,7 @@ class ReloadingFile(Generic[T]):
         self.path = Path(path)
         self._last_good_path = last_good_path
         self._check_interval_seconds = check_interval_seconds
-        self._next_look = 0.0
+        self._next_wakeup = 0.0
         self._reading: _LoadedFile[T] = _LoadedFile(stamp=(-1,), content=None)
         self._lock = threading.Lock()
 
@@ -72,8 +72,8 @@ class ReloadingFile(Generic[T]):
     def current(self) -> T:
         """The content. Raises the file's own error only while there never was a good one."""
         reading, now = self._reading, time.monotonic()
-        if reading.content is None or now >= self._next_look:
-            self._next_look = now + self._check_interval_seconds
+        if reading.content is None or now >= self._next_wakeup:
+            self._next_wakeup = now + self._check_interval_seconds
             with self._lock:
                 reading = self._reload()
         assert reading.content is not None

@@ -9,14 +9,14 @@ from typing import Any
 
 from mes.domain import Emit, Logprob, Reply, ToolCall, Usage, no_op
 from mes.errors import GenerationAborted, RuntimeReplyInvalid
-from mes.relay import Steps
 from mes.runtime.replies import count, get, lines_in, objects, part_of, plain
 from mes.runtime.voices import Voices
+from mes.streams import PumpSteps
 
 Part = Mapping[str, Any]
 
 
-def generation(pieces: Iterable[bytes], *, sent: float, emit: Emit = no_op) -> Steps[Reply]:
+def generation(pieces: Iterable[bytes], *, sent: float, emit: Emit = no_op) -> PumpSteps[Reply]:
     """The whole of it, in a step for each piece; what is in one piece is told at once.
 
     `sent` is when the question was asked, by the monotonic clock.

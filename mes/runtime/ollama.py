@@ -36,14 +36,14 @@ from mes.errors import (
     RuntimeUnavailable,
     ShuttingDown,
 )
-from mes.relay import Relay
+from mes.event_loop import EventLoop
 from mes.runtime import bodies, embedding, pulling, replies
 from mes.runtime.connections import pool
 from mes.runtime.embedding import Batch
 from mes.runtime.endpoints import Adapter, filled, prepared
 from mes.runtime.generation import generation
 from mes.runtime.wire import Errand, Exchange, UnderWay
-from mes.watch import Watch
+from mes.streams import StreamPump
 
 _GENERATION = Errand("generation", late=GenerationTimeout, broken=GenerationAborted)
 _EMBEDDING = Errand("embedding", late=GenerationTimeout, broken=GenerationAborted)
@@ -59,8 +59,8 @@ class OllamaRuntime:
         self,
         *,
         host: str,
-        watch: Watch,
-        relay: Relay,
+        event_loop: EventLoop,
+        stream_pump: StreamPump,
         pool_size: int,
         connect_timeout_seconds: float = 2.0,
         reply_timeout_seconds: float = 5.0,
@@ -68,8 +68,8 @@ class OllamaRuntime:
     ) -> None:
         url = parse_url(host if "://" in host else f"http://{host}")
         self._where = url.netloc or host  # without a password, which `host` may hold
-        self._watch = watch
-        self._relay = relay
+        self._event_loop = event_loop
+        self._stream_pump = stream_pump
         self._connect_timeout_seconds = connect_timeout_seconds
         self._reply_timeout_seconds = reply_timeout_seconds
         self._max_reply_bytes = max_reply_bytes
@@ -102,7 +102,7 @@ class OllamaRuntime:
                 )
             pieces = exchange.pieces(at_most=self._max_reply_bytes)
             steps = generation(pieces, sent=sent, emit=emit)
-            reply = self._relay.run(steps, exchange.source)
+            reply = self._stream_pump.run(steps, exchange.source)
             exchange.finish(pieces)
             return reply
 
@@ -228,7 +228,7 @@ class OllamaRuntime:
         return Exchange(
             errand,
             where=self._where,
-            watch=self._watch,
+            event_loop=self._event_loop,
             deadline=deadline,
             under_way=self._under_way,
         )

@@ -19,9 +19,9 @@ from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError, InvalidChunkLength, InvalidHeader
 
 from mes.errors import ClientDisconnected, MesError, RuntimeReplyInvalid, RuntimeUnavailable
+from mes.event_loop import EventLoop
 from mes.runtime.chunks import unframed
 from mes.runtime.connections import Answer, Line, this_thread
-from mes.watch import Watch
 
 # It quotes what it cannot read, which may be what a model has said. We tell of it ourselves.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -88,7 +88,7 @@ class Exchange:
         errand: Errand,
         *,
         where: str,
-        watch: Watch,
+        event_loop: EventLoop,
         deadline: float,
         under_way: UnderWay,
     ) -> None:
@@ -98,7 +98,7 @@ class Exchange:
         self.answer: HTTPResponse | None = None
         self._errand = errand
         self._where = where
-        self._watch = watch
+        self._event_loop = event_loop
         self._deadline = deadline
         self._under_way = under_way
         self._over: MesError | None = None
@@ -109,7 +109,7 @@ class Exchange:
     def __enter__(self) -> Self:
         if self.remaining_seconds <= 0:
             raise self._late()
-        self._alarm = self._watch.at(self._deadline, lambda: self.cut(self._late()))
+        self._timer = self._event_loop.at(self._deadline, lambda: self.cut(self._late()))
         this_thread.exchange = self
         self._under_way.add(self)
         return self
@@ -120,7 +120,7 @@ class Exchange:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._alarm.call_off()
+        self._timer.cancel()
         self._under_way.discard(self)
         this_thread.exchange = None
         if error is not None:

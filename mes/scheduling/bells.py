@@ -10,15 +10,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from mes.watch import Watch
+from mes.event_loop import EventLoop
 
 
 class Bell:
     """This worker's own pipe, `workers/<id>.bell`."""
 
-    def __init__(self, path: Path, watch: Watch, answer: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, event_loop: EventLoop, answer: Callable[[str], None]) -> None:
         self._path = path
-        self._watch = watch
+        self._event_loop = event_loop
         self._answer = answer
         self._fd = -1
         self._rest = b""
@@ -41,12 +41,12 @@ class Bell:
         self.close()
         # Open for writing too: a pipe without a writer would always be readable.
         self._fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._watch.readable(self._fd, self._listen)
+        self._event_loop.readable(self._fd, self._listen)
 
     def close(self) -> None:
         with self._lock:
             if self._fd >= 0:
-                self._watch.forget(self._fd)
+                self._event_loop.forget(self._fd)
                 os.close(self._fd)
             self._fd = -1
 

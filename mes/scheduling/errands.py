@@ -64,7 +64,7 @@ class Errands:
         self._sight = sight
         self._instance = instance
         self._idle_unload_seconds = idle_unload_seconds
-        self._next_look = 0.0
+        self._next_wakeup = 0.0
         self._next_look_at_disk = 0.0
         self._aside: dict[str, threading.Thread] = {}
         self._listed_before: set[str] = set()
@@ -73,9 +73,9 @@ class Errands:
         """One round. A runtime that is down is looked at in each, so that its return shows."""
         now = time.monotonic()
         sight = self._sight.current()
-        if now < self._next_look and sight.up:
+        if now < self._next_wakeup and sight.up:
             return
-        self._next_look = now + _LOOKS_EVERY_SECONDS
+        self._next_wakeup = now + _LOOKS_EVERY_SECONDS
         try:
             self._look(sight)
         except MesError as exc:
@@ -124,7 +124,7 @@ class Errands:
 
     def _learn(self, unknown: list[PulledModel]) -> None:
         self._cards.ask(unknown)
-        self._next_look = self._next_look_at_disk = 0.0
+        self._next_wakeup = self._next_look_at_disk = 0.0
 
     def _note_down(self, earlier: Sight, error: MesError) -> None:
         if earlier.up or not earlier.seen_at:
@@ -163,7 +163,7 @@ class Errands:
                 log.warning("model_gone", extra={"model": model})
             state.look_for(model, listed=model in listed, now=now)
         if any(map(state.missing, state.registry)):
-            self._next_look = 0.0  # those who wait for it wait for this alone
+            self._next_wakeup = 0.0  # those who wait for it wait for this alone
 
     def _adopt(self, state: State, listed: list[LoadedModel], now: float) -> None:
         models = self._board.limits.models

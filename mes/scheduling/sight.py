@@ -54,15 +54,15 @@ class SharedSight:
         self._lock = threading.Lock()
         self._sight = Sight()
         self._version = 0
-        self._next_look = 0.0
+        self._next_wakeup = 0.0
 
     def current(self) -> Sight:
         """What was last seen."""
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_wakeup:
             return self._sight
         with self._lock:
-            self._next_look = now + _LOOKS_EVERY_SECONDS
+            self._next_wakeup = now + _LOOKS_EVERY_SECONDS
             if self._document.version() != self._version:
                 self._version, content = self._document.read()
                 self._sight = _decode(content)

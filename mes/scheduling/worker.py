@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mes.event_loop import EventLoop
 from mes.scheduling.bells import Bell, Bells
-from mes.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +29,13 @@ class Worker:
     lives; what a dead one owned is void.
     """
 
-    def __init__(self, directory: Path, watch: Watch) -> None:
+    def __init__(self, directory: Path, event_loop: EventLoop) -> None:
         pid = os.getpid()
         self.id = f"{pid}-{_started(pid)}-{secrets.token_hex(3)}"
         self._numbers = itertools.count(1)
         self._waiting: dict[str, threading.Event] = {}
         self._others = Bells(directory / "workers")
-        self._bell = Bell(directory / "workers" / f"{self.id}.bell", watch, self._wake)
+        self._bell = Bell(directory / "workers" / f"{self.id}.bell", event_loop, self._wake)
         self._can_be_woken = False
         with suppress(OSError):  # it serves without a bell too
             self._hang_up_bell()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from mes.strictjson import NotJson, parse
+from mes.strict_json import NotJson, parse_json
 
 _FENCE = "```"
 _BEGINNING = re.compile(r"[\[{]")
@@ -32,11 +32,11 @@ def extract(text: str) -> Extracted:
     if len(text) > _MOST_CHARACTERS:
         raise NotJson(f"longer than {_MOST_CHARACTERS} characters")
     try:
-        return Extracted(parse(text), "whole")
+        return Extracted(parse_json(text), "whole")
     except NotJson as exc:
         for candidate, how in _candidates(text):
             try:
-                return Extracted(parse(candidate), how)
+                return Extracted(parse_json(candidate), how)
             except NotJson:
                 continue
         raise exc

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema_rs
 
 from mes.domain import ValidationResult, Violation
-from mes.strictjson import NotJson
+from mes.strict_json import NotJson
 from mes.structured.effort import TooMuch, effort
 from mes.structured.extraction import extract
 from mes.structured.outline import Place

@@ -15,7 +15,7 @@ from mes.app import create_app
 from mes.config import settings
 from mes.domain import PulledModel
 from tests.fakes import DIGEST, FakeRuntime, eventually
-from tests.support.contract import watch
+from tests.support.contract import event_loop
 
 KEY = "a-key-for-tests"
 MODELS = {
@@ -53,7 +53,7 @@ def app(tmp_path: Path, runtime: FakeRuntime, catalog_path: Path) -> Iterator[Fl
         "QUEUE_TIMEOUT": "5",
     }
     app = create_app(settings.load(environment, dotenv=None), runtime=runtime)
-    broken = watch(app)
+    broken = event_loop(app)
     yield app
     app.extensions["mes"].close()
     assert broken == [], "an answer that /openapi.json does not tell of"

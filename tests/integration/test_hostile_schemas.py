@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mes import strictjson
+from mes import strict_json
 from tests.integration.helpers import Answer, Call, asked, crowd, percentile, wait_until_at_rest
 from tests.structured.hostile import CASES
 from tests.structured.hostile.case import INVALID, UNSAFE, Case, Schema, nested
@@ -31,8 +31,8 @@ def is_sendable(case: Case) -> bool:
     """Not so deep that the body is unreadable, whatever the schema."""
     try:
         text = json.dumps({"json_schema": case.schema})
-        strictjson.parse(text)
-    except (RecursionError, strictjson.NotJson):
+        strict_json.parse_json(text)
+    except (RecursionError, strict_json.NotJson):
         return False
     return len(text) < 500_000
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mes.domain import ModelSpec, Prompt, Reply, no_op
-from mes.relay import Relay
+from mes.event_loop import EventLoop, SocketClient
 from mes.runtime import OllamaRuntime
-from mes.watch import SocketCaller, Watch
+from mes.streams import StreamPump
 
 from .scripted import Script, ScriptedRuntime
 
@@ -39,16 +39,16 @@ def prompt(text: str = "Say hello", **more: Any) -> Prompt:
 
 def generate(runtime: OllamaRuntime, *, within: float = 5.0, **more: Any) -> Reply:
     """One generation for a caller who stays."""
-    client, emit = more.pop("client", None) or SocketCaller(), more.pop("emit", no_op)
+    client, emit = more.pop("client", None) or SocketClient(), more.pop("emit", no_op)
     deadline = time.monotonic() + within
     return runtime.generate(prompt(**more), deadline=deadline, client=client, emit=emit)
 
 
 @pytest.fixture
-def watch() -> Iterator[Watch]:
-    watch = Watch()
-    yield watch
-    watch.close()
+def event_loop() -> Iterator[EventLoop]:
+    event_loop = EventLoop()
+    yield event_loop
+    event_loop.close()
 
 
 @pytest.fixture
@@ -66,13 +66,16 @@ def serve() -> Iterator[Callable[..., ScriptedRuntime]]:
 
 
 @pytest.fixture
-def runtime_client(watch: Watch, relay: Relay) -> Callable[..., OllamaRuntime]:
+def runtime_client(event_loop: EventLoop, stream_pump: StreamPump) -> Callable[..., OllamaRuntime]:
     """The client of a scripted runtime, or of any host."""
 
     def connect(server: ScriptedRuntime | str, **more: Any) -> OllamaRuntime:
         host = server if isinstance(server, str) else server.url
         return OllamaRuntime(
-            **({"host": host, "watch": watch, "relay": relay, "pool_size": 8} | more)
+            **(
+                {"host": host, "event_loop": event_loop, "stream_pump": stream_pump, "pool_size": 8}
+                | more
+            )
         )
 
     return connect

@@ -22,8 +22,8 @@ from mes.errors import (
     RuntimeReplyInvalid,
     RuntimeUnavailable,
 )
+from mes.event_loop import SocketClient
 from mes.runtime import OllamaRuntime
-from mes.watch import SocketCaller
 
 from .conftest import SPEC, generate
 from .scripted import Peer, answers, once, whole
@@ -36,7 +36,7 @@ def embed(
     runtime: OllamaRuntime,
     *texts: str,
     within: float = 5.0,
-    client: SocketCaller | None = None,
+    client: SocketClient | None = None,
     dimensions: int | None = None,
 ) -> Vectors:
     return runtime.embed(
@@ -44,7 +44,7 @@ def embed(
         texts or ("hello",),
         dimensions=dimensions,
         deadline=time.monotonic() + within,
-        client=client or SocketCaller(),
+        client=client or SocketClient(),
     )
 
 
@@ -209,7 +209,7 @@ def test_the_deadline_ends_it(serve, runtime_client):
 
 def test_a_caller_who_leaves_cancels_it_in_the_runtime(serve, runtime_client):
     closed = threading.Event()
-    client = SocketCaller()
+    client = SocketClient()
 
     def script(peer: Peer) -> None:
         peer.read_request()

@@ -20,7 +20,7 @@ from mes.errors import (
     MesError,
     RuntimeUnavailable,
 )
-from mes.watch import Alarm, SocketCaller, Watch
+from mes.event_loop import EventLoop, SocketClient, Timer
 
 from .conftest import SPEC, generate
 from .scripted import END, GOOD, STREAM, Peer, answers, chunk, head, last, once, streamed, token
@@ -100,7 +100,7 @@ def test_the_deadline_holds_in_every_phase(serve, runtime_client, phase):
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_caller_who_hangs_up_ends_the_generation_in_every_phase(serve, runtime_client, phase):
-    script, client = stuck(phase), SocketCaller()
+    script, client = stuck(phase), SocketClient()
 
     def hang_up() -> None:
         script.reached.wait(5)
@@ -114,7 +114,7 @@ def test_a_caller_who_hangs_up_ends_the_generation_in_every_phase(serve, runtime
 
 
 def test_a_caller_who_is_gone_already_is_not_worked_for(serve, runtime_client):
-    server, client = serve(stuck("before the first byte")), SocketCaller()
+    server, client = serve(stuck("before the first byte")), SocketClient()
     client.hang_up()
 
     with lasting(0), pytest.raises(ClientDisconnected):
@@ -224,20 +224,20 @@ def test_a_finished_answer_does_not_wait_for_the_end_of_its_framing(serve, runti
         assert generate(runtime_client(serve(Stuck(done)))).text == "Hello"
 
 
-class KeepingWatch(Watch):
+class KeepingWatch(EventLoop):
     """Keeps every alarm, so that a test can ring one that was called off a moment ago."""
 
     def __init__(self) -> None:
         super().__init__()
         self.acts: list[Callable[[], None]] = []
 
-    def at(self, when: float, act: Callable[[], None]) -> Alarm:
+    def at(self, when: float, act: Callable[[], None]) -> Timer:
         self.acts.append(act)
         return super().at(when, act)
 
 
 def test_a_late_alarm_does_not_touch_the_next_request(serve, runtime_client):
-    watch, begun, may_end = KeepingWatch(), threading.Event(), threading.Event()
+    event_loop, begun, may_end = KeepingWatch(), threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -249,12 +249,12 @@ def test_a_late_alarm_does_not_touch_the_next_request(serve, runtime_client):
         peer.send(chunk(token("bye")) + chunk(last()) + END)
 
     server = serve(script)
-    runtime = runtime_client(server, watch=watch)
+    runtime = runtime_client(server, event_loop=event_loop)
     generate(runtime)
     with ThreadPoolExecutor(1) as threads:
         second = threads.submit(generate, runtime)
         begun.wait(5)
-        watch.acts[0]()
+        event_loop.acts[0]()
         may_end.set()
 
         assert second.result().text == "Goodbye"

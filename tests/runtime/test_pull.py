@@ -16,7 +16,7 @@ from mes.errors import (
     RuntimeReplyInvalid,
     RuntimeUnavailable,
 )
-from mes.watch import SocketCaller
+from mes.event_loop import SocketClient
 
 from .scripted import STREAM, answers, chunk, line, once, streamed, whole
 
@@ -27,7 +27,7 @@ NOT_THERE = "pull model manifest: file does not exist"
 
 def pull(runtime, *, within=10.0, client=None):
     deadline = time.monotonic() + within
-    return list(runtime.pull("tiny:1b", deadline=deadline, client=client or SocketCaller()))
+    return list(runtime.pull("tiny:1b", deadline=deadline, client=client or SocketClient()))
 
 
 def test_a_pull_tells_its_progress_until_it_succeeds(serve, runtime_client):
@@ -97,7 +97,7 @@ def test_a_pull_ends_at_its_deadline(serve, runtime_client):
 
 
 def test_a_caller_who_hangs_up_ends_the_pull_in_the_runtime(serve, runtime_client):
-    client, told, noticed = SocketCaller(), threading.Event(), threading.Event()
+    client, told, noticed = SocketClient(), threading.Event(), threading.Event()
 
     def endless(peer):
         peer.read_request()
@@ -125,7 +125,7 @@ def test_leaving_off_in_the_middle_ends_the_pull_in_the_runtime(serve, runtime_c
 
     deadline = time.monotonic() + 30
     progress = runtime_client(serve(endless)).pull(
-        "tiny:1b", deadline=deadline, client=SocketCaller()
+        "tiny:1b", deadline=deadline, client=SocketClient()
     )
     assert next(progress).completed_bytes == 100
     progress.close()

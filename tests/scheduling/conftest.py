@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mes.domain import ModelSpec
+from mes.event_loop import EventLoop
 from mes.scheduling.board import Board
 from mes.scheduling.copy import Copy
 from mes.scheduling.duties import Duties
@@ -18,7 +19,6 @@ from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
 from mes.shared import Memory
-from mes.watch import Watch
 from tests.fakes import FakeRuntime
 
 
@@ -31,7 +31,7 @@ class Bench:
     store: Store
     worker: Worker
     loader: Loader
-    watch: Watch
+    event_loop: EventLoop
 
 
 Make = Callable[..., Bench]
@@ -62,8 +62,8 @@ def make(tmp_path: Path, runtime: FakeRuntime, memory: Memory) -> Iterator[Make]
         drain_timeout: float = 10.0,
         cooldown: float = 10.0,
     ) -> Bench:
-        watch = Watch()
-        worker = Worker(tmp_path, watch)
+        event_loop = EventLoop()
+        worker = Worker(tmp_path, event_loop)
         store = Store(memory, Copy(tmp_path), max_loaded=max_loaded)
         by_tag = {spec.tag: spec for spec in models}
         limits = Limits(max_loaded, patience, models=by_tag)
@@ -83,10 +83,10 @@ def make(tmp_path: Path, runtime: FakeRuntime, memory: Memory) -> Iterator[Make]
             queue_timeout_seconds=queue_timeout,
             drain_timeout_seconds=drain_timeout,
         )
-        made.append(Bench(scheduler, board, store, worker, loader, watch))
+        made.append(Bench(scheduler, board, store, worker, loader, event_loop))
         return made[-1]
 
     yield bench
     for each in made:
         each.board.close()
-        each.watch.close()
+        each.event_loop.close()

@@ -8,23 +8,23 @@ import time
 import orjson
 import pytest
 
+from mes.event_loop import EventLoop
 from mes.scheduling.copy import Copy
 from mes.scheduling.document import encode
 from mes.scheduling.records import LOAD, PERMIT, Trouble
 from mes.scheduling.state import State
 from mes.scheduling.worker import Worker
-from mes.watch import Watch
 
 NOW = time.monotonic()
 
 
 @pytest.fixture
 def living(tmp_path):
-    watch = Watch()
-    worker = Worker(tmp_path, watch)
+    event_loop = EventLoop()
+    worker = Worker(tmp_path, event_loop)
     yield worker.id
     worker.close()
-    watch.close()
+    event_loop.close()
 
 
 @pytest.fixture

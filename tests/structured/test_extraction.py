@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mes.strictjson import NotJson
+from mes.strict_json import NotJson
 from mes.structured.extraction import extract
 
 

@@ -60,7 +60,7 @@ def _contract(app: Flask) -> Contract:
     return Contract(document_of(app))
 
 
-def watch(app: Flask) -> list[str]:
+def event_loop(app: Flask) -> list[str]:
     """Look at each answer of the application from now on; what breaks the contract."""
     broken: list[str] = []
 

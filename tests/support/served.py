@@ -16,14 +16,14 @@ from tests.support.process import free_port, wait_until
 
 
 class Served:
-    """`python -m mes.serve` with an embedded runtime, as `make run` starts it."""
+    """`python -m mes.cli.quickstart` with an embedded runtime, as `make run` starts it."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.port = free_port()
         self.output = folder / "serve.log"
         unset = {name: "" for name, _, _ in settings_table()}
         self.process = process.start(
-            [sys.executable, "-m", "mes.serve"],
+            [sys.executable, "-m", "mes.cli.quickstart"],
             env={
                 **os.environ,
                 **unset,

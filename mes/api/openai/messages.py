@@ -12,7 +12,7 @@ from marshmallow import ValidationError, fields, post_load, validate
 from mes.api.fields import LIST, MESSAGES, NOT_EMPTY, Text
 from mes.api.openai.parameters import Known, Only
 from mes.domain import Message, ToolCall
-from mes.strictjson import NotJson, parse
+from mes.strict_json import NotJson, parse_json
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -65,7 +65,7 @@ class FunctionCallSchema(Known):
     @post_load
     def _call(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         try:
-            arguments = parse(given["arguments"].encode("utf-8", "replace") or b"{}")
+            arguments = parse_json(given["arguments"].encode("utf-8", "replace") or b"{}")
         except NotJson as exc:
             raise ValidationError(f"must be a JSON object in a string: {exc}", "arguments") from exc
         if not isinstance(arguments, dict):

@@ -13,9 +13,9 @@ from mes.config.catalog import Catalog
 from mes.config.settings import Settings
 from mes.domain import Runtime
 from mes.errors import MesError
-from mes.relay import Relay
+from mes.event_loop import EventLoop
 from mes.runtime.ollama import OllamaRuntime
-from mes.watch import Watch
+from mes.streams import StreamPump
 
 # Older ones can be made to show other users' requests, or to write outside of their folder.
 _OLDEST = Version("0.20.3")
@@ -23,8 +23,10 @@ _OLDEST = Version("0.20.3")
 
 def findings(settings: Settings, catalog: Catalog, given: Mapping[str, str]) -> Findings:
     """All that can be asked of the runtime, then whether its own settings agree with ours."""
-    with closing(Watch()) as watch, closing(Relay()) as relay:
-        runtime = OllamaRuntime(host=settings.ollama_host, watch=watch, relay=relay, pool_size=1)
+    with closing(EventLoop()) as event_loop, closing(StreamPump()) as stream_pump:
+        runtime = OllamaRuntime(
+            host=settings.ollama_host, event_loop=event_loop, stream_pump=stream_pump, pool_size=1
+        )
         try:
             version = runtime.version()
             yield from _age(version, settings.ollama_host)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mes.strictjson import NotJson, parse
+from mes.strict_json import NotJson, parse_json
 
 VALUES = st.recursive(
     st.none() | st.text(alphabet='a"\\[]{}'),
@@ -25,10 +25,10 @@ def depth(value: object) -> int:
 @given(VALUES, st.integers(0, 6))
 def test_what_is_nested_deeper_is_refused_and_nothing_else_is(value, deepest):
     if depth(value) <= deepest:
-        assert parse(json.dumps(value), deepest=deepest) == value
+        assert parse_json(json.dumps(value), deepest=deepest) == value
     else:
         with pytest.raises(NotJson, match=f"nested deeper than {deepest} levels"):
-            parse(json.dumps(value), deepest=deepest)
+            parse_json(json.dumps(value), deepest=deepest)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_is_nested_deeper_is_refused_and_nothing_else_is(value, deepest):
 def test_no_text_of_a_megabyte_takes_long(text):
     began = time.monotonic()
     try:
-        parse(text, deepest=64)
+        parse_json(text, deepest=64)
     except NotJson:
         pass
     # It takes some tenths of a second; a scan that looks at a character twice would take hours.

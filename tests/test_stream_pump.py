@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mes.relay import Relay
+from mes.streams import StreamPump
 
 LONG = 10.0
 
@@ -44,26 +44,26 @@ def sent(other: socket.socket, *pieces: bytes, seen: list[tuple[bytes, str]]) ->
     return thread
 
 
-def test_the_first_step_is_taken_here_and_the_others_in_the_relay(relay, ends):
+def test_the_first_step_is_taken_here_and_the_others_in_the_relay(stream_pump, ends):
     seen: list[tuple[bytes, str]] = []
     thread = sent(ends[1], b"1", b"2", b"3", seen=seen)
-    assert relay.run(reading(ends[0], seen), ends[0]) == 3
+    assert stream_pump.run(reading(ends[0], seen), ends[0]) == 3
     thread.join()
     own = threading.current_thread().name
     assert seen == [(b"1", own), (b"2", "mes-relay"), (b"3", "mes-relay")]
 
 
 @pytest.mark.parametrize("hold_back", ["the steps", "no source"])
-def test_all_steps_are_taken_here_where(relay, ends, hold_back):
+def test_all_steps_are_taken_here_where(stream_pump, ends, hold_back):
     seen: list[tuple[bytes, str]] = []
     thread = sent(ends[1], b"1", b"2", b"3", seen=seen)
     steps = reading(ends[0], seen, anywhere=hold_back != "the steps")
-    assert relay.run(steps, ends[0] if hold_back == "the steps" else None) == 3
+    assert stream_pump.run(steps, ends[0] if hold_back == "the steps" else None) == 3
     thread.join()
     assert {name for _, name in seen} == {threading.current_thread().name}
 
 
-def test_a_stream_comes_back_when_its_step_says_so_and_may_go_again(relay, ends):
+def test_a_stream_comes_back_when_its_step_says_so_and_may_go_again(stream_pump, ends):
     source, other = ends
     seen: list[str] = []
 
@@ -75,13 +75,13 @@ def test_a_stream_comes_back_when_its_step_says_so_and_may_go_again(relay, ends)
 
     other.sendall(b"1234")
     other.shutdown(socket.SHUT_WR)  # so that the relay sees that the last step can be taken
-    relay.run(steps(), source)
+    stream_pump.run(steps(), source)
     own = threading.current_thread().name
     assert seen == [own, "mes-relay", own, "mes-relay"]
 
 
 def test_what_a_step_raises_is_raised_here_and_leaves_nothing_for_the_garbage_collector(
-    relay, ends
+    stream_pump, ends
 ):
     class Broken(Exception):
         pass
@@ -92,7 +92,7 @@ def test_what_a_step_raises_is_raised_here_and_leaves_nothing_for_the_garbage_co
 
     def run() -> None:
         with pytest.raises(Broken) as told:
-            relay.run(steps(), ends[0])
+            stream_pump.run(steps(), ends[0])
         del told
 
     ends[1].sendall(b"!")
@@ -108,7 +108,7 @@ def test_what_a_step_raises_is_raised_here_and_leaves_nothing_for_the_garbage_co
 
 def test_streams_that_are_left_when_it_closes_go_on_in_their_own_threads(ends):
     source, other = ends
-    relay, begun = Relay(), threading.Event()
+    stream_pump, begun = StreamPump(), threading.Event()
     seen: list[tuple[bytes, str]] = []
 
     def steps():
@@ -116,10 +116,10 @@ def test_streams_that_are_left_when_it_closes_go_on_in_their_own_threads(ends):
         yield True
         yield from reading(source, seen)
 
-    stream = threading.Thread(target=relay.run, args=(steps(), source), name="own")
+    stream = threading.Thread(target=stream_pump.run, args=(steps(), source), name="own")
     stream.start()
     assert begun.wait(LONG)
-    relay.close()
+    stream_pump.close()
     thread = sent(other, b"1", b"2", seen=seen)
     thread.join()
     stream.join(LONG)
@@ -127,15 +127,15 @@ def test_streams_that_are_left_when_it_closes_go_on_in_their_own_threads(ends):
 
 
 def test_what_is_handed_over_to_a_closed_relay_stays_where_it_is(ends):
-    relay = Relay()
-    relay.close()
+    stream_pump = StreamPump()
+    stream_pump.close()
     seen: list[tuple[bytes, str]] = []
     thread = sent(ends[1], b"1", b"2", seen=seen)
-    assert relay.run(reading(ends[0], seen), ends[0]) == 2
+    assert stream_pump.run(reading(ends[0], seen), ends[0]) == 2
     thread.join()
 
 
-def test_a_stream_that_waits_keeps_no_other_waiting(relay, ends):
+def test_a_stream_that_waits_keeps_no_other_waiting(stream_pump, ends):
     quick, quick_end = socket.socketpair()
     silent_source, silent_end = ends
     began = threading.Event()
@@ -146,13 +146,15 @@ def test_a_stream_that_waits_keeps_no_other_waiting(relay, ends):
         return silent_source.recv(100)
 
     got: list[bytes] = []
-    waiting = threading.Thread(target=lambda: got.append(relay.run(silently(), silent_source)))
+    waiting = threading.Thread(
+        target=lambda: got.append(stream_pump.run(silently(), silent_source))
+    )
     waiting.start()
     with quick, quick_end:
         assert began.wait(LONG)
         seen: list[tuple[bytes, str]] = []
         thread = sent(quick_end, b"1", b"2", b"3", seen=seen)
-        assert relay.run(reading(quick, seen), quick) == 3
+        assert stream_pump.run(reading(quick, seen), quick) == 3
         thread.join()
     assert not got
     silent_end.sendall(b"now")

@@ -1,7 +1,7 @@
-"""Serve: start MES, with a runtime of its own where no Ollama is configured; end all of it again.
+"""Quickstart: start MES, with the embedded runtime where no Ollama is configured.
 
-`python -m mes.serve` is what `make run` calls. Where OLLAMA_HOST is set (also in `.env`), MES uses
-that runtime and starts none.
+`python -m mes.cli.quickstart` is what `make run` calls. Where OLLAMA_HOST is set (also in `.env`),
+MES uses that runtime and starts none.
 """
 
 from __future__ import annotations

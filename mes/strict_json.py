@@ -22,7 +22,7 @@ class NotJson(ValueError):
     """The text is not JSON; the message says where and why."""
 
 
-def parse(text: str | bytes, *, deepest: int = DEEPEST) -> Any:
+def parse_json(text: str | bytes, *, deepest: int = DEEPEST) -> Any:
     """The value that the text stands for, all of it. Raises NotJson.
 
     What is nested deeper than `deepest` is refused before it is parsed.

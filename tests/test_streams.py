@@ -9,7 +9,7 @@ import pytest
 
 from mes.domain import Token
 from mes.errors import ClientDisconnected, ClientTooSlow, GenerationAborted
-from mes.stream import Stream
+from mes.streams import Stream
 
 
 class Reader:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
-Act = Callable[[], None]
+Callback = Callable[[], None]
 
 # Alarms further away than this need not wake the thread: it looks by itself this often.
 _LOOKS_EVERY_SECONDS = 1.0
@@ -27,24 +27,24 @@ _LOOKS_EVERY_SECONDS = 1.0
 
 # Nearly all alarms are called off: most requests end before their deadline. Sorting them out costs
 # a pass over all, so it waits until that many have gathered and half of all are among them.
-_MANY_CALLED_OFF = 1000
+_MANY_CANCELLED = 1000
 
 
-class Alarm:
+class Timer:
     """Something to do at a time, unless it is called off before."""
 
-    __slots__ = ("_watch", "act")
+    __slots__ = ("_event_loop", "act")
 
-    def __init__(self, act: Act, watch: Watch) -> None:
-        self.act: Act | None = act
-        self._watch = watch
+    def __init__(self, act: Callback, event_loop: EventLoop) -> None:
+        self.act: Callback | None = act
+        self._event_loop = event_loop
 
-    def call_off(self) -> None:
+    def cancel(self) -> None:
         self.act = None
-        self._watch.called_off += 1
+        self._event_loop.cancelled += 1
 
 
-class Watch:
+class EventLoop:
     """Waits for hang-ups, alarms and readable descriptors on behalf of a whole process.
 
     Thread-safe. The thread starts with the first registration, so that a process may fork before.
@@ -53,19 +53,19 @@ class Watch:
     def __init__(self, name: str = "mes-watch") -> None:
         self._name = name
         self._epoll = select.epoll()
-        self._nudge_reader, self._nudge_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._acts: dict[int, Act] = {self._nudge_reader: self._take_nudge}
-        self._epoll.register(self._nudge_reader, select.EPOLLIN)
-        self._alarms: list[tuple[float, int, Alarm]] = []
-        self.called_off = 0
+        self._wakeup_reader, self._wakeup_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._callbacks: dict[int, Callback] = {self._wakeup_reader: self._drain_wakeups}
+        self._epoll.register(self._wakeup_reader, select.EPOLLIN)
+        self._timers: list[tuple[float, int, Timer]] = []
+        self.cancelled = 0
         self._order = itertools.count()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._next_look = 0.0
+        self._next_wakeup = 0.0
         self._closed = False
 
     @contextmanager
-    def hang_up(self, sock: socket.socket, act: Act) -> Iterator[None]:
+    def hang_up(self, sock: socket.socket, act: Callback) -> Iterator[None]:
         """Inside the block, call `act` once if the other end of `sock` goes away.
 
         A peer that only closes its writing half counts as gone: over TCP the two look alike.
@@ -87,7 +87,7 @@ class Watch:
         finally:
             self._unregister(fd)
 
-    def readable(self, fd: int, act: Act) -> None:
+    def readable(self, fd: int, act: Callback) -> None:
         """Call `act` whenever `fd` can be read, until this watch is closed."""
         self._register(fd, select.EPOLLIN, act)
 
@@ -95,35 +95,35 @@ class Watch:
         """Watch `fd` no longer."""
         self._unregister(fd)
 
-    def at(self, when: float, act: Act) -> Alarm:
+    def at(self, when: float, act: Callback) -> Timer:
         """Call `act` at `when` (of `time.monotonic()`), unless the alarm is called off."""
-        alarm = Alarm(act, self)
+        timer = Timer(act, self)
         with self._lock:
-            self._sort_out()
-            heapq.heappush(self._alarms, (when, next(self._order), alarm))
-            must_wake = when < self._next_look
+            self._drop_cancelled_timers()
+            heapq.heappush(self._timers, (when, next(self._order), timer))
+            must_wake = when < self._next_wakeup
         self._start()
         if must_wake:
-            self._nudge()
-        return alarm
+            self._wake()
+        return timer
 
     def close(self) -> None:
         """Stop the thread. What is registered is forgotten, not called."""
         self._closed = True
-        self._nudge()
+        self._wake()
         if self._thread is not None:
             self._thread.join()
         self._epoll.close()
-        os.close(self._nudge_reader)
-        os.close(self._nudge_writer)
+        os.close(self._wakeup_reader)
+        os.close(self._wakeup_writer)
 
-    def _register(self, fd: int, events: int, act: Act) -> None:
-        self._acts[fd] = act
+    def _register(self, fd: int, events: int, act: Callback) -> None:
+        self._callbacks[fd] = act
         self._epoll.register(fd, events)
         self._start()
 
     def _unregister(self, fd: int) -> None:
-        self._acts.pop(fd, None)
+        self._callbacks.pop(fd, None)
         try:
             self._epoll.unregister(fd)
         except OSError:
@@ -138,46 +138,46 @@ class Watch:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
 
-    def _nudge(self) -> None:
+    def _wake(self) -> None:
         try:
-            os.write(self._nudge_writer, b"!")
+            os.write(self._wakeup_writer, b"!")
         except BlockingIOError:
             pass  # enough nudges are waiting already
 
-    def _take_nudge(self) -> None:
-        os.read(self._nudge_reader, 4096)
+    def _drain_wakeups(self) -> None:
+        os.read(self._wakeup_reader, 4096)
 
     def _run(self) -> None:
         while not self._closed:
-            for fd, _ in self._epoll.poll(self._until_next_alarm()):
-                self._call(self._acts.get(fd))
-            for alarm in self._due_alarms():
-                self._call(alarm.act)
+            for fd, _ in self._epoll.poll(self._seconds_until_next_timer()):
+                self._call(self._callbacks.get(fd))
+            for timer in self._due_timers():
+                self._call(timer.act)
 
-    def _sort_out(self) -> None:
-        if self.called_off > max(_MANY_CALLED_OFF, len(self._alarms) // 2):
-            self._alarms = [entry for entry in self._alarms if entry[2].act is not None]
-            heapq.heapify(self._alarms)
-            self.called_off = 0
+    def _drop_cancelled_timers(self) -> None:
+        if self.cancelled > max(_MANY_CANCELLED, len(self._timers) // 2):
+            self._timers = [entry for entry in self._timers if entry[2].act is not None]
+            heapq.heapify(self._timers)
+            self.cancelled = 0
 
-    def _until_next_alarm(self) -> float:
+    def _seconds_until_next_timer(self) -> float:
         now = time.monotonic()
         with self._lock:
-            self._next_look = now + _LOOKS_EVERY_SECONDS
-            if self._alarms:
-                self._next_look = min(self._next_look, max(now, self._alarms[0][0]))
-            return self._next_look - now
+            self._next_wakeup = now + _LOOKS_EVERY_SECONDS
+            if self._timers:
+                self._next_wakeup = min(self._next_wakeup, max(now, self._timers[0][0]))
+            return self._next_wakeup - now
 
-    def _due_alarms(self) -> list[Alarm]:
+    def _due_timers(self) -> list[Timer]:
         now = time.monotonic()
         due = []
         with self._lock:
-            while self._alarms and self._alarms[0][0] <= now:
-                due.append(heapq.heappop(self._alarms)[2])
+            while self._timers and self._timers[0][0] <= now:
+                due.append(heapq.heappop(self._timers)[2])
         return due
 
     @staticmethod
-    def _call(act: Act | None) -> None:
+    def _call(act: Callback | None) -> None:
         if act is None:
             return
         try:
@@ -193,12 +193,12 @@ def _peer_is_gone(fd: int) -> bool:
     return bool(look.poll(0))
 
 
-class SocketCaller:
+class SocketClient:
     """A caller who may hang up (domain.Caller)."""
 
     def __init__(self) -> None:
         self._gone = False
-        self._acts: list[Act] = []
+        self._callbacks: list[Callback] = []
         self._lock = threading.Lock()
 
     @property
@@ -209,32 +209,32 @@ class SocketCaller:
         """Note that the caller has gone and call what waits for it."""
         with self._lock:
             self._gone = True
-            acts, self._acts = self._acts, []
+            acts, self._callbacks = self._callbacks, []
         for act in acts:
             act()
 
     @contextmanager
-    def on_disconnect(self, act: Act) -> Iterator[None]:
+    def on_disconnect(self, act: Callback) -> Iterator[None]:
         with self._lock:
             already_gone = self._gone
             if not already_gone:
-                self._acts.append(act)
+                self._callbacks.append(act)
         if already_gone:
             act()
         try:
             yield
         finally:
             with self._lock:
-                if act in self._acts:
-                    self._acts.remove(act)
+                if act in self._callbacks:
+                    self._callbacks.remove(act)
 
 
 @contextmanager
-def watched_caller(watch: Watch, sock: socket.socket | None) -> Iterator[SocketCaller]:
+def watch_client(event_loop: EventLoop, sock: socket.socket | None) -> Iterator[SocketClient]:
     """The caller behind a socket, watched for the length of the block; without one, never gone."""
-    client = SocketCaller()
+    client = SocketClient()
     if sock is None:
         yield client
         return
-    with watch.hang_up(sock, client.hang_up):
+    with event_loop.hang_up(sock, client.hang_up):
         yield client
