@@ -34,7 +34,7 @@ from mes.domain import Runtime
 from mes.event_loop import EventLoop
 from mes.metrics.exposition import Metrics
 from mes.metrics.observed import Observed
-from mes.runtime.ollama import OllamaRuntime
+from mes.ollama.client import OllamaRuntime
 from mes.scheduling.board import Board
 from mes.scheduling.copy import Copy
 from mes.scheduling.document import ERA

@@ -130,7 +130,7 @@ class StreamPump:
 
     def __init__(self) -> None:
         self._event_loop = EventLoop(name="mes-relay")
-        self._under_way: set[Future[None]] = set()
+        self._open_exchanges: set[Future[None]] = set()
         self._closed = False
         self._lock = threading.Lock()  # nothing is handed over to what is closed
 
@@ -152,7 +152,7 @@ class StreamPump:
         with self._lock:
             self._closed = True
         self._event_loop.close()
-        for handed_back in self._under_way:
+        for handed_back in self._open_exchanges:
             handed_back.set_result(None)
 
     def _hand_over(self, steps: PumpSteps[Value], source: socket.socket) -> Future[None]:
@@ -177,10 +177,10 @@ class StreamPump:
             if self._closed:
                 handed_back.set_result(None)
             else:
-                self._under_way.add(handed_back)
+                self._open_exchanges.add(handed_back)
                 self._event_loop.readable(fd, step)
         return handed_back
 
     def _let_go(self, fd: int, handed_back: Future[None]) -> None:
-        self._under_way.discard(handed_back)
+        self._open_exchanges.discard(handed_back)
         self._event_loop.forget(fd)

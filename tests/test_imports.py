@@ -31,7 +31,7 @@ MAY_IMPORT = {
         "structured",
     },
     "attempts": set(),
-    "cli": {"config", "domain", "errors", "event_loop", "runtime", "streams", "strict_json"},
+    "cli": {"config", "domain", "errors", "event_loop", "ollama", "streams", "strict_json"},
     "config": {"domain", "errors", "strict_json"},
     "domain": {"errors"},
     "embedded": set(),
@@ -42,8 +42,8 @@ MAY_IMPORT = {
     "inference": {"config", "domain", "scheduling", "structured"},
     "logs": set(),
     "metrics": {"config", "domain", "errors", "host", "scheduling"},
+    "ollama": {"domain", "errors", "event_loop", "streams"},
     "problem": set(),
-    "runtime": {"domain", "errors", "event_loop", "streams"},
     "scheduling": {"domain", "errors", "event_loop", "shared"},
     "server": {"config", "problem", "scheduling", "shared"},
     "shared": set(),
@@ -56,7 +56,7 @@ FREE = {"app"}
 # Libraries that some rooms keep to themselves. `runtime` is the service's client, `cli` is a client
 # of the service, in another process.
 KEPT_BY = {
-    "requests": {"cli", "runtime"},
+    "requests": {"cli", "ollama"},
     "flask": {"api", "app"},
     "apispec": {"api"},
     "xllamacpp": {"embedded"},

@@ -50,8 +50,8 @@ class Kill:
     def took_along(self, seen: Seen) -> bool:
         """Did the request end with this worker? A connection that never stood has port 0."""
         # That a caller has hung up is noticed within milliseconds, on a busy machine seconds.
-        under_way = seen.sent_at <= self.at <= seen.ended_at + 5
-        return under_way and (seen.port in self.ports or not seen.port)
+        open_exchanges = seen.sent_at <= self.at <= seen.ended_at + 5
+        return open_exchanges and (seen.port in self.ports or not seen.port)
 
 
 @dataclass

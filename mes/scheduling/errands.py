@@ -85,9 +85,9 @@ class Errands:
         self._unload_the_idle()
 
     @property
-    def under_way(self) -> bool:
+    def open_exchanges(self) -> bool:
         """Is something still being done in the background?"""
-        return any(errand.is_alive() for errand in self._aside.values())
+        return any(operation.is_alive() for operation in self._aside.values())
 
     # Looking
 
@@ -152,8 +152,8 @@ class Errands:
             free = not self._runs(_STRANGERS)
             claimed = claim_strangers(state, names, ticket) if free else set()
             if claimed:
-                errand = state.join(ticket, self._worker.id, min(claimed), UNLOAD, change.now)
-                errand.duty = UNLOAD
+                operation = state.join(ticket, self._worker.id, min(claimed), UNLOAD, change.now)
+                operation.duty = UNLOAD
         if claimed:
             self._in_the_background(_STRANGERS, lambda: self._see_out(claimed, ticket))
 
@@ -218,11 +218,11 @@ class Errands:
                 unload = partial(self._scheduler.unload, spec, Nobody())
                 self._in_the_background(f"unload {spec.id}", unload)
 
-    def _in_the_background(self, name: str, errand: Callable[[], None]) -> None:
+    def _in_the_background(self, name: str, operation: Callable[[], None]) -> None:
         """Run what may take long in a thread of its own, once at a time."""
         if self._runs(name):
             return
-        self._aside[name] = threading.Thread(target=_logged, args=(name, errand), daemon=True)
+        self._aside[name] = threading.Thread(target=_logged, args=(name, operation), daemon=True)
         self._aside[name].start()
 
     def _runs(self, name: str) -> bool:
@@ -254,8 +254,8 @@ def _fits(model: LoadedModel, spec: ModelSpec) -> bool:
     return None in (wanted, model.context_length) or wanted == model.context_length
 
 
-def _logged(name: str, errand: Callable[[], None]) -> None:
+def _logged(name: str, operation: Callable[[], None]) -> None:
     try:
-        errand()
+        operation()
     except MesError as exc:
         log.warning("errand_failed", extra={"errand": name, "code": exc.code, "reason": exc.detail})

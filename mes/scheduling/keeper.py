@@ -57,7 +57,7 @@ class Keeper:
     @property
     def busy(self) -> bool:
         """Is an errand still under way?"""
-        return self._errands.under_way
+        return self._errands.open_exchanges
 
     def retire(self) -> None:
         """Begin no further round; another worker takes over. Errands under way go on."""

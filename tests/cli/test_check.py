@@ -16,7 +16,7 @@ import requests
 from mes.cli.checks.installation import libraries
 from mes.cli.checks.state import filesystem
 from tests.cli.conftest import HERE, Mes
-from tests.runtime.scripted import ScriptedRuntime, answers, whole
+from tests.ollama.scripted import ScriptedRuntime, answers, whole
 from tests.support.process import wait_until
 from tests.support.service import catalog
 

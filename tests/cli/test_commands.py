@@ -10,7 +10,7 @@ import pytest
 from mes.cli.main import mes as command
 from tests.cli.conftest import ABSENT, HERE, KEY
 from tests.integration.helpers import burst
-from tests.runtime.scripted import STREAM, ScriptedRuntime, chunk, line, once, streamed, whole
+from tests.ollama.scripted import STREAM, ScriptedRuntime, chunk, line, once, streamed, whole
 from tests.support.process import free_port, wait_until
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.runtime.scripted import NDJSON
+from tests.ollama.scripted import NDJSON
 from tests.support.fake_ollama.faults import prompt_for
 from tests.support.process import wait_until
 from tests.support.service import KEY, Service
@@ -109,7 +109,7 @@ class Client:
             yield sock
 
     @contextmanager
-    def under_way(self, script: str, **fields: Any) -> Iterator[tuple[str, socket.socket]]:
+    def open_exchanges(self, script: str, **fields: Any) -> Iterator[tuple[str, socket.socket]]:
         """An inference that goes on inside the block, and is hung up at its end; its id."""
         request_id = self.new_id()
         body = inference(prompt_for(script), **fields)

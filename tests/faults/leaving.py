@@ -18,7 +18,7 @@ LONELY = "lonely:1b"
 
 def overfill(client: Client) -> Heard:
     """One that runs, one that waits, and one more."""
-    with running(client), client.under_way(SILENCE, model_id=LONELY) as (second, _):
+    with running(client), client.open_exchanges(SILENCE, model_id=LONELY) as (second, _):
         client.wait_until_queued(second)
         return client.infer(model_id=LONELY)
 
@@ -26,7 +26,7 @@ def overfill(client: Client) -> Heard:
 def leave_the_queue(client: Client) -> Heard:
     """Whoever comes later has the place."""
     with running(client):
-        with client.under_way(SILENCE, model_id=LONELY) as (second, _):
+        with client.open_exchanges(SILENCE, model_id=LONELY) as (second, _):
             client.wait_until_queued(second)
         client.wait_until_queued(second, status=404)
     return client.infer(model_id=LONELY)
@@ -42,7 +42,7 @@ def leave_a_generation(client: Client) -> Heard:
 def running(client: Client) -> Iterator[None]:
     """An inference that has the one permit."""
     wait_until_there_are(0, client)  # whoever was there before has left
-    with client.under_way(SILENCE, model_id=LONELY):
+    with client.open_exchanges(SILENCE, model_id=LONELY):
         wait_until_there_are(1, client)
         yield
 
@@ -59,7 +59,7 @@ def wait_until_there_are(number: int, client: Client) -> None:
 
 
 def leave_at_once(client: Client) -> Heard:
-    with client.under_way(SILENCE):
+    with client.open_exchanges(SILENCE):
         pass
     return client.infer()
 
@@ -90,7 +90,7 @@ def read_slowly(client: Client) -> Heard:
 
 def leave_a_stream(client: Client) -> Heard:
     """Once there is something to read."""
-    with client.under_way(WORD, stream=True, timeout=600) as (_, sock):
+    with client.open_exchanges(WORD, stream=True, timeout=600) as (_, sock):
         read = b""
         while b"token" not in read:
             read += sock.recv(65536)

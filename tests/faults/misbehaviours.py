@@ -21,7 +21,7 @@ from tests.faults.scripts import (
     tells,
     under_grammar,
 )
-from tests.runtime.scripted import (
+from tests.ollama.scripted import (
     GOOD,
     NDJSON,
     STREAM,

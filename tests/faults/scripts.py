@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from tests.runtime.scripted import STREAM, chunk, last, streamed, token
+from tests.ollama.scripted import STREAM, chunk, last, streamed, token
 from tests.support.fake_ollama.ask import Ask
 from tests.support.fake_ollama.faults import Script
 from tests.support.fake_ollama.wire import Connection, Gone

@@ -106,7 +106,7 @@ def stretch(service) -> list[str]:
     client = Client(service, seed=random.getrandbits(64))
     with ExitStack() as seats:
         while (taken := held(service, "permits")) < WORKERS * SEATS:
-            seats.enter_context(client.under_way(SILENCE, timeout=600))
+            seats.enter_context(client.open_exchanges(SILENCE, timeout=600))
             wait_until(lambda n=taken: held(service, "permits") > n or ended(service, client))
     return client.ids
 

@@ -9,7 +9,7 @@ from tests.faults.client import Heard
 from tests.faults.fault import Fault
 from tests.faults.misbehaviours import MISBEHAVIOURS, Misbehaviour
 from tests.faults.scripts import echo, no_op, tells
-from tests.runtime.scripted import STREAM, chunk, token
+from tests.ollama.scripted import STREAM, chunk, token
 
 SILENCE, ECHO, LONG, WORD = "silence", "echo", "a long answer", "a word, and silence"
 SCRIPTS = {

@@ -20,8 +20,8 @@ from tests.integration.helpers import (
     wait_until_at_rest,
     wait_until_held,
 )
-from tests.runtime.scripted import END, STREAM, ScriptedRuntime, chunk, head, whole
-from tests.runtime.scripted import answers as replies
+from tests.ollama.scripted import END, STREAM, ScriptedRuntime, chunk, head, whole
+from tests.ollama.scripted import answers as replies
 from tests.support.nginx import NEEDED, SHIPPED, Nginx, with_tls
 from tests.support.process import free_port, wait_until
 from tests.support.service import KEY

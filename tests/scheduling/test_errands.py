@@ -32,7 +32,7 @@ def errands(make, runtime, monkeypatch):
             idle_unload_seconds=0.0,
         )
         yield made, bench.board
-        eventually(lambda: not made.under_way)
+        eventually(lambda: not made.open_exchanges)
 
 
 def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(errands, runtime):
@@ -44,7 +44,7 @@ def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(err
     runtime.in_memory += ["x:latest", "y:latest", "z:latest"]
     keeper.run()
     may_go.set()
-    eventually(lambda: not keeper.under_way)
+    eventually(lambda: not keeper.open_exchanges)
     keeper.run()
-    eventually(lambda: not keeper.under_way)
+    eventually(lambda: not keeper.open_exchanges)
     assert (runtime.in_memory, board.read().leaving) == ([], {})

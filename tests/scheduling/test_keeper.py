@@ -20,7 +20,7 @@ DEAD = "999999999-1-dead"
 class Rounds:
     """Errands that only count."""
 
-    under_way = False
+    open_exchanges = False
     number = 0
 
     def run(self):

@@ -123,38 +123,38 @@ class Memory(RuleBasedStateMachine):
     @rule(data=st.data(), fails=st.sampled_from([False, False, False, True]))
     def go_on(self, data: st.DataObject, fails: bool) -> None:
         ticket = data.draw(st.sampled_from(sorted(self.with_a_duty(), key=lambda t: t.id)))
-        errand = self.errands.setdefault(ticket.id, Errand())
-        if ticket.duty == UNLOAD and ticket.victim is not None and not errand.begun:
-            errand.begun, errand.sees_out = True, {ticket.victim}
-            self.see_out(errand.sees_out)
-        elif errand.sees_out:
-            self.go_on_seeing_out(ticket, errand, fails)
-        elif errand.begun:
+        operation = self.errands.setdefault(ticket.id, Errand())
+        if ticket.duty == UNLOAD and ticket.victim is not None and not operation.begun:
+            operation.begun, operation.sees_out = True, {ticket.victim}
+            self.see_out(operation.sees_out)
+        elif operation.sees_out:
+            self.go_on_seeing_out(ticket, operation, fails)
+        elif operation.begun:
             self.end_load(ticket, fails)
-        elif errand.seen is None:
-            errand.seen = self.listed()
+        elif operation.seen is None:
+            operation.seen = self.listed()
         else:
-            self.begin_load(ticket, errand)
+            self.begin_load(ticket, operation)
 
-    def go_on_seeing_out(self, ticket: Ticket, errand: Errand, fails: bool) -> None:
-        if errand.sees_out & self.listed() and not fails:
+    def go_on_seeing_out(self, ticket: Ticket, operation: Errand, fails: bool) -> None:
+        if operation.sees_out & self.listed() and not fails:
             return
         if fails:
-            self.memory.update(dict.fromkeys(errand.sees_out & self.listed(), LOADED))
-        self.state.release(errand.sees_out, float(self.count))
-        errand.sees_out = set()
+            self.memory.update(dict.fromkeys(operation.sees_out & self.listed(), LOADED))
+        self.state.release(operation.sees_out, float(self.count))
+        operation.sees_out = set()
         if ticket.duty == UNLOAD:
             self.end(ticket, given_up=fails or ticket.wants == UNLOAD)
         elif fails:
             self.give_up_load(ticket)
 
-    def begin_load(self, ticket: Ticket, errand: Errand) -> None:
-        seen, errand.seen = errand.seen or set(), None
+    def begin_load(self, ticket: Ticket, operation: Errand) -> None:
+        seen, operation.seen = operation.seen or set(), None
         full = overfull(self.state, seen)
-        errand.sees_out = claim_strangers(self.state, seen, ticket.id)
-        self.see_out(errand.sees_out)
+        operation.sees_out = claim_strangers(self.state, seen, ticket.id)
+        self.see_out(operation.sees_out)
         if not full and self.memory.get(ticket.model) != LEAVING:
-            errand.begun = True
+            operation.begun = True
             self.memory.setdefault(ticket.model, LOADING)
 
     def end_load(self, ticket: Ticket, fails: bool) -> None:

@@ -14,7 +14,7 @@ from mes.config.settings import Settings
 from mes.domain import Runtime
 from mes.errors import MesError
 from mes.event_loop import EventLoop
-from mes.runtime.ollama import OllamaRuntime
+from mes.ollama.client import OllamaRuntime
 from mes.streams import StreamPump
 
 # Older ones can be made to show other users' requests, or to write outside of their folder.

@@ -7,29 +7,29 @@ from typing import Any
 
 from mes.domain import PullProgress
 from mes.errors import MesError, PullFailed, RuntimeReplyInvalid
-from mes.runtime import replies
+from mes.ollama import responses
 
 _LONGEST_LINE_BYTES = 65536
 
 
-def progress(pieces: Iterable[bytes]) -> Iterator[PullProgress]:
+def parse_progress(pieces: Iterable[bytes]) -> Iterator[PullProgress]:
     """What the runtime tells of the pull until it says that it was a success.
 
     It answers 200 before it knows, so a failure is a line too. Raises PullFailed.
     """
-    for part in replies.parts(_bounded(pieces), otherwise=PullFailed):
-        status = replies.plain(str(part.get("status", "")))
+    for part in responses.parse_parts(_bounded(pieces), otherwise=PullFailed):
+        status = responses.plain_text(str(part.get("status", "")))
         if status == "success":
             return
         yield PullProgress(status, _bytes(part.get("completed")), _bytes(part.get("total")))
     raise PullFailed("the pull ended without saying that it was done")
 
 
-def refused(no: replies.Refusal, *, tag: str) -> MesError:
+def pull_error_from(no: responses.ErrorResponse, *, tag: str) -> MesError:
     """An answer other than 200; a 404 is about the place that models come from."""
     if no.status in (400, 403, 404, 500) and no.text:
         return PullFailed(no.text)
-    return replies.refused(no, tag=tag)
+    return responses.error_from(no, tag=tag)
 
 
 def _bounded(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -20,24 +20,24 @@ from urllib3.exceptions import HTTPError, InvalidChunkLength, InvalidHeader
 
 from mes.errors import ClientDisconnected, MesError, RuntimeReplyInvalid, RuntimeUnavailable
 from mes.event_loop import EventLoop
-from mes.runtime.chunks import unframed
-from mes.runtime.connections import Answer, Line, this_thread
+from mes.ollama.chunked import decode_chunks
+from mes.ollama.connections import RuntimeConnection, RuntimeHTTPResponse, this_thread
 
 # It quotes what it cannot read, which may be what a model has said. We tell of it ourselves.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 # The watch cuts at the deadline; the socket's own timeout only counts if the watch should fail.
-_BELT_SECONDS = 1.0
+_SOCKET_TIMEOUT_MARGIN_SECONDS = 1.0
 
 # What was read at once is sent on at once, so it must fit into what a socket has room for.
 _READ_BYTES = 16384
 
 # The end of an answer that is known already is worth this long to save a new connection.
-_TAIL_SECONDS = 0.2
+_DRAIN_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class Operation:
     """What an exchange is for, and what it means if it ends too late or breaks off."""
 
     name: str
@@ -45,15 +45,15 @@ class Errand:
     broken: type[MesError]
 
 
-class Cut(Exception):
+class ExchangeCancelled(Exception):
     """The exchange was over before its connection could be used."""
 
 
 # What an exchange may end in.
-_FAILURES = (OSError, HTTPError, http.client.HTTPException, MesError, Cut)
+_FAILURES = (OSError, HTTPError, http.client.HTTPException, MesError, ExchangeCancelled)
 
 
-class UnderWay:
+class OpenExchanges:
     """The exchanges that have not ended yet, so that all can be ended together."""
 
     def __init__(self) -> None:
@@ -85,33 +85,33 @@ class Exchange:
 
     def __init__(
         self,
-        errand: Errand,
+        operation: Operation,
         *,
         where: str,
         event_loop: EventLoop,
         deadline: float,
-        under_way: UnderWay,
+        open_exchanges: OpenExchanges,
     ) -> None:
         self.reused = True  # until a connection is made for it
         self.connected = False
         self.wants_fresh_connection = False
         self.answer: HTTPResponse | None = None
-        self._errand = errand
+        self._operation = operation
         self._where = where
         self._event_loop = event_loop
         self._deadline = deadline
-        self._under_way = under_way
+        self._open_exchanges = open_exchanges
         self._over: MesError | None = None
-        self._line: Line | None = None
+        self._line: RuntimeConnection | None = None
         self._sock: socket.socket | None = None
-        self._head: Answer | None = None
+        self._head: RuntimeHTTPResponse | None = None
 
     def __enter__(self) -> Self:
         if self.remaining_seconds <= 0:
             raise self._late()
         self._timer = self._event_loop.at(self._deadline, lambda: self.cut(self._late()))
         this_thread.exchange = self
-        self._under_way.add(self)
+        self._open_exchanges.add(self)
         return self
 
     def __exit__(
@@ -121,7 +121,7 @@ class Exchange:
         trace: TracebackType | None,
     ) -> None:
         self._timer.cancel()
-        self._under_way.discard(self)
+        self._open_exchanges.discard(self)
         this_thread.exchange = None
         if error is not None:
             self._shut_down()
@@ -141,7 +141,7 @@ class Exchange:
     @property
     def patience_seconds(self) -> float:
         """How long the socket may be silent."""
-        return max(self.remaining_seconds, 0.0) + _BELT_SECONDS
+        return max(self.remaining_seconds, 0.0) + _SOCKET_TIMEOUT_MARGIN_SECONDS
 
     @property
     def answered(self) -> bool:
@@ -149,7 +149,7 @@ class Exchange:
         return self._head is not None
 
     @property
-    def hit_a_stale_connection(self) -> bool:
+    def hit_stale_connection(self) -> bool:
         """The runtime had closed the connection between two requests, and nothing came of this."""
         return self.reused and self.connected and not self.answered and self._over is None
 
@@ -160,7 +160,7 @@ class Exchange:
         # What TLS has deciphered, and what is read ahead of a plain body, waits in this process.
         return self._sock if self.answer.chunked and type(self._sock) is socket.socket else None
 
-    def begin_again(self) -> None:
+    def retry_on_fresh_connection(self) -> None:
         """Ask once more, on a connection that nobody has used."""
         self.wants_fresh_connection = True
         self.connected = False
@@ -175,16 +175,16 @@ class Exchange:
             self._over = why
         self._shut_down()
 
-    def take(self, line: Line) -> None:
+    def take(self, line: RuntimeConnection) -> None:
         """Use this connection from here on."""
         with line.lock:
             line.exchange = self
         self._line, self._sock = line, line.sock
         self.connected = True
         if self._over is not None:
-            raise Cut
+            raise ExchangeCancelled
 
-    def begin_answer(self, head: Answer) -> None:
+    def begin_answer(self, head: RuntimeHTTPResponse) -> None:
         """The first byte is there."""
         self._head = head
 
@@ -217,13 +217,13 @@ class Exchange:
         patience = struct.pack("ll", math.ceil(self.patience_seconds), 0)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
         # Some of the body may have come with the head.
-        return unframed(self._head.fp.read1(), partial(self._sock.recv, _READ_BYTES))
+        return decode_chunks(self._head.fp.read1(), partial(self._sock.recv, _READ_BYTES))
 
     def finish(self, pieces: Iterator[bytes]) -> None:
         """Read the end of an answer known already, so that the connection can be used again."""
         if self._sock is None or self.answer is None or self.answer.connection is None:
             return  # that was the end, and the connection may be serving others by now
-        self._sock.settimeout(_TAIL_SECONDS)
+        self._sock.settimeout(_DRAIN_SECONDS)
         try:
             for _ in itertools.islice(pieces, 3):
                 pass
@@ -240,7 +240,9 @@ class Exchange:
                 _shut_down(sock)
 
     def _late(self) -> MesError:
-        return self._errand.late(f"the runtime did not finish the {self._errand.name} in time")
+        return self._operation.late(
+            f"the runtime did not finish the {self._operation.name} in time"
+        )
 
     def _says_all(self, error: BaseException) -> bool:
         return isinstance(error, MesError) and self._over is None and self.remaining_seconds > 0
@@ -255,7 +257,7 @@ class Exchange:
             return RuntimeUnavailable(f"the runtime at {self._where} cannot be reached")
         if _is_nonsense(error):
             return RuntimeReplyInvalid("the runtime does not speak HTTP as it should")
-        return self._errand.broken(f"the runtime broke off the {self._errand.name}")
+        return self._operation.broken(f"the runtime broke off the {self._operation.name}")
 
 
 def _shut_down(sock: socket.socket) -> None:

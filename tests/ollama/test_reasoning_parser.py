@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from mes.domain import Event, Logprob, Thought, Token, no_op
-from mes.runtime.voices import Voices
+from mes.ollama.generation import ReasoningParser
 
 TEXTS = {
     "Paris.": ("", "Paris."),
@@ -28,7 +28,7 @@ TEXTS = {
 
 def heard(*pieces: str) -> tuple[tuple[str, str], list[Event]]:
     told: list[Event] = []
-    voices = Voices(lambda *events: told.extend(events))
+    voices = ReasoningParser(lambda *events: told.extend(events))
     for piece in pieces:
         voices.hear(piece)
     said = voices.end()
@@ -52,7 +52,7 @@ def test_the_voices_are_told_apart_however_the_text_is_cut(text, size):
 
 def test_a_piece_is_told_as_soon_as_it_is_known_whose_it_is():
     told: list[tuple[Event, ...]] = []
-    voices = Voices(lambda *events: told.append(events))
+    voices = ReasoningParser(lambda *events: told.append(events))
     for piece in ("<think>", "So", " it is", "</think>", " ", "Pa", "ris"):
         voices.hear(piece)
         voices.emit()
@@ -61,7 +61,7 @@ def test_a_piece_is_told_as_soon_as_it_is_known_whose_it_is():
 
 def test_what_was_said_since_the_last_time_is_told_at_once():
     told: list[tuple[Event, ...]] = []
-    voices = Voices(lambda *events: told.append(events))
+    voices = ReasoningParser(lambda *events: told.append(events))
     voices.think("Well.")
     voices.hear("Paris")
     voices.emit()
@@ -70,7 +70,7 @@ def test_what_was_said_since_the_last_time_is_told_at_once():
 
 
 def test_reasoning_that_the_runtime_tells_apart_stays_apart():
-    voices = Voices(no_op)
+    voices = ReasoningParser(no_op)
     voices.think("Well.")
     voices.hear("Paris")
     assert voices.end() == ("Well.", "Paris")
@@ -84,7 +84,7 @@ def test_blanks_without_end_are_an_answer():
 
 def test_probabilities_go_with_the_answer_and_never_with_the_reasoning():
     told: list[Event] = []
-    voices = Voices(lambda *events: told.extend(events))
+    voices = ReasoningParser(lambda *events: told.extend(events))
     for piece in ("<think>", "So", "</think>", " ", "Pa", "ris"):
         voices.weigh([Logprob(piece, -0.5, ())])
         voices.hear(piece)
@@ -99,7 +99,7 @@ def test_probabilities_go_with_the_answer_and_never_with_the_reasoning():
 def test_what_was_said_is_freed_as_soon_as_nobody_holds_it(text):
     gc.disable()
     try:
-        voices = Voices(lambda _: None)
+        voices = ReasoningParser(lambda _: None)
         voices.hear(text)
         voices.end()
         alive = weakref.ref(voices)

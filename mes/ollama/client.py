@@ -37,19 +37,19 @@ from mes.errors import (
     ShuttingDown,
 )
 from mes.event_loop import EventLoop
-from mes.runtime import bodies, embedding, pulling, replies
-from mes.runtime.connections import pool
-from mes.runtime.embedding import Batch
-from mes.runtime.endpoints import Adapter, filled, prepared
-from mes.runtime.generation import generation
-from mes.runtime.wire import Errand, Exchange, UnderWay
+from mes.ollama import embeddings, payloads, pull_progress, responses
+from mes.ollama.connections import RuntimeAdapter, connection_pool
+from mes.ollama.embeddings import EmbeddingBatch
+from mes.ollama.exchange import Exchange, OpenExchanges, Operation
+from mes.ollama.generation import read_generation
+from mes.ollama.payloads import prepare_request, with_body
 from mes.streams import StreamPump
 
-_GENERATION = Errand("generation", late=GenerationTimeout, broken=GenerationAborted)
-_EMBEDDING = Errand("embedding", late=GenerationTimeout, broken=GenerationAborted)
-_LOAD = Errand("load", late=LoadTimeout, broken=LoadFailed)
-_PULL = Errand("pull", late=PullFailed, broken=PullFailed)
-_QUESTION = Errand("answer", late=RuntimeUnavailable, broken=RuntimeUnavailable)
+_GENERATION = Operation("generation", late=GenerationTimeout, broken=GenerationAborted)
+_EMBEDDING = Operation("embedding", late=GenerationTimeout, broken=GenerationAborted)
+_LOAD = Operation("load", late=LoadTimeout, broken=LoadFailed)
+_PULL = Operation("pull", late=PullFailed, broken=PullFailed)
+_QUESTION = Operation("answer", late=RuntimeUnavailable, broken=RuntimeUnavailable)
 
 
 class OllamaRuntime:
@@ -73,35 +73,35 @@ class OllamaRuntime:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._reply_timeout_seconds = reply_timeout_seconds
         self._max_reply_bytes = max_reply_bytes
-        self._under_way = UnderWay()
-        self._adapter = Adapter(pool(url, size=pool_size))
-        self._generate = prepared("POST", url, "/api/generate")
-        self._chat = prepared("POST", url, "/api/chat")
-        self._embed = prepared("POST", url, "/api/embed")
-        self._show = prepared("POST", url, "/api/show")
-        self._pull = prepared("POST", url, "/api/pull")
-        self._ps = prepared("GET", url, "/api/ps")
-        self._tags = prepared("GET", url, "/api/tags")
-        self._version = prepared("GET", url, "/api/version")
+        self._open_exchanges = OpenExchanges()
+        self._adapter = RuntimeAdapter(connection_pool(url, size=pool_size))
+        self._generate = prepare_request("POST", url, "/api/generate")
+        self._chat = prepare_request("POST", url, "/api/chat")
+        self._embed = prepare_request("POST", url, "/api/embed")
+        self._show = prepare_request("POST", url, "/api/show")
+        self._pull = prepare_request("POST", url, "/api/pull")
+        self._ps = prepare_request("GET", url, "/api/ps")
+        self._tags = prepare_request("GET", url, "/api/tags")
+        self._version = prepare_request("GET", url, "/api/version")
 
     def generate(
         self, prompt: Prompt, *, deadline: float, client: Client, emit: Emit = no_op
     ) -> Reply:
         """Run one generation to its end."""
         endpoint = self._chat if prompt.messages else self._generate
-        request = filled(endpoint, bodies.generation(prompt))
+        request = with_body(endpoint, payloads.generation_payload(prompt))
         exchange = self._exchange(_GENERATION, deadline)
         with exchange, client.on_disconnect(exchange.hang_up):
             sent = time.monotonic()
             answer = self._send(exchange, request)
             if answer.status != 200:
-                raise replies.refused_generation(
+                raise responses.generation_error_from(
                     self._refusal(exchange, answer),
                     tag=prompt.spec.tag,
                     with_schema=prompt.format is not None,
                 )
             pieces = exchange.pieces(at_most=self._max_reply_bytes)
-            steps = generation(pieces, sent=sent, emit=emit)
+            steps = read_generation(pieces, sent=sent, emit=emit)
             reply = self._stream_pump.run(steps, exchange.source)
             exchange.finish(pieces)
             return reply
@@ -116,41 +116,45 @@ class OllamaRuntime:
         client: Client,
     ) -> Vectors:
         """Make a vector of each text, of some at a time."""
-        made = embedding.joined(
+        made = embeddings.join_batches(
             self._embed_some(batch, spec, dimensions, deadline, client)
-            for batch in embedding.batches(texts)
+            for batch in embeddings.split_into_batches(texts)
         )
-        embedding.check_length(made, tag=spec.tag, dimensions=dimensions)
+        embeddings.check_length(made, tag=spec.tag, dimensions=dimensions)
         return made
 
     def _embed_some(
         self,
-        batch: Batch,
+        batch: EmbeddingBatch,
         spec: ModelSpec,
         dimensions: int | None,
         deadline: float,
         client: Client,
     ) -> Vectors:
-        request = filled(self._embed, bodies.embedding(spec, batch.texts, dimensions))
+        request = with_body(self._embed, payloads.embedding_payload(spec, batch.texts, dimensions))
         exchange = self._exchange(_EMBEDDING, deadline)
         with exchange, client.on_disconnect(exchange.hang_up):
             answer = self._send(exchange, request)
             if answer.status == 200:
                 whole = b"".join(exchange.pieces(at_most=self._max_reply_bytes))
-                return embedding.vectors(whole, number=len(batch.texts))
+                return embeddings.parse_vectors(whole, number=len(batch.texts))
             no = self._refusal(exchange, answer)
         context_length = partial(self._context_length, spec.tag)
-        raise embedding.refused(no, batch, tag=spec.tag, context_length=context_length)
+        raise embeddings.embedding_error_from(
+            no, batch, tag=spec.tag, context_length=context_length
+        )
 
     def load(self, spec: ModelSpec, *, deadline: float) -> None:
         """Load and wait until ready."""
-        said_done = partial(replies.done, otherwise=LoadFailed)
+        said_done = partial(responses.require_done, otherwise=LoadFailed)
         try:
-            self._load(spec, deadline, filled(self._generate, bodies.load(spec)), said_done)
+            self._load(
+                spec, deadline, with_body(self._generate, payloads.load_payload(spec)), said_done
+            )
         except NotCapable:
             # A model that writes no text is loaded by the one thing it can do.
-            by_embedding = filled(self._embed, bodies.embedding(spec, ()))
-            self._load(spec, deadline, by_embedding, embedding.loaded)
+            by_embedding = with_body(self._embed, payloads.embedding_payload(spec, ()))
+            self._load(spec, deadline, by_embedding, embeddings.check_loaded)
 
     def _load(
         self,
@@ -163,47 +167,47 @@ class OllamaRuntime:
         with self._exchange(_LOAD, deadline) as exchange:
             answer = self._send(exchange, request)
             if answer.status != 200:
-                raise replies.refused_load(self._refusal(exchange, answer), tag=spec.tag)
+                raise responses.load_error_from(self._refusal(exchange, answer), tag=spec.tag)
             check(exchange.pieces(at_most=self._max_reply_bytes))
 
     def unload(self, name: str) -> None:
         """Ask for the model to leave memory. What is not even pulled has left it."""
         try:
-            answer = self._ask(filled(self._generate, bodies.unload(name)), name)
+            answer = self._ask(with_body(self._generate, payloads.unload_payload(name)), name)
         except ModelNotPulled:
             return
-        replies.done([answer], otherwise=RuntimeReplyInvalid)
+        responses.require_done([answer], otherwise=RuntimeReplyInvalid)
 
     def loaded(self) -> list[LoadedModel]:
         """The models in memory; those still loading are not listed."""
-        return replies.loaded(self._ask(self._ps))
+        return responses.parse_loaded(self._ask(self._ps))
 
     def pulled(self) -> list[PulledModel]:
         """The models on disk."""
-        return replies.pulled(self._ask(self._tags))
+        return responses.parse_pulled(self._ask(self._tags))
 
     def version(self) -> str:
         """What runs, such as "ollama 0.33.0"."""
-        return replies.version(self._ask(self._version))
+        return responses.parse_version(self._ask(self._version))
 
     def card(self, name: str) -> ModelCard:
         """What the runtime knows of one model."""
-        return replies.card(self._ask(filled(self._show, {"model": name}), name))
+        return responses.parse_card(self._ask(with_body(self._show, {"model": name}), name))
 
     def pull(self, name: str, *, deadline: float, client: Client) -> Iterator[PullProgress]:
         """Fetch a model onto the runtime's disk, telling how it goes."""
         exchange = self._exchange(_PULL, deadline)
         with exchange, client.on_disconnect(exchange.hang_up):
-            answer = self._send(exchange, filled(self._pull, {"model": name, "stream": True}))
+            answer = self._send(exchange, with_body(self._pull, {"model": name, "stream": True}))
             if answer.status != 200:
-                raise pulling.refused(self._refusal(exchange, answer), tag=name)
+                raise pull_progress.pull_error_from(self._refusal(exchange, answer), tag=name)
             pieces = exchange.pieces()
-            yield from pulling.progress(pieces)
+            yield from pull_progress.parse_progress(pieces)
             exchange.finish(pieces)
 
     def shut(self) -> None:
         """End all that is under way, and whatever still comes, with ShuttingDown."""
-        self._under_way.end(
+        self._open_exchanges.end(
             lambda: ShuttingDown("the service is shutting down and waits no longer")
         )
 
@@ -221,25 +225,25 @@ class OllamaRuntime:
         with self._exchange(_QUESTION, deadline) as exchange:
             answer = self._send(exchange, request)
             if answer.status != 200:
-                raise replies.refused(self._refusal(exchange, answer), tag=name)
+                raise responses.error_from(self._refusal(exchange, answer), tag=name)
             return b"".join(exchange.pieces(at_most=self._max_reply_bytes))
 
-    def _exchange(self, errand: Errand, deadline: float) -> Exchange:
+    def _exchange(self, operation: Operation, deadline: float) -> Exchange:
         return Exchange(
-            errand,
+            operation,
             where=self._where,
             event_loop=self._event_loop,
             deadline=deadline,
-            under_way=self._under_way,
+            open_exchanges=self._open_exchanges,
         )
 
     def _send(self, exchange: Exchange, request: requests.PreparedRequest) -> HTTPResponse:
         try:
             answer = self._send_once(exchange, request)
         except requests.ConnectionError:
-            if not exchange.hit_a_stale_connection:
+            if not exchange.hit_stale_connection:
                 raise
-            exchange.begin_again()
+            exchange.retry_on_fresh_connection()
             answer = self._send_once(exchange, request)
         if answer.headers.get("Content-Encoding", "identity") != "identity":
             # Never unpacked: a small answer could grow without bounds.
@@ -255,8 +259,8 @@ class OllamaRuntime:
         exchange.answer = answer
         return answer
 
-    def _refusal(self, exchange: Exchange, answer: HTTPResponse) -> replies.Refusal:
-        return replies.refusal(
+    def _refusal(self, exchange: Exchange, answer: HTTPResponse) -> responses.ErrorResponse:
+        return responses.parse_error_response(
             answer.status,
             body=b"".join(exchange.pieces(at_most=self._max_reply_bytes)),
             retry_after=answer.headers.get("Retry-After"),

@@ -23,7 +23,7 @@ from mes.errors import (
     RuntimeUnavailable,
 )
 from mes.event_loop import SocketClient
-from mes.runtime import OllamaRuntime
+from mes.ollama import OllamaRuntime
 
 from .conftest import SPEC, generate
 from .scripted import Peer, answers, once, whole

@@ -6,23 +6,25 @@ import http.client
 import threading
 from typing import TYPE_CHECKING, Any
 
+import requests
+from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import Url
 
 if TYPE_CHECKING:
-    from mes.runtime.wire import Exchange
+    from mes.ollama.exchange import Exchange
 
 
-class _ThisThread(threading.local):
+class _ThreadLocal(threading.local):
     exchange: Exchange | None = None
 
 
 # urllib3 hands a request to its connection without a word on whose it is.
-this_thread = _ThisThread()
+this_thread = _ThreadLocal()
 
 
-class Answer(http.client.HTTPResponse):
+class RuntimeHTTPResponse(http.client.HTTPResponse):
     """An answer that notes its first byte and passes over all interim responses, not only 100."""
 
     def begin(self) -> None:
@@ -34,10 +36,10 @@ class Answer(http.client.HTTPResponse):
             super().begin()
 
 
-class Line(HTTPConnection):
+class RuntimeConnection(HTTPConnection):
     """A connection that knows the exchange it serves."""
 
-    response_class = Answer
+    response_class = RuntimeHTTPResponse
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -79,15 +81,39 @@ class Line(HTTPConnection):
             exchange.take(self)
 
 
-class _TlsLine(Line, HTTPSConnection):
+class _TlsRuntimeConnection(RuntimeConnection, HTTPSConnection):
     pass
 
 
-def pool(url: Url, *, size: int) -> HTTPConnectionPool:
+def connection_pool(url: Url, *, size: int) -> HTTPConnectionPool:
     """The connections to one host, kept open between requests."""
     kind, line = (
-        (HTTPSConnectionPool, _TlsLine) if url.scheme == "https" else (HTTPConnectionPool, Line)
+        (HTTPSConnectionPool, _TlsRuntimeConnection)
+        if url.scheme == "https"
+        else (HTTPConnectionPool, RuntimeConnection)
     )
     connections = kind(url.host or "", url.port, maxsize=size)
     connections.ConnectionCls = line
     return connections
+
+
+class RuntimeAdapter(HTTPAdapter):
+    """An adapter with one pool, which spares a request all that serves many hosts.
+
+    It keeps no cookies and knows no proxies, whatever the environment says.
+    """
+
+    def __init__(self, connections: HTTPConnectionPool) -> None:
+        super().__init__()
+        self._connections = connections
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
+        return self._connections
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        return request.path_url
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response.raw, response.request = resp.status, resp, req
+        return response

@@ -15,7 +15,7 @@ _LONGEST_HEAD = 4096
 _LONGEST_TRAILER = 65536
 
 
-def unframed(begun: bytes, read: Callable[[], bytes]) -> Iterator[bytes]:
+def decode_chunks(begun: bytes, read: Callable[[], bytes]) -> Iterator[bytes]:
     """The body of which this much has come: each piece is all, or nothing, that one read brings.
 
     Raises IncompleteRead where the chunks break off, HTTPException where they are none or where

@@ -41,59 +41,61 @@ _UNABLE = {
 _DECODING_WORDS = ("grammar", "json schema", "json_schema", "sampler", "invalid format")
 
 
-def done(chunks: Iterable[bytes], *, otherwise: type[MesError]) -> None:
+def require_done(chunks: Iterable[bytes], *, otherwise: type[MesError]) -> None:
     """Read until the runtime says that it is done, as after a load or an unload."""
-    if not any(part.get("done") is True for part in parts(chunks, otherwise=otherwise)):
+    if not any(part.get("done") is True for part in parse_parts(chunks, otherwise=otherwise)):
         raise otherwise("the runtime did not say that it was done")
 
 
-def version(answer: bytes) -> str:
+def parse_version(answer: bytes) -> str:
     """Our own embedded runtime says its name; Ollama does not."""
     said = _object(answer)
-    return f"{get(said, 'runtime', str, 'ollama')} {get(said, 'version', str, 'unknown')}"
+    return (
+        f"{get_field(said, 'runtime', str, 'ollama')} {get_field(said, 'version', str, 'unknown')}"
+    )
 
 
-def loaded(answer: bytes) -> list[LoadedModel]:
+def parse_loaded(answer: bytes) -> list[LoadedModel]:
     return [
         LoadedModel(
-            name=normalise(get(model, "name", str, "")),
+            name=normalise(get_field(model, "name", str, "")),
             digest=_digest(model),
-            quantization=get(_details(model), "quantization_level", str, ""),
-            size_bytes=count(model, "size"),
-            vram_bytes=count(model, "size_vram"),
-            context_length=count(model, "context_length") or None,
+            quantization=get_field(_details(model), "quantization_level", str, ""),
+            size_bytes=require_count(model, "size"),
+            vram_bytes=require_count(model, "size_vram"),
+            context_length=require_count(model, "context_length") or None,
         )
         for model in _models(answer)
     ]
 
 
-def pulled(answer: bytes) -> list[PulledModel]:
+def parse_pulled(answer: bytes) -> list[PulledModel]:
     return [
         PulledModel(
-            name=normalise(get(model, "name", str, "")),
+            name=normalise(get_field(model, "name", str, "")),
             digest=_digest(model),
-            size_bytes=count(model, "size"),
-            quantization=get(_details(model), "quantization_level", str, ""),
-            parameter_size=get(_details(model), "parameter_size", str, ""),
+            size_bytes=require_count(model, "size"),
+            quantization=get_field(_details(model), "quantization_level", str, ""),
+            parameter_size=get_field(_details(model), "parameter_size", str, ""),
         )
         for model in _models(answer)
     ]
 
 
-def card(answer: bytes) -> ModelCard:
+def parse_card(answer: bytes) -> ModelCard:
     shown = _object(answer)
-    info: dict[str, Any] = get(shown, "model_info", dict, {})
-    architecture = get(info, "general.architecture", str, "")
+    info: dict[str, Any] = get_field(shown, "model_info", dict, {})
+    architecture = get_field(info, "general.architecture", str, "")
     return ModelCard(
-        quantization=get(_details(shown), "quantization_level", str, ""),
-        parameter_size=get(_details(shown), "parameter_size", str, ""),
-        context_length=count(info, f"{architecture}.context_length") or None,
-        capabilities=tuple(str(one) for one in get(shown, "capabilities", list, [])),
+        quantization=get_field(_details(shown), "quantization_level", str, ""),
+        parameter_size=get_field(_details(shown), "parameter_size", str, ""),
+        context_length=require_count(info, f"{architecture}.context_length") or None,
+        capabilities=tuple(str(one) for one in get_field(shown, "capabilities", list, [])),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorResponse:
     """An answer other than 200; `facts` is what the runtime's runner added to its text."""
 
     status: int
@@ -102,7 +104,7 @@ class Refusal:
     retry_after: float | None = None
 
 
-def refusal(status: int, *, body: bytes, retry_after: str | None) -> Refusal:
+def parse_error_response(status: int, *, body: bytes, retry_after: str | None) -> ErrorResponse:
     """Read a refusal; what is not Ollama's `{"error": ...}` counts as having no text."""
     try:
         text, facts = _unwrap(orjson.loads(body))
@@ -111,13 +113,16 @@ def refusal(status: int, *, body: bytes, retry_after: str | None) -> Refusal:
     seconds = None
     if retry_after is not None and retry_after.isascii() and retry_after.isdigit():
         seconds = float(min(max(int(retry_after[:9]), 1), _LONGEST_RETRY_SECONDS))
-    return Refusal(status, plain(text), facts, seconds)
+    return ErrorResponse(status, plain_text(text), facts, seconds)
 
 
-def refused_generation(no: Refusal, *, tag: str, with_schema: bool) -> MesError:
+def generation_error_from(no: ErrorResponse, *, tag: str, with_schema: bool) -> MesError:
     text = no.text.lower()
     if no.facts.get("type") == "exceed_context_size_error":
-        prompt, context = count(no.facts, "n_prompt_tokens"), count(no.facts, "n_ctx")
+        prompt, context = (
+            require_count(no.facts, "n_prompt_tokens"),
+            require_count(no.facts, "n_ctx"),
+        )
         return PromptTooLong(f"the prompt has {prompt} tokens, the model's context holds {context}")
     if "prompt is longer than the context length" in text:
         return PromptTooLong("the prompt is longer than the model's context")
@@ -130,10 +135,10 @@ def refused_generation(no: Refusal, *, tag: str, with_schema: bool) -> MesError:
         return SchemaRefused(no.text)
     if no.status == 500 and no.text:
         return GenerationAborted(no.text)
-    return refused(no, tag=tag)
+    return error_from(no, tag=tag)
 
 
-def _cannot_write(no: Refusal) -> bool:
+def _cannot_write(no: ErrorResponse) -> bool:
     return no.status == 400 and any(words in no.text for words in _CANNOT_WRITE)
 
 
@@ -141,15 +146,15 @@ def _no_writer(tag: str) -> MesError:
     return not_capable(COMPLETION, tag, pointer="/model_id")
 
 
-def refused_load(no: Refusal, *, tag: str) -> MesError:
+def load_error_from(no: ErrorResponse, *, tag: str) -> MesError:
     if _cannot_write(no):
         return _no_writer(tag)
     if no.status in (400, 500) and no.text:
         return LoadFailed(no.text)
-    return refused(no, tag=tag)
+    return error_from(no, tag=tag)
 
 
-def refused(no: Refusal, *, tag: str) -> MesError:
+def error_from(no: ErrorResponse, *, tag: str) -> MesError:
     if no.status == 404 and no.text:
         return ModelNotPulled(f"the runtime does not have {tag}: run `ollama pull {tag}`")
     if no.status in (429, 503):
@@ -157,7 +162,7 @@ def refused(no: Refusal, *, tag: str) -> MesError:
     return RuntimeReplyInvalid(f"the runtime answered {no.status}: {no.text}".rstrip(": "))
 
 
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Somebody else's words in one short line, fit for a problem's detail."""
     if text.lstrip().startswith("<"):
         return ""  # a page of some proxy's, not Ollama's words
@@ -180,23 +185,23 @@ def _unwrap(said: Any) -> tuple[str, Mapping[str, Any]]:
     return (said if isinstance(said, str) else ""), facts
 
 
-def parts(pieces: Iterable[bytes], *, otherwise: type[MesError]) -> Iterator[dict[str, Any]]:
+def parse_parts(pieces: Iterable[bytes], *, otherwise: type[MesError]) -> Iterator[dict[str, Any]]:
     """The objects of a stream, up to a line that tells of an error."""
-    for lines in lines_in(pieces):
+    for lines in split_lines(pieces):
         for line in filter(None, lines):
-            yield part_of(line, otherwise=otherwise)
+            yield parse_part(line, otherwise=otherwise)
 
 
-def part_of(line: bytes, *, otherwise: type[MesError]) -> dict[str, Any]:
+def parse_part(line: bytes, *, otherwise: type[MesError]) -> dict[str, Any]:
     """The object in a line, unless it tells of an error."""
     part = _object(line)
     if "error" in part:
         text, _ = _unwrap(part)
-        raise otherwise(plain(text) or "the runtime broke off with an error")
+        raise otherwise(plain_text(text) or "the runtime broke off with an error")
     return part
 
 
-def lines_in(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
+def split_lines(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:
     """The lines that end in each piece; in linear time even where every byte comes alone."""
     begun: list[bytes] = []
     for piece in pieces:
@@ -222,19 +227,19 @@ def _object(text: bytes) -> dict[str, Any]:
 
 
 def _models(answer: bytes) -> list[dict[str, Any]]:
-    return objects(_object(answer), "models")
+    return require_objects(_object(answer), "models")
 
 
 def _details(model: Mapping[str, Any]) -> dict[str, Any]:
-    return get(model, "details", dict, {})
+    return get_field(model, "details", dict, {})
 
 
 def _digest(model: Mapping[str, Any]) -> str:
-    digest = get(model, "digest", str, "")
+    digest = get_field(model, "digest", str, "")
     return f"sha256:{digest.removeprefix('sha256:')}" if digest else ""
 
 
-def count(part: Mapping[str, Any], name: str) -> int:
+def require_count(part: Mapping[str, Any], name: str) -> int:
     """A number that is left out where it is 0."""
     value = part.get(name, 0)
     if type(value) is not int or value < 0:
@@ -242,15 +247,15 @@ def count(part: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def objects(part: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+def require_objects(part: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """A list of objects, which is left out where it is empty."""
-    found: list[dict[str, Any]] = get(part, name, list, [])
+    found: list[dict[str, Any]] = get_field(part, name, list, [])
     if not all(isinstance(each, dict) for each in found):
         raise RuntimeReplyInvalid(f"the runtime sent {name} that are not objects")
     return found
 
 
-def get(part: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
+def get_field(part: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
     """A member of that kind; the default where it is left out or null."""
     value = part.get(name)
     if value is None:

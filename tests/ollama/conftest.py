@@ -10,7 +10,7 @@ import pytest
 
 from mes.domain import ModelSpec, Prompt, Reply, no_op
 from mes.event_loop import EventLoop, SocketClient
-from mes.runtime import OllamaRuntime
+from mes.ollama import OllamaRuntime
 from mes.streams import StreamPump
 
 from .scripted import Script, ScriptedRuntime

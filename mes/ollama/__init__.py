@@ -1,5 +1,5 @@
 """Who runs the models."""
 
-from mes.runtime.ollama import OllamaRuntime
+from mes.ollama.client import OllamaRuntime
 
 __all__ = ["OllamaRuntime"]

@@ -19,7 +19,7 @@ from mes.errors import (
     RequestInvalid,
     RuntimeReplyInvalid,
 )
-from mes.runtime import replies
+from mes.ollama import responses
 
 # So many vectors, of any length that is in use, are no more than one answer may hold.
 _TEXTS_AT_ONCE = 64
@@ -30,31 +30,31 @@ _LARGER_THAN_A_BATCH = re.compile(r"input \((\d+) tokens\) is too large.*batch s
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EmbeddingBatch:
     """Some of the texts, and the place of the first among all."""
 
     first: int
     texts: Sequence[str]
 
 
-def batches(texts: Sequence[str]) -> Iterator[Batch]:
+def split_into_batches(texts: Sequence[str]) -> Iterator[EmbeddingBatch]:
     """The texts, some at a time."""
     starts = range(0, len(texts), _TEXTS_AT_ONCE)
-    return (Batch(first, texts[first : first + _TEXTS_AT_ONCE]) for first in starts)
+    return (EmbeddingBatch(first, texts[first : first + _TEXTS_AT_ONCE]) for first in starts)
 
 
-def loaded(chunks: Iterable[bytes]) -> None:
+def check_loaded(chunks: Iterable[bytes]) -> None:
     """The answer where no text was sent, once the model is in memory."""
-    vectors(b"".join(chunks), number=0)
+    parse_vectors(b"".join(chunks), number=0)
 
 
-def vectors(answer: bytes, *, number: int) -> Vectors:
+def parse_vectors(answer: bytes, *, number: int) -> Vectors:
     """So many vectors. Raises RuntimeReplyInvalid."""
-    part = next(replies.parts([answer], otherwise=GenerationAborted), {})
+    part = next(responses.parse_parts([answer], otherwise=GenerationAborted), {})
     listed = part.get("embeddings")
     if type(listed) is not list or len(listed) != number:
         raise RuntimeReplyInvalid("the runtime sent other embeddings than it was asked for")
-    return Vectors(tuple(map(_vector, listed)), replies.count(part, "prompt_eval_count"))
+    return Vectors(tuple(map(_vector, listed)), responses.require_count(part, "prompt_eval_count"))
 
 
 def _vector(listed: Any) -> array[float]:
@@ -65,7 +65,7 @@ def _vector(listed: Any) -> array[float]:
     return array("d", numbers)
 
 
-def joined(parts: Iterable[Vectors]) -> Vectors:
+def join_batches(parts: Iterable[Vectors]) -> Vectors:
     """The vectors of all batches, all of one length. Raises RuntimeReplyInvalid."""
     parts = list(parts)
     each = tuple(chain.from_iterable(part.each for part in parts))
@@ -85,8 +85,12 @@ def check_length(made: Vectors, *, tag: str, dimensions: int | None) -> None:
     raise RequestInvalid(detail, mistakes=(Mistake("/dimensions", detail),))
 
 
-def refused(
-    no: replies.Refusal, batch: Batch, *, tag: str, context_length: Callable[[], int | None]
+def embedding_error_from(
+    no: responses.ErrorResponse,
+    batch: EmbeddingBatch,
+    *,
+    tag: str,
+    context_length: Callable[[], int | None],
 ) -> MesError:
     """An answer other than 200; `context_length` is asked where the runtime gives no numbers."""
     if found := _LARGER_THAN_A_BATCH.search(no.text):
@@ -97,10 +101,10 @@ def refused(
         return not_capable(EMBEDDING, tag, pointer="/model")
     if no.status == 500 and no.text:
         return GenerationAborted(no.text)
-    return replies.refused(no, tag=tag)
+    return responses.error_from(no, tag=tag)
 
 
-def _with_numbers(facts: Mapping[str, Any], batch: Batch) -> MesError | None:
+def _with_numbers(facts: Mapping[str, Any], batch: EmbeddingBatch) -> MesError | None:
     """Our own embedded runtime says which input has how many tokens; Ollama does not."""
     index, tokens, context = (facts.get(each) for each in ("input", "n_prompt_tokens", "n_ctx"))
     if type(index) is not int or not tokens or not context:
@@ -110,7 +114,7 @@ def _with_numbers(facts: Mapping[str, Any], batch: Batch) -> MesError | None:
     )
 
 
-def _without_numbers(context: int | None, batch: Batch) -> MesError:
+def _without_numbers(context: int | None, batch: EmbeddingBatch) -> MesError:
     longest = max(range(len(batch.texts)), key=lambda index: len(batch.texts[index]))
     window = "" if context is None else f" of {context} tokens"
     return PromptTooLong(
