@@ -34,7 +34,7 @@ TARGETS = (3.0, 25.0)
 Work = Callable[[], object]
 
 # A schema is remembered together with the limits that it passed: under new ones it is unknown.
-_unused_fan_outs = itertools.count(structured.Limits().fan_out + 1)
+_unused_fan_outs = itertools.count(structured.SchemaLimits().fan_out + 1)
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,24 @@ class Cost:
     milliseconds: float
 
 
-def request(schema: dict[str, Any], text: str, limits: structured.Limits) -> None:
+def request(schema: dict[str, Any], text: str, limits: structured.SchemaLimits) -> None:
     """What one request asks of the room, and nothing else."""
-    checked = structured.check(schema, limits)
+    checked = structured.check_schema(schema, limits)
     mode = checked.modes_for(constrain=True)[0]
-    checked.judge(text, "stop")
+    checked.validate_answer(text, "stop")
     checked.keywords(mode)
 
 
 def cold(case: Case, text: str) -> Iterator[Work]:
     while True:
-        limits = replace(structured.Limits(), fan_out=next(_unused_fan_outs))
+        limits = replace(structured.SchemaLimits(), fan_out=next(_unused_fan_outs))
         yield lambda limits=limits: request(case.schema, text, limits)
 
 
 def warm(case: Case, text: str) -> Iterator[Work]:
-    request(case.schema, text, structured.Limits())
+    request(case.schema, text, structured.SchemaLimits())
     while True:
-        yield lambda: request(case.schema, text, structured.Limits())
+        yield lambda: request(case.schema, text, structured.SchemaLimits())
 
 
 def peer_cold(case: Case, text: str) -> Iterator[Work]:
@@ -111,7 +111,7 @@ def main() -> None:
 
 def passes(case: Case) -> bool:
     try:
-        structured.check(case.schema)
+        structured.check_schema(case.schema)
     except MesError as exc:
         print(f"refused: {case.name}: {exc.detail}")
         return False

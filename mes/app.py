@@ -186,8 +186,8 @@ def _limits(settings: Settings, catalog: CatalogFile) -> Callable[[], Limits]:
     return lambda: limits_of(catalog.current())
 
 
-def _schema_limits(settings: Settings) -> structured.Limits:
-    return structured.Limits(
+def _schema_limits(settings: Settings) -> structured.SchemaLimits:
+    return structured.SchemaLimits(
         text_bytes=settings.schema_max_bytes,
         depth=settings.schema_max_depth,
         subschemas=settings.schema_max_subschemas,

@@ -34,14 +34,14 @@ from mes.domain import (
 from mes.domain.capabilities import require_capability, required_capabilities
 from mes.scheduling.scheduler import Scheduler, Turn
 from mes.scheduling.sight import Sight
-from mes.structured import Generate, Plan, Schema, Tools
+from mes.structured import Generate, RetryPlan, Schema, ToolSchemas
 
 
 def infer(
     request: InferenceRequest,
     *,
     catalog: Catalog,
-    schema_limits: structured.Limits,
+    schema_limits: structured.SchemaLimits,
     scheduler: Scheduler,
     runtime: Runtime,
     sight: Sight,
@@ -83,15 +83,15 @@ class _Demands:
     """What the answer, and the calls in it, have to fit."""
 
     schema: Schema | None
-    tools: Tools
+    tools: ToolSchemas
 
 
-def _screened(request: InferenceRequest, limits: structured.Limits) -> _Demands:
+def _screened(request: InferenceRequest, limits: structured.SchemaLimits) -> _Demands:
     """Before it costs a place in the queue."""
     document = request.json_schema
     at = request.json_schema_at
-    schema = None if document is None else structured.check(document, limits, at=at)
-    return _Demands(schema, structured.tools_of(request.tools, limits))
+    schema = None if document is None else structured.check_schema(document, limits, at=at)
+    return _Demands(schema, structured.tool_schemas(request.tools, limits))
 
 
 def _generate(
@@ -118,7 +118,9 @@ def _ask(
     if demands.schema is None:
         return (_ask_once(prompt, demands.tools, generate),)
     plan = _plan(request, prompt.spec, demands.schema)
-    return structured.ask(prompt, demands.schema, plan, generate=generate, deadline=deadline)
+    return structured.generate_with_retries(
+        prompt, demands.schema, plan, generate=generate, deadline=deadline
+    )
 
 
 def compose(request: InferenceRequest, spec: ModelSpec) -> Prompt:
@@ -144,12 +146,12 @@ def compose(request: InferenceRequest, spec: ModelSpec) -> Prompt:
     )
 
 
-def _plan(request: InferenceRequest, spec: ModelSpec, schema: Schema) -> Plan:
+def _plan(request: InferenceRequest, spec: ModelSpec, schema: Schema) -> RetryPlan:
     # Who reads along has read an answer by the time it is judged, and may not want another.
     usual = 1 if request.stream else spec.max_attempts
-    return Plan(
+    return RetryPlan(
         modes=schema.modes_for(constrain=request.constrain and spec.supports_json_mode),
-        most_attempts=request.max_attempts or usual,
+        max_attempts=request.max_attempts or usual,
         may_grow=request.max_tokens is None,
     )
 
@@ -169,11 +171,11 @@ def _numbered(event: Event, number: int) -> Event:
     return event._replace(attempt=number) if isinstance(event, Token | Thought) else event
 
 
-def _ask_once(prompt: Prompt, tools: Tools, generate: Generate) -> Attempt:
+def _ask_once(prompt: Prompt, tools: ToolSchemas, generate: Generate) -> Attempt:
     began = time.monotonic()
     reply = generate(prompt, 1)
     seconds = time.monotonic() - began
-    judged = tuple(map(tools.judge, reply.tool_calls))
+    judged = tuple(map(tools.validate_answer, reply.tool_calls))
     return Attempt("free", prompt.options, reply, None, seconds, judged)
 
 

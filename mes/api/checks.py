@@ -15,7 +15,7 @@ from mes.api.schemas import SchemaCheckSchema
 from mes.api.services import services
 from mes.api.shapes import SchemaCheckAnswer
 from mes.errors import ModelNotFound, SchemaInvalid, SchemaUnsafe
-from mes.structured import Finding, Schema
+from mes.structured import GrammarFinding, Schema
 
 bp = Blueprint("checks", __name__, url_prefix="/v1")
 
@@ -29,7 +29,7 @@ def check(given: dict[str, Any]) -> Response:
     own = services()
     model_id = given.get("model_id")
     spec = None if model_id is None else own.catalog.current().get(model_id)
-    schema = structured.check(given["json_schema"], own.schema_limits)
+    schema = structured.check_schema(given["json_schema"], own.schema_limits)
     return answer(
         _report(schema, schema.modes_for(constrain=spec is None or spec.supports_json_mode))
     )
@@ -50,7 +50,7 @@ def _report(schema: Schema, modes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, str]:
+def _finding(finding: GrammarFinding) -> dict[str, str]:
     return {
         "pointer": finding.pointer,
         "keyword": finding.keyword,

@@ -25,7 +25,7 @@ from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import SharedSight
 from mes.shared import Shared
 from mes.streams import StreamPump
-from mes.structured import Limits
+from mes.structured import SchemaLimits
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Services:
     keys: ApiKeys
     attempts: Attempts
     catalog: CatalogFile
-    schema_limits: Limits
+    schema_limits: SchemaLimits
     runtime: Runtime
     scheduler: Scheduler
     board: Board

@@ -1,10 +1,18 @@
 """Structured output: schemas screened before they cost anything, answers judged by them."""
 
-from mes.structured.asking import Generate, ask
-from mes.structured.grammar import Finding
-from mes.structured.limits import Limits
-from mes.structured.retrying import Plan
-from mes.structured.schemas import Schema, check
-from mes.structured.tools import Tools, tools_of
+from mes.structured.decoding_modes import GrammarFinding
+from mes.structured.retry import Generate, RetryPlan, generate_with_retries
+from mes.structured.schema import Schema, ToolSchemas, check_schema, tool_schemas
+from mes.structured.schema_tree import SchemaLimits
 
-__all__ = ["Finding", "Generate", "Limits", "Plan", "Schema", "Tools", "ask", "check", "tools_of"]
+__all__ = [
+    "Generate",
+    "GrammarFinding",
+    "RetryPlan",
+    "Schema",
+    "SchemaLimits",
+    "ToolSchemas",
+    "check_schema",
+    "generate_with_retries",
+    "tool_schemas",
+]

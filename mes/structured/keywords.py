@@ -49,14 +49,14 @@ _BY_NAME = {
 }
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
-Step = str | int
+PathStep = str | int
 
 
-class Inner(NamedTuple):
+class Subschema(NamedTuple):
     """A sub-schema directly below another one."""
 
     where: str
-    path: tuple[Step, ...]
+    path: tuple[PathStep, ...]
     schema: Any
 
     @property
@@ -64,23 +64,23 @@ class Inner(NamedTuple):
         return str(self.path[0])
 
 
-def inner(schema: dict[str, Any]) -> Iterator[Inner]:
+def subschemas(schema: dict[str, Any]) -> Iterator[Subschema]:
     """The sub-schemas directly below a schema; booleans among them."""
     for keyword, value in schema.items():
         if keyword in _HOLDERS:
             yield from _held(keyword, _HOLDERS[keyword], value)
 
 
-def _held(keyword: str, where: str, value: Any) -> Iterator[Inner]:
-    found: list[tuple[tuple[Step, ...], Any]] = [((keyword,), value)]
+def _held(keyword: str, where: str, value: Any) -> Iterator[Subschema]:
+    found: list[tuple[tuple[PathStep, ...], Any]] = [((keyword,), value)]
     if isinstance(value, list):
         found = [((keyword, place), each) for place, each in enumerate(value)]
     elif isinstance(value, dict) and keyword in _BY_NAME:
         found = [((keyword, name), each) for name, each in value.items()]
-    return (Inner(where, path, each) for path, each in found if isinstance(each, dict | bool))
+    return (Subschema(where, path, each) for path, each in found if isinstance(each, dict | bool))
 
 
-def patterns(schema: dict[str, Any]) -> Iterator[tuple[tuple[Step, ...], str]]:
+def patterns(schema: dict[str, Any]) -> Iterator[tuple[tuple[PathStep, ...], str]]:
     """The regular expressions directly in a schema, with where they stand."""
     if isinstance(schema.get("pattern"), str):
         yield ("pattern",), schema["pattern"]

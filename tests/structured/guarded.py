@@ -88,12 +88,12 @@ def _try(case: Case, number: int) -> dict[str, Any]:
     document = {**case.schema, "title": f"try {number}"} if number else case.schema
     began = time.process_time()
     try:
-        schema = structured.check(document)
+        schema = structured.check_schema(document)
     except (SchemaInvalid, SchemaUnsafe) as exc:
         return {**_refusal(exc), "screening_ms": _ms_since(began), "judging_ms": 0.0}
     screening_ms = _ms_since(began)
     began = time.process_time()
-    validation = schema.judge(case.answer, "stop")
+    validation = schema.validate_answer(case.answer, "stop")
     return {
         "outcome": JUDGED,
         "verdict": validation.verdict,

@@ -42,7 +42,7 @@ def judged() -> dict[str, tuple[Case, Schema, Validator]]:
     found = {}
     for case in cases():
         try:
-            schema = structured.check(case.schema)
+            schema = structured.check_schema(case.schema)
         except MesError:
             continue
         found[case.name] = (case, schema, oracle(case.schema))
@@ -52,7 +52,7 @@ def judged() -> dict[str, tuple[Case, Schema, Validator]]:
 def verdicts(name: str, value: Any) -> tuple[bool, bool]:
     """Is it valid: in the judge's opinion, and in the oracle's?"""
     _, schema, second = judged()[name]
-    return schema.judge(json.dumps(value), "stop").valid, second.is_valid(value)
+    return schema.validate_answer(json.dumps(value), "stop").valid, second.is_valid(value)
 
 
 def test_both_judge_every_instance_alike():

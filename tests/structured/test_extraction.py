@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mes.strict_json import NotJson
-from mes.structured.extraction import extract
+from mes.structured.validation import extract
 
 
 @pytest.mark.parametrize(

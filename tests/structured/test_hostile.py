@@ -92,7 +92,7 @@ def test_nothing_is_fetched(keyword, place):
         address = f"http://127.0.0.1:{server.getsockname()[1]}/schema.json"
         document = PLACES[place]({keyword: address})
         try:
-            structured.check(document).judge('{"a": 1}', "stop")
+            structured.check_schema(document).validate_answer('{"a": 1}', "stop")
         except (SchemaInvalid, SchemaUnsafe):
             pass  # it may say no; it may not look
         server.setblocking(False)
@@ -104,5 +104,5 @@ def test_no_file_is_read(tmp_path):
     secret = tmp_path / "schema.json"
     secret.write_text('{"type": "an unmistakable word"}')
     with pytest.raises(SchemaUnsafe) as refusal:
-        structured.check({"$ref": secret.as_uri()})
+        structured.check_schema({"$ref": secret.as_uri()})
     assert "unmistakable" not in f"{refusal.value.detail} {refusal.value.mistakes}"

@@ -77,7 +77,7 @@ def put(place: dict[str, Any] | list[Any], value: Any, dice: Random) -> None:
 def checked(document: dict[str, Any]) -> structured.Schema | None:
     """The schema, or None where it is refused."""
     try:
-        return structured.check(document)
+        return structured.check_schema(document)
     except (SchemaInvalid, SchemaUnsafe):
         return None
 
@@ -98,6 +98,6 @@ def test_a_mutated_schema_is_refused_or_judged_by(path, dice, changes, value):
     if schema is None:
         return
     for answer in (value, *(test["data"] for test in real["tests"])):
-        validation = schema.judge(json.dumps(answer), "stop")
+        validation = schema.validate_answer(json.dumps(answer), "stop")
         assert validation.verdict in VERDICTS
         assert validation.valid == (not validation.errors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mes.domain import Attempt, Reply, Usage, ValidationResult, Violation
-from mes.structured.retrying import Plan, next_step
+from mes.structured.retry import RetryPlan, next_step
 
 ALL = ("grammar", "json", "prompt")
 OPTIONS = {"seed": 7, "temperature": 0.0, "num_predict": 100}
@@ -31,7 +31,7 @@ def step(
     may_grow: bool = True,
     left: float = 60,
 ) -> Any:
-    return next_step(attempts, Plan(modes, most, may_grow), seconds_left=left)
+    return next_step(attempts, RetryPlan(modes, most, may_grow), seconds_left=left)
 
 
 def test_a_valid_answer_is_not_asked_again():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mes import structured
-from mes.structured.grammar import Finding
+from mes.structured.decoding_modes import GrammarFinding
 
 ALL = ("grammar", "json", "prompt")
 WORD = {"type": "string"}
@@ -14,7 +14,7 @@ HOPELESS = {"properties": {}, "required": ["a"]}
 
 
 def findings(schema):
-    return set(structured.check(schema).report.findings)
+    return set(structured.check_schema(schema).report.findings)
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,18 @@ NODE = {"type": "object", "properties": {"next": RECURSIVE}}
     ],
 )
 def test_the_modes_that_fit_a_schema(schema, modes):
-    assert structured.check(schema).modes == modes
+    assert structured.check_schema(schema).modes == modes
 
 
 def test_what_the_converter_does_not_read_is_not_reported_on():
     schema = {"not": {"enum": []}, "$defs": {"unused": {"enum": []}}}
     assert findings(schema) == {
-        Finding((), "not", "ignored", "the grammar cannot express it"),
+        GrammarFinding((), "not", "ignored", "the grammar cannot express it"),
     }
 
 
 def test_keywords_are_enforced_in_grammar_mode_only():
-    schema = structured.check({"type": "number", "minimum": 1})
+    schema = structured.check_schema({"type": "number", "minimum": 1})
     assert schema.keywords("grammar").enforced == ("type",)
     assert schema.keywords("grammar").ignored == ("minimum",)
     assert schema.keywords("json").enforced == ()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
-from mes.structured.keywords import REFERENCES, Step, inner, patterns
-from mes.structured.limits import Limits
+from mes.structured.keywords import REFERENCES, PathStep, patterns, subschemas
+from mes.structured.messages import schema_invalid, schema_unsafe
 from mes.structured.patterns import weight
-from mes.structured.refusals import invalid, unsafe
 
-Path = tuple[Step, ...]
+Path = tuple[PathStep, ...]
 
 # What all patterns of a schema may weigh together: compiling that much takes about 20 ms.
 _MOST_WEIGHT = 100_000
@@ -19,7 +19,7 @@ _UNEVALUATED = {"unevaluatedProperties", "unevaluatedItems"}
 _LONGEST_INDEX = 6
 
 
-class Place:
+class SchemaNode:
     """One sub-schema, where it stands, and which others apply when it does."""
 
     __slots__ = ("base", "below", "keywords", "path", "references", "schema")
@@ -30,8 +30,8 @@ class Place:
         self.base = base
         self.keywords: dict[str, Any] = schema if isinstance(schema, dict) else {}
         # Each with the part of the value that it applies to.
-        self.below: list[tuple[str, Place]] = []
-        self.references: list[Place] = []
+        self.below: list[tuple[str, SchemaNode]] = []
+        self.references: list[SchemaNode] = []
 
     @property
     def repeats(self) -> int:
@@ -39,14 +39,14 @@ class Place:
         return 1 if _UNEVALUATED.isdisjoint(self.keywords) else 2
 
 
-class Outline:
+class SchemaTree:
     """All places of a schema, the root first. Raises SchemaUnsafe and SchemaInvalid."""
 
-    def __init__(self, document: dict[str, Any], limits: Limits, dialect: str) -> None:
+    def __init__(self, document: dict[str, Any], limits: SchemaLimits, dialect: str) -> None:
         self._document = document
         self._limits = limits
         self.dialect = dialect
-        self._by_identity: dict[int, Place] = {}
+        self._by_identity: dict[int, SchemaNode] = {}
         self._resources: dict[str, dict[str, Any]] = {}
         self._anchors: dict[tuple[str, str], dict[str, Any]] = {}
         self._widths = {"properties": limits.properties, "enum": limits.enum_values}
@@ -56,7 +56,7 @@ class Outline:
         self._resources.setdefault("", document)
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[SchemaNode]:
         return list(self._by_identity.values())
 
     def follow_references(self) -> None:
@@ -69,29 +69,29 @@ class Outline:
                     if keyword in place.keywords:
                         place.references.append(self._target(place, keyword))
 
-    def _explore(self, path: Path, schema: Any, base: str, *, depth: int) -> Place:
+    def _explore(self, path: Path, schema: Any, base: str, *, depth: int) -> SchemaNode:
         place = self._by_identity.get(id(schema)) if isinstance(schema, dict) else None
         if place is not None:
             return place
-        place = Place(path, schema, base)
+        place = SchemaNode(path, schema, base)
         # True and False are the same object wherever they stand.
         self._by_identity[id(place) if isinstance(schema, bool) else id(schema)] = place
         self._refuse_excess(place, depth)
         if isinstance(schema, dict):
             self._register(place)
-            for below in inner(schema):
+            for below in subschemas(schema):
                 found = self._explore(
                     (*path, *below.path), below.schema, place.base, depth=depth + 1
                 )
                 place.below.append((below.where, found))
         return place
 
-    def _register(self, place: Place) -> None:
+    def _register(self, place: SchemaNode) -> None:
         """Note under which names references may find the place."""
         schema = place.keywords
         said = schema.get("$schema", self.dialect)
         if not isinstance(said, str) or said.removesuffix("#") != self.dialect:
-            raise invalid((*place.path, "$schema"), "is not the dialect of the whole schema")
+            raise schema_invalid((*place.path, "$schema"), "is not the dialect of the whole schema")
         own = schema.get("id" if self.dialect.endswith("draft-04/schema") else "$id")
         if isinstance(own, str):
             uri, fragment = _split(_join(place.base, own))
@@ -104,20 +104,22 @@ class Outline:
             if isinstance(schema.get(keyword), str):
                 self._anchors[place.base, schema[keyword]] = schema
 
-    def _target(self, place: Place, keyword: str) -> Place:
+    def _target(self, place: SchemaNode, keyword: str) -> SchemaNode:
         said, path = place.keywords[keyword], (*place.path, keyword)
         if not isinstance(said, str):
-            raise invalid(path, "must be a string")
+            raise schema_invalid(path, "must be a string")
         # A base such as a URN cannot be joined with, but a fragment alone needs no joining.
         uri, fragment = (
             (place.base, said[1:]) if said.startswith("#") else _split(_join(place.base, said))
         )
         resource = self._resources.get(uri)
         if resource is None:
-            raise unsafe(path, "refers to something outside of the schema; copy it into $defs")
+            raise schema_unsafe(
+                path, "refers to something outside of the schema; copy it into $defs"
+            )
         schema = self._find(resource, uri, fragment)
         if not isinstance(schema, dict | bool):
-            raise invalid(path, "refers to nothing in the schema")
+            raise schema_invalid(path, "refers to nothing in the schema")
         return self._explore(path, schema, uri, depth=0)
 
     def _find(self, resource: dict[str, Any], uri: str, fragment: str) -> Any:
@@ -135,11 +137,13 @@ class Outline:
                 return None
         return found
 
-    def _refuse_excess(self, place: Place, depth: int) -> None:
+    def _refuse_excess(self, place: SchemaNode, depth: int) -> None:
         if depth > self._limits.depth:
-            raise unsafe(place.path[:8], f"is nested more than {self._limits.depth} levels deep")
+            raise schema_unsafe(
+                place.path[:8], f"is nested more than {self._limits.depth} levels deep"
+            )
         if len(self._by_identity) > self._limits.subschemas:
-            raise unsafe((), f"has more than {self._limits.subschemas} sub-schemas")
+            raise schema_unsafe((), f"has more than {self._limits.subschemas} sub-schemas")
         for keyword, most in self._widths.items():
             if keyword in place.keywords:
                 _refuse_width(place, keyword, most)
@@ -149,19 +153,21 @@ class Outline:
     def _weigh(self, path: Path, pattern: str) -> None:
         self._pattern_count += 1
         if self._pattern_count > self._limits.patterns:
-            raise unsafe(path, f"is one of more than {self._limits.patterns} patterns")
+            raise schema_unsafe(path, f"is one of more than {self._limits.patterns} patterns")
         if len(pattern) > self._limits.pattern_characters:
             most = self._limits.pattern_characters
-            raise unsafe(path[:-1], f"has a pattern of more than {most} characters")
+            raise schema_unsafe(path[:-1], f"has a pattern of more than {most} characters")
         self._pattern_weight += weight(pattern)
         if self._pattern_weight > _MOST_WEIGHT:
-            raise unsafe(path, "takes too long to compile; repeat less")
+            raise schema_unsafe(path, "takes too long to compile; repeat less")
 
 
-def _refuse_width(place: Place, keyword: str, most: int) -> None:
+def _refuse_width(place: SchemaNode, keyword: str, most: int) -> None:
     value = place.keywords[keyword]
     if isinstance(value, dict | list) and len(value) > most:
-        raise unsafe((*place.path, keyword), f"has {len(value)} entries; at most {most} may be")
+        raise schema_unsafe(
+            (*place.path, keyword), f"has {len(value)} entries; at most {most} may be"
+        )
 
 
 def _is_index(step: str, found: list[Any]) -> bool:
@@ -183,3 +189,25 @@ def _join(base: str, reference: str) -> str:
 def _split(uri: str) -> tuple[str, str]:
     uri, fragment = urldefrag(uri)
     return uri, fragment
+
+
+# Limits: how large a schema may be.
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaLimits:
+    """The defaults let 99 % of the schemas found in the wild pass and keep screening under 50 ms.
+
+    Of 11,305 public schemas, 99.35 % have at most 128 KiB, 99.95 % a depth of at most 32,
+    99.97 % at most 5,000 sub-schemas.
+    """
+
+    text_bytes: int = 128 * 1024
+    depth: int = 32
+    subschemas: int = 5_000
+    properties: int = 512
+    enum_values: int = 2_000
+    patterns: int = 256
+    pattern_characters: int = 2_048
+    # How many schemas one value may have to be checked against, itself included.
+    fan_out: int = 10_000

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeGuard
 
-from mes.structured.outline import Place
 from mes.structured.patterns import repeats_nothing
+from mes.structured.schema_tree import SchemaNode
 
 ENFORCED = "enforced"
 IGNORED = "ignored"
@@ -58,7 +58,7 @@ _UNREADABLE_IN_PATTERN = re.compile(r"\\[^\[\](){}^$.|*+?\\\"nrt]|\(\?[^:]")
 _COUNT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
 
-def conversion(place: Place) -> Effects:
+def convert_keywords(place: SchemaNode) -> Effects:
     """What becomes of each keyword of the sub-schema."""
     keywords = place.keywords
     if isinstance(place.schema, bool):
@@ -75,7 +75,7 @@ def conversion(place: Place) -> Effects:
     yield from _contradictions(keywords)
 
 
-def converted_below(place: Place) -> list[Place]:
+def converted_below(place: SchemaNode) -> list[SchemaNode]:
     """The sub-schemas that the converter reads on from this one."""
     governing = _governing(place.keywords)
     if governing == "$ref":
@@ -132,7 +132,7 @@ def _required_names(keywords: Keywords) -> Effects:
         yield Effect("required", IGNORED, "names a property that is not declared")
 
 
-def optional_properties(place: Place) -> int:
+def optional_properties(place: SchemaNode) -> int:
     """How many properties may be left out; the grammar grows with the square of that."""
     return len(place.keywords.get("properties", {}).keys() - set(_required(place.keywords)))
 

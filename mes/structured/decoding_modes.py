@@ -13,19 +13,19 @@ from functools import cached_property
 from typing import NamedTuple
 
 from mes.domain import KeywordSupport
-from mes.structured.conversion import (
+from mes.structured.cost import nodes_on_cycles
+from mes.structured.llama_grammar import (
     DISTORTED,
     ENFORCED,
     EXCLUDED,
     FATAL,
     IGNORED,
-    conversion,
+    convert_keywords,
     converted_below,
     optional_properties,
 )
-from mes.structured.outline import Outline, Path, Place
-from mes.structured.paths import on_cycles
-from mes.structured.refusals import pointer, short
+from mes.structured.messages import json_pointer, shorten
+from mes.structured.schema_tree import Path, SchemaNode, SchemaTree
 
 GRAMMAR = "grammar"
 JSON = "json"
@@ -35,7 +35,7 @@ PROMPT = "prompt"
 _MOST_SQUARES = 40_000
 
 
-class Finding(NamedTuple):
+class GrammarFinding(NamedTuple):
     """What becomes of one keyword at one place."""
 
     path: Path
@@ -45,7 +45,7 @@ class Finding(NamedTuple):
 
     @property
     def pointer(self) -> str:
-        return short(pointer(self.path))
+        return shorten(json_pointer(self.path))
 
     @property
     def is_notable(self) -> bool:
@@ -53,10 +53,10 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report:
+class GrammarReport:
     """What becomes of each keyword, and how a model may therefore be held to the schema."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[GrammarFinding, ...]
     takes_objects: bool
 
     @cached_property
@@ -87,27 +87,27 @@ class Report:
         return {each.keyword for each in self.findings if each.effect == effect}
 
 
-def report(outline: Outline) -> Report:
+def grammar_report(outline: SchemaTree) -> GrammarReport:
     """What a runtime will make of the schema, from the facts known of llama.cpp."""
     findings = (*_findings(outline.root), *_crashes(outline), *_delays(outline))
-    return Report(findings, _takes_objects(outline.root))
+    return GrammarReport(findings, _takes_objects(outline.root))
 
 
-def _findings(root: Place) -> Iterator[Finding]:
+def _findings(root: SchemaNode) -> Iterator[GrammarFinding]:
     seen, waiting = {root}, [(root, True)]
     while waiting:
         place, is_needed = waiting.pop()
-        for keyword, effect, reason in conversion(place):
+        for keyword, effect, reason in convert_keywords(place):
             # What no answer can do without, and what the grammar forbids, leaves no valid answer.
             is_hopeless = is_needed and effect == DISTORTED
-            yield Finding(place.path, keyword, EXCLUDED if is_hopeless else effect, reason)
+            yield GrammarFinding(place.path, keyword, EXCLUDED if is_hopeless else effect, reason)
         for below in reversed(converted_below(place)):
             if below not in seen:
                 seen.add(below)
                 waiting.append((below, is_needed and _needs(place, below)))
 
 
-def _needs(place: Place, below: Place) -> bool:
+def _needs(place: SchemaNode, below: SchemaNode) -> bool:
     """Does every value that fits the one hold something that fits the other?"""
     if below in place.references:
         return True
@@ -116,27 +116,29 @@ def _needs(place: Place, below: Place) -> bool:
     return keyword == "allOf" or (keyword == "properties" and rest[0] in required)
 
 
-def _crashes(outline: Outline) -> Iterator[Finding]:
+def _crashes(outline: SchemaTree) -> Iterator[GrammarFinding]:
     """Recursion through allOf runs the converter out of its stack."""
-    cyclic = on_cycles(outline)
+    cyclic = nodes_on_cycles(outline)
     for place in cyclic:
         if any(each in cyclic for each in _components(place)):
-            yield Finding(place.path, "allOf", FATAL, "is part of a recursion")
+            yield GrammarFinding(place.path, "allOf", FATAL, "is part of a recursion")
 
 
-def _delays(outline: Outline) -> Iterator[Finding]:
+def _delays(outline: SchemaTree) -> Iterator[GrammarFinding]:
     """The grammar for optional properties takes seconds to make where there are many."""
     squares = sum(optional_properties(place) ** 2 for place in outline.places)
     if squares > _MOST_SQUARES:
-        yield Finding((), "properties", FATAL, "so many optional ones take the runtime seconds")
+        yield GrammarFinding(
+            (), "properties", FATAL, "so many optional ones take the runtime seconds"
+        )
 
 
-def _components(place: Place) -> list[Place]:
+def _components(place: SchemaNode) -> list[SchemaNode]:
     depth = len(place.path)
     return [each for _, each in place.below if each.path[depth : depth + 1] == ("allOf",)]
 
 
-def _takes_objects(place: Place) -> bool:
+def _takes_objects(place: SchemaNode) -> bool:
     """May an object be valid? Where none may, JSON mode, which writes objects, is of no use."""
     said = place.keywords.get("type", "object")
     if said != "object" and "object" not in said:
