@@ -21,9 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mes.config.catalog import Catalog
-from mes.metrics.families import of_requests
-from mes.metrics.measures import MEASURES
-from mes.metrics.observed import Observed
+from mes.metrics.collector import request_metrics
+from mes.metrics.counters import RequestCounters
+from mes.metrics.definitions import DEFINITIONS
 from tests.fakes import spec
 
 REQUESTS = 5000
@@ -53,10 +53,12 @@ def main() -> None:
         _library()
         return
     with TemporaryDirectory(dir="/dev/shm") as folder:
-        observed = Observed(Path(folder), lambda: CATALOG)
-        print(f"ledger: one process      {_cost(lambda: _note(observed)):6.1f} us a request")
+        request_counters = RequestCounters(Path(folder), lambda: CATALOG)
+        print(
+            f"ledger: one process      {_cost(lambda: _note(request_counters)):6.1f} us a request"
+        )
         print(f"ledger: four at once     {_crowded(Path(folder)):6.1f} us a request")
-        seconds = _seconds(lambda: list(of_requests(observed.rows(), CATALOG)))
+        seconds = _seconds(lambda: list(request_metrics(request_counters.rows(), CATALOG)))
         print(f"ledger: scrape           {seconds * 1e3:6.1f} ms, however many workers died")
     with TemporaryDirectory(dir="/dev/shm") as folder:
         # The library asks for its directory when it is imported, so it needs a process of its own.
@@ -65,8 +67,8 @@ def main() -> None:
         subprocess.run(command, env=environment, check=True)
 
 
-def _note(observed: Observed) -> None:
-    observed.note(FACTS, route="/v1/inference")
+def _note(request_counters: RequestCounters) -> None:
+    request_counters.note(FACTS, route="/v1/inference")
 
 
 def _cost(act: Callable[[], object]) -> float:
@@ -86,8 +88,8 @@ def _crowded(folder: Path) -> float:
 
 
 def _cost_in(folder: Path) -> float:
-    observed = Observed(folder, lambda: CATALOG)
-    return _cost(lambda: _note(observed))
+    request_counters = RequestCounters(folder, lambda: CATALOG)
+    return _cost(lambda: _note(request_counters))
 
 
 def _seconds(act: Callable[[], object]) -> float:
@@ -103,9 +105,9 @@ def _library() -> None:
 
     histograms = [
         Histogram(f"measure_{number}", measure.help, list(measure.labels), buckets=measure.bounds)
-        for number, measure in enumerate(MEASURES)
+        for number, measure in enumerate(DEFINITIONS)
     ]
-    values = [(measure, measure.of(FACTS)) for measure in MEASURES]
+    values = [(measure, measure.of(FACTS)) for measure in DEFINITIONS]
 
     def note() -> None:
         for histogram, (measure, value) in zip(histograms, values, strict=True):

@@ -32,8 +32,8 @@ from mes.config.catalog import Catalog, CatalogFile
 from mes.config.settings import Settings, load
 from mes.domain import Runtime
 from mes.event_loop import EventLoop
-from mes.metrics.exposition import Metrics
-from mes.metrics.observed import Observed
+from mes.metrics.collector import MetricsCollector
+from mes.metrics.counters import RequestCounters
 from mes.ollama.client import OllamaRuntime
 from mes.scheduling.board import Board
 from mes.scheduling.copy import Copy
@@ -145,8 +145,8 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
         event_loop=event_loop,
         stream_pump=stream_pump,
         keeper=keeper,
-        metrics=Metrics(
-            observed=Observed(settings.state_dir, catalog.current),
+        metrics=MetricsCollector(
+            request_counters=RequestCounters(settings.state_dir, catalog.current),
             board=board,
             sight=sight,
             worker=worker,

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 
 from flask import Blueprint, Response
 
-from mes import __version__, host
+from mes import __version__
 from mes.api.answers import answer
 from mes.api.auth import auth
 from mes.api.describe import as_waiting, describe
 from mes.api.promises import promises
 from mes.api.services import Services, services
 from mes.api.shapes import HealthAnswer, ReadyAnswer, StatusAnswer
+from mes.metrics import gauges
 from mes.scheduling.forecast import standings
 
 bp = Blueprint("health", __name__)
@@ -73,7 +74,7 @@ def _checks(own: Services) -> dict[str, str]:
 
 
 def _memory_available_gb() -> float | None:
-    available = host.memory_bytes("MemAvailable")
+    available = gauges.memory_bytes("MemAvailable")
     return None if available is None else round(available / 1e9, 2)
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from flask import Flask, Response, g, request
 
 from mes.api.services import services
-from mes.metrics.observed import Observed
+from mes.metrics.counters import RequestCounters
 
 log = logging.getLogger("mes.requests")
 
@@ -58,7 +58,7 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
-    own, observed = line(), services().metrics.observed
+    own, request_counters = line(), services().metrics.request_counters
     response.headers["X-Request-ID"] = own.request_id
     own.status = response.status_code
     rule = request.url_rule
@@ -66,13 +66,15 @@ def _finish(response: Response) -> Response:
     asked = {"method": request.method, "path": request.path}
     if response.is_streamed:
         # What came of it is known at its end, when nothing of Flask's is left.
-        response.call_on_close(lambda: _write(own, asked, route, observed))
+        response.call_on_close(lambda: _write(own, asked, route, request_counters))
     else:
-        _write(own, asked, route, observed)
+        _write(own, asked, route, request_counters)
     return response
 
 
-def _write(own: Line, asked: dict[str, str], route: str | None, observed: Observed) -> None:
+def _write(
+    own: Line, asked: dict[str, str], route: str | None, request_counters: RequestCounters
+) -> None:
     facts = {
         "request_id": own.request_id,
         **asked,
@@ -84,4 +86,4 @@ def _write(own: Line, asked: dict[str, str], route: str | None, observed: Observ
     }
     log.info("request", extra=facts)
     # The same facts, so that the two never disagree.
-    observed.note(facts, route=route)
+    request_counters.note(facts, route=route)

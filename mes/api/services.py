@@ -18,7 +18,7 @@ from mes.config.settings import Settings
 from mes.domain import Runtime
 from mes.errors import QueueFull
 from mes.event_loop import EventLoop, SocketClient, watch_client
-from mes.metrics.exposition import Metrics
+from mes.metrics.collector import MetricsCollector
 from mes.scheduling.board import Board
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.scheduler import Scheduler
@@ -44,7 +44,7 @@ class Services:
     event_loop: EventLoop
     stream_pump: StreamPump
     keeper: Keeper
-    metrics: Metrics
+    metrics: MetricsCollector
     shared: Shared
     seats: threading.BoundedSemaphore
 
@@ -81,7 +81,7 @@ class Services:
         self.event_loop.close()
         self.stream_pump.close()
         self.sight.close()
-        self.metrics.observed.close()
+        self.metrics.request_counters.close()
         self.shared.close()
 
 

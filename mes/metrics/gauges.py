@@ -1,11 +1,13 @@
-"""The present: how the models, the runtime and the machine stand at the moment of the scrape."""
+"""Gauges of models, runtime, processes and machine, read when they are scraped."""
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -14,7 +16,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from mes import __version__, host
+from mes import __version__
 from mes.config.catalog import Catalog
 from mes.domain import ModelSpec
 from mes.scheduling.records import Tally
@@ -22,9 +24,11 @@ from mes.scheduling.registry import Resident
 from mes.scheduling.sight import Sight
 from mes.scheduling.state import State
 
+# The present: how the models, the runtime and the machine stand at the moment of the scrape.
+
 
 @dataclass(frozen=True)
-class _Standing:
+class _ModelFigures:
     """One model in the state that all workers share."""
 
     spec: ModelSpec
@@ -60,83 +64,83 @@ class _Standing:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Gauge:
     """A metric with one number for each model; None where it has none yet."""
 
     family: type[GaugeMetricFamily] | type[CounterMetricFamily]
     name: str
     help: str
-    of: Callable[[_Standing], float | None]
+    of: Callable[[_ModelFigures], float | None]
 
 
-_OF_MODELS = (
-    _Told(
+_MODEL_GAUGES = (
+    _Gauge(
         GaugeMetricFamily,
         "mes_requests_in_flight",
         "Generations under way",
         lambda model: model.in_flight,
     ),
-    _Told(
+    _Gauge(
         GaugeMetricFamily,
         "mes_requests_in_flight_limit",
         "Generations that may be under way at a time (max_concurrent)",
         lambda model: model.spec.max_concurrent,
     ),
-    _Told(
+    _Gauge(
         GaugeMetricFamily,
         "mes_requests_queued",
         "Requests that wait their turn",
         lambda model: model.queued,
     ),
-    _Told(
+    _Gauge(
         GaugeMetricFamily,
         "mes_requests_queued_limit",
         "Requests that may wait at a time (max_queue)",
         lambda model: model.spec.max_queue,
     ),
-    _Told(
+    _Gauge(
         GaugeMetricFamily,
         "mes_queue_oldest_wait_seconds",
         "How long the first in the queue has waited",
         lambda model: model.oldest_wait_seconds,
     ),
-    _Told(
+    _Gauge(
         GaugeMetricFamily,
         "mes_model_loaded",
         "1 while the model is in memory and ready",
         lambda model: model.resident is not None,
     ),
-    _Told(
+    _Gauge(
         GaugeMetricFamily,
         "mes_model_memory_bytes",
         "Memory that the loaded model takes up, on the GPU or not, as the runtime says",
         lambda model: model.resident.size_bytes if model.resident else 0,
     ),
-    _Told(
+    _Gauge(
         GaugeMetricFamily,
         "mes_model_gpu_memory_bytes",
         "The part of it that is on the GPU",
         lambda model: model.resident.vram_bytes if model.resident else 0,
     ),
-    _Told(
+    _Gauge(
         CounterMetricFamily,
         "mes_model_loads",
         "Loads that succeeded",
         lambda model: model.tally.loads,
     ),
-    _Told(
+    _Gauge(
         CounterMetricFamily,
         "mes_model_evictions",
         "Unloads, to make room or because somebody asked",
         lambda model: model.tally.evictions,
     ),
-    _Told(
+    _Gauge(
         GaugeMetricFamily,
         "mes_model_load_seconds",
         "How long a load takes: a moving average over the last few",
         lambda model: model.tally.load_seconds,
     ),
-    _Told(
+    _Gauge(
         GaugeMetricFamily,
         "mes_model_load_failures",
         "Loads given up in a row; 0 once one has succeeded",
@@ -145,10 +149,10 @@ _OF_MODELS = (
 )
 
 
-def of_models(catalog: Catalog, state: State, sight: Sight) -> Iterator[Metric]:
+def model_gauges(catalog: Catalog, state: State, sight: Sight) -> Iterator[Metric]:
     """How it stands with each model of the catalog."""
-    standings = [_Standing(spec, state, sight.running) for spec in catalog.models]
-    for told in _OF_MODELS:
+    standings = [_ModelFigures(spec, state, sight.running) for spec in catalog.models]
+    for told in _MODEL_GAUGES:
         family = told.family(told.name, told.help, labels=["model"])
         for model in standings:
             if (value := told.of(model)) is not None:
@@ -156,7 +160,7 @@ def of_models(catalog: Catalog, state: State, sight: Sight) -> Iterator[Metric]:
         yield family
 
 
-def of_runtime(sight: Sight) -> Iterator[Metric]:
+def runtime_gauges(sight: Sight) -> Iterator[Metric]:
     """How it stands with the runtime, as the keeper last saw it."""
     yield GaugeMetricFamily("mes_runtime_up", "1 while the runtime answers", sight.running)
     yield InfoMetricFamily(
@@ -164,9 +168,9 @@ def of_runtime(sight: Sight) -> Iterator[Metric]:
     )
 
 
-def of_processes(pids: Sequence[int]) -> Iterator[Metric]:
+def process_gauges(pids: Sequence[int]) -> Iterator[Metric]:
     """What the service itself is, and what it takes of the machine."""
-    sizes = [host.resident_bytes(pid) for pid in pids]
+    sizes = [resident_bytes(pid) for pid in pids]
     yield InfoMetricFamily(
         "mes_build",
         "What serves",
@@ -180,10 +184,33 @@ def of_processes(pids: Sequence[int]) -> Iterator[Metric]:
         "mes_worker_memory_max_bytes", "Resident memory of the largest of them", max(sizes)
     )
     for name, line in _HOST_MEMORY.items():
-        yield GaugeMetricFamily(name, f"{line} of the machine", host.memory_bytes(line))
+        yield GaugeMetricFamily(name, f"{line} of the machine", memory_bytes(line))
 
 
 _HOST_MEMORY = {
     "mes_host_memory_total_bytes": "MemTotal",
     "mes_host_memory_available_bytes": "MemAvailable",
 }
+
+
+# The host: how much memory the machine has, and how much of it a process takes.
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_bytes(name: str) -> int | None:
+    """A line of /proc/meminfo, such as MemTotal or MemAvailable; None where there is none."""
+    try:
+        with open("/proc/meminfo") as lines:
+            kilobytes = next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    except (OSError, StopIteration):
+        return None
+    return int(kilobytes) * 1024
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory of a process that is in use; 0 where it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except OSError:
+        return 0

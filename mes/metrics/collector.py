@@ -1,18 +1,64 @@
-"""Families: what was counted of requests, as Prometheus wants to be told."""
+"""The Prometheus collector: all metrics as the page that Prometheus scrapes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, product
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from mes import errors
 from mes.config.catalog import Catalog
-from mes.metrics.measures import MEASURES, PLACED, Kind, Measure
+from mes.metrics import gauges
+from mes.metrics.counters import RequestCounters
+from mes.metrics.definitions import DEFINITIONS, METRIC_OFFSETS, MetricDefinition, RequestLabels
+from mes.scheduling.board import Board
+from mes.scheduling.sight import SharedSight
+from mes.scheduling.worker import Worker
 
-Rows = Mapping[Kind, Sequence[float]]
+# The exposition: all metrics as the page that Prometheus scrapes.
+
+
+@dataclass(frozen=True)
+class MetricsCollector(Collector):
+    """What has been counted and how things stand, told by whichever worker is asked."""
+
+    request_counters: RequestCounters
+    board: Board
+    sight: SharedSight
+    worker: Worker
+    catalog: Callable[[], Catalog]
+
+    def page(self, accept: str) -> tuple[bytes, str]:
+        """The page and its media type: OpenMetrics for who accepts it, else Prometheus's own."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self), media_type
+
+    def collect(self) -> Iterator[Metric]:
+        catalog, sight = self.catalog(), self.sight.current()
+        yield from request_metrics(self.request_counters.rows(), catalog)
+        yield from gauges.model_gauges(catalog, self.board.read(), sight)
+        yield GaugeMetricFamily(
+            "mes_models_loaded_limit",
+            "Models that may be in memory at a time (MAX_LOADED_MODELS)",
+            self.board.limits.max_loaded,
+        )
+        yield from gauges.runtime_gauges(sight)
+        yield from gauges.process_gauges(self.worker.pids())
+
+
+# Families: what was counted of requests, as Prometheus wants to be told.
+
+Rows = Mapping[RequestLabels, Sequence[float]]
 
 # Told of every model from the start: Prometheus sees no increase in a series that begins with its
 # first error, so an alert would miss the first burst.
@@ -28,10 +74,10 @@ _FAULTS = (
 )
 
 
-def of_requests(rows: Rows, catalog: Catalog) -> Iterator[Metric]:
+def request_metrics(rows: Rows, catalog: Catalog) -> Iterator[Metric]:
     """All metrics about requests."""
-    for name in dict.fromkeys(measure.name for measure in MEASURES):
-        yield _histogram([placed for placed in PLACED if placed[1].name == name], rows)
+    for name in dict.fromkeys(measure.name for measure in DEFINITIONS):
+        yield _histogram([placed for placed in METRIC_OFFSETS if placed[1].name == name], rows)
     yield _errors(rows, catalog)
     yield _answers(rows)
 
@@ -57,7 +103,7 @@ def _answers(rows: Rows) -> Metric:
 
 def _requests(numbers: Sequence[float]) -> int:
     """Each request has a duration, which is the first measure."""
-    return round(sum(numbers[: MEASURES[0].width - 1]))
+    return round(sum(numbers[: DEFINITIONS[0].width - 1]))
 
 
 def _counter(
@@ -69,7 +115,7 @@ def _counter(
     return family
 
 
-def _histogram(placed: Sequence[tuple[int, Measure]], rows: Rows) -> HistogramMetricFamily:
+def _histogram(placed: Sequence[tuple[int, MetricDefinition]], rows: Rows) -> HistogramMetricFamily:
     """One family, made of the measures that share its name."""
     first = placed[0][1]
     family = HistogramMetricFamily(first.name, first.help, labels=list(first.labels))
@@ -81,7 +127,9 @@ def _histogram(placed: Sequence[tuple[int, Measure]], rows: Rows) -> HistogramMe
     return family
 
 
-def _by_labels(start: int, measure: Measure, rows: Rows) -> dict[tuple[str, ...], list[float]]:
+def _by_labels(
+    start: int, measure: MetricDefinition, rows: Rows
+) -> dict[tuple[str, ...], list[float]]:
     """The measure's numbers, added up over all rows with the same labels."""
     found: dict[tuple[str, ...], list[float]] = {}
     for kind, row in rows.items():

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 Facts = Mapping[str, Any]
 
 
-class Kind(NamedTuple):
+class RequestLabels(NamedTuple):
     """What sort of request it was. Each field has few values, whatever callers send."""
 
     method: str
@@ -28,7 +28,7 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Measure:
+class MetricDefinition:
     """A number of each request, told as a histogram; None where a request has none.
 
     The values of `labels` are filled in from the Kind of the request.
@@ -46,9 +46,9 @@ class Measure:
         return len(self.bounds) + 2
 
 
-def amounts(facts: Facts) -> Iterator[tuple[int, float]]:
+def increments(facts: Facts) -> Iterator[tuple[int, float]]:
     """What a request adds to the row of its kind."""
-    for start, measure in PLACED:
+    for start, measure in METRIC_OFFSETS:
         value = measure.of(facts)
         if value is not None and value >= 0:
             yield start + bisect_left(measure.bounds, value), 1.0
@@ -106,8 +106,8 @@ _PER_TOKEN_BOUNDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.
 _TOKEN_BOUNDS = tuple(4**n for n in range(11))
 _WAIT_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
-MEASURES = (
-    Measure(
+DEFINITIONS = (
+    MetricDefinition(
         "http_server_request_duration_seconds",
         "Time from a request's arrival to its answer",
         {
@@ -118,56 +118,56 @@ MEASURES = (
         _HTTP_BOUNDS,
         _seconds,
     ),
-    Measure(
+    MetricDefinition(
         "gen_ai_server_request_duration_seconds",
         "Time from an inference's arrival to its answer",
         {**_GEN_AI, "error_type": "{code}"},
         _DURATION_BOUNDS,
         _inference_seconds,
     ),
-    Measure(
+    MetricDefinition(
         "gen_ai_server_time_to_first_token_seconds",
         "Time from an inference's arrival to its first token, queue and load included",
         _GEN_AI,
         _FIRST_TOKEN_BOUNDS,
         _first_token_seconds,
     ),
-    Measure(
+    MetricDefinition(
         "gen_ai_server_time_per_output_token_seconds",
         "Time that each token of an answer took to generate",
         _GEN_AI,
         _PER_TOKEN_BOUNDS,
         _seconds_per_token,
     ),
-    Measure(
+    MetricDefinition(
         "gen_ai_client_token_usage",
         "Tokens of prompts and of answers, as the runtime counted them",
         {**_GEN_AI, "gen_ai_token_type": "input"},
         _TOKEN_BOUNDS,
         _tokens("prompt_tokens"),
     ),
-    Measure(
+    MetricDefinition(
         "gen_ai_client_token_usage",
         "Tokens of prompts and of answers, as the runtime counted them",
         {**_GEN_AI, "gen_ai_token_type": "output"},
         _TOKEN_BOUNDS,
         _tokens("completion_tokens"),
     ),
-    Measure(
+    MetricDefinition(
         "mes_queue_wait_seconds",
         "Time that an answered inference waited its turn, loads not included",
         _MODEL,
         _WAIT_BOUNDS,
         _timing("queue_ms"),
     ),
-    Measure(
+    MetricDefinition(
         "mes_load_wait_seconds",
         "Time that an answered inference waited for its model to be loaded",
         _MODEL,
         _WAIT_BOUNDS,
         _timing("load_ms"),
     ),
-    Measure(
+    MetricDefinition(
         "mes_structured_attempts",
         "How often the model was asked for an answer that fits its schema",
         _MODEL,
@@ -177,13 +177,13 @@ MEASURES = (
 )
 
 
-def _placed() -> Iterator[tuple[int, Measure]]:
+def _placed() -> Iterator[tuple[int, MetricDefinition]]:
     start = 0
-    for measure in MEASURES:
+    for measure in DEFINITIONS:
         yield start, measure
         start += measure.width
 
 
 # Where in a row each measure begins.
-PLACED = tuple(_placed())
-WIDTH = sum(measure.width for measure in MEASURES)
+METRIC_OFFSETS = tuple(_placed())
+ROW_WIDTH = sum(measure.width for measure in DEFINITIONS)
