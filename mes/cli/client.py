@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 import click
 import requests
 from urllib3.exceptions import ProtocolError
 
-from mes.cli.target import Target
+from mes.config import settings
+from mes.config.settings_schema import DEVELOPMENT_KEY
 
 _CONNECT_SECONDS = 5.0
 # Looks are answered in milliseconds.
@@ -24,7 +26,7 @@ _UNAUTHORIZED = "the service does not accept the key; set --key or MES_API_KEY t
 _REMEDIES = {"model_not_pulled": "; or `mes pull` it"}
 
 
-class Problem(click.ClickException):
+class CommandError(click.ClickException):
     """What went wrong, in one line."""
 
     def __init__(self, sentence: str) -> None:
@@ -34,7 +36,7 @@ class Problem(click.ClickException):
         click.echo(f"mes: {self.message}", err=True)
 
 
-class Unreachable(Problem):
+class ServiceUnreachable(CommandError):
     """Nobody answers at all."""
 
 
@@ -102,7 +104,7 @@ class Client:
         for line in answer.iter_lines(chunk_size=1):
             document = self._parsed(line, answer.status_code)
             if document.get("type") == "error":
-                raise _refusal(document)
+                raise _error_from(document)
             yield document
 
     def _agreed(self, answer: requests.Response) -> dict[str, Any]:
@@ -111,7 +113,7 @@ class Client:
             return document
         if "code" not in document:
             raise self._not_mes(answer.status_code)
-        raise _refusal(document)
+        raise _error_from(document)
 
     def _document(self, answer: requests.Response) -> dict[str, Any]:
         return self._parsed(answer.content, answer.status_code)
@@ -125,38 +127,73 @@ class Client:
             raise self._not_mes(status)
         return document
 
-    def _lost(self, error: requests.RequestException) -> Problem:
+    def _lost(self, error: requests.RequestException) -> CommandError:
         if isinstance(error, requests.exceptions.SSLError):
-            return Problem(f"the certificate of {self.url} is not trusted; see REQUESTS_CA_BUNDLE")
+            return CommandError(
+                f"the certificate of {self.url} is not trusted; see REQUESTS_CA_BUNDLE"
+            )
         if isinstance(error, ValueError):
-            return Problem(
+            return CommandError(
                 f"{self.url} is not an address; set --url or MES_URL to http://host:port"
             )
         if isinstance(error, requests.ReadTimeout):
-            return Problem(f"{self.url} does not answer within {LOOK_SECONDS:g} s; see its log")
+            return CommandError(
+                f"{self.url} does not answer within {LOOK_SECONDS:g} s; see its log"
+            )
         if error.args and isinstance(error.args[0], ProtocolError):
-            return Problem(f"{self.url} broke off in the middle of its answer; see its log")
-        return Unreachable(
+            return CommandError(f"{self.url} broke off in the middle of its answer; see its log")
+        return ServiceUnreachable(
             f"nothing answers at {self.url}; start MES with `mes serve`, "
             "or say where it is with --url or MES_URL"
         )
 
-    def _not_mes(self, status: int) -> Problem:
-        return Problem(
+    def _not_mes(self, status: int) -> CommandError:
+        return CommandError(
             f"what answers at {self.url} (status {status}) is not MES; "
             "say where that is with --url or MES_URL"
         )
 
 
-def _refusal(problem: dict[str, Any]) -> Problem:
+def _error_from(problem: dict[str, Any]) -> CommandError:
     """The service's own words, and where its log tells more."""
     code = str(problem.get("code"))
     detail = _UNAUTHORIZED if code == "unauthorized" else str(problem.get("detail"))
     remedy = _REMEDIES.get(code, "")
-    return Problem(f"{detail}{remedy} ({code}, request {problem.get('request_id')})")
+    return CommandError(f"{detail}{remedy} ({code}, request {problem.get('request_id')})")
 
 
 def _sendable(key: str) -> str:
     if key.isascii() and key.isprintable() and " " not in key:
         return key
-    raise Problem("the key holds what no key may; set --key or MES_API_KEY to visible ASCII")
+    raise CommandError("the key holds what no key may; set --key or MES_API_KEY to visible ASCII")
+
+
+# The target: which service the commands speak to, and with which key.
+
+# Addresses to listen on, which nobody can call.
+_TO_CALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@dataclass(frozen=True)
+class Target:
+    url: str
+    key: str = field(repr=False)
+
+
+def find_target(url: str | None, key: str | None) -> Target:
+    """The service that is meant: by option, else by the environment, else the one on this machine.
+
+    A wrong setting of the service is no reason not to speak to it, so nothing is checked here.
+    """
+    told = settings.unchecked()
+    url = url or told.get("MES_URL") or _local(told)
+    return Target(
+        url=(url if "://" in url else f"http://{url}").rstrip("/"),
+        key=key or told.get("MES_API_KEY") or DEVELOPMENT_KEY,
+    )
+
+
+def _local(told: Mapping[str, str]) -> str:
+    host = told.get("HOST", "127.0.0.1")
+    host = _TO_CALL.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{told.get('PORT', 8001)}"

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from mes import strict_json
-from mes.cli.client import Client, Problem
-from mes.cli.console import print_json, print_text, waiting
-from mes.cli.target import Target
+from mes.cli.client import Client, CommandError, Target
+from mes.cli.output import print_json, print_text, waiting
 
 
 @click.command()
@@ -61,22 +60,22 @@ def _standard_input() -> str:
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as exc:
-        raise Problem("standard input is not UTF-8; convert it first") from exc
+        raise CommandError("standard input is not UTF-8; convert it first") from exc
 
 
 def _read(path: str) -> Any:
     try:
         return strict_json.parse_json(Path(path).read_bytes())
     except OSError as exc:
-        raise Problem(f"{path} cannot be read ({exc.strerror}); see --schema") from exc
+        raise CommandError(f"{path} cannot be read ({exc.strerror}); see --schema") from exc
     except strict_json.NotJson as exc:
-        raise Problem(f"{path} is not JSON: {exc}; mend it") from exc
+        raise CommandError(f"{path} is not JSON: {exc}; mend it") from exc
 
 
 def _judge(answer: dict[str, Any]) -> None:
     """Say what a reader of the output alone would not see."""
     if not answer.get("success"):
         request = answer.get("request_id")
-        raise Problem(f"{answer.get('error')} ({answer.get('code')}, request {request})")
+        raise CommandError(f"{answer.get('error')} ({answer.get('code')}, request {request})")
     if answer.get("finish_reason") == "length":
         click.echo("mes: the answer was cut off; allow it more with --max-tokens", err=True)

@@ -11,9 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mes.cli.client import Client, Problem
-from mes.cli.console import console, print_json, table, word
-from mes.cli.target import Target
+from mes.cli.client import Client, CommandError, Target
+from mes.cli.output import colored_word, console, print_json, table
 
 _EVERY_SECONDS = 1.0
 _MOST_WAITING = 10
@@ -45,7 +44,7 @@ def _event_loop(client: Client, live: Live) -> None:
         time.sleep(_EVERY_SECONDS)
         try:
             live.update(_screen(_ask(client)), refresh=True)
-        except Problem as problem:
+        except CommandError as problem:
             # Whoever watches a restart wants to see the end of it.
             live.update(Text(f"mes: {problem.message}"), refresh=True)
 
@@ -79,7 +78,7 @@ def _models(described: list[dict[str, Any]]) -> Table:
     for model in described:
         made.add_row(
             model.get("id"),
-            word(str(model.get("status"))),
+            colored_word(str(model.get("status"))),
             f"{model.get('in_flight')}/{model.get('max_concurrent')}",
             f"{model.get('queued')}/{model.get('max_queue')}",
             _seconds(model.get("oldest_wait_ms")),

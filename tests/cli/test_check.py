@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from mes.cli.checks.installation import libraries
-from mes.cli.checks.state import filesystem
+from mes.cli.checks.installation import filesystem, libraries
 from tests.cli.conftest import HERE, Mes
 from tests.ollama.scripted import ScriptedRuntime, answers, whole
 from tests.support.process import wait_until

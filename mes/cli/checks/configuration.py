@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from mes.cli.checks.finding import Finding, Findings, ok, or_else, warn
+from mes.cli.checks import Finding, Findings, ok, or_else, warn
 from mes.config.catalog import Catalog
 from mes.config.settings import Settings, unchecked
 from mes.config.settings_schema import DEVELOPMENT_KEY, NAMES, is_loopback

@@ -42,7 +42,7 @@ def table(*headings: str, numbers: tuple[str, ...] = ()) -> Table:
     return made
 
 
-def word(said: str) -> Text:
+def colored_word(said: str) -> Text:
     """One of the words for how things stand, in its colour."""
     return Text(said, style=_STYLES.get(said, ""))
 

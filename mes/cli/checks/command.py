@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import click
 
-from mes.cli.checks import configuration, installation, limits, runtime, service, state
-from mes.cli.checks.finding import FAIL, Findings, fail, warn
-from mes.cli.console import console, word
-from mes.cli.target import Target
+from mes.cli.checks import FAIL, Findings, configuration, fail, installation, limits, services, warn
+from mes.cli.client import Target
+from mes.cli.output import colored_word, console
 from mes.config import settings
 from mes.config.catalog import CatalogError, CatalogFile
 
@@ -23,14 +22,14 @@ def check(ctx: click.Context) -> None:
     out = console()
     for finding in _findings(ctx.obj):
         failed = failed or finding.level == FAIL
-        level = word(finding.level)
+        level = colored_word(finding.level)
         level.pad_right(4 - len(level))
         out.print(level, f"{finding.subject:12}", finding.text)
     ctx.exit(1 if failed else 0)
 
 
 def _findings(target: Target) -> Findings:
-    yield from installation.findings()
+    yield from installation.library_findings()
     try:
         current = settings.load()
     except settings.SettingsError as exc:
@@ -38,9 +37,9 @@ def _findings(target: Target) -> Findings:
         yield warn("the rest", "cannot be looked at before the settings are right")
         return
     yield from configuration.settings(current)
-    yield from state.findings(current.state_dir)
+    yield from installation.state_directory_findings(current.state_dir)
     yield from _about_models(current)
-    yield from service.findings(target)
+    yield from services.service_findings(target)
 
 
 def _about_models(current: settings.Settings) -> Findings:
@@ -51,5 +50,5 @@ def _about_models(current: settings.Settings) -> Findings:
         yield from (fail("catalog", line) for line in str(exc).splitlines())
         return
     yield from configuration.catalog(catalog, path)
-    yield from limits.findings(current, catalog)
-    yield from runtime.findings(current, catalog, settings.unchecked())
+    yield from limits.limit_findings(current, catalog)
+    yield from services.runtime_findings(current, catalog, settings.unchecked())
