@@ -11,21 +11,21 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from . import describe, host, settings
-from .api import Api
-from .engine import Engine
-from .errors import RuntimeFailure
-from .pool import Pool
-from .pull import pull
-from .server import Server
-from .settings import Settings, SettingsError
-from .store import Store
+from mes.embedded import engine_requirements, model_description, runtime_settings
+from mes.embedded.api import OllamaApi
+from mes.embedded.api_errors import RuntimeFailure
+from mes.embedded.download import pull_model
+from mes.embedded.engine import Engine
+from mes.embedded.model_pool import ModelPool
+from mes.embedded.model_store import ModelStore
+from mes.embedded.runtime_settings import EmbeddedSettings, EmbeddedSettingsError
+from mes.embedded.server import Server
 
 log = logging.getLogger("mes.embedded")
 PROGRAM = "python -m mes.embedded"
 ABOUT = "A small runtime that speaks Ollama's HTTP API over llama.cpp."
 ENVIRONMENT = "Settings can also come from the environment: " + ", ".join(
-    name for name, _ in settings.VARIABLES.values()
+    name for name, _ in runtime_settings.VARIABLES.values()
 )
 
 
@@ -36,24 +36,28 @@ def main(arguments: list[str] | None = None) -> int:
     command = options.pop("command")
     extra = {name: options.pop(name) for name in ("name", "until_stdin_closes") if name in options}
     try:
-        return int(command(settings.load(**options), **extra))
-    except (SettingsError, RuntimeFailure, OSError) as exc:
+        return int(command(runtime_settings.load_settings(**options), **extra))
+    except (EmbeddedSettingsError, RuntimeFailure, OSError) as exc:
         log.error("%s", exc)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
-def serve(chosen: Settings, *, until_stdin_closes: bool) -> int:
+def serve(chosen: EmbeddedSettings, *, until_stdin_closes: bool) -> int:
     """Answer requests until the process is told to end"""
-    for sentence in host.missing():
+    for sentence in engine_requirements.missing_requirements():
         log.warning("no model can be loaded: %s", sentence)
-    pool = Pool(chosen, Engine)
-    with Server((chosen.host, chosen.port), Api(Store(chosen.models_dir), pool)) as server:
+    pool = ModelPool(chosen, Engine)
+    with Server(
+        (chosen.host, chosen.port), OllamaApi(ModelStore(chosen.models_dir), pool)
+    ) as server:
         _end_on_signals()
         if until_stdin_closes:
             threading.Thread(target=_end_with_stdin, daemon=True).start()
-        log.info("mes-embedded %s listens on %s", host.engine_version(), _url(server))
+        log.info(
+            "mes-embedded %s listens on %s", engine_requirements.engine_version(), _url(server)
+        )
         try:
             server.serve_forever()
         finally:
@@ -61,17 +65,17 @@ def serve(chosen: Settings, *, until_stdin_closes: bool) -> int:
     return 0
 
 
-def fetch(chosen: Settings, *, name: str) -> int:
+def fetch(chosen: EmbeddedSettings, *, name: str) -> int:
     """Install one of the known models"""
-    for event in pull(name, Store(chosen.models_dir)):
+    for event in pull_model(name, ModelStore(chosen.models_dir)):
         print(_in_words(event), flush=True)
     return 0
 
 
-def show_list(chosen: Settings) -> int:
+def show_list(chosen: EmbeddedSettings) -> int:
     """Print what can be run"""
-    for model in Store(chosen.models_dir).models():
-        details = describe.tag(model)["details"]
+    for model in ModelStore(chosen.models_dir).models():
+        details = model_description.describe_tag(model)["details"]
         size = f"{model.size / 1e6:.0f} MB"
         print(f"{model.name!s:30} {size:>9} {details['parameter_size']:>9} {model.path}")
     return 0

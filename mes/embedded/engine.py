@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import host
-from .caller import Caller, WatchfulSocket
-from .errors import EngineDied, EngineRefused, LoadFailed
-from .launch import Launch
-from .slots import Slots
-from .store import Model
-from .template import chat_template
+from mes.embedded import engine_requirements
+from mes.embedded.api_errors import EngineDied, EngineLoadFailed, EngineRefused
+from mes.embedded.gguf import chat_template
+from mes.embedded.model_store import StoredModel
+from mes.embedded.options import LoadParameters
+from mes.embedded.slots import ClientConnection, Slots, WatchfulSocket
 
 Events = Generator[dict[str, Any], None, None]
 PACKAGE_ROOT = Path(__file__).parents[2]
@@ -39,7 +38,7 @@ ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
 class Engine:
     """Spawned as soon as it is made; of no use before `load` has returned"""
 
-    def __init__(self, model: Model, launch: Launch) -> None:
+    def __init__(self, model: StoredModel, launch: LoadParameters) -> None:
         self.launch = launch
         self.slots = Slots(launch.slots)
         self.schemas_that_compile: set[str] = set()
@@ -57,7 +56,9 @@ class Engine:
         answer = self._exchange(self._order())
         watchdog.cancel()
         if "address" not in answer:
-            raise LoadFailed(f"llama-server process has terminated: {self._how_it_ended(answer)}")
+            raise EngineLoadFailed(
+                f"llama-server process has terminated: {self._how_it_ended(answer)}"
+            )
         address = urlsplit(answer["address"])
         self._address = (str(address.hostname), int(address.port or 0))
 
@@ -90,12 +91,12 @@ class Engine:
         """What the engine wrote lately about that"""
         return [line for line in list(self._log) if about in line]
 
-    def ask(self, path: str, body: dict[str, Any], caller: Caller) -> Any:
+    def ask(self, path: str, body: dict[str, Any], caller: ClientConnection) -> Any:
         """One request, one JSON answer; EngineRefused, EngineDied, CallerLeft"""
         with self._response(path, body, caller) as response:
             return json.loads(response.read())
 
-    def stream(self, path: str, body: dict[str, Any], caller: Caller) -> Events:
+    def stream(self, path: str, body: dict[str, Any], caller: ClientConnection) -> Events:
         """The events of a streamed answer; closing the iterator stops the engine's work on it"""
         with self._response(path, {**body, "stream": True}, caller) as response:
             for line in response:
@@ -104,7 +105,7 @@ class Engine:
 
     @contextmanager
     def _response(
-        self, path: str, body: dict[str, Any], caller: Caller
+        self, path: str, body: dict[str, Any], caller: ClientConnection
     ) -> Iterator[http.client.HTTPResponse]:
         with _translated_failures(self), WatchfulSocket() as connection:
             connection.caller = caller
@@ -144,7 +145,7 @@ class Engine:
     def _how_it_ended(self, answer: dict[str, Any]) -> str:
         self._process.wait()
         words = [self.last_words(), *([answer["error"]] if "error" in answer else [])]
-        missing = [f"\n{sentence}" for sentence in host.missing()]
+        missing = [f"\n{sentence}" for sentence in engine_requirements.missing_requirements()]
         return ": ".join(words) + "".join(missing or self._log_of_errors())
 
     def _log_of_errors(self) -> list[str]:
@@ -182,7 +183,7 @@ def _checked(event: dict[str, Any]) -> dict[str, Any]:
 def _spawn() -> subprocess.Popen[bytes]:
     path = os.pathsep.join(filter(None, (str(PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-m", "mes.embedded.child"],
+        [sys.executable, "-m", "mes.embedded.engine_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import RuntimeFailure
+from mes.embedded.api_errors import RuntimeFailure
 
 STRING, ARRAY = 8, 9
 SCALARS = {
@@ -132,3 +133,17 @@ class _Reader:
     def _scalar(self, code: str) -> Any:
         (value,) = struct.unpack("<" + code, self._file.read(struct.calcsize(code)))
         return value
+
+
+# The chat template that a model is run with.
+
+# ChatML templates often open with a system message of their own when the caller sent none, so the
+# model answers to words that nobody wrote. Ollama runs these files with plain ChatML.
+UNASKED_SYSTEM_MESSAGE = re.compile(
+    r"{%-? *if loop\.first and messages\[0\]\['role'\] != 'system' *-?%}.*?{%-? *endif *-?%}", re.S
+)
+
+
+def chat_template(header: Header) -> str:
+    """The file's own, without a system message that the caller did not send; "" if it has none"""
+    return UNASKED_SYSTEM_MESSAGE.sub("", header.chat_template)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .errors import RuntimeFailure
+from mes.embedded.api_errors import RuntimeFailure
+from mes.embedded.model_store import StoredModel
+from mes.embedded.runtime_settings import EmbeddedSettings
 
 # Ollama's defaults; the engine's own differ.
 SAMPLING: dict[str, Any] = {
@@ -42,7 +44,7 @@ class Options:
     threads: int | None = None
 
 
-def parse(given: Any) -> Options:
+def parse_options(given: Any) -> Options:
     """Unknown names are ignored, as Ollama ignores them; a wrong type is a BadOption"""
     if given is None:
         given = {}
@@ -94,3 +96,52 @@ def _strings(name: str, value: Any) -> list[str]:
     if not all(isinstance(item, str) for item in value):
         raise BadOption(f'option "{name}" must be of an array of strings')
     return value
+
+
+# What a model is loaded with, decided from the request, the settings and the model's limits.
+
+# Small, because nothing can be cancelled, and no other slot gets a token, before a batch is read;
+# prompts are read no slower than in batches of 512.
+BATCH = 64
+SMALLEST_CONTEXT = 4
+
+
+@dataclass(frozen=True)
+class LoadParameters:
+    context_length: int
+    """of each slot"""
+    batch: int
+    threads: int
+    slots: int
+
+
+def load_parameters(
+    model: StoredModel, options: Options, settings: EmbeddedSettings
+) -> LoadParameters:
+    context = _context_length(model, options.context_length or settings.context_length)
+    threads = options.threads or settings.engine_threads
+    if model.header.is_embedding:
+        # A text to embed is read in one piece.
+        return LoadParameters(context, batch=context, threads=threads, slots=1)
+    slots = settings.num_parallel
+    return LoadParameters(
+        context, batch=max(options.batch or BATCH, slots), threads=threads, slots=slots
+    )
+
+
+def fits_parameters(
+    launch: LoadParameters, model: StoredModel, options: Options, settings: EmbeddedSettings
+) -> bool:
+    """Whether a request with these options can use what is loaded; what it leaves open, fits"""
+    as_loaded = replace(
+        options,
+        context_length=options.context_length or launch.context_length,
+        batch=options.batch or launch.batch,
+        threads=options.threads or launch.threads,
+    )
+    return load_parameters(model, as_loaded, settings) == launch
+
+
+def _context_length(model: StoredModel, wanted: int) -> int:
+    """Never more than the model was trained for, as under Ollama"""
+    return max(SMALLEST_CONTEXT, min(wanted, model.header.context_length or wanted))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import body, browsers
-from .api import ROUTES, Answer, Api, Call, Lines
-from .caller import Caller
-from .errors import CallerLeft, RuntimeFailure
+from mes.embedded import request_parsing
+from mes.embedded.api import ROUTES, Answer, Call, Lines, OllamaApi
+from mes.embedded.api_errors import ClientLeft, ForbiddenOrigin, RuntimeFailure
+from mes.embedded.slots import ClientConnection
 
 log = logging.getLogger(__name__)
 JSON = "application/json; charset=utf-8"
@@ -29,7 +31,7 @@ class Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], api: Api) -> None:
+    def __init__(self, address: tuple[str, int], api: OllamaApi) -> None:
         self.api = api
         super().__init__(address, Handler)
 
@@ -51,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         try:
             self._route()
-        except (CallerLeft, BrokenPipeError, ConnectionResetError):
+        except (ClientLeft, BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         except RuntimeFailure as exc:
             self._send(exc.status, JSON, _encoded({"error": str(exc), **exc.facts}))
@@ -66,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _route(self) -> None:
         raw = self._read_body()
-        browsers.check(self.headers, str(self.server.server_address[0]))
+        check_origin(self.headers, str(self.server.server_address[0]))
         methods = ROUTES.get(urlsplit(self.path).path)
         if methods is None:
             self._send(404, TEXT, b"404 page not found")
@@ -77,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _read_body(self) -> bytes:
         try:
-            return body.read(self.headers, self.rfile)
+            return request_parsing.read_body(self.headers, self.rfile)
         except RuntimeFailure:
             # Nobody knows where the next request begins.
             self.close_connection = True
@@ -85,7 +87,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _called(self, call: Call, raw: bytes) -> Answer:
         reads = self.command in ("POST", "DELETE")
-        return call(self.server.api, body.parse(raw) if reads else {}, Caller(self.connection))
+        return call(
+            self.server.api,
+            request_parsing.parse_body(raw) if reads else {},
+            ClientConnection(self.connection),
+        )
 
     def _answer(self, answer: Answer) -> None:
         if answer is None:
@@ -129,3 +135,33 @@ def _with_failures(lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _encoded(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+# Guard against web pages that reach for this server through somebody's browser.
+
+LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+
+
+def check_origin(headers: Message, bound_to: str) -> None:
+    """Forbidden for a page of another site, and for a foreign name that leads to this machine"""
+    origin = headers.get("Origin")
+    if origin and not _is_local(urlsplit(origin).hostname):
+        raise ForbiddenOrigin("this origin is not allowed")
+    if ipaddress.ip_address(bound_to).is_loopback and not _is_local(_host_of(headers)):
+        raise ForbiddenOrigin("this host name is not allowed")
+
+
+def _host_of(headers: Message) -> str:
+    return urlsplit(f"//{headers.get('Host') or 'localhost'}").hostname or ""
+
+
+def _is_local(name: str | None) -> bool:
+    if not name:
+        return False
+    if name in ("localhost", socket.gethostname().lower()) or name.endswith(LOCAL_SUFFIXES):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_private or address.is_unspecified

@@ -1,13 +1,18 @@
-"""The places in one engine, given out in order of arrival."""
+"""The connection of a client, and the slots of an engine given out in order of arrival."""
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from .caller import Caller
+from mes.embedded.api_errors import ClientLeft
+
+# The places in one engine, given out in order of arrival.
 
 LOOK_SECONDS = 0.1
 
@@ -21,7 +26,7 @@ class Slots:
         self._queue: deque[threading.Event] = deque()
 
     @contextmanager
-    def one(self, caller: Caller) -> Iterator[None]:
+    def one(self, caller: ClientConnection) -> Iterator[None]:
         """Wait for a place and hold it; CallerLeft while it waits"""
         self._take(caller)
         try:
@@ -29,7 +34,7 @@ class Slots:
         finally:
             self._give_back()
 
-    def _take(self, caller: Caller) -> None:
+    def _take(self, caller: ClientConnection) -> None:
         turn = threading.Event()
         with self._lock:
             if self._free:
@@ -57,3 +62,47 @@ class Slots:
                 self._queue.popleft().set()
             else:
                 self._free += 1
+
+
+# The client's connection, watched while an answer is made for it.
+
+
+class ClientConnection:
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def check(self) -> None:
+        """CallerLeft if the connection is closed from the other end"""
+        if self.has_left():
+            raise ClientLeft
+
+    def has_left(self) -> bool:
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def wait_for(self, other: socket.socket) -> None:
+        """Until there is something to read from the other; CallerLeft as soon as that happens"""
+        poll = select.poll()
+        poll.register(other, select.POLLIN)
+        poll.register(self._connection, select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in poll.poll()]
+            if other.fileno() in ready:
+                return
+            self.check()
+            # Not a hang-up but the next request of an eager client: it is not lost, only early.
+            poll.unregister(self._connection)
+
+
+class WatchfulSocket(socket.socket):
+    """A socket whose every read ends when the caller, for whom it reads, has left"""
+
+    caller: ClientConnection
+
+    def recv_into(self, *args: Any) -> int:
+        self.caller.wait_for(self)
+        return super().recv_into(*args)

@@ -2,8 +2,7 @@
 
 import pytest
 
-from mes.embedded.gguf import NotGGUF, read_header
-from mes.embedded.template import chat_template
+from mes.embedded.gguf import NotGGUF, chat_template, read_header
 
 from .files import gguf
 

@@ -7,7 +7,7 @@ import ollama
 import pytest
 import requests
 
-from mes.embedded.convert import convert
+from mes.embedded.gguf_writer import convert_to_gguf
 
 from .conftest import FILE, MODEL, until
 from .files import WIDTH, gguf, sentence_encoder
@@ -22,7 +22,7 @@ def program(start):
         (program.models / name).symlink_to((program.models / FILE).resolve())
     folder = program.models / ".made"
     folder.mkdir()
-    convert(sentence_encoder(folder), program.models / "encoder.gguf")
+    convert_to_gguf(sentence_encoder(folder), program.models / "encoder.gguf")
     return program
 
 

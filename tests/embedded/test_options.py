@@ -7,22 +7,22 @@ from mes.embedded.options import BadOption
 
 
 def test_the_engine_gets_ollamas_defaults_not_its_own():
-    sampling = options.parse(None).sampling
+    sampling = options.parse_options(None).sampling
     assert (sampling["top_p"], sampling["min_p"], sampling["temperature"]) == (0.9, 0.0, 0.8)
     assert sampling["n_predict"] == -1
 
 
 def test_given_options_replace_the_defaults():
-    sampling = options.parse({"temperature": 0, "num_predict": 7.9, "stop": ["x"]}).sampling
+    sampling = options.parse_options({"temperature": 0, "num_predict": 7.9, "stop": ["x"]}).sampling
     assert (sampling["temperature"], sampling["n_predict"], sampling["stop"]) == (0, 7, ["x"])
 
 
 def test_null_and_unknown_options_change_nothing():
-    assert options.parse({"top_k": None, "mirostat": 2}) == options.parse({})
+    assert options.parse_options({"top_k": None, "mirostat": 2}) == options.parse_options({})
 
 
 def test_options_of_the_load_are_told_apart():
-    parsed = options.parse({"num_ctx": 512, "num_thread": 2, "num_batch": 32})
+    parsed = options.parse_options({"num_ctx": 512, "num_thread": 2, "num_batch": 32})
     assert (parsed.context_length, parsed.threads, parsed.batch) == (512, 2, 32)
 
 
@@ -39,5 +39,5 @@ def test_options_of_the_load_are_told_apart():
 )
 def test_a_wrong_type_is_refused_in_ollamas_words(given, words):
     with pytest.raises(BadOption) as caught:
-        options.parse(given)
+        options.parse_options(given)
     assert (str(caught.value), caught.value.status) == (words, 500)

@@ -5,9 +5,8 @@ import threading
 
 import pytest
 
-from mes.embedded.caller import Caller
-from mes.embedded.errors import CallerLeft
-from mes.embedded.slots import Slots
+from mes.embedded.api_errors import ClientLeft
+from mes.embedded.slots import ClientConnection, Slots
 
 from .conftest import until
 
@@ -17,7 +16,7 @@ def connection():
     """Both ends of a client's connection: ours as a Caller, and theirs"""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        yield Caller(ours), theirs
+        yield ClientConnection(ours), theirs
 
 
 def wait_in(slots, caller, served, name):
@@ -61,11 +60,11 @@ def test_a_caller_who_leaves_the_queue_gives_way(connection):
         try:
             with slots.one(caller):
                 raise AssertionError("nobody is there to be served")
-        except CallerLeft as exc:
+        except ClientLeft as exc:
             raised.append(exc)
 
     ours, other = socket.socketpair()
-    with ours, other, slots.one(Caller(ours)):
+    with ours, other, slots.one(ClientConnection(ours)):
         thread = threading.Thread(target=waits)
         thread.start()
         until(lambda: slots._queue)
@@ -73,7 +72,7 @@ def test_a_caller_who_leaves_the_queue_gives_way(connection):
         thread.join(5)
         assert raised
         assert not slots._queue
-        with pytest.raises(CallerLeft):
+        with pytest.raises(ClientLeft):
             caller.check()
 
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import pytest
 
 from mes.embedded import options
-from mes.embedded.caller import Caller
-from mes.embedded.errors import Busy, CallerLeft, EngineDied, LoadFailed
-from mes.embedded.pool import Pool
-from mes.embedded.settings import Settings
-from mes.embedded.store import Store
+from mes.embedded.api_errors import Busy, ClientLeft, EngineDied, EngineLoadFailed
+from mes.embedded.model_pool import ModelPool
+from mes.embedded.model_store import ModelStore
+from mes.embedded.runtime_settings import EmbeddedSettings
+from mes.embedded.slots import ClientConnection
 
 from .conftest import until
 from .files import gguf
@@ -27,7 +27,7 @@ class FakeEngine:
     def load(self, timeout_seconds):
         assert self.world.may_load.wait(10)
         if self.world.failing:
-            raise LoadFailed("no")
+            raise EngineLoadFailed("no")
 
     def stop(self):
         self.alive = False
@@ -39,10 +39,10 @@ class World:
     def __init__(self, folder, **settings):
         for name in "abcd":
             gguf(folder / f"{name}.gguf")
-        self.store, self.engines, self.failing = Store(folder), [], False
+        self.store, self.engines, self.failing = ModelStore(folder), [], False
         self.may_load = threading.Event()
         self.may_load.set()
-        self.pool = Pool(Settings(**{"max_loaded_models": 2, **settings}), self.make)
+        self.pool = ModelPool(EmbeddedSettings(**{"max_loaded_models": 2, **settings}), self.make)
         self.connection, self.client = socket.socketpair()
 
     def make(self, model, launch):
@@ -51,8 +51,8 @@ class World:
 
     @contextmanager
     def using(self, name, keep_alive=FOREVER, **given):
-        model, caller = self.store.find(name), Caller(self.connection)
-        with self.pool.engine(model, options.parse(given), keep_alive, caller) as engine:
+        model, caller = self.store.find(name), ClientConnection(self.connection)
+        with self.pool.engine(model, options.parse_options(given), keep_alive, caller) as engine:
             yield engine
 
     def touch(self, name, keep_alive=FOREVER, **given):
@@ -172,7 +172,7 @@ def test_a_load_that_finds_no_room_in_time_is_told_that_the_server_is_busy(make)
 def test_a_caller_who_waits_for_room_can_leave(world):
     with world.using("a"), world.using("b"):
         world.client.close()
-        with pytest.raises(CallerLeft):
+        with pytest.raises(ClientLeft):
             world.touch("c")
 
 
@@ -233,7 +233,7 @@ def test_all_who_wait_for_a_load_that_fails_are_told(world, threads):
     until(lambda: world.engines)
     world.may_load.set()
     for call in calls:
-        with pytest.raises(LoadFailed):
+        with pytest.raises(EngineLoadFailed):
             call.result()
     world.failing = False
     assert world.touch("a").alive

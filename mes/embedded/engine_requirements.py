@@ -20,7 +20,7 @@ def engine_version() -> str:
         return "not installed"
 
 
-def missing() -> list[str]:
+def missing_requirements() -> list[str]:
     """One sentence for each thing without which no model can be loaded"""
     found = (_missing_engine(), _missing_library(), _missing_instructions())
     return [sentence for sentence in found if sentence]

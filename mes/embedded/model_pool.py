@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .caller import Caller
-from .engine import Engine
-from .errors import Busy, EngineDied, RuntimeFailure
-from .launch import Launch, decide, fits
-from .options import Options
-from .settings import Settings
-from .store import Model
+from mes.embedded.api_errors import Busy, EngineDied, RuntimeFailure
+from mes.embedded.engine import Engine
+from mes.embedded.model_store import StoredModel
+from mes.embedded.options import LoadParameters, Options, fits_parameters, load_parameters
+from mes.embedded.runtime_settings import EmbeddedSettings
+from mes.embedded.slots import ClientConnection
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 LONGEST_LINE = 512
@@ -28,11 +27,11 @@ LONGEST_WAIT = threading.TIMEOUT_MAX
 
 
 @dataclass(eq=False)
-class Loaded:
+class PooledModel:
     """One entry of the pool, from the start of its load until its process is gone"""
 
-    model: Model
-    launch: Launch
+    model: StoredModel
+    launch: LoadParameters
     keep_alive: float
     engine: Engine | None = None
     ready: bool = False
@@ -62,11 +61,13 @@ class Loaded:
         return self.ready and not self.leaving and not self.is_dead
 
 
-class Pool:
-    def __init__(self, settings: Settings, make: Callable[[Model, Launch], Engine]) -> None:
+class ModelPool:
+    def __init__(
+        self, settings: EmbeddedSettings, make: Callable[[StoredModel, LoadParameters], Engine]
+    ) -> None:
         self._settings = settings
         self._make = make
-        self._loaded: dict[str, Loaded] = {}
+        self._loaded: dict[str, PooledModel] = {}
         self._line: list[object] = []
         # Held for decisions only. Loads and stops take their time without it.
         self._changed = threading.Condition()
@@ -75,7 +76,11 @@ class Pool:
 
     @contextmanager
     def engine(
-        self, model: Model, options: Options, keep_alive: float | None, caller: Caller
+        self,
+        model: StoredModel,
+        options: Options,
+        keep_alive: float | None,
+        caller: ClientConnection,
     ) -> Iterator[Engine]:
         """The model's engine, loaded if need be and kept for the time of the block.
 
@@ -91,14 +96,14 @@ class Pool:
         finally:
             self._leave(loaded)
 
-    def unload(self, model: Model) -> None:
+    def unload(self, model: StoredModel) -> None:
         """Returns at once; the process goes when its running requests have ended"""
         with self._changed:
             if loaded := self._loaded.get(model.name.key):
                 loaded.keep_alive = 0.0
                 self._retire_if_due(loaded)
 
-    def running(self) -> list[Loaded]:
+    def running(self) -> list[PooledModel]:
         """Those with a process that lives, the one that stays longest first; none that loads"""
         with self._changed:
             living = [one for one in self._loaded.values() if one.ready and not one.is_dead]
@@ -113,8 +118,12 @@ class Pool:
             engine.stop()
 
     def _enter(
-        self, model: Model, options: Options, keep_alive: float | None, caller: Caller
-    ) -> Loaded:
+        self,
+        model: StoredModel,
+        options: Options,
+        keep_alive: float | None,
+        caller: ClientConnection,
+    ) -> PooledModel:
         deadline = time.monotonic() + self._settings.load_deadline_seconds
         with self._changed:
             loaded = self._fitting(model, options)
@@ -139,13 +148,15 @@ class Pool:
             self._line.remove(place)
             self._changed.notify_all()
 
-    def _fitting(self, model: Model, options: Options) -> Loaded | None:
+    def _fitting(self, model: StoredModel, options: Options) -> PooledModel | None:
         loaded = self._loaded.get(model.name.key)
         if loaded and loaded.takes_users:
-            return loaded if fits(loaded.launch, model, options, self._settings) else None
+            return (
+                loaded if fits_parameters(loaded.launch, model, options, self._settings) else None
+            )
         return None
 
-    def _provide(self, model: Model, options: Options) -> Loaded | None:
+    def _provide(self, model: StoredModel, options: Options) -> PooledModel | None:
         """The model as it is or, where there is room, about to be loaded; else a step towards it"""
         if loaded := self._fitting(model, options):
             return loaded
@@ -154,7 +165,7 @@ class Pool:
             return None
         return self._reserve(model, options) if self._has_room() else None
 
-    def _make_way(self, loaded: Loaded) -> None:
+    def _make_way(self, loaded: PooledModel) -> None:
         """What is loaded with other options, or is dead, goes as soon as nobody uses it"""
         if loaded.ready:
             loaded.leaving = True
@@ -174,13 +185,13 @@ class Pool:
             victim.leaving = True
             self._retire_if_due(victim)
 
-    def _reserve(self, model: Model, options: Options) -> Loaded:
-        launch = decide(model, options, self._settings)
-        loaded = Loaded(model, launch, self._settings.keep_alive_seconds)
+    def _reserve(self, model: StoredModel, options: Options) -> PooledModel:
+        launch = load_parameters(model, options, self._settings)
+        loaded = PooledModel(model, launch, self._settings.keep_alive_seconds)
         self._loaded[model.name.key] = loaded
         return loaded
 
-    def _wait(self, model: Model, deadline: float, caller: Caller) -> None:
+    def _wait(self, model: StoredModel, deadline: float, caller: ClientConnection) -> None:
         """Until something has changed; its failure, if it was for a load that failed"""
         awaited = self._loaded.get(model.name.key)
         self._changed.wait(LOOK_SECONDS)
@@ -190,7 +201,7 @@ class Pool:
             raise Busy(BUSY)
         caller.check()
 
-    def _load(self, loaded: Loaded) -> Loaded:
+    def _load(self, loaded: PooledModel) -> PooledModel:
         try:
             self._spawn(loaded).load(self._settings.load_deadline_seconds)
         except BaseException as exc:
@@ -202,7 +213,7 @@ class Pool:
             self._changed.notify_all()
         return loaded
 
-    def _spawn(self, loaded: Loaded) -> Engine:
+    def _spawn(self, loaded: PooledModel) -> Engine:
         # With the lock, so that `close` misses no process.
         with self._changed:
             if self._closed:
@@ -210,19 +221,19 @@ class Pool:
             loaded.engine = self._make(loaded.model, loaded.launch)
             return loaded.engine
 
-    def _leave(self, loaded: Loaded) -> None:
+    def _leave(self, loaded: PooledModel) -> None:
         with self._changed:
             loaded.users -= 1
             loaded.idle_since = time.monotonic()
             self._retire_if_due(loaded)
             self._changed.notify_all()
 
-    def _retire_if_due(self, loaded: Loaded) -> None:
+    def _retire_if_due(self, loaded: PooledModel) -> None:
         if loaded.is_idle and (loaded.leaving or loaded.expires_in <= 0):
             loaded.stopping = loaded.leaving = True
             threading.Thread(target=self._stop, args=(loaded,), daemon=True).start()
 
-    def _stop(self, loaded: Loaded) -> None:
+    def _stop(self, loaded: PooledModel) -> None:
         if loaded.engine:
             loaded.engine.stop()
         with self._changed:

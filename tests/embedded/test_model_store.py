@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from mes.embedded.errors import BadRequest, ModelNotFound
-from mes.embedded.store import Store
+from mes.embedded.api_errors import BadRequest, UnknownModel
+from mes.embedded.model_store import ModelStore
 
 from .files import gguf
 
@@ -17,7 +17,7 @@ def names(store):
 def test_file_names_become_model_names(tmp_path):
     for file in ["tiny--1b.gguf", "plain.gguf", "me/mine--v1.gguf", "a--b--c.gguf"]:
         gguf(tmp_path / file)
-    assert names(Store(tmp_path)) == ["a--b:c", "me/mine:v1", "plain:latest", "tiny:1b"]
+    assert names(ModelStore(tmp_path)) == ["a--b:c", "me/mine:v1", "plain:latest", "tiny:1b"]
 
 
 def test_what_is_no_model_is_passed_over(tmp_path):
@@ -26,32 +26,32 @@ def test_what_is_no_model_is_passed_over(tmp_path):
     gguf(tmp_path / ".pull-x" / "half.gguf")
     (tmp_path / "text.gguf").write_text("not a model")
     (tmp_path / "dangling.gguf").symlink_to(tmp_path / "nowhere")
-    assert names(Store(tmp_path)) == ["good:latest"]
+    assert names(ModelStore(tmp_path)) == ["good:latest"]
 
 
 def test_a_folder_that_is_not_there_has_no_models(tmp_path):
-    assert Store(tmp_path / "nowhere").models() == []
+    assert ModelStore(tmp_path / "nowhere").models() == []
 
 
 def test_a_model_is_found_however_its_name_is_spelt(tmp_path):
     gguf(tmp_path / "Tiny--1B.gguf")
-    assert str(Store(tmp_path).find("library/TINY:1b").name) == "Tiny:1B"
+    assert str(ModelStore(tmp_path).find("library/TINY:1b").name) == "Tiny:1B"
 
 
 def test_a_missing_model_is_told_by_the_name_that_was_asked_for(tmp_path):
-    with pytest.raises(ModelNotFound, match="model 'Nope' not found"):
-        Store(tmp_path).find("Nope")
+    with pytest.raises(UnknownModel, match="model 'Nope' not found"):
+        ModelStore(tmp_path).find("Nope")
 
 
 def test_a_dropped_file_is_seen_at_once(tmp_path):
-    store = Store(tmp_path)
+    store = ModelStore(tmp_path)
     assert store.models() == []
     gguf(tmp_path / "late.gguf")
     assert store.find("late")
 
 
 def test_another_file_under_the_same_name_is_another_model(tmp_path):
-    store = Store(tmp_path)
+    store = ModelStore(tmp_path)
     path = gguf(tmp_path / "a.gguf")
     before = store.find("a").digest
     gguf(path, extra="x")
@@ -60,7 +60,7 @@ def test_another_file_under_the_same_name_is_another_model(tmp_path):
 
 
 def test_a_copy_is_a_second_model_and_deleting_it_leaves_the_first(tmp_path):
-    store = Store(tmp_path)
+    store = ModelStore(tmp_path)
     gguf(tmp_path / "a.gguf")
     store.copy("a", "me/twin:v1")
     assert names(store) == ["a:latest", "me/twin:v1"]
@@ -70,14 +70,14 @@ def test_a_copy_is_a_second_model_and_deleting_it_leaves_the_first(tmp_path):
 
 
 def test_a_copy_onto_itself_keeps_the_file(tmp_path):
-    store = Store(tmp_path)
+    store = ModelStore(tmp_path)
     gguf(tmp_path / "a--latest.gguf")
     store.copy("a", "a:latest")
     assert names(store) == ["a:latest"]
 
 
 def test_a_name_cannot_lead_out_of_the_folder(tmp_path):
-    store = Store(tmp_path / "models")
+    store = ModelStore(tmp_path / "models")
     gguf(tmp_path / "secret.gguf")
     with pytest.raises(BadRequest):
         store.find("../secret")
@@ -85,6 +85,6 @@ def test_a_name_cannot_lead_out_of_the_folder(tmp_path):
 
 def test_digests_survive_a_restart(tmp_path, monkeypatch):
     gguf(tmp_path / "a.gguf")
-    digest = Store(tmp_path).find("a").digest
+    digest = ModelStore(tmp_path).find("a").digest
     monkeypatch.setattr("hashlib.file_digest", None)
-    assert Store(tmp_path).find("a").digest == digest
+    assert ModelStore(tmp_path).find("a").digest == digest

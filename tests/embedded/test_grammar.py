@@ -1,6 +1,6 @@
 """A schema is read as Ollama reads it."""
 
-from mes.embedded.schema import _as_ollama_reads_it
+from mes.embedded.grammar import _as_ollama_reads_it
 
 
 def read(schema):

@@ -9,16 +9,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from . import keep_alive
-from .errors import BadRequest
+from mes.embedded import durations
+from mes.embedded.api_errors import BadRequest
 
 
-class SettingsError(ValueError):
+class EmbeddedSettingsError(ValueError):
     """One line for each setting that is wrong"""
 
 
 @dataclass(frozen=True)
-class Settings:
+class EmbeddedSettings:
     host: str = "127.0.0.1"
     port: int = 11435
     models_dir: Path = Path("models")
@@ -58,16 +58,16 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "threads": ("EMBEDDED_THREADS", _at_least(0)),
     "num_parallel": ("OLLAMA_NUM_PARALLEL", _at_least(1)),
     "max_loaded_models": ("OLLAMA_MAX_LOADED_MODELS", _at_least(1)),
-    "keep_alive_seconds": ("OLLAMA_KEEP_ALIVE", keep_alive.parse_setting),
+    "keep_alive_seconds": ("OLLAMA_KEEP_ALIVE", durations.parse_setting),
     "context_length": ("OLLAMA_CONTEXT_LENGTH", _at_least(4)),
-    "load_timeout_seconds": ("OLLAMA_LOAD_TIMEOUT", keep_alive.parse_setting),
+    "load_timeout_seconds": ("OLLAMA_LOAD_TIMEOUT", durations.parse_setting),
 }
 
 
-def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
+def load_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> EmbeddedSettings:
     """Settings of this process; an override that is not None wins over the environment"""
     values, mistakes = {}, []
-    for field in fields(Settings):
+    for field in fields(EmbeddedSettings):
         name, read = VARIABLES[field.name]
         if overrides.get(field.name) is not None:
             values[field.name] = overrides[field.name]
@@ -77,5 +77,5 @@ def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
             except (ValueError, BadRequest) as exc:
                 mistakes.append(f"{name}={text}: {exc}")
     if mistakes:
-        raise SettingsError("\n".join(mistakes))
-    return Settings(**values)
+        raise EmbeddedSettingsError("\n".join(mistakes))
+    return EmbeddedSettings(**values)

@@ -1,21 +1,53 @@
-"""How long a model stays loaded after its last request, read as Ollama reads it."""
+"""Times and durations as Ollama reads and writes them."""
 
 from __future__ import annotations
 
 import math
 import re
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from .errors import BadRequest
+from mes.embedded.api_errors import BadRequest
+
+# Times as Ollama writes them.
+
+FOREVER_SECONDS = 292 * 365 * 86400
+
+
+def now() -> str:
+    """RFC 3339, UTC, microseconds"""
+    return _rfc3339(datetime.now(UTC))
+
+
+def timestamp(nanoseconds: int) -> str:
+    return _rfc3339(datetime.fromtimestamp(nanoseconds / 1e9, UTC))
+
+
+def timestamp_after(seconds: float) -> str:
+    """From now on; infinity is 292 years"""
+    return _rfc3339(datetime.now(UTC) + timedelta(seconds=min(seconds, FOREVER_SECONDS)))
+
+
+def nanoseconds_since(start: int) -> int:
+    """Nanoseconds since that reading of `time.perf_counter_ns`"""
+    return time.perf_counter_ns() - start
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+# How long a model stays loaded after its last request, read as Ollama reads it.
 
 FOREVER = math.inf
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 NUMBER = r"(?:\d+\.?\d*|\.\d+)"
-PART = re.compile(rf"({NUMBER})(ns|us|µs|ms|s|m|h)")
-DURATION = re.compile(rf"[+-]?(?:{PART.pattern})+")
+DURATION_PART = re.compile(rf"({NUMBER})(ns|us|µs|ms|s|m|h)")
+DURATION = re.compile(rf"[+-]?(?:{DURATION_PART.pattern})+")
 
 
-def parse(value: Any) -> float | None:
+def parse_keep_alive(value: Any) -> float | None:
     """Seconds, FOREVER for a negative value, None for none; BadRequest in Ollama's words"""
     if value is None:
         return None
@@ -30,8 +62,8 @@ def parse_setting(text: str) -> float:
     try:
         seconds: float | None = float(text)
     except ValueError:
-        return parse(text) or 0.0
-    return parse(seconds) or 0.0
+        return parse_keep_alive(text) or 0.0
+    return parse_keep_alive(seconds) or 0.0
 
 
 def _duration(text: str) -> float:
@@ -41,7 +73,7 @@ def _duration(text: str) -> float:
         bare = re.fullmatch(rf"[+-]?{NUMBER}", text)
         problem = "missing unit in duration" if bare else "invalid duration"
         raise BadRequest(f'time: {problem} "{text}"')
-    total = sum(float(number) * UNITS[unit] for number, unit in PART.findall(text))
+    total = sum(float(number) * UNITS[unit] for number, unit in DURATION_PART.findall(text))
     return -total if text.startswith("-") else total
 
 

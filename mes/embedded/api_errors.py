@@ -31,11 +31,11 @@ class BadRequest(RuntimeFailure):
     status = 400
 
 
-class Forbidden(RuntimeFailure):
+class ForbiddenOrigin(RuntimeFailure):
     status = 403
 
 
-class ModelNotFound(RuntimeFailure):
+class UnknownModel(RuntimeFailure):
     status = 404
 
 
@@ -47,7 +47,7 @@ class Busy(RuntimeFailure):
     status = 503
 
 
-class LoadFailed(RuntimeFailure):
+class EngineLoadFailed(RuntimeFailure):
     pass
 
 
@@ -75,5 +75,5 @@ class EngineRefused(RuntimeFailure):
             return str(self)
 
 
-class CallerLeft(Exception):
+class ClientLeft(Exception):
     """The client closed its connection while it waited"""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .caller import Caller
-from .engine import Engine
-from .errors import EngineRefused, RuntimeFailure
+from mes.embedded.api_errors import EngineRefused, RuntimeFailure
+from mes.embedded.engine import Engine
+from mes.embedded.slots import ClientConnection
 
 Schema = dict[str, Any]
 ANY_OBJECT: Schema = {"type": "object"}
@@ -22,7 +22,7 @@ class BadFormat(RuntimeFailure):
     """A status of 500 for the client's mistake, because Ollama has it so"""
 
 
-def parse(value: Any) -> Schema | None:
+def parse_format(value: Any) -> Schema | None:
     """The schema that `format` stands for, None for free text; BadFormat"""
     if value is None or value == "":
         return None
@@ -34,7 +34,7 @@ def parse(value: Any) -> Schema | None:
     raise BadFormat(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object')
 
 
-def grammar(schema: Schema, engine: Engine, caller: Caller) -> str:
+def grammar_for(schema: Schema, engine: Engine, caller: ClientConnection) -> str:
     """For the engine's `grammar` field; EngineRefused where it cannot enforce the schema.
 
     The engine only logs a schema that it cannot compile and then answers as if there were none.
@@ -49,7 +49,7 @@ def grammar(schema: Schema, engine: Engine, caller: Caller) -> str:
     return f"%llguidance {{}}\nstart: {rule}"
 
 
-def _try(text: str, engine: Engine, caller: Caller) -> bool:
+def _try(text: str, engine: Engine, caller: ClientConnection) -> bool:
     body = {"prompt": "x", "n_predict": len(WITNESS), "temperature": 0, "grammar": text}
     return bool(engine.ask("/completion", body, caller)["content"] == WITNESS)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-U32, F32, BOOL, STRING, ARRAY, I32 = 4, 6, 7, 8, 9, 5
+U32, F32, BOOL, STRING_TYPE, ARRAY_TYPE, I32 = 4, 6, 7, 8, 9, 5
 MEAN_POOLING = 1
 NORMAL_TOKEN, CONTROL_TOKEN = 1, 3
 ALIGNMENT = 32
@@ -52,7 +52,7 @@ class Tensor:
         return _padded(self.count * (2 if self.is_half else 4))
 
 
-def convert(weights: Path, target: Path) -> None:
+def convert_to_gguf(weights: Path, target: Path) -> None:
     """Write `target` from `weights` and the config.json and vocab.txt beside it"""
     config = json.loads((weights.parent / "config.json").read_text())
     vocabulary = (
@@ -84,9 +84,9 @@ def _renamed(name: str) -> str | None:
 def _metadata(config: dict[str, Any], vocabulary: list[str]) -> list[bytes]:
     types = [CONTROL_TOKEN if _is_special(word) else NORMAL_TOKEN for word in vocabulary]
     return [
-        _pair("general.architecture", STRING, "bert"),
-        _pair("general.name", STRING, "all-MiniLM-L6-v2"),
-        _pair("general.license", STRING, "apache-2.0"),
+        _pair("general.architecture", STRING_TYPE, "bert"),
+        _pair("general.name", STRING_TYPE, "all-MiniLM-L6-v2"),
+        _pair("general.license", STRING_TYPE, "apache-2.0"),
         _pair("general.file_type", U32, 1),
         _pair("bert.block_count", U32, config["num_hidden_layers"]),
         _pair("bert.context_length", U32, config["max_position_embeddings"]),
@@ -96,10 +96,14 @@ def _metadata(config: dict[str, Any], vocabulary: list[str]) -> list[bytes]:
         _pair("bert.attention.layer_norm_epsilon", F32, config["layer_norm_eps"]),
         _pair("bert.attention.causal", BOOL, False),
         _pair("bert.pooling_type", U32, MEAN_POOLING),
-        _pair("tokenizer.ggml.model", STRING, "bert"),
+        _pair("tokenizer.ggml.model", STRING_TYPE, "bert"),
         _pair("tokenizer.ggml.token_type_count", U32, config["type_vocab_size"]),
-        _pair("tokenizer.ggml.tokens", ARRAY, (STRING, [_token(word) for word in vocabulary])),
-        _pair("tokenizer.ggml.token_type", ARRAY, (I32, types)),
+        _pair(
+            "tokenizer.ggml.tokens",
+            ARRAY_TYPE,
+            (STRING_TYPE, [_token(word) for word in vocabulary]),
+        ),
+        _pair("tokenizer.ggml.token_type", ARRAY_TYPE, (I32, types)),
         _pair("tokenizer.ggml.unknown_token_id", U32, vocabulary.index("[UNK]")),
         _pair("tokenizer.ggml.bos_token_id", U32, vocabulary.index("[CLS]")),
         _pair("tokenizer.ggml.seperator_token_id", U32, vocabulary.index("[SEP]")),  # sic
@@ -151,9 +155,9 @@ def _pair(key: str, kind: int, value: Any) -> bytes:
 
 
 def _value(kind: int, value: Any) -> bytes:
-    if kind == STRING:
+    if kind == STRING_TYPE:
         return _string(value)
-    if kind == ARRAY:
+    if kind == ARRAY_TYPE:
         item, values = value
         return struct.pack("<IQ", item, len(values)) + b"".join(_value(item, v) for v in values)
     return struct.pack({U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}[kind], value)

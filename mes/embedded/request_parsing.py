@@ -1,13 +1,88 @@
-"""What a client asks for, read from the JSON of Ollama's requests."""
+"""Requests: the JSON body as it is read, and the fields of each kind of request."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from email.message import Message
+from io import BufferedIOBase
 from typing import Any
 
-from . import keep_alive, names, options, schema
-from .errors import BadRequest, ModelNotFound
-from .options import Options
+from mes.embedded import durations, grammar, model_store, options
+from mes.embedded.api_errors import BadRequest, TooLarge, UnknownModel
+from mes.embedded.options import Options
+
+# The JSON body of a request.
+
+LARGEST = 64 << 20
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"invalid character '{constant[0]}' looking for beginning of value")
+
+
+# Python would take NaN and Infinity, which are no JSON.
+DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
+def read_body(headers: Message, file: BufferedIOBase) -> bytes:
+    """All of it, so that the next request on the connection is found; TooLarge"""
+    if "chunked" in headers.get("Transfer-Encoding", "").lower():
+        return _read_chunks(file)
+    length = headers.get("Content-Length") or "0"
+    if not length.isdecimal():
+        raise BadRequest("invalid Content-Length")
+    return file.read(_bounded(int(length)))
+
+
+def parse_body(raw: bytes) -> dict[str, Any]:
+    """The object in it; BadRequest in Ollama's words. What follows the object is ignored"""
+    text = raw.decode("utf-8", "replace").lstrip()
+    if not text:
+        raise BadRequest("missing request body")
+    try:
+        value, _ = DECODER.raw_decode(text)
+    except json.JSONDecodeError as exc:
+        raise BadRequest(_as_go_says_it(exc)) from exc
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(f"json: {exc}") from exc
+    if not isinstance(value, dict):
+        raise BadRequest("json: cannot unmarshal into a request: an object is expected")
+    return value
+
+
+def _read_chunks(file: BufferedIOBase) -> bytes:
+    body = b""
+    while size := _chunk_size(file.readline(64)):
+        body += file.read(_bounded(size, len(body)))
+        file.readline(64)
+    while file.readline(1024).strip():
+        pass  # trailers
+    return body
+
+
+def _chunk_size(line: bytes) -> int:
+    try:
+        return int(line.split(b";")[0], 16)
+    except ValueError as exc:
+        raise BadRequest("invalid chunk") from exc
+
+
+def _bounded(size: int, read: int = 0) -> int:
+    if size + read > LARGEST:
+        raise TooLarge("http: request body too large")
+    return size
+
+
+def _as_go_says_it(exc: json.JSONDecodeError) -> str:
+    rest = exc.doc[exc.pos : exc.pos + 1]
+    if not rest:
+        return "unexpected EOF"
+    wanted = "object key string" if "property name" in exc.msg else "value"
+    return f"invalid character '{rest}' looking for beginning of {wanted}"
+
+
+# What a client asks for, read from the JSON of Ollama's requests.
 
 Body = dict[str, Any]
 # What this runtime cannot do; left unsaid, the answer would pass for one that took it into account.
@@ -16,14 +91,14 @@ MOST_LOGPROBS = 20
 
 
 @dataclass(frozen=True)
-class Generation:
+class GenerateRequest:
     """One text to be written: after a raw `prompt`, or as the next of `messages`"""
 
     model: str
     is_chat: bool
     prompt: str | None
     messages: list[dict[str, str]]
-    format: schema.Schema | None
+    format: grammar.Schema | None
     options: Options
     keep_alive: float | None
     stream: bool
@@ -41,7 +116,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Embedding:
+class EmbedRequest:
     model: str
     inputs: list[str]
     truncate: bool
@@ -50,10 +125,14 @@ class Embedding:
     keep_alive: float | None
 
 
-def parse_generate(body: Body) -> Generation:
+def parse_generate(body: Body) -> GenerateRequest:
     name = generate_name(body)
     _refuse_unsupported(body)
-    text, system, raw = (_text(body, "prompt"), _text(body, "system"), bool(body.get("raw")))
+    text, system, raw = (
+        _text_field(body, "prompt"),
+        _text_field(body, "system"),
+        bool(body.get("raw")),
+    )
     if raw and system:
         raise BadRequest("raw mode does not support template, system, or context")
     messages = [{"role": "system", "content": system}] if system else []
@@ -64,14 +143,14 @@ def parse_generate(body: Body) -> Generation:
     )
 
 
-def parse_chat(body: Body) -> Generation:
+def parse_chat(body: Body) -> GenerateRequest:
     name = required_name(body)
     _refuse_unsupported(body)
-    messages = [_message(item) for item in _list(body, "messages")]
+    messages = [_message(item) for item in _list_field(body, "messages")]
     return _generation(body, name, is_chat=True, prompt=None, messages=messages)
 
 
-def parse_embed(body: Body) -> Embedding:
+def parse_embed(body: Body) -> EmbedRequest:
     name = generate_name(body)
     given = body.get("input")
     inputs = [given] if isinstance(given, str) else given or []
@@ -80,9 +159,9 @@ def parse_embed(body: Body) -> Embedding:
     return _embedding(body, name, [] if given == "" else inputs)
 
 
-def parse_embeddings(body: Body) -> Embedding:
+def parse_embeddings(body: Body) -> EmbedRequest:
     """The older route: one `prompt`"""
-    text = _text(body, "prompt")
+    text = _text_field(body, "prompt")
     return _embedding(body, required_name(body), [text] if text else [])
 
 
@@ -95,39 +174,39 @@ def model_name(body: Body) -> str:
     return required_name({"model": body.get("model") or body.get("name")})
 
 
-def _generation(body: Body, name: str, **rest: Any) -> Generation:
-    return Generation(
+def _generation(body: Body, name: str, **rest: Any) -> GenerateRequest:
+    return GenerateRequest(
         model=name,
-        format=schema.parse(body.get("format")),
-        options=options.parse(body.get("options")),
-        keep_alive=keep_alive.parse(body.get("keep_alive")),
+        format=grammar.parse_format(body.get("format")),
+        options=options.parse_options(body.get("options")),
+        keep_alive=durations.parse_keep_alive(body.get("keep_alive")),
         stream=wants_stream(body),
         top_logprobs=_top_logprobs(body),
         **rest,
     )
 
 
-def _embedding(body: Body, name: str, inputs: list[str]) -> Embedding:
-    return Embedding(
+def _embedding(body: Body, name: str, inputs: list[str]) -> EmbedRequest:
+    return EmbedRequest(
         model=name,
         inputs=inputs,
         truncate=body.get("truncate") is not False,
         dimensions=body.get("dimensions") or None,
-        options=options.parse(body.get("options")),
-        keep_alive=keep_alive.parse(body.get("keep_alive")),
+        options=options.parse_options(body.get("options")),
+        keep_alive=durations.parse_keep_alive(body.get("keep_alive")),
     )
 
 
 def generate_name(body: Body) -> str:
     if not body.get("model"):
-        raise ModelNotFound("model '' not found")
-    return _text(body, "model")
+        raise UnknownModel("model '' not found")
+    return _text_field(body, "model")
 
 
 def required_name(body: Body) -> str:
     if not body.get("model"):
         raise BadRequest("model is required")
-    return _text(body, "model")
+    return _text_field(body, "model")
 
 
 def _message(item: Any) -> dict[str, str]:
@@ -137,11 +216,11 @@ def _message(item: Any) -> dict[str, str]:
         raise BadRequest("image input is not supported by the embedded runtime")
     if item.get("tool_calls"):
         raise BadRequest("tool calls are not supported by the embedded runtime")
-    return {"role": _text(item, "role").lower(), "content": _text(item, "content")}
+    return {"role": _text_field(item, "role").lower(), "content": _text_field(item, "content")}
 
 
 def _refuse_unsupported(body: Body) -> None:
-    name = names.parse(body["model"])
+    name = model_store.parse_name(body["model"])
     if body.get("think"):
         raise BadRequest(f'"{body["model"]}" does not support thinking')
     if body.get("tools"):
@@ -162,7 +241,7 @@ def _top_logprobs(body: Body) -> int | None:
     return most if body.get("logprobs") else None
 
 
-def _text(body: Body, field: str) -> str:
+def _text_field(body: Body, field: str) -> str:
     value = body.get(field)
     if value is None:
         return ""
@@ -171,7 +250,7 @@ def _text(body: Body, field: str) -> str:
     return value
 
 
-def _list(body: Body, field: str) -> list[Any]:
+def _list_field(body: Body, field: str) -> list[Any]:
     value = body.get(field)
     if value is None:
         return []

@@ -1,9 +1,4 @@
-"""The folder of GGUF files, seen as a list of models.
-
-A file is a model by being there: `<name>--<tag>.gguf` is `<name>:<tag>`, a plain `<name>.gguf` is
-`<name>:latest`, and a sub-folder is what stands before a slash (`me/tiny--v1.gguf` is
-`me/tiny:v1`). A link to a file under a second name is a second model with a process of its own.
-"""
+"""Names of models, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -11,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,18 +14,73 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import names
-from .errors import BadRequest, ModelNotFound
-from .gguf import Header, NotGGUF, read_header
-from .names import Name
+from mes.embedded.api_errors import BadRequest, UnknownModel
+from mes.embedded.gguf import Header, NotGGUF, read_header
+
+# Model names, read as Ollama reads them: `:latest` is implied, case does not matter.
+
+NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+IMPLIED = ("registry.ollama.ai", "library")
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """`path` is what stands before the tag, without what is implied"""
+
+    path: str
+    tag: str = "latest"
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.tag}"
+
+    @property
+    def key(self) -> str:
+        """Equal for all spellings of one name"""
+        return str(self).casefold()
+
+    @property
+    def full(self) -> str:
+        """With registry and library, as Ollama's capability errors spell it"""
+        slashes = self.path.count("/")
+        return "/".join((*IMPLIED[: max(0, 2 - slashes)], str(self)))
+
+
+def parse_name(text: object) -> ModelName:
+    """BadRequest("invalid model name") where Ollama would say so"""
+    if not isinstance(text, str):
+        raise BadRequest("invalid model name")
+    path, tag = _split_name(re.sub(r"^https?://", "", text.strip()))
+    parts = path.split("/")
+    if len(parts) > 3 or not all(NAME_PART.fullmatch(part) for part in (*parts, tag)):
+        raise BadRequest("invalid model name")
+    return ModelName(_without_implied(parts), tag)
+
+
+def _split_name(text: str) -> tuple[str, str]:
+    head, colon, tag = text.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (text, "latest")
+
+
+def _without_implied(parts: list[str]) -> str:
+    if len(parts) == 3 and parts[0].casefold() == IMPLIED[0]:
+        parts = parts[1:]
+    if len(parts) == 2 and parts[0].casefold() == IMPLIED[1]:
+        parts = parts[1:]
+    return "/".join(parts)
+
+
+# The folder of GGUF files, seen as a list of models. A file is a model by being there:
+# `<name>--<tag>.gguf` is `<name>:<tag>`, a plain `<name>.gguf` is `<name>:latest`, and a sub-
+# folder is what stands before a slash (`me/tiny--v1.gguf` is `me/tiny:v1`). A link to a file
+# under a second name is a second model with a process of its own.
 
 log = logging.getLogger(__name__)
 DIGESTS = ".digests.json"
 
 
 @dataclass(frozen=True)
-class Model:
-    name: Name
+class StoredModel:
+    name: ModelName
     path: Path
     size: int
     modified_ns: int
@@ -42,13 +93,13 @@ class Model:
         return ["embedding"] if self.header.is_embedding else ["completion"]
 
 
-class Store:
+class ModelStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._headers: dict[str, Header | NotGGUF] = {}
         self._digests: dict[str, str] = self._read_digests()
 
-    def models(self) -> list[Model]:
+    def models(self) -> list[StoredModel]:
         """All that can be run, the newest first; a file that is no GGUF is passed over"""
         found = []
         for name, path in self._files():
@@ -58,28 +109,28 @@ class Store:
                 log.debug("passed over %s: %s", path, exc)
         return sorted(found, key=lambda model: model.modified_ns, reverse=True)
 
-    def find(self, text: object) -> Model:
+    def find(self, text: object) -> StoredModel:
         """The model of that name, however it is spelt; ModelNotFound"""
-        wanted = names.parse(text)
+        wanted = parse_name(text)
         for name, path in self._files():
             if name.key == wanted.key:
                 return self._readable(name, path)
-        raise ModelNotFound(f"model '{text}' not found")
+        raise UnknownModel(f"model '{text}' not found")
 
     def has(self, text: str) -> bool:
-        wanted = names.parse(text).key
+        wanted = parse_name(text).key
         return any(name.key == wanted for name, _ in self._files())
 
-    def path_for(self, name: Name) -> Path:
+    def path_for(self, name: ModelName) -> Path:
         return self.folder / f"{name.path}--{name.tag}.gguf"
 
-    def delete(self, model: Model) -> None:
+    def delete(self, model: StoredModel) -> None:
         """Another name for the same file stays"""
         model.path.unlink(missing_ok=True)
 
     def copy(self, source: object, destination: object) -> None:
         """Give the file a second name; costs no disk where the file system has hard links"""
-        model, target = self.find(source), self.path_for(names.parse(destination))
+        model, target = self.find(source), self.path_for(parse_name(destination))
         if target == model.path:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +140,7 @@ class Store:
         except OSError:
             shutil.copyfile(model.path, target)
 
-    def _files(self) -> Iterator[tuple[Name, Path]]:
+    def _files(self) -> Iterator[tuple[ModelName, Path]]:
         for path in sorted(self.folder.glob("**/*.gguf")):
             if self._is_hidden(path) or not path.is_file():
                 continue
@@ -101,23 +152,25 @@ class Store:
     def _is_hidden(self, path: Path) -> bool:
         return any(part.startswith(".") for part in path.relative_to(self.folder).parts)
 
-    def _name_of(self, path: Path) -> Name:
+    def _name_of(self, path: Path) -> ModelName:
         text = path.relative_to(self.folder).with_suffix("").as_posix()
         head, dashes, tag = text.rpartition("--")
-        return names.parse(f"{head}:{tag}" if dashes else text)
+        return parse_name(f"{head}:{tag}" if dashes else text)
 
-    def _readable(self, name: Name, path: Path) -> Model:
+    def _readable(self, name: ModelName, path: Path) -> StoredModel:
         try:
             return self._model(name, path)
         except FileNotFoundError as exc:
-            raise ModelNotFound(f"model '{name}' not found") from exc
+            raise UnknownModel(f"model '{name}' not found") from exc
 
-    def _model(self, name: Name, path: Path) -> Model:
+    def _model(self, name: ModelName, path: Path) -> StoredModel:
         stat = path.stat()
         # The same bytes under another name are read and hashed once.
         key = f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"
         header = self._header(key, path)
-        return Model(name, path, stat.st_size, stat.st_mtime_ns, header, self._digest(key, path))
+        return StoredModel(
+            name, path, stat.st_size, stat.st_mtime_ns, header, self._digest(key, path)
+        )
 
     def _header(self, key: str, path: Path) -> Header:
         if key not in self._headers:

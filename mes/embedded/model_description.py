@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import clock
-from .pool import Loaded
-from .store import Model
-from .template import chat_template
+from mes.embedded import durations
+from mes.embedded.gguf import chat_template
+from mes.embedded.model_pool import PooledModel
+from mes.embedded.model_store import StoredModel
 
 Json = dict[str, Any]
 HIDDEN = ("general.name", "tokenizer.chat_template")
 
 
-def tag(model: Model) -> Json:
+def describe_tag(model: StoredModel) -> Json:
     """As an entry of /api/tags"""
     header = model.header
     lengths = {"context_length": header.context_length, "embedding_length": header.embedding_length}
     return {
         "name": str(model.name),
         "model": str(model.name),
-        "modified_at": clock.at(model.modified_ns),
+        "modified_at": durations.timestamp(model.modified_ns),
         "size": model.size,
         "digest": model.digest,
         "details": {**_details(model), **lengths},
@@ -28,7 +28,7 @@ def tag(model: Model) -> Json:
     }
 
 
-def show(model: Model) -> Json:
+def describe_model(model: StoredModel) -> Json:
     """As the answer of /api/show"""
     header = model.header
     info = {key: value for key, value in header.metadata.items() if key not in HIDDEN}
@@ -39,11 +39,11 @@ def show(model: Model) -> Json:
         "details": _details(model),
         "model_info": {**info, "general.parameter_count": header.parameter_count},
         "capabilities": model.capabilities,
-        "modified_at": clock.at(model.modified_ns),
+        "modified_at": durations.timestamp(model.modified_ns),
     }
 
 
-def running(loaded: Loaded) -> Json:
+def describe_running(loaded: PooledModel) -> Json:
     """As an entry of /api/ps"""
     model = loaded.model
     resident = loaded.engine.resident_bytes if loaded.engine else 0
@@ -53,13 +53,13 @@ def running(loaded: Loaded) -> Json:
         "size": resident or model.size,
         "digest": model.digest,
         "details": _details(model),
-        "expires_at": clock.after(loaded.expires_in),
+        "expires_at": durations.timestamp_after(loaded.expires_in),
         "size_vram": 0,
         "context_length": loaded.launch.context_length,
     }
 
 
-def _details(model: Model) -> Json:
+def _details(model: StoredModel) -> Json:
     family = model.header.architecture
     return {
         "parent_model": "",

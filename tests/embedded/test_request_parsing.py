@@ -2,13 +2,13 @@
 
 import pytest
 
-from mes.embedded import requests
-from mes.embedded.errors import BadRequest
-from mes.embedded.schema import BadFormat
+from mes.embedded import request_parsing
+from mes.embedded.api_errors import BadRequest
+from mes.embedded.grammar import BadFormat
 
 
 def test_a_prompt_becomes_a_conversation_with_its_system_message():
-    parsed = requests.parse_generate({"model": "m", "prompt": "hello", "system": "be brief"})
+    parsed = request_parsing.parse_generate({"model": "m", "prompt": "hello", "system": "be brief"})
     assert parsed.messages == [
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "hello"},
@@ -16,22 +16,22 @@ def test_a_prompt_becomes_a_conversation_with_its_system_message():
 
 
 def test_a_raw_prompt_is_left_as_it_is():
-    parsed = requests.parse_generate({"model": "m", "prompt": "hello", "raw": True})
+    parsed = request_parsing.parse_generate({"model": "m", "prompt": "hello", "raw": True})
     assert (parsed.prompt, parsed.messages) == ("hello", [])
 
 
 @pytest.mark.parametrize("body", [{}, {"prompt": ""}, {"system": "be brief"}, {"raw": True}])
 def test_a_request_without_a_prompt_only_loads(body):
-    assert requests.parse_generate({"model": "m", **body}).is_empty
+    assert request_parsing.parse_generate({"model": "m", **body}).is_empty
 
 
 def test_a_chat_without_messages_only_loads():
-    assert requests.parse_chat({"model": "m", "messages": []}).is_empty
+    assert request_parsing.parse_chat({"model": "m", "messages": []}).is_empty
 
 
 def test_answers_stream_unless_told_otherwise():
-    assert requests.parse_generate({"model": "m"}).stream
-    assert not requests.parse_generate({"model": "m", "stream": False}).stream
+    assert request_parsing.parse_generate({"model": "m"}).stream
+    assert not request_parsing.parse_generate({"model": "m", "stream": False}).stream
 
 
 @pytest.mark.parametrize(
@@ -48,22 +48,24 @@ def test_answers_stream_unless_told_otherwise():
 )
 def test_what_is_not_supported_is_refused_rather_than_ignored(field, words):
     with pytest.raises(BadRequest) as caught:
-        requests.parse_generate({"model": "m", "prompt": "x", **field})
+        request_parsing.parse_generate({"model": "m", "prompt": "x", **field})
     assert str(caught.value) == words
 
 
 def test_no_thinking_is_always_accepted():
-    assert requests.parse_generate({"model": "m", "prompt": "x", "think": False})
+    assert request_parsing.parse_generate({"model": "m", "prompt": "x", "think": False})
 
 
 def test_images_in_a_message_are_refused():
     with pytest.raises(BadRequest, match="image input"):
-        requests.parse_chat({"model": "m", "messages": [{"role": "user", "images": ["aGk="]}]})
+        request_parsing.parse_chat(
+            {"model": "m", "messages": [{"role": "user", "images": ["aGk="]}]}
+        )
 
 
 def test_a_format_is_json_a_schema_or_nothing():
     def parsed(value):
-        return requests.parse_generate({"model": "m", "format": value}).format
+        return request_parsing.parse_generate({"model": "m", "format": value}).format
 
     assert parsed("") is parsed(None) is None
     assert parsed("json") == parsed({}) == {"type": "object"}
@@ -75,10 +77,10 @@ def test_a_format_is_json_a_schema_or_nothing():
 
 @pytest.mark.parametrize(("given", "inputs"), [("", []), ([], []), ("a", ["a"]), (["a"], ["a"])])
 def test_an_input_to_embed_is_a_text_or_several(given, inputs):
-    assert requests.parse_embed({"model": "m", "input": given}).inputs == inputs
+    assert request_parsing.parse_embed({"model": "m", "input": given}).inputs == inputs
 
 
 @pytest.mark.parametrize("given", [7, [1], {"a": 1}])
 def test_other_inputs_to_embed_are_refused(given):
     with pytest.raises(BadRequest, match="invalid input type"):
-        requests.parse_embed({"model": "m", "input": given})
+        request_parsing.parse_embed({"model": "m", "input": given})
