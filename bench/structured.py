@@ -190,8 +190,8 @@ def compare(alone: list[Outcome], once: list[Outcome], thrice: list[Outcome]) ->
         ),
         f"of {len(claims)} successes {len(claims) - len(lies)} validate": not lies,
     }
-    for promise, holds in kept.items():
-        print(f"{promise}: {'yes' if holds else 'NO'}")
+    for operation, holds in kept.items():
+        print(f"{operation}: {'yes' if holds else 'NO'}")
     raise SystemExit(not all(kept.values()))
 
 

@@ -11,22 +11,11 @@ from typing import Any
 from flask import Flask
 
 from mes import logs, structured
-from mes.api import (
-    checks,
-    docs,
-    health,
-    hygiene,
-    inference,
-    metrics,
-    models,
-    problems,
-    pull,
-    queue,
-    requests,
-)
+from mes.api import health, inference, models, problems, request_log, security_headers
+from mes.api.key_throttle import KeyThrottle
 from mes.api.openai import chat, completions, embeddings
+from mes.api.openapi import docs_page
 from mes.api.services import Services
-from mes.attempts import Attempts
 from mes.config.api_keys import ApiKeys, ApiKeysFile
 from mes.config.catalog import Catalog, CatalogFile
 from mes.config.settings import Settings, load
@@ -55,9 +44,18 @@ _LOOKS_AT_FILES_EVERY_SECONDS = 0.5
 # Threads of each worker that never wait for a model.
 _THREADS_HELD_BACK = 8
 
-_DOORS = (
-    *(health, models, pull, queue, checks, metrics, docs),
-    *(inference, chat, completions, embeddings),
+_BLUEPRINTS = (
+    health.bp,
+    models.bp,
+    models.pull_bp,
+    health.queue_bp,
+    inference.checks_bp,
+    health.metrics_bp,
+    docs_page.bp,
+    inference.bp,
+    chat.bp,
+    completions.bp,
+    embeddings.bp,
 )
 
 
@@ -84,11 +82,11 @@ def create_app(
     app = _Application("mes", static_folder=None)
     shared = shared or Shared.at(settings.state_dir, ERA)
     app.extensions["mes"] = _services(settings, runtime, shared)
-    for door in (requests, problems):
-        door.install(app)
-    hygiene.install(app, settings)
-    for door in _DOORS:
-        app.register_blueprint(door.bp)
+    request_log.install_request_log(app)
+    problems.install_error_handlers(app)
+    security_headers.install_security(app, settings)
+    for blueprint in _BLUEPRINTS:
+        app.register_blueprint(blueprint)
     return app
 
 
@@ -135,7 +133,7 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
     return Services(
         settings=settings,
         keys=_keys(settings),
-        attempts=Attempts(),
+        attempts=KeyThrottle(),
         catalog=catalog,
         schema_limits=_schema_limits(settings),
         runtime=runtime,
@@ -153,7 +151,7 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
             catalog=catalog.current,
         ),
         shared=shared,
-        seats=threading.BoundedSemaphore(max(1, threads - _THREADS_HELD_BACK)),
+        wait_slots=threading.BoundedSemaphore(max(1, threads - _THREADS_HELD_BACK)),
     )
 
 

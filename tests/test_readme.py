@@ -17,7 +17,7 @@ TROUBLESHOOTING = (ROOT / "docs/operations.md").read_text().partition("## Troubl
 
 def error_codes(kind: type[errors.MesError] = errors.MesError) -> set[tuple[int, str]]:
     """Every status and code that can leave the house."""
-    own = {(problems.status_of(kind("")), kind.code)} if "code" in vars(kind) else set()
+    own = {(problems.status_for(kind("")), kind.code)} if "code" in vars(kind) else set()
     return own.union(*(error_codes(each) for each in kind.__subclasses__()))
 
 

@@ -32,7 +32,7 @@ class Soak:
 class Verdict:
     """One promise, and what broke it."""
 
-    promise: str
+    operation: str
     breaches: list[str] = field(default_factory=list)
 
     @property

@@ -9,15 +9,15 @@ from flask import request
 from flask_httpauth import HTTPTokenAuth
 from werkzeug.datastructures import Authorization
 
-from mes.api.promises import adds
-from mes.api.requests import line
+from mes.api.operation_docs import extend_operation
+from mes.api.request_log import request_log
 from mes.api.services import services
 from mes.config.api_keys import INFERENCE, ApiKey
 from mes.errors import Forbidden, RateLimited, Unauthorized
 
 View = Callable[..., Any]
 
-REFUSALS = (Unauthorized, Forbidden, RateLimited)
+AUTH_ERRORS = (Unauthorized, Forbidden, RateLimited)
 
 
 class _KeyAuth(HTTPTokenAuth):
@@ -28,7 +28,7 @@ class _KeyAuth(HTTPTokenAuth):
     ) -> Callable[..., Any]:
         def guard(view: View) -> View:
             guarded = super(_KeyAuth, self).login_required(role=role, optional=optional)(view)
-            return adds(guarded, scope=role or INFERENCE, raises=REFUSALS)
+            return extend_operation(guarded, scope=role or INFERENCE, raises=AUTH_ERRORS)
 
         return guard if f is None else guard(f)
 
@@ -50,11 +50,11 @@ auth = _KeyAuth("Bearer", realm="MES")
 
 
 @auth.verify_token
-def find(shown: str) -> ApiKey | None:
+def find_key(shown: str) -> ApiKey | None:
     """The key that is shown; None where it is not known. Raises RateLimited."""
     key = services().keys.find(shown)
     if key is not None:
-        line().key = key.name
+        request_log().key = key.name
     elif shown:
         _note_wrong_key()
     return key
@@ -62,12 +62,12 @@ def find(shown: str) -> ApiKey | None:
 
 def _note_wrong_key() -> None:
     address = request.remote_addr or ""
-    line().note(address=address)
+    request_log().note(address=address)
     wait_seconds = services().attempts.note(address)
     if wait_seconds is not None:
         raise RateLimited("too many wrong keys from this address", retry_after=wait_seconds)
 
 
 @auth.error_handler
-def refuse(status: int) -> NoReturn:
+def refuse_key(status: int) -> NoReturn:
     raise Unauthorized("send the key as 'Authorization: Bearer <key>' or as 'X-API-Key: <key>'")

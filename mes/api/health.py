@@ -6,15 +6,16 @@ import os
 import time
 from datetime import UTC, datetime
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from mes import __version__
-from mes.api.answers import answer
-from mes.api.auth import auth
-from mes.api.describe import as_waiting, describe
-from mes.api.promises import promises
+from mes.api.auth import AUTH_ERRORS, auth
+from mes.api.operation_docs import documented
+from mes.api.response_schemas import HealthAnswer, ReadyAnswer, StatusAnswer, WaitingAnswer
+from mes.api.serializers import json_response, serialize_model, serialize_queue_position
 from mes.api.services import Services, services
-from mes.api.shapes import HealthAnswer, ReadyAnswer, StatusAnswer
+from mes.config.api_keys import METRICS
+from mes.errors import NotWaiting
 from mes.metrics import gauges
 from mes.scheduling.forecast import standings
 
@@ -22,32 +23,34 @@ bp = Blueprint("health", __name__)
 
 
 @bp.get("/health")
-@promises(HealthAnswer)
+@documented(HealthAnswer)
 def health() -> Response:
     """The process lives."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return answer({"status": "healthy", "timestamp": now, "version": __version__})
+    return json_response({"status": "healthy", "timestamp": now, "version": __version__})
 
 
 @bp.get("/ready")
-@promises(ReadyAnswer, statuses=(200, 503))
+@documented(ReadyAnswer, statuses=(200, 503))
 def ready() -> Response:
     """Work can be done; otherwise the check that fails says what to look at."""
     checks = _checks(services())
     good = all(word == "ok" for word in checks.values())
-    return answer({"status": "ready" if good else "not_ready", **checks}, 200 if good else 503)
+    return json_response(
+        {"status": "ready" if good else "not_ready", **checks}, 200 if good else 503
+    )
 
 
 @bp.get("/v1/status")
 @auth.login_required
-@promises(StatusAnswer)
+@documented(StatusAnswer)
 def status() -> Response:
     """How the service, its queues and its models stand."""
     own = services()
     state, sight, catalog = own.board.read(), own.sight.current(), own.catalog.current()
-    models = [describe(spec, state, sight) for spec in catalog.models]
+    models = [serialize_model(spec, state, sight) for spec in catalog.models]
     waiting = standings(state, time.monotonic(), own.board.limits)
-    return answer(
+    return json_response(
         {
             "ollama_running": sight.running,
             "runtime": sight.version,
@@ -57,7 +60,7 @@ def status() -> Response:
             "gpu_available": sight.in_gpu or _has_gpu_device(),
             "version": __version__,
             "models": models,
-            "queue": [as_waiting(each, catalog) for each in waiting],
+            "queue": [serialize_queue_position(each, catalog) for each in waiting],
         }
     )
 
@@ -80,3 +83,42 @@ def _memory_available_gb() -> float | None:
 
 def _has_gpu_device() -> bool:
     return any(os.path.exists(device) for device in ("/dev/nvidia0", "/dev/kfd"))
+
+
+# The queue: where a waiting request stands, for whoever asks by its id.
+
+queue_bp = Blueprint("queue", __name__, url_prefix="/v1/queue")
+
+
+@queue_bp.get("/<request_id>", endpoint="show")
+@auth.login_required
+@documented(WaitingAnswer, raises=(NotWaiting,))
+def show_queue_position(request_id: str) -> Response:
+    """The position and the expected start of the request that was sent with this X-Request-ID."""
+    own = services()
+    for standing in standings(own.board.read(), time.monotonic(), own.board.limits):
+        if standing.request == request_id:
+            return json_response(serialize_queue_position(standing, own.catalog.current()))
+    raise NotWaiting("no request with this X-Request-ID waits: it runs, has ended, or never came")
+
+
+# Metrics: the page that Prometheus scrapes.
+
+metrics_bp = Blueprint("metrics", __name__)
+
+
+@metrics_bp.get("/metrics", endpoint="show")
+@documented(
+    {kind: {"type": "string"} for kind in ("text/plain", "application/openmetrics-text")},
+    scope=METRICS,
+    raises=AUTH_ERRORS,
+)
+def show_metrics() -> Response:
+    """All metrics; without a key where METRICS_OPEN says so."""
+    is_open = services().settings.metrics_open
+    return _page() if is_open else auth.login_required(role=METRICS)(_page)()
+
+
+def _page() -> Response:
+    page, media_type = services().metrics.page(request.headers.get("Accept", ""))
+    return Response(page, content_type=media_type)

@@ -11,11 +11,11 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from mes import errors
-from mes import problem as rfc9457
-from mes.api.answers import answer
-from mes.api.openai import errors as openai
-from mes.api.requests import Line, line
+from mes.api.openai import error_format as openai
+from mes.api.request_log import RequestLog, request_log
+from mes.api.serializers import json_response
 from mes.errors import MesError
+from mes.server import problem_document as rfc9457
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +49,12 @@ _CODES = {
 }
 
 
-def status_of(error: MesError) -> int:
+def status_for(error: MesError) -> int:
     """The HTTP status that tells of this error: that of its nearest kind."""
     return _status_of(type(error))
 
 
-def told_as(kind: type[Exception]) -> tuple[int, str]:
+def status_and_code(kind: type[Exception]) -> tuple[int, str]:
     """The status and the code that tell of this kind of error, of ours or of the framework."""
     if issubclass(kind, MesError):
         return _status_of(kind), kind.code
@@ -70,7 +70,7 @@ def _code_of(status: int) -> str:
     return _CODES.get(status, "internal_error" if status >= 500 else "malformed_request")
 
 
-def install(app: Flask) -> None:
+def install_error_handlers(app: Flask) -> None:
     """Render whatever goes wrong behind a door."""
     app.register_error_handler(MesError, _render_ours)
     app.register_error_handler(HTTPException, _render_http)
@@ -78,10 +78,10 @@ def install(app: Flask) -> None:
 
 
 def _render_ours(error: MesError) -> Response:
-    status = status_of(error)
+    status = status_for(error)
     if status == 500:
         return _render_bug(error)
-    response = _rendered(describe(error, line().request_id))
+    response = _rendered(problem_for(error, request_log().request_id))
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if status == 401:
@@ -91,19 +91,19 @@ def _render_ours(error: MesError) -> Response:
 
 def _render_http(error: HTTPException) -> Response:
     status = error.code or 500
-    response = problem(status, _code_of(status), error.description or error.name)
+    response = problem_response(status, _code_of(status), error.description or error.name)
     if status == 405:
         response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
     return response
 
 
 def _render_bug(error: Exception) -> Response:
-    return _rendered(_bug(error, line().request_id))
+    return _rendered(_bug(error, request_log().request_id))
 
 
 def _described(error: Exception, request_id: str) -> dict[str, Any]:
-    if isinstance(error, MesError) and status_of(error) != 500:
-        return describe(error, request_id)
+    if isinstance(error, MesError) and status_for(error) != 500:
+        return problem_for(error, request_id)
     return _bug(error, request_id)
 
 
@@ -111,31 +111,35 @@ def _bug(error: Exception, request_id: str) -> dict[str, Any]:
     # The caller gets the request id and nothing else: a traceback is for the log.
     log.error("internal_error", exc_info=error, extra={"request_id": request_id})
     detail = f"an error of the service itself; its log tells more under {request_id}"
-    return rfc9457.document(500, "internal_error", detail, request_id=request_id)
+    return rfc9457.problem_document(500, "internal_error", detail, request_id=request_id)
 
 
-def problem(status: int, code: str, detail: str) -> Response:
+def problem_response(status: int, code: str, detail: str) -> Response:
     """A problem that is none of our errors."""
-    return _rendered(rfc9457.document(status, code, detail, request_id=line().request_id))
-
-
-def describe(error: MesError, request_id: str) -> dict[str, Any]:
-    """The problem document of an error."""
-    mistakes = [{"pointer": m.pointer, "detail": m.detail} for m in error.mistakes]
-    return rfc9457.document(
-        status_of(error), error.code, error.detail, request_id=request_id, errors=mistakes
+    return _rendered(
+        rfc9457.problem_document(status, code, detail, request_id=request_log().request_id)
     )
 
 
-def last_word(error: Exception, own: Line) -> dict[str, Any]:
+def problem_for(error: MesError, request_id: str) -> dict[str, Any]:
+    """The problem document of an error."""
+    mistakes = [{"pointer": m.pointer, "detail": m.detail} for m in error.mistakes]
+    return rfc9457.problem_document(
+        status_for(error), error.code, error.detail, request_id=request_id, errors=mistakes
+    )
+
+
+def problem_at_end_of_stream(error: Exception, own: RequestLog) -> dict[str, Any]:
     """The problem with which a stream breaks off."""
     problem = _described(error, own.request_id)
-    own.end_as(problem["status"], problem["code"])
+    own.set_outcome(problem["status"], problem["code"])
     return problem
 
 
 def _rendered(document: dict[str, Any]) -> Response:
-    line().code = document["code"]
-    if request.path in openai.PATHS:
-        return answer(openai.translated(document), openai.status_for(document["status"]))
+    request_log().code = document["code"]
+    if request.path in openai.OPENAI_PATHS:
+        return json_response(
+            openai.to_openai_error(document), openai.openai_status(document["status"])
+        )
     return Response(json.dumps(document), document["status"], mimetype=rfc9457.MIMETYPE)

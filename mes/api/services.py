@@ -11,7 +11,7 @@ from typing import cast
 
 from flask import current_app, request
 
-from mes.attempts import Attempts
+from mes.api.key_throttle import KeyThrottle
 from mes.config.api_keys import ApiKeys
 from mes.config.catalog import CatalogFile
 from mes.config.settings import Settings
@@ -34,7 +34,7 @@ class Services:
 
     settings: Settings
     keys: ApiKeys
-    attempts: Attempts
+    attempts: KeyThrottle
     catalog: CatalogFile
     schema_limits: SchemaLimits
     runtime: Runtime
@@ -46,7 +46,7 @@ class Services:
     keeper: Keeper
     metrics: MetricsCollector
     shared: Shared
-    seats: threading.BoundedSemaphore
+    wait_slots: threading.BoundedSemaphore
 
     @contextmanager
     def client(self) -> Iterator[SocketClient]:
@@ -55,13 +55,13 @@ class Services:
         A worker keeps some threads back, so that health, status and models answer whatever else
         goes on. Normally the queues are full long before the seats are taken.
         """
-        if not self.seats.acquire(blocking=False):
+        if not self.wait_slots.acquire(blocking=False):
             raise QueueFull("all threads of this worker wait for models; try again later")
         try:
             with watch_client(self.event_loop, request.environ.get("gunicorn.socket")) as client:
                 yield client
         finally:
-            self.seats.release()
+            self.wait_slots.release()
 
     def retire(self) -> None:
         """Take on no more chores; another worker takes the place of this one."""

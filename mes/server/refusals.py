@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gunicorn.http import errors
 
-from mes import problem
+from mes.server import problem_document
 from mes.server.reader import TooSlow
 
 log = logging.getLogger("mes.requests")
@@ -63,13 +63,16 @@ def refuse(sock: socket.socket, error: Exception) -> None:
     else:
         # Not the words of the error, which quote what was sent: that may be a key.
         log.info("request", extra={**told, "reason": type(error).__name__})
-    document = problem.document(kind.status, kind.code, kind.detail, request_id=request_id)
+    document = problem_document.problem_document(
+        kind.status, kind.code, kind.detail, request_id=request_id
+    )
     _send(sock, f"HTTP/1.1 {kind.status} {kind.reason}", json.dumps(document).encode(), request_id)
 
 
 def _send(sock: socket.socket, first_line: str, body: bytes, request_id: str) -> None:
     head = (
-        f"{first_line}\r\nContent-Type: {problem.MIMETYPE}\r\nContent-Length: {len(body)}\r\n"
+        f"{first_line}\r\nContent-Type: {problem_document.MIMETYPE}\r\n"
+        f"Content-Length: {len(body)}\r\n"
         f"Connection: close\r\nX-Request-ID: {request_id}\r\n"
         "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"
     )

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mes import errors
-from mes.api.docs import document_of
+from mes.api.openapi.docs_page import document_of
 from mes.domain import ToolCall
 from tests.api.conftest import KEY
 from tests.api.test_inference import JOHN, PERSON

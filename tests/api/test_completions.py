@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mes.api.docs import document_of
+from mes.api.openapi.docs_page import document_of
 from tests.api.conftest import KEY
 from tests.api.test_chat import events, refusal
 from tests.support.contract import Contract

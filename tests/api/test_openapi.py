@@ -12,9 +12,9 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from mes import errors
-from mes.api.docs import document_of
+from mes.api.openapi.descriptions import FIELDS, WHEN
+from mes.api.openapi.docs_page import document_of
 from mes.api.openapi.document import document
-from mes.api.openapi.words import FIELDS, WHEN
 from tests.api.conftest import KEY
 from tests.support.contract import Contract
 from tests.test_readme import error_codes

@@ -81,22 +81,22 @@ def test_what_is_refused_before_the_stream_has_a_status_of_its_own(client, runti
 
 
 def test_every_pull_gives_its_seat_back_however_it_ends(client, app, runtime):
-    seats = app.extensions["mes"].seats
-    free = seats._value
+    wait_slots = app.extensions["mes"].wait_slots
+    free = wait_slots._value
     for error in (None, errors.PullFailed("digest mismatch"), errors.ClientDisconnected("gone")):
         runtime.pull_error = error
         lines(client.post("/v1/models/absent:1b/pull", headers=HEADERS))
     unread = client.post("/v1/models/absent:1b/pull", headers=HEADERS)
-    assert seats._value == free - 1
+    assert wait_slots._value == free - 1
     unread.close()
-    assert seats._value == free
+    assert wait_slots._value == free
 
 
 def test_with_all_seats_taken_a_pull_is_told_to_come_again(client, app):
-    seats = app.extensions["mes"].seats
+    wait_slots = app.extensions["mes"].wait_slots
     taken = 0
-    while seats.acquire(blocking=False):
+    while wait_slots.acquire(blocking=False):
         taken += 1
     response = client.post("/v1/models/absent:1b/pull", headers=HEADERS)
     assert (response.status_code, response.get_json()["code"]) == (503, "queue_full")
-    seats.release(taken)
+    wait_slots.release(taken)

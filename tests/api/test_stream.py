@@ -127,16 +127,16 @@ def test_a_stream_is_logged_at_its_end_with_what_came_of_it(ask, runtime, caplog
 
 def test_every_stream_gives_its_permit_and_its_seat_back_however_it_ends(ask, app, runtime):
     own = app.extensions["mes"]
-    free = own.seats._value
+    free = own.wait_slots._value
     runtime.answers = lambda prompt: "a b c"
     for error in (None, errors.GenerationAborted("broke off"), errors.ClientDisconnected("gone")):
         runtime.breaks_off = error
         lines(ask(stream=True))
     unread = ask(stream=True)
-    assert own.seats._value == free - 1
+    assert own.wait_slots._value == free - 1
     assert len(own.board.read().permits) == 1
     unread.close()
-    assert own.seats._value == free
+    assert own.wait_slots._value == free
     assert not own.board.read().permits
 
 

@@ -104,9 +104,9 @@ def stretch(service) -> list[str]:
     It leaves few connections to the runtime open, and as many threads as there will ever be.
     """
     client = Client(service, seed=random.getrandbits(64))
-    with ExitStack() as seats:
+    with ExitStack() as wait_slots:
         while (taken := held(service, "permits")) < WORKERS * SEATS:
-            seats.enter_context(client.open_exchanges(SILENCE, timeout=600))
+            wait_slots.enter_context(client.open_exchanges(SILENCE, timeout=600))
             wait_until(lambda n=taken: held(service, "permits") > n or ended(service, client))
     return client.ids
 

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema_rs
 from flask import Flask, Response, request
 
-from mes.api.docs import document_of
+from mes.api.openapi.docs_page import document_of
 
 
 class Contract:

@@ -9,22 +9,30 @@ from typing import Any
 from flask import Blueprint, Response
 from marshmallow import ValidationError, fields, post_load
 
-from mes.api import running
-from mes.api.answers import answer
+from mes.api import execution
 from mes.api.auth import auth
-from mes.api.body import body
-from mes.api.dumps import dump_logprobs
-from mes.api.fields import MESSAGES, Whole, between
-from mes.api.openai.events import DONE, EVENTS
-from mes.api.openai.parameters import Only, Parameters, inference_of, wants_usage
-from mes.api.openai.shapes import Completion, CompletionChunk, OpenAiError
-from mes.api.openai.told import Document, ending, head, whole
-from mes.api.promises import EVENT_STREAM, JSON, events_of, promises
-from mes.api.sampling import given_of
-from mes.api.streamed import Delivery, Documents
+from mes.api.openai.common import (
+    DONE,
+    EVENTS,
+    Document,
+    OnlyValue,
+    Parameters,
+    inference_of,
+    last_chunks,
+    response_head,
+    wants_usage,
+    whole_response,
+)
+from mes.api.openai.openai_schemas import Completion, CompletionChunk, OpenAiErrorSchema
+from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
+from mes.api.request_body import request_body
+from mes.api.request_fields import MESSAGES, Whole, between
+from mes.api.request_schemas import given_options
+from mes.api.serializers import json_response, serialize_logprobs
+from mes.api.streaming import Documents, StreamingResponse
 from mes.domain import Event, InferenceRequest, Token
 
-CHUNKS = events_of(CompletionChunk, OpenAiError, last=DONE)
+CHUNKS = events_schema(CompletionChunk, OpenAiErrorSchema, last=DONE)
 
 bp = Blueprint("completions", __name__, url_prefix="/v1")
 
@@ -56,13 +64,13 @@ class CompletionRequestSchema(Parameters):
 
     prompt = OnePrompt(required=True)
     logprobs = Whole(allow_none=True, validate=between(0, 20))
-    best_of = Only(1)
-    echo = Only(False)
-    suffix = Only(None)
+    best_of = OnlyValue(1)
+    echo = OnlyValue(False)
+    suffix = OnlyValue(None)
 
     @post_load
     def _request(self, given: dict[str, Any], **kwargs: Any) -> CompletionRequest:
-        given = given_of(given)
+        given = given_options(given)
         inference = inference_of(
             given,
             prompt=given["prompt"],
@@ -74,37 +82,37 @@ class CompletionRequestSchema(Parameters):
 
 @bp.post("/completions")
 @auth.login_required
-@body(CompletionRequestSchema())
-@promises({JSON: Completion, EVENT_STREAM: CHUNKS}, raises=running.ERRORS)
+@request_body(CompletionRequestSchema())
+@documented({JSON: Completion, EVENT_STREAM: CHUNKS}, raises=execution.ERRORS)
 def create(request: CompletionRequest) -> Response:
     """Complete a prompt, through the model's own template."""
     if request.inference.stream:
-        delivery = Delivery(EVENTS)
-        return delivery.response(_chunks(request, delivery))
-    return answer(_completion(running.answered(request.inference), request))
+        response_stream = StreamingResponse(EVENTS)
+        return response_stream.response(_chunks(request, response_stream))
+    return json_response(_completion(execution.run_blocking(request.inference), request))
 
 
 def _completion(document: Document, request: CompletionRequest) -> Document:
     told = _choice(document["output"], document["finish_reason"], document.get("logprobs"))
-    return whole(_head(request), told, document)
+    return whole_response(_head(request), told, document)
 
 
-def _chunks(request: CompletionRequest, delivery: Delivery) -> Generator[Documents]:
+def _chunks(request: CompletionRequest, response_stream: StreamingResponse) -> Generator[Documents]:
     start = {**_head(request), **({"usage": None} if request.with_usage else {})}
 
     def chunk(event: Event) -> Document | None:
         if not isinstance(event, Token):
             return None
-        logprobs = dump_logprobs(event.logprobs) if event.logprobs else None
+        logprobs = serialize_logprobs(event.logprobs) if event.logprobs else None
         return {**start, "choices": [_choice(event.text, None, logprobs)]}
 
-    document = yield from running.happening(request.inference, chunk, delivery)
+    document = yield from execution.run_streaming(request.inference, chunk, response_stream)
     last = _choice("", document["finish_reason"], None)
-    yield ending(start, last, document, with_usage=request.with_usage)
+    yield last_chunks(start, last, document, with_usage=request.with_usage)
 
 
 def _head(request: CompletionRequest) -> Document:
-    return head("text_completion", "cmpl", request.inference.model_id)
+    return response_head("text_completion", "cmpl", request.inference.model_id)
 
 
 def _choice(text: str, finish_reason: str | None, logprobs: list[Document] | None) -> Document:

@@ -9,8 +9,8 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate
 
-from mes.api.fields import LIST, MESSAGES, NOT_EMPTY, Text
-from mes.api.openai.parameters import Known, Only
+from mes.api.openai.common import OnlyValue, OpenAiRequestSchema
+from mes.api.request_fields import LIST, MESSAGES, NOT_EMPTY, Text
 from mes.domain import Message, ToolCall
 from mes.strict_json import NotJson, parse_json
 
@@ -56,7 +56,7 @@ def _image(number: int, url: Any) -> str:
     return str(data)
 
 
-class FunctionCallSchema(Known):
+class FunctionCallSchema(OpenAiRequestSchema):
     """A function and its arguments, which are JSON in a string."""
 
     name = Text(required=True, validate=NOT_EMPTY)
@@ -73,11 +73,11 @@ class FunctionCallSchema(Known):
         return {"name": given["name"], "arguments": arguments}
 
 
-class ToolCallSchema(Known):
+class MessageToolCallSchema(OpenAiRequestSchema):
     """What an assistant called before."""
 
     id = Text(required=True, validate=NOT_EMPTY)
-    type = Only("function")
+    type = OnlyValue("function")
     index = fields.Raw(allow_none=True)
     function = fields.Nested(FunctionCallSchema, required=True, error_messages=MESSAGES)
 
@@ -86,7 +86,7 @@ class ToolCallSchema(Known):
         return ToolCall(given["id"], **given["function"])
 
 
-class ChatMessageSchema(Known):
+class ChatMessageSchema(OpenAiRequestSchema):
     """One turn; whatever an answer's message has may be sent back as it came."""
 
     role = Text(
@@ -94,15 +94,17 @@ class ChatMessageSchema(Known):
         validate=validate.OneOf(_ROLES, error=f"must be one of {', '.join(_ROLES)}"),
     )
     content = Content(allow_none=True)
-    tool_calls = fields.List(fields.Nested(ToolCallSchema), allow_none=True, error_messages=LIST)
+    tool_calls = fields.List(
+        fields.Nested(MessageToolCallSchema), allow_none=True, error_messages=LIST
+    )
     tool_call_id = Text(allow_none=True, validate=NOT_EMPTY)
     name = Text(allow_none=True)
     # Models are not told what they thought before.
     reasoning = Text(allow_none=True)
-    refusal = Only(None)
-    audio = Only(None)
-    function_call = Only(None)
-    annotations = Only([])
+    refusal = OnlyValue(None)
+    audio = OnlyValue(None)
+    function_call = OnlyValue(None)
+    annotations = OnlyValue([])
 
     @post_load
     def _message(self, given: dict[str, Any], **kwargs: Any) -> Message:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+OPENAI_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 
 _TYPES = {
     401: "authentication_error",
@@ -20,14 +20,14 @@ _PLACES = {
 }
 
 
-def status_for(status: int) -> int:
+def openai_status(status: int) -> int:
     """That of the problem; but OpenAI has 400 for all that is wrong with a request."""
     return 400 if status == 422 else status
 
 
-def translated(problem: dict[str, Any]) -> dict[str, Any]:
+def to_openai_error(problem: dict[str, Any]) -> dict[str, Any]:
     """`param` is the first field that is wrong; all of them are in `errors`, as in a problem."""
-    status = status_for(problem["status"])
+    status = openai_status(problem["status"])
     mistakes = [{**each, "pointer": _pointer(each["pointer"])} for each in problem["errors"]]
     usual = "server_error" if status >= 500 else "invalid_request_error"
     return {

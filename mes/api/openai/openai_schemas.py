@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from marshmallow import fields
 
-from mes.api.members import (
-    Answer,
+from mes.api.response_fields import (
+    ResponseSchema,
     many,
     member,
     numbers,
@@ -15,26 +15,26 @@ from mes.api.members import (
     whole,
     words,
 )
-from mes.api.shapes import (
+from mes.api.response_schemas import (
     ENDS,
     FAILURES,
-    Logprob,
-    Mistake,
-    Provenance,
-    StructuredReport,
-    Timings,
-    Usage,
-    Violation,
+    LogprobSchema,
+    MistakeSchema,
+    ProvenanceSchema,
+    StructuredReportSchema,
+    TimingsSchema,
+    UsageSchema,
+    ViolationSchema,
 )
 
 
-class JudgedCall(Answer):
+class JudgedCall(ResponseSchema):
     id = text("of the call")
     verdict = one_of(("valid", "schema_violation"), "do the arguments fit the parameters?")
-    errors = many(Violation, "where they do not")
+    errors = many(ViolationSchema, "where they do not")
 
 
-class OwnFacts(Answer):
+class OwnFacts(ResponseSchema):
     """What MES knows beside the answer; clients that do not know it pass over it."""
 
     success = member(fields.Boolean, "false where the answer breaks its schema, or a call its tool")
@@ -42,68 +42,68 @@ class OwnFacts(Answer):
     error = text("the first mistake, where `success` is false", required=False)
     request_id = text("")
     latency_ms = whole("what the caller waited")
-    timings = one(Timings, "of all attempts together")
-    structured = one(StructuredReport, "null without a schema", null=True)
-    provenance = one(Provenance, "of the attempt that counts")
+    timings = one(TimingsSchema, "of all attempts together")
+    structured = one(StructuredReportSchema, "null without a schema", null=True)
+    provenance = one(ProvenanceSchema, "of the attempt that counts")
     tool_calls = many(JudgedCall, "where tools were called", required=False)
 
 
-class CalledFunction(Answer):
+class CalledFunction(ResponseSchema):
     name = text("", required=False)
     arguments = text("JSON in a string, or a piece of it")
 
 
-class Call(Answer):
+class ToolCallSchema(ResponseSchema):
     id = text("")
     type = one_of(("function",), "")
     function = one(CalledFunction, "")
 
 
-class PieceOfCall(Answer):
+class PieceOfCall(ResponseSchema):
     index = whole("which call")
     id = text("with the first piece", required=False)
     type = one_of(("function",), "with the first piece", required=False)
     function = one(CalledFunction, "")
 
 
-class AssistantMessage(Answer):
+class AssistantMessage(ResponseSchema):
     role = one_of(("assistant",), "")
     content = text("null where a function was called instead", null=True)
     refusal = member(fields.Raw, "always null", null=True)
     reasoning = text("what a reasoning model thought before", required=False)
-    tool_calls = many(Call, "", required=False)
+    tool_calls = many(ToolCallSchema, "", required=False)
 
 
-class ChatLogprobs(Answer):
-    content = many(Logprob, "of each token")
+class ChatLogprobs(ResponseSchema):
+    content = many(LogprobSchema, "of each token")
     refusal = member(fields.Raw, "always null", null=True)
 
 
 _CHAT_ENDS = (*ENDS, "tool_calls")
 
 
-class ChatChoice(Answer):
+class ChatChoice(ResponseSchema):
     index = whole("always 0")
     message = one(AssistantMessage, "")
     logprobs = one(ChatLogprobs, "with `logprobs`", null=True)
     finish_reason = one_of(_CHAT_ENDS, "")
 
 
-class Delta(Answer):
+class Delta(ResponseSchema):
     role = one_of(("assistant",), "in the first chunk", required=False)
     content = text("a piece of the answer", required=False)
     reasoning = text("a piece of the thought before it", required=False)
     tool_calls = many(PieceOfCall, "", required=False)
 
 
-class ChatChunkChoice(Answer):
+class ChatChunkChoice(ResponseSchema):
     index = whole("always 0")
     delta = one(Delta, "")
     logprobs = one(ChatLogprobs, "with `logprobs`", null=True)
     finish_reason = one_of(_CHAT_ENDS, "with the last choice", null=True)
 
 
-class _Head(Answer):
+class _Head(ResponseSchema):
     id = text("holds the request id")
     created = whole("seconds since 1970")
     model = text("its id in the catalog")
@@ -111,13 +111,13 @@ class _Head(Answer):
 
 class _Whole(_Head):
     system_fingerprint = text("alike where the same model answered", null=True)
-    usage = one(Usage, "of all attempts together")
+    usage = one(UsageSchema, "of all attempts together")
     mes = one(OwnFacts, "")
 
 
 class _Chunk(_Head):
     usage = one(
-        Usage, "null but in the last chunk; with `include_usage`", null=True, required=False
+        UsageSchema, "null but in the last chunk; with `include_usage`", null=True, required=False
     )
     system_fingerprint = text("with the finish reason", null=True, required=False)
     mes = one(OwnFacts, "with the finish reason", required=False)
@@ -133,14 +133,14 @@ class ChatCompletionChunk(_Chunk):
     choices = many(ChatChunkChoice, "one, or none beside the usage")
 
 
-class CompletionLogprobs(Answer):
+class CompletionLogprobs(ResponseSchema):
     tokens = words("")
     token_logprobs = member(fields.List, "", fields.Float())
     top_logprobs = member(fields.List, "", fields.Dict())
     text_offset = numbers("where each token begins, in characters")
 
 
-class CompletionChoice(Answer):
+class CompletionChoice(ResponseSchema):
     index = whole("always 0")
     text = text("")
     logprobs = one(CompletionLogprobs, "with `logprobs`", null=True)
@@ -157,16 +157,16 @@ class CompletionChunk(_Chunk):
     choices = many(CompletionChoice, "one, or none beside the usage")
 
 
-class OpenAiErrorFacts(Answer):
+class OpenAiErrorFacts(ResponseSchema):
     message = text("what is wrong, and what to do about it")
     type = text("as OpenAI sorts them, such as `invalid_request_error`")
     param = text("the first field that is wrong", null=True)
     code = text("stable; for programs")
     request_id = text("under which the log tells more")
-    errors = many(Mistake, "each mistake in what was sent")
+    errors = many(MistakeSchema, "each mistake in what was sent")
 
 
-class OpenAiError(Answer):
+class OpenAiErrorSchema(ResponseSchema):
     """What went wrong, as OpenAI tells it."""
 
     error = one(OpenAiErrorFacts, "")

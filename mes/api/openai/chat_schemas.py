@@ -1,4 +1,4 @@
-"""Requests for a chat completion."""
+"""Schemas of chat requests, their tools included."""
 
 from __future__ import annotations
 
@@ -7,19 +7,103 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate
 
-from mes.api.fields import LIST, MESSAGES, NOT_EMPTY, Flag, Object, Text, Whole, between
-from mes.api.openai.messages import ChatMessageSchema, with_names
-from mes.api.openai.parameters import (
-    Known,
-    Only,
+from mes.api.openai.common import (
+    OnlyValue,
+    OpenAiRequestSchema,
     Parameters,
     inference_of,
     wants_usage,
 )
-from mes.api.openai.tools import ToolChoice, ToolSchema, offered, required_function
-from mes.api.sampling import given_of
-from mes.api.schemas import asks_something, likeliest
+from mes.api.openai.messages import ChatMessageSchema, with_names
+from mes.api.request_fields import LIST, MESSAGES, NOT_EMPTY, Flag, Object, Text, Whole, between
+from mes.api.request_schemas import given_options, require_question, top_logprobs_count
 from mes.domain import InferenceRequest
+
+# Tools: what a model may call, and what it has to.
+
+NONE, AUTO, REQUIRED = "none", "auto", "required"
+_FUNCTION = "function"
+
+_NAME = validate.Regexp(
+    r"^[A-Za-z0-9_-]{1,64}$", error="must be 1 to 64 letters, digits, underscores or dashes"
+)
+
+
+class FunctionSchema(OpenAiRequestSchema):
+    """A function that the model may call."""
+
+    name = Text(required=True, validate=_NAME)
+    description = Text(allow_none=True)
+    parameters = Object(allow_none=True)
+    # Its arguments are judged by all of its parameters in any case.
+    strict = Flag(allow_none=True)
+
+    @post_load
+    def _function(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return {
+            "name": given["name"],
+            "description": given.get("description") or "",
+            "parameters": given.get("parameters") or {"type": "object", "properties": {}},
+        }
+
+
+class ToolSchema(OpenAiRequestSchema):
+    """A tool, which is a function."""
+
+    type = OnlyValue("function")
+    function = fields.Nested(FunctionSchema, required=True, error_messages=MESSAGES)
+
+    @post_load
+    def _tool(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return {"type": "function", "function": given["function"]}
+
+
+@dataclass(frozen=True)
+class ToolChoice:
+    """`none`, `auto`, `required`; or `function`, and which one."""
+
+    kind: str
+    name: str | None = None
+
+
+class ToolChoiceField(fields.Field[ToolChoice]):
+    """A word, or the function that has to be called."""
+
+    shape = {"type": ["string", "object"]}
+    default_error_messages = MESSAGES
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if value in (NONE, AUTO, REQUIRED):
+            return ToolChoice(value)
+        function = value.get("function") if isinstance(value, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise ValidationError(f"must be {NONE}, {AUTO}, {REQUIRED} or a function by its name")
+        return ToolChoice(_FUNCTION, function["name"])
+
+
+def offered_tools(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tools that the model is told of."""
+    is_off = given.get("tool_choice", ToolChoice(AUTO)).kind == NONE
+    return [] if is_off else given.get("tools", [])
+
+
+def required_function(given: dict[str, Any]) -> dict[str, Any] | None:
+    """The one function that has to be called, where one has to."""
+    choice = given.get("tool_choice", ToolChoice(AUTO))
+    if choice.kind in (NONE, AUTO):
+        return None
+    functions = [tool["function"] for tool in given.get("tools", [])]
+    called = [each for each in functions if choice.name in (None, each["name"])]
+    if not called:
+        raise ValidationError("names no function of tools", "tool_choice")
+    if len(called) > 1:
+        mistake = "cannot be promised with several tools; name one of them"
+        raise ValidationError(mistake, "tool_choice")
+    (function,) = called
+    return dict(function)
+
+
+# Requests for a chat completion.
 
 _EFFORTS: dict[str, bool | str] = {
     "none": False,
@@ -40,7 +124,7 @@ class ChatRequest:
     function: str | None
 
 
-class JsonSchemaSchema(Known):
+class JsonSchemaSchema(OpenAiRequestSchema):
     """`response_format.json_schema`."""
 
     name = Text(allow_none=True)
@@ -50,7 +134,7 @@ class JsonSchemaSchema(Known):
     document = Object(required=True, data_key="schema")
 
 
-class ResponseFormatSchema(Known):
+class ResponseFormatSchema(OpenAiRequestSchema):
     """`response_format`."""
 
     type = Text(
@@ -77,13 +161,13 @@ class ChatRequestSchema(Parameters):
     messages = fields.List(
         fields.Nested(ChatMessageSchema),
         required=True,
-        validate=[NOT_EMPTY, asks_something],
+        validate=[NOT_EMPTY, require_question],
         error_messages=LIST,
     )
     max_completion_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
     response_format = fields.Nested(ResponseFormatSchema, allow_none=True, error_messages=MESSAGES)
     tools = fields.List(fields.Nested(ToolSchema), allow_none=True, error_messages=LIST)
-    tool_choice = ToolChoice(allow_none=True)
+    tool_choice = ToolChoiceField(allow_none=True)
     parallel_tool_calls = Flag(allow_none=True)
     reasoning_effort = Text(
         allow_none=True,
@@ -91,9 +175,9 @@ class ChatRequestSchema(Parameters):
     )
     logprobs = Flag(allow_none=True)
     top_logprobs = Whole(allow_none=True, validate=between(0, 20))
-    modalities = Only(["text"])
+    modalities = OnlyValue(["text"])
     # Of no consequence for the answer.
-    store = Only(False)
+    store = OnlyValue(False)
     service_tier = Text(allow_none=True, validate=validate.OneOf(("auto", "default")))
     metadata = Object(allow_none=True)
     safety_identifier = Text(allow_none=True)
@@ -101,9 +185,9 @@ class ChatRequestSchema(Parameters):
 
     @post_load
     def _request(self, given: dict[str, Any], **kwargs: Any) -> ChatRequest:
-        given = given_of(given)
+        given = given_options(given)
         function = required_function(given)
-        tools = offered(given)
+        tools = offered_tools(given)
         _refuse_contradictions(given, tools, function)
         schema = function["parameters"] if function else given.get("response_format")
         inference = inference_of(
@@ -114,7 +198,7 @@ class ChatRequestSchema(Parameters):
             json_schema_at=_place_of_schema(given, function),
             tools=() if function else tuple(tools),
             think=_EFFORTS[given.get("reasoning_effort", "none")],
-            top_logprobs=likeliest(given),
+            top_logprobs=top_logprobs_count(given),
         )
         return ChatRequest(inference, wants_usage(given), function["name"] if function else None)
 

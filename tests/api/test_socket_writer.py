@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from mes.api.outlet import Outlet
+from mes.api.streaming import SocketWriter
 
 MUCH = b"x" * 10_000_000
 
@@ -22,10 +22,10 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, clients
 
 
-def opened(sock: socket.socket, *, in_chunks: bool = False) -> Outlet:
-    outlet = Outlet(sock, in_chunks=in_chunks)
-    outlet.open()
-    return outlet
+def opened(sock: socket.socket, *, in_chunks: bool = False) -> SocketWriter:
+    socket_writer = SocketWriter(sock, in_chunks=in_chunks)
+    socket_writer.open()
+    return socket_writer
 
 
 def read(sock: socket.socket, size: int) -> bytes:
@@ -34,20 +34,20 @@ def read(sock: socket.socket, size: int) -> bytes:
 
 
 def test_nothing_is_taken_before_the_server_has_begun_the_answer(ends):
-    outlet = Outlet(ends[0], in_chunks=False)
-    assert not outlet.take(b"early")
-    outlet.open()
-    assert outlet.take(b"now")
+    socket_writer = SocketWriter(ends[0], in_chunks=False)
+    assert not socket_writer.take(b"early")
+    socket_writer.open()
+    assert socket_writer.take(b"now")
     assert ends[1].recv(100) == b"now"
 
 
 def test_without_a_socket_all_goes_through_the_server():
-    outlet = Outlet(None, in_chunks=True)
-    outlet.open()
-    assert not outlet.take(b"anything")
-    assert outlet.can_take_more()
-    outlet.flush()
-    outlet.shut_down()
+    socket_writer = SocketWriter(None, in_chunks=True)
+    socket_writer.open()
+    assert not socket_writer.take(b"anything")
+    assert socket_writer.can_take_more()
+    socket_writer.flush()
+    socket_writer.shut_down()
 
 
 def test_chunks_are_framed_as_the_server_frames_them(ends):
@@ -56,12 +56,12 @@ def test_chunks_are_framed_as_the_server_frames_them(ends):
 
 
 def test_what_does_not_fit_is_sent_before_what_comes_next(ends):
-    outlet = opened(ends[0])
-    assert outlet.take(MUCH)  # as far as there is room
-    assert not outlet.take(b"more")
-    assert not outlet.can_take_more()
+    socket_writer = opened(ends[0])
+    assert socket_writer.take(MUCH)  # as far as there is room
+    assert not socket_writer.take(b"more")
+    assert not socket_writer.can_take_more()
     got = bytearray()
-    while not outlet.take(b"!"):
+    while not socket_writer.take(b"!"):
         got += ends[1].recv(1_000_000)
     while len(got) <= len(MUCH):
         got += ends[1].recv(1_000_000)
@@ -69,13 +69,13 @@ def test_what_does_not_fit_is_sent_before_what_comes_next(ends):
 
 
 def test_flush_waits_for_the_rest(ends):
-    outlet = opened(ends[0])
-    assert outlet.take(MUCH)
-    flushing = threading.Thread(target=outlet.flush)
+    socket_writer = opened(ends[0])
+    assert socket_writer.take(MUCH)
+    flushing = threading.Thread(target=socket_writer.flush)
     flushing.start()
     assert read(ends[1], len(MUCH)) == MUCH
     flushing.join(10)
-    assert outlet.take(b"!")
+    assert socket_writer.take(b"!")
     assert ends[1].recv(1) == b"!"
 
 
@@ -84,25 +84,25 @@ def test_a_full_socket_takes_nothing_of_what_comes_next(ends):
     with suppress(BlockingIOError):
         while ours.send(MUCH, socket.MSG_DONTWAIT):
             pass
-    outlet = opened(ours)
-    assert not outlet.take(b"late")
-    outlet.flush()  # has nothing to wait for
+    socket_writer = opened(ours)
+    assert not socket_writer.take(b"late")
+    socket_writer.flush()  # has nothing to wait for
 
 
 def test_a_client_that_has_gone_takes_nothing_and_holds_up_nobody(ends):
     ours, clients = ends
-    outlet = opened(ours)
-    assert outlet.take(MUCH)
+    socket_writer = opened(ours)
+    assert socket_writer.take(MUCH)
     clients.close()
-    assert not outlet.take(b"more")
-    outlet.flush()
+    assert not socket_writer.take(b"more")
+    socket_writer.flush()
 
 
 def test_shutting_down_wakes_who_waits_for_room(ends):
-    outlet = opened(ends[0])
-    assert outlet.take(MUCH)
-    flushing = threading.Thread(target=outlet.flush)
+    socket_writer = opened(ends[0])
+    assert socket_writer.take(MUCH)
+    flushing = threading.Thread(target=socket_writer.flush)
     flushing.start()
-    outlet.shut_down()
+    socket_writer.shut_down()
     flushing.join(10)
     assert not flushing.is_alive()

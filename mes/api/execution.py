@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 
-from mes.api.dumps import dump
-from mes.api.promises import RUN_ERRORS
-from mes.api.requests import Line, line
+from mes.api.operation_docs import RUN_ERRORS
+from mes.api.request_log import RequestLog, request_log
+from mes.api.serializers import serialize_inference
 from mes.api.services import Services, services
-from mes.api.streamed import Delivery, Document, Documents
+from mes.api.streaming import Document, Documents, StreamingResponse
 from mes.domain import Client, Event, Inference, InferenceRequest
 from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.inference import infer
@@ -20,43 +20,45 @@ from mes.streams import Stream
 ERRORS = (SchemaInvalid, SchemaUnsafe, *RUN_ERRORS)
 
 
-def answered(request: InferenceRequest) -> Document:
+def run_blocking(request: InferenceRequest) -> Document:
     """Run it and wait for it: the answer of `POST /v1/inference`."""
-    own, said = _about(request)
+    own, said = _begin_log(request)
     with own.client() as client:
-        return _noted(_inferring(request, own, said, client)(), said)
+        return _log_result(_inference_call(request, own, said, client)(), said)
 
 
-def happening(
-    request: InferenceRequest, tell_of: Callable[[Event], Document | None], delivery: Delivery
+def run_streaming(
+    request: InferenceRequest,
+    tell_of: Callable[[Event], Document | None],
+    response_stream: StreamingResponse,
 ) -> Generator[Documents, None, Document]:
     """What is to be told of the events, unless the delivery takes it; returns the answer.
 
     Closing it ends the inference.
     """
-    own, said = _about(request)
+    own, said = _begin_log(request)
     patience = own.settings.stream_write_timeout_seconds
     with own.client() as client:
-        run = _inferring(request, own, said, client)
+        run = _inference_call(request, own, said, client)
 
         def work(emit: Callable[..., bool]) -> Inference:
             return run(emit=lambda *events: emit(*filter(None, map(tell_of, events))))
 
-        with closing(Stream(work, reader=delivery, patience_seconds=patience)) as stream:
+        with closing(Stream(work, reader=response_stream, patience_seconds=patience)) as stream:
             yield from stream
-    return _noted(stream.result, said)
+    return _log_result(stream.result, said)
 
 
-def _about(request: InferenceRequest) -> tuple[Services, Line]:
-    said = line()
+def _begin_log(request: InferenceRequest) -> tuple[Services, RequestLog]:
+    said = request_log()
     # By the names that OpenTelemetry has for them.
     operation = "chat" if request.messages else "text_completion"
     said.note(model=request.model_id[:200], operation=operation)
     return services(), said
 
 
-def _inferring(
-    request: InferenceRequest, own: Services, said: Line, client: Client
+def _inference_call(
+    request: InferenceRequest, own: Services, said: RequestLog, client: Client
 ) -> Callable[..., Inference]:
     return partial(
         infer,
@@ -71,8 +73,8 @@ def _inferring(
     )
 
 
-def _noted(inference: Inference, said: Line) -> Document:
-    document = dump(inference, said.request_id)
+def _log_result(inference: Inference, said: RequestLog) -> Document:
+    document = serialize_inference(inference, said.request_id)
     said.note(**{name: document[name] for name in ("usage", "timings", "finish_reason")})
     if document["structured"]:
         told = ("verdict", "attempts", "first_verdict", "mode")

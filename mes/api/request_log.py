@@ -20,7 +20,7 @@ _HARMLESS_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
 @dataclass(slots=True)
-class Line:
+class RequestLog:
     """What the log will say of the present request."""
 
     request_id: str
@@ -34,17 +34,17 @@ class Line:
         """Facts worth a place in the log: never a prompt, an answer or a key."""
         self.facts.update(facts)
 
-    def end_as(self, status: int, code: str) -> None:
+    def set_outcome(self, status: int, code: str) -> None:
         """How a stream has ended that went so well at first that its answer is a 200."""
         self.status, self.code = status, code
 
 
-def line() -> Line:
+def request_log() -> RequestLog:
     """The line of the present request."""
-    return cast(Line, g.line)
+    return cast(RequestLog, g.line)
 
 
-def install(app: Flask) -> None:
+def install_request_log(app: Flask) -> None:
     """Number the requests of the application; log and count each of them once."""
     app.before_request(_begin)
     app.after_request(_finish)
@@ -54,11 +54,11 @@ def _begin() -> None:
     given = request.headers.get("X-Request-ID")
     if given is None or not _HARMLESS_ID.fullmatch(given):
         given = f"{random.getrandbits(96):024x}"
-    g.line = Line(given, time.monotonic())
+    g.line = RequestLog(given, time.monotonic())
 
 
 def _finish(response: Response) -> Response:
-    own, request_counters = line(), services().metrics.request_counters
+    own, request_counters = request_log(), services().metrics.request_counters
     response.headers["X-Request-ID"] = own.request_id
     own.status = response.status_code
     rule = request.url_rule
@@ -73,7 +73,7 @@ def _finish(response: Response) -> Response:
 
 
 def _write(
-    own: Line, asked: dict[str, str], route: str | None, request_counters: RequestCounters
+    own: RequestLog, asked: dict[str, str], route: str | None, request_counters: RequestCounters
 ) -> None:
     facts = {
         "request_id": own.request_id,

@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import EXCLUDE, Schema, fields, validate
 
 
-class Answer(Schema):
+class ResponseSchema(Schema):
     """An answer. Members may be added to it, so that clients must bear with more of them."""
 
     class Meta:

@@ -8,7 +8,7 @@ from typing import Any
 MIMETYPE = "application/problem+json"
 
 
-def document(
+def problem_document(
     status: int, code: str, detail: str, *, request_id: str, errors: Sequence[dict[str, str]] = ()
 ) -> dict[str, Any]:
     """`success` and `error` are for clients of the original interface."""

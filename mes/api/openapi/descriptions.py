@@ -161,3 +161,18 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "checks.check": {"schema": {"json_schema": _PERSON, "model_id": "smollm2:135m"}},
 }
+
+# By the name of the blueprint.
+TAGS = {
+    "health": "does the process live, can work be done, and how does it stand with the models.",
+    "models": "what may be run, and bringing it in and out of memory by hand.",
+    "pull": "models fetched onto the runtime's disk, told in lines while it lasts.",
+    "queue": "where a waiting request stands, for whoever asks by its id.",
+    "checks": "what MES and the runtime will make of a schema, without a generation.",
+    "metrics": "the page that Prometheus scrapes.",
+    "docs": "this interface, for programs and for people.",
+    "inference": "one generation, asked and answered, at once or in a stream.",
+    "chat": "a conversation as OpenAI's clients hold it.",
+    "completions": "a prompt without a conversation, as OpenAI's older clients send it.",
+    "embeddings": "texts as vectors, asked for as OpenAI's clients do.",
+}

@@ -21,7 +21,7 @@ class _Window:
     wrong: int = 0
 
 
-class Attempts:
+class KeyThrottle:
     """Up to ten wrong keys a minute and address, in each worker process. Thread-safe."""
 
     def __init__(self) -> None:

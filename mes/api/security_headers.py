@@ -10,7 +10,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from mes.config.settings import Settings
 
 
-def install(app: Flask, settings: Settings) -> None:
+def install_security(app: Flask, settings: Settings) -> None:
     """Set the limits of the framework, and look at each request before its door does."""
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     # A doubled slash is a mistake and not another name of the same thing, to be redirected to.

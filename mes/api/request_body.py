@@ -19,7 +19,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from mes.api.promises import adds
+from mes.api.operation_docs import extend_operation
 from mes.errors import MalformedRequest, Mistake, RequestInvalid
 from mes.strict_json import NotJson, parse_json
 
@@ -38,7 +38,7 @@ _MOST_MISTAKES = 20
 _LONGEST_NAME = 200
 
 
-def body(schema: Schema) -> Callable[[View], View]:
+def request_body(schema: Schema) -> Callable[[View], View]:
     """Hand the view what the schema makes of the request's body, as its last argument.
 
     Raises MalformedRequest, RequestInvalid; 408, 413 and 415 are the framework's exceptions.
@@ -47,14 +47,14 @@ def body(schema: Schema) -> Callable[[View], View]:
     def decorate(view: View) -> View:
         @wraps(view)
         def read_body(*args: Any, **kwargs: Any) -> Any:
-            return view(*args, load(schema, _json()), **kwargs)
+            return view(*args, load_body(schema, _json()), **kwargs)
 
-        return adds(read_body, request=schema, raises=_REFUSALS)
+        return extend_operation(read_body, request=schema, raises=_REFUSALS)
 
     return decorate
 
 
-def load(schema: Schema, document: Any) -> Any:
+def load_body(schema: Schema, document: Any) -> Any:
     """What the schema makes of a document. Raises RequestInvalid with the mistakes."""
     try:
         return schema.load(document)

@@ -35,7 +35,7 @@ JSON, NDJSON, EVENT_STREAM = "application/json", "application/x-ndjson", "text/e
 
 
 @dataclass(frozen=True)
-class Promise:
+class Operation:
     """What a view answers, by media type, and with which statuses; what it asks for and refuses.
 
     A schema is marshmallow's, or a JSON Schema in which marshmallow's may stand.
@@ -48,7 +48,7 @@ class Promise:
     scope: str | None = None
 
 
-def promises(
+def documented(
     content: type[Schema] | Mapping[str, Any],
     *,
     statuses: tuple[int, ...] = (200,),
@@ -57,38 +57,38 @@ def promises(
 ) -> Callable[[View], View]:
     """Say what the view answers: a schema of JSON, or one for each media type."""
     by_type = content if isinstance(content, Mapping) else {JSON: content}
-    promise = Promise(by_type, statuses, raises, scope=scope)
+    operation = Operation(by_type, statuses, raises, scope=scope)
 
     def decorate(view: View) -> View:
-        return _with(view, promise)
+        return _attach(view, operation)
 
     return decorate
 
 
-def adds(view: View, *, raises: tuple[type[Exception], ...], **more: Any) -> View:
+def extend_operation(view: View, *, raises: tuple[type[Exception], ...], **more: Any) -> View:
     """What a decorator adds to the promise of the view inside of it."""
-    own = promise_of(view) or Promise()
-    return _with(view, replace(own, raises=(*own.raises, *raises), **more))
+    own = operation_of(view) or Operation()
+    return _attach(view, replace(own, raises=(*own.raises, *raises), **more))
 
 
-def promise_of(view: Callable[..., Any]) -> Promise | None:
+def operation_of(view: Callable[..., Any]) -> Operation | None:
     """What the view promises; None where it has said nothing."""
-    return cast("Promise | None", getattr(view, "promise", None))
+    return cast("Operation | None", getattr(view, "operation", None))
 
 
-def lines_of(*kinds: Any) -> dict[str, Any]:
+def lines_schema(*kinds: Any) -> dict[str, Any]:
     """Lines of JSON, as OpenAPI writes them: an array with each line as an item."""
     return {"type": "array", "items": {"oneOf": list(kinds)}}
 
 
-def events_of(*kinds: Any, last: str) -> dict[str, Any]:
+def events_schema(*kinds: Any, last: str) -> dict[str, Any]:
     """Server-sent events, as OpenAPI writes them: each an object whose data is JSON in a string."""
     content = {"contentMediaType": JSON, "contentSchema": {"oneOf": list(kinds)}}
     data = {"anyOf": [{"const": last}, {"type": "string", **content}]}
     return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
-def _with(view: View, promise: Promise) -> View:
+def _attach(view: View, operation: Operation) -> View:
     # functools.wraps hands an attribute on to whatever is wrapped around the view.
-    view.promise = promise  # type: ignore[attr-defined]
+    view.operation = operation  # type: ignore[attr-defined]
     return view

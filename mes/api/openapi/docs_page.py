@@ -1,20 +1,94 @@
-"""The page: the document laid out for people, so that a template only has to draw it."""
+"""Documentation: this interface, for programs and for people."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from mes.api.openapi.words import WHEN
+from flask import Blueprint, Flask, Response, current_app, render_template, request
+from markupsafe import Markup, escape
+
+from mes.api.openapi.descriptions import WHEN
+from mes.api.operation_docs import documented
+from mes.api.serializers import json_response
+
+bp = Blueprint("docs", __name__, template_folder="templates")
+
+
+@bp.get("/openapi.json")
+@documented({"application/json": {"type": "object"}})
+def openapi() -> Response:
+    """This interface as an OpenAPI 3.1 document."""
+    return json_response(document_of(_app()))
+
+
+@bp.get("/docs")
+@documented({"text/html": {"type": "string"}})
+def show() -> Response:
+    """The same, to be read."""
+    style = _style()
+    drawn = render_template(
+        "docs.html", page=_page_of(_app()), url=request.root_url[:-1], style=style
+    )
+    return Response(drawn, headers={"Content-Security-Policy": _policy(style)})
+
+
+@lru_cache(maxsize=1)
+def document_of(app: Flask) -> dict[str, Any]:
+    """The document of the application, made when somebody first asks for it."""
+    # Not on top: most workers are never asked.
+    from mes.api.openapi.document import document
+
+    return document(app)
+
+
+@lru_cache(maxsize=1)
+def _page_of(app: Flask) -> Any:
+    pass  # IMPORT GONE
+
+    return build_page(document_of(app))
+
+
+def _app() -> Flask:
+    return current_app._get_current_object()  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=1)
+def _style() -> Markup:
+    return Markup(Path(__file__).with_name("templates").joinpath("docs.css").read_text())
+
+
+def _policy(style: str) -> str:
+    """Nothing but the page's own style: no script, no picture, nothing from elsewhere."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; style-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+@bp.app_template_filter("prose")
+def _prose(text: str) -> Markup:
+    """Text in which backticks mark code."""
+    pieces = [escape(piece) for piece in text.split("`")]
+    coded = (f"<code>{piece}</code>" if at % 2 else piece for at, piece in enumerate(pieces))
+    return Markup("").join(map(Markup, coded))
+
+
+# The page: the document laid out for people, so that a template only has to draw it.
 
 Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Row:
+class FieldRow:
     """One member of a body, an answer or a path."""
 
     name: str
@@ -25,7 +99,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Answer:
+class DocumentedResponse:
     """What comes with one status and media type."""
 
     status: str
@@ -35,7 +109,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class DocumentedError:
     """One problem: its status, its code and when it comes."""
 
     status: str
@@ -44,7 +118,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Operation:
+class DocumentedOperation:
     """One method of one path."""
 
     id: str
@@ -53,25 +127,25 @@ class Operation:
     summary: str
     text: str
     scope: str | None
-    rows: tuple[Row, ...]
+    rows: tuple[FieldRow, ...]
     curls: tuple[str, ...]
-    answers: tuple[Answer, ...]
-    refusals: tuple[Refusal, ...]
+    answers: tuple[DocumentedResponse, ...]
+    refusals: tuple[DocumentedError, ...]
 
 
 @dataclass(frozen=True)
-class Page:
+class DocsPage:
     """All that is drawn."""
 
     version: str
     overview: tuple[str, ...]
-    groups: tuple[tuple[str, str, tuple[Operation, ...]], ...]
-    anywhere: tuple[Refusal, ...]
-    of_keys: tuple[Refusal, ...]
-    shapes: tuple[tuple[str, tuple[Row, ...]], ...]
+    groups: tuple[tuple[str, str, tuple[DocumentedOperation, ...]], ...]
+    anywhere: tuple[DocumentedError, ...]
+    of_keys: tuple[DocumentedError, ...]
+    shapes: tuple[tuple[str, tuple[FieldRow, ...]], ...]
 
 
-def page(document: Document) -> Page:
+def build_page(document: Document) -> DocsPage:
     """The page of a document. What all operations refuse alike, or all with a key, is told once."""
     told = list(_operations(document))
     anywhere = _common(each for _, each in told)
@@ -81,7 +155,7 @@ def page(document: Document) -> Page:
         for tag in document["tags"]
     ]
     schemas = document["components"]["schemas"]
-    return Page(
+    return DocsPage(
         version=document["info"]["version"],
         overview=tuple(document["info"]["description"].split("\n\n")),
         groups=tuple(group for group in groups if group[2]),
@@ -91,17 +165,17 @@ def page(document: Document) -> Page:
     )
 
 
-def _common(operations: Iterable[Operation]) -> set[Refusal]:
+def _common(operations: Iterable[DocumentedOperation]) -> set[DocumentedError]:
     return set.intersection(*(set(each.refusals) for each in operations))
 
 
-def _sorted(refusals: Iterable[Refusal]) -> tuple[Refusal, ...]:
+def _sorted(refusals: Iterable[DocumentedError]) -> tuple[DocumentedError, ...]:
     return tuple(sorted(refusals, key=lambda each: (each.status, each.code)))
 
 
 def _of_tag(
-    tag: str, told: list[tuple[str, Operation]], common: set[Refusal]
-) -> tuple[Operation, ...]:
+    tag: str, told: list[tuple[str, DocumentedOperation]], common: set[DocumentedError]
+) -> tuple[DocumentedOperation, ...]:
     return tuple(
         replace(each, refusals=_sorted(set(each.refusals) - common))
         for name, each in told
@@ -109,16 +183,18 @@ def _of_tag(
     )
 
 
-def _operations(document: Document) -> Iterator[tuple[str, Operation]]:
+def _operations(document: Document) -> Iterator[tuple[str, DocumentedOperation]]:
     for path, methods in document["paths"].items():
         for method, told in methods.items():
-            yield told["tags"][0], _operation(document, path, method, told)
+            yield told["tags"][0], _operation_of(document, path, method, told)
 
 
-def _operation(document: Document, path: str, method: str, told: Document) -> Operation:
+def _operation_of(
+    document: Document, path: str, method: str, told: Document
+) -> DocumentedOperation:
     responses = [(status, _found(document, each)) for status, each in told["responses"].items()]
     in_path = [each for each in told["parameters"] if each["in"] == "path"]
-    return Operation(
+    return DocumentedOperation(
         id=told["operationId"],
         method=method.upper(),
         path=path,
@@ -132,8 +208,8 @@ def _operation(document: Document, path: str, method: str, told: Document) -> Op
     )
 
 
-def _parameter(told: Document) -> Row:
-    return Row(told["name"], "in the path", None, told["description"], True)
+def _parameter(told: Document) -> FieldRow:
+    return FieldRow(told["name"], "in the path", None, told["description"], True)
 
 
 def _body_of(document: Document, told: Document) -> Document:
@@ -152,23 +228,23 @@ def _found(document: Document, node: Document) -> Document:
     return found
 
 
-def _answers(status: str, response: Document) -> Iterator[Answer]:
+def _answers(status: str, response: Document) -> Iterator[DocumentedResponse]:
     for media_type, media in response["content"].items():
         if "examples" not in media:  # which all refusals have
             schema = media["schema"]
-            yield Answer(status, media_type, _kind(schema), tuple(_names(schema)))
+            yield DocumentedResponse(status, media_type, _kind(schema), tuple(_names(schema)))
 
 
-def _refusals(status: str, response: Document) -> Iterator[Refusal]:
+def _refusals(status: str, response: Document) -> Iterator[DocumentedError]:
     media = response["content"].values()
     for code in dict.fromkeys(code for each in media for code in each.get("examples", ())):
-        yield Refusal(status, code, WHEN[code])
+        yield DocumentedError(status, code, WHEN[code])
 
 
-def _rows(schema: Document) -> tuple[Row, ...]:
+def _rows(schema: Document) -> tuple[FieldRow, ...]:
     required = schema.get("required", ())
     return tuple(
-        Row(
+        FieldRow(
             name=name,
             kind=_kind(each),
             shape=next(_names(each), None),

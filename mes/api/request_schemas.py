@@ -1,4 +1,4 @@
-"""What requests may hold, as marshmallow knows it."""
+"""Schemas of the requests of MES's own doors."""
 
 from __future__ import annotations
 
@@ -6,9 +6,64 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
-from mes.api.fields import LIST, NOT_EMPTY, Flag, Image, Object, Strict, Text, Think, Whole, between
-from mes.api.sampling import AttemptsSchema, SamplingSchema, given_of, sampling_of
+from mes.api.request_fields import (
+    LIST,
+    NOT_EMPTY,
+    Flag,
+    Image,
+    Number,
+    Object,
+    Seconds,
+    Stops,
+    Strict,
+    Text,
+    Think,
+    Whole,
+    between,
+)
 from mes.domain import InferenceRequest, Message
+
+# What requests for a generation have in common, whatever door they come to.
+
+
+class SamplingSchema(Strict):
+    """How the tokens are chosen, and how many."""
+
+    temperature = Number(allow_none=True, validate=between(0, 2))
+    max_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
+    top_p = Number(allow_none=True, validate=between(0, 1))
+    top_k = Whole(allow_none=True, validate=between(0, 1_000_000))
+    min_p = Number(allow_none=True, validate=between(0, 1))
+    seed = Whole(allow_none=True, validate=between(0, 2**31 - 1))
+    stop = Stops(allow_none=True)
+    repeat_penalty = Number(allow_none=True, validate=between(0, 2))
+    presence_penalty = Number(allow_none=True, validate=between(-2, 2))
+    frequency_penalty = Number(allow_none=True, validate=between(-2, 2))
+
+
+class AttemptsSchema(Strict):
+    """How often a model is asked, how it is held to a schema, and for how long."""
+
+    max_attempts = Whole(allow_none=True, validate=between(1, 4))
+    constrain = Flag(allow_none=True)
+    timeout = Seconds(allow_none=True)
+
+
+# What the runtime knows by the same name; of the others an InferenceRequest has fields.
+_OPTIONS = tuple(SamplingSchema(exclude=("temperature", "max_tokens")).fields)
+
+
+def given_options(given: dict[str, Any]) -> dict[str, Any]:
+    """What was said; null is as good as left out."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def sampling_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of the runtime among what was said."""
+    return {name: given[name] for name in _OPTIONS if name in given}
+
+
+# What requests may hold, as marshmallow knows it.
 
 _ROLE = validate.OneOf(
     ("system", "user", "assistant", "tool"), error="must be system, user, assistant or tool"
@@ -30,14 +85,14 @@ class MessageSchema(Strict):
         return Message(given["role"], given["content"], images)
 
 
-def asks_something(turns: list[Message]) -> None:
+def require_question(turns: list[Message]) -> None:
     if not any(turn.role == "user" for turn in turns):
         raise ValidationError("must have a message of role user")
     if turns[-1].role not in ("user", "tool"):
         raise ValidationError("must end with a message of role user or tool")
 
 
-def likeliest(given: dict[str, Any]) -> int | None:
+def top_logprobs_count(given: dict[str, Any]) -> int | None:
     """How many tokens to tell at each place, taken out of what was given; None for nothing."""
     wanted, most = given.pop("logprobs", None), given.pop("top_logprobs", None)
     if wanted is None:
@@ -54,7 +109,7 @@ class QuestionSchema(Strict):
     messages = fields.List(
         fields.Nested(MessageSchema),
         allow_none=True,
-        validate=asks_something,
+        validate=require_question,
         error_messages=LIST,
     )
     stream = Flag(allow_none=True)
@@ -84,11 +139,11 @@ class InferenceRequestSchema(AttemptsSchema, SamplingSchema, QuestionSchema):
 
     @post_load
     def _request(self, given: dict[str, Any], **kwargs: Any) -> InferenceRequest:
-        given = given_of(given)
-        sampling = sampling_of(given)
+        given = given_options(given)
+        sampling = sampling_options(given)
         timeout = given.pop("timeout", None)
         given["messages"] = tuple(given.get("messages", ()))
-        given["top_logprobs"] = likeliest(given)
+        given["top_logprobs"] = top_logprobs_count(given)
         own = {name: value for name, value in given.items() if name not in sampling}
         return InferenceRequest(**own, sampling=sampling, timeout_seconds=timeout)
 
