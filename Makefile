@@ -37,11 +37,15 @@ clean: ## remove what the other targets made
 
 comma := ,
 
+# The distribution was named `mes` up to 0.1; beside `openbench-mes` there would be two commands `mes`.
+forget_old_name = $(BIN)/python -m pip uninstall --quiet --yes mes && rm -rf mes.egg-info
+
 define install
 $(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
   { echo "mes: needs Python 3.11 or newer with venv; name one with: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12"; exit 1; }; \
 echo "mes: installing into .venv (about $(2) s the first time)"; began=$$(date +%s); \
 { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && \
+{ ! test -e mes.egg-info || { $(call forget_old_name); }; } && \
 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(1)]' && \
 touch $@ && echo "mes: installed after $$(( $$(date +%s) - began )) s"
 endef

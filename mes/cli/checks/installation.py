@@ -11,12 +11,14 @@ from packaging.requirements import Requirement
 from mes.cli.checks.finding import Finding, Findings, fail, ok, or_else, warn
 
 _SUBJECT = "installation"
+# The name in setup.cfg; `mes` in the package index is another project.
+_DISTRIBUTION = "openbench-mes"
 
 
 def findings() -> Findings:
     """Whatever is missing, too old or too new."""
     try:
-        required = metadata.requires("mes") or []
+        required = metadata.requires(_DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         yield warn(_SUBJECT, "MES is run without being installed; pip install -e . in its folder")
         return
