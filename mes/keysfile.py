@@ -107,7 +107,7 @@ def parse(text: bytes, *, path: Path) -> tuple[Key, ...]:
     except strictjson.NotJson as exc:
         raise KeysError(path, [Mistake("", f"is not JSON: {exc}; mend it")]) from exc
     except ValidationError as exc:
-        raise KeysError(path, list(_mistakes(exc.normalized_messages()))) from exc
+        raise KeysError(path, list(_mistakes(exc.messages_dict))) from exc
 
 
 def _mistakes(messages: Any, pointer: str = "") -> Iterator[Mistake]:
