@@ -17,8 +17,8 @@ test: .venv/.installed-test .venv/.installed-clients ## install and run all test
 	@$(BIN)/python -m mes.embedded pull all-minilm >/dev/null
 	@$(BIN)/python -m pytest $(ARGS)
 
-lint: .venv/.installed-test ## ruff, mypy and hadolint
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/hadolint Dockerfile
+lint: .venv/.installed-test ## ruff, codespell, mypy and hadolint
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/mypy && $(BIN)/hadolint Dockerfile
 
 clean: ## remove what the other targets made
 	rm -rf .venv logs models build *.egg-info
