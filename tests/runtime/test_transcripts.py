@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,11 +16,10 @@ from mes.errors import (
     RuntimeReplyInvalid,
     SchemaRefused,
 )
+from tests.support.recorded import all_exchanges
 
 from .conftest import OPTIONS, SPEC, generate
 from .scripted import END, Peer, Script, chunk
-
-PATH = Path(__file__).resolve().parents[3] / "shared/reference/ollama-transcripts.jsonl"
 
 GENERATIONS = [
     "generate-stream",
@@ -56,21 +52,14 @@ REFUSALS = {
 }
 
 
-@functools.cache
-def transcripts() -> dict[str, Any]:
-    if not PATH.exists():
-        pytest.skip("the transcripts are not beside this checkout")
-    return {case["case"]: case for case in map(json.loads, PATH.read_text().splitlines())}
-
-
 def lines(case: str) -> list[bytes]:
-    said = transcripts()[case]["response"]["lines"]
+    said = all_exchanges()[case]["response"]["lines"]
     return [one["line"].encode() for one in said if "line" in one]
 
 
 def replay(case: str) -> Script:
     """Send the recorded answer, whatever is asked."""
-    said = transcripts()[case]["response"]
+    said = all_exchanges()[case]["response"]
     fields = [f"HTTP/1.1 {said['status']} Recorded", *map(": ".join, said["headers"].items())]
     start = "\r\n".join([*fields, "", ""]).encode()
     chunked = "Transfer-Encoding" in said["headers"]
@@ -103,7 +92,7 @@ def test_a_generation_of_a_real_ollama_is_read_whole(serve, client, case):
 
 @pytest.mark.parametrize("case", ["generate-stream", "generate-system", "generate-schema"])
 def test_a_generation_is_asked_for_as_it_was_recorded(serve, client, case):
-    server, recorded = serve(replay(case)), transcripts()[case]["request"]["body"]
+    server, recorded = serve(replay(case)), all_exchanges()[case]["request"]["body"]
 
     generate(
         client(server),
@@ -134,7 +123,7 @@ def test_a_conversation_with_a_real_ollama_is_read_whole(serve, client, case):
 
 @pytest.mark.parametrize("case", ["chat-stream", "chat-schema"])
 def test_a_conversation_is_sent_as_it_was_recorded(serve, client, case):
-    server, recorded = serve(replay(case)), transcripts()[case]["request"]["body"]
+    server, recorded = serve(replay(case)), all_exchanges()[case]["request"]["body"]
     messages = tuple(Message(**each) for each in recorded["messages"])
 
     generate(
@@ -151,7 +140,7 @@ def test_a_conversation_is_sent_as_it_was_recorded(serve, client, case):
 
 def test_probabilities_are_asked_for_as_it_was_recorded_and_read(serve, client):
     server = serve(replay("generate-logprobs"))
-    recorded = transcripts()["generate-logprobs"]["request"]["body"]
+    recorded = all_exchanges()["generate-logprobs"]["request"]["body"]
     told: list[Event] = []
 
     options = recorded["options"]
@@ -199,7 +188,7 @@ def test_a_load_ends_when_the_model_is_ready(serve, client, case):
     client(server).load(SPEC, deadline=time.monotonic() + 5)
 
     sent = server.asked[0].json
-    recorded = transcripts()["load"]["request"]["body"]
+    recorded = all_exchanges()["load"]["request"]["body"]
     assert {name: sent[name] for name in recorded} == recorded
     assert sent["prompt"] == ""
     assert sent["options"]["num_ctx"] == OPTIONS["num_ctx"]
