@@ -11,6 +11,7 @@ from mes.domain import Event, Message, Token, normalise
 from mes.errors import (
     GenerationAborted,
     ModelNotPulled,
+    NotCapable,
     PromptTooLong,
     RequestInvalid,
     RuntimeReplyInvalid,
@@ -19,7 +20,7 @@ from mes.errors import (
 from tests.support.recorded import all_exchanges
 
 from .conftest import OPTIONS, SPEC, generate
-from .scripted import END, Peer, Script, chunk
+from .scripted import lines, replay
 
 GENERATIONS = [
     "generate-stream",
@@ -31,6 +32,30 @@ GENERATIONS = [
     "generate-json-mode",
     "generate-schema-truncated",
     "generate-logprobs",
+    "generate-logprobs-stream",
+    "generate-logprobs-schema",
+    "generate-think-False",
+    "generate-think-None",
+    "generate-think-True",
+    "generate-think-low",
+    "generate-think-schema",
+    "generate-thought-True",
+    "generate-thought-schema",
+    "unload-while-generating-the-generation",
+    "unload-while-generating-the-generation-2",
+    "update-loaded-5-generate",
+]
+CONVERSATIONS = [
+    "chat-stream",
+    "chat-nostream",
+    "chat-schema",
+    "chat-think-False",
+    "chat-tools-stream",
+    "chat-tools-nostream",
+    "chat-tools-result",
+    "chat-tools-schema",
+    "chat-tool-call-cut",
+    "chat-tool-call-format",
 ]
 REFUSALS = {
     "generate-schema-refused": SchemaRefused,
@@ -49,30 +74,27 @@ REFUSALS = {
     "generate-empty-body": RuntimeReplyInvalid,
     "not-found": RuntimeReplyInvalid,
     "wrong-method": RuntimeReplyInvalid,
+    "generate-after-delete": ModelNotPulled,
+    "generate-cloud": RuntimeReplyInvalid,
+    "generate-embedder": NotCapable,
+    "chat-embedder": NotCapable,
+    "generate-image-no-vision": NotCapable,
+    "chat-image-no-vision": NotCapable,
+    "chat-image-no-vision-gemma": NotCapable,
+    "chat-image-bad-base64": RuntimeReplyInvalid,
+    "generate-top-logprobs-21": RuntimeReplyInvalid,
 }
-
-
-def lines(case: str) -> list[bytes]:
-    said = all_exchanges()[case]["response"]["lines"]
-    return [one["line"].encode() for one in said if "line" in one]
-
-
-def replay(case: str) -> Script:
-    """Send the recorded answer, whatever is asked."""
-    said = all_exchanges()[case]["response"]
-    fields = [f"HTTP/1.1 {said['status']} Recorded", *map(": ".join, said["headers"].items())]
-    start = "\r\n".join([*fields, "", ""]).encode()
-    chunked = "Transfer-Encoding" in said["headers"]
-
-    def script(peer: Peer) -> None:
-        while peer.read_request() is not None:
-            peer.send(start)
-            for one in lines(case):
-                peer.send(chunk(one + b"\n") if chunked else one)
-            if chunked:
-                peer.send(END)
-
-    return script
+LOADS = ["load", "load-again", "load-second", "load-before-delete", "update-loaded-1-load"]
+UNLOADS = [
+    "unload",
+    "unload-not-loaded",
+    "unload-missing",
+    "unload-after-delete",
+    "unload-while-generating-the-unload",
+    "unload-while-generating-the-unload-2",
+    "update-loaded-7-unload",
+    "embed-unload",
+]
 
 
 @pytest.mark.parametrize("case", GENERATIONS)
@@ -106,7 +128,7 @@ def test_a_generation_is_asked_for_as_it_was_recorded(serve, client, case):
     assert server.asked[0].json == recorded
 
 
-@pytest.mark.parametrize("case", ["chat-stream", "chat-nostream", "chat-schema"])
+@pytest.mark.parametrize("case", CONVERSATIONS)
 def test_a_conversation_with_a_real_ollama_is_read_whole(serve, client, case):
     parts = [json.loads(one) for one in lines(case)]
     told: list[Event] = []
@@ -181,7 +203,7 @@ def test_a_missing_model_is_told_how_to_get_it(serve, client):
         generate(client(serve(replay("generate-missing-model"))))
 
 
-@pytest.mark.parametrize("case", ["load", "load-again", "load-second"])
+@pytest.mark.parametrize("case", LOADS)
 def test_a_load_ends_when_the_model_is_ready(serve, client, case):
     server = serve(replay(case))
 
@@ -199,7 +221,7 @@ def test_loading_what_is_not_pulled_says_so(serve, client):
         client(serve(replay("generate-missing-model"))).load(SPEC, deadline=time.monotonic() + 5)
 
 
-@pytest.mark.parametrize("case", ["unload", "unload-not-loaded", "unload-missing"])
+@pytest.mark.parametrize("case", UNLOADS)
 def test_an_unload_is_done_whether_or_not_there_was_anything_to_unload(serve, client, case):
     server = serve(replay(case))
 
@@ -224,6 +246,19 @@ def test_an_empty_memory_lists_nothing(serve, client):
     assert client(serve(replay("ps-empty"))).loaded() == []
 
 
+def test_two_versions_of_a_model_in_memory_are_both_listed(serve, client):
+    models = client(serve(replay("update-loaded-6-ps"))).loaded()
+
+    assert [model.name for model in models] == ["m-a:latest", "m-a:latest"]
+    assert [model.digest[:12] for model in models] == ["sha256:cf90f", "sha256:6370e"]
+
+
+def test_a_deleted_model_that_is_in_memory_is_listed(serve, client):
+    models = client(serve(replay("ps-after-delete"))).loaded()
+
+    assert [model.name for model in models] == ["gone:latest", "gemma3:270m"]
+
+
 def test_the_models_on_disk_are_listed(serve, client):
     models = client(serve(replay("tags"))).pulled()
 
@@ -240,6 +275,18 @@ def test_a_card_tells_the_context_and_the_capabilities(serve, client):
     assert card.quantization == "Q4_1"
     assert card.parameter_size == "134.52M"
     assert "completion" in card.capabilities
+
+
+@pytest.mark.parametrize(
+    ("case", "capabilities"),
+    [
+        ("show-embedder", ("embedding",)),
+        ("show-tools", ("completion", "tools")),
+        ("show-thinking", ("completion", "thinking")),
+    ],
+)
+def test_a_card_tells_each_capability(serve, client, case, capabilities):
+    assert client(serve(replay(case))).card("smollm2:135m").capabilities == capabilities
 
 
 def test_the_card_of_a_missing_model_says_so(serve, client):
