@@ -1,47 +1,59 @@
 # Everything a newcomer needs; each target may be repeated, the second time is fast.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
 PARTS := setup.cfg pyproject.toml
 
-.PHONY: run test lint clean help
+.PHONY: run test quick lint clean help
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 8
 
-run: .venv/.installed-run ## install, fetch two small models, serve them on http://127.0.0.1:8001
+run: $(VENV)/.installed-run ## install, fetch two small models, serve them on http://127.0.0.1:8001
 	@$(BIN)/python -m mes.cli.quickstart
 
-test: .venv/.installed-test .venv/.installed-clients ## install and run all tests, real gunicorn and real model included
+test: $(VENV)/.installed-test $(VENV)/.installed-clients ## install and run all tests, real gunicorn and real model included
 	@echo "mes: fetching two models for the tests (177 MB, some seconds the first time)"
 	@$(BIN)/python -m mes.embedded pull smollm2:135m >/dev/null
 	@$(BIN)/python -m mes.embedded pull all-minilm >/dev/null
 	@$(BIN)/python -m pytest $(ARGS)
 
-lint: .venv/.installed-test ## ruff, mypy and hadolint
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/hadolint Dockerfile
+quick: $(VENV)/.installed-quick ## the tests that need no model and start no service: about one minute
+	@$(BIN)/python -m pytest $(addprefix --ignore=tests/,$(NOT_QUICK)) $(ARGS)
+
+lint: $(VENV)/.installed-test ## ruff, codespell, mypy and hadolint
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/mypy && $(BIN)/hadolint Dockerfile
 
 clean: ## remove what the other targets made
-	rm -rf .venv logs models build *.egg-info
+	rm -rf .venv .venv-newer logs models build *.egg-info
 
-.venv/.installed-run: $(PARTS)
+$(VENV)/.installed-run: $(PARTS)
 	@$(call install,embedded,20)
 
-.venv/.installed-test: $(PARTS)
+$(VENV)/.installed-test: $(PARTS)
 	@$(call install,embedded$(comma)test$(comma)lint,60)
 
-.venv/.installed-clients: tests/clients/requirements.txt | .venv/.installed-test
-	@echo "mes: installing clients for the tests into .venv/clients"
-	@$(BIN)/python -m venv .venv/clients
-	@.venv/clients/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+$(VENV)/.installed-clients: tests/clients/requirements.txt | $(VENV)/.installed-test
+	@echo "mes: installing clients for the tests into $(VENV)/clients"
+	@$(BIN)/python -m venv $(VENV)/clients
+	@$(VENV)/clients/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
+$(VENV)/.installed-quick: $(PARTS)
+	@$(call install,test,40)
+
 comma := ,
+NOT_QUICK := cli clients deploy embedded faults integration test_harness.py test_serve.py
+
+# The distribution was named `mes` up to 0.1; beside `openbench-mes` there would be two commands `mes`.
+forget_old_name = $(BIN)/python -m pip uninstall --quiet --yes mes && rm -rf mes.egg-info
 
 define install
 $(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
   { echo "mes: needs Python 3.11 or newer with venv; name one with: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12"; exit 1; }; \
-echo "mes: installing into .venv (about $(2) s the first time)"; began=$$(date +%s); \
-{ test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && \
+echo "mes: installing into $(VENV) (about $(2) s the first time)"; began=$$(date +%s); \
+{ test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
+{ ! test -e mes.egg-info || { $(call forget_old_name); }; } && \
 $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(1)]' && \
 touch $@ && echo "mes: installed after $$(( $$(date +%s) - began )) s"
 endef

@@ -5,7 +5,7 @@
 1. One process, nobody else waiting: CPU to take a permit and give it back.
 2. Eight processes at once on one model with room for all: admissions a second, and whether any
    update was lost (each process counts its own in the shared state).
-3. Hand-over: two processes pass one permit to and fro; from giving it back to having it, median.
+3. Hand-over: two processes pass one permit back and forth; from giving it to having it, median.
 4. Waiting: 200 requests wait in 4 processes; the CPU that costs, in per cent of one core.
 """
 

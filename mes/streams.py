@@ -7,8 +7,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
 from greenlet import greenlet
@@ -124,13 +124,21 @@ PumpSteps = Generator[bool, None, Value]
 After True the next step may be taken in the relay, and then waits for nothing else.
 """
 
+HandedBack = SimpleQueue[BaseException | None]
+"""Receives the exception that a step raised, or None if the next step has to be taken elsewhere.
+
+A queue, not a future: a future keeps the exception, and the frames of the exception refer to the
+future (from Python 3.13 on also through the frame of a generator), so that both would wait for the
+garbage collector.
+"""
+
 
 class StreamPump:
     """Takes the steps of many streams, each as soon as its source can be read."""
 
     def __init__(self) -> None:
         self._event_loop = EventLoop(name="mes-relay")
-        self._open_exchanges: set[Future[None]] = set()
+        self._open_exchanges: set[HandedBack] = set()
         self._closed = False
         self._lock = threading.Lock()  # nothing is handed over to what is closed
 
@@ -142,7 +150,7 @@ class StreamPump:
         try:
             while True:
                 if next(steps) and source is not None:
-                    self._hand_over(steps, source).result()
+                    _wait(self._hand_over(steps, source))
         except StopIteration as end:
             result: Value = end.value
             return result
@@ -153,11 +161,11 @@ class StreamPump:
             self._closed = True
         self._event_loop.close()
         for handed_back in self._open_exchanges:
-            handed_back.set_result(None)
+            handed_back.put(None)
 
-    def _hand_over(self, steps: PumpSteps[Value], source: socket.socket) -> Future[None]:
-        """Done when the next step has to be taken elsewhere; fails as the steps do."""
-        handed_back: Future[None] = Future()
+    def _hand_over(self, steps: PumpSteps[Value], source: socket.socket) -> HandedBack:
+        """Return a queue that receives an item when the steps are handed back."""
+        handed_back: HandedBack = SimpleQueue()
         fd = source.fileno()
 
         def step() -> None:
@@ -166,21 +174,29 @@ class StreamPump:
                     return
             except BaseException as exc:
                 self._let_go(fd, handed_back)
-                # Without this frame, which knows the future: they would hold each other.
-                trace = exc.__traceback__ and exc.__traceback__.tb_next
-                handed_back.set_exception(exc.with_traceback(trace))
+                handed_back.put(exc)
             else:
                 self._let_go(fd, handed_back)
-                handed_back.set_result(None)
+                handed_back.put(None)
 
         with self._lock:
             if self._closed:
-                handed_back.set_result(None)
+                handed_back.put(None)
             else:
                 self._open_exchanges.add(handed_back)
                 self._event_loop.readable(fd, step)
         return handed_back
 
-    def _let_go(self, fd: int, handed_back: Future[None]) -> None:
+    def _let_go(self, fd: int, handed_back: HandedBack) -> None:
         self._open_exchanges.discard(handed_back)
         self._event_loop.forget(fd)
+
+
+def _wait(handed_back: HandedBack) -> None:
+    """Return when the steps are handed back; raise the exception of a step that failed."""
+    failure = handed_back.get()
+    try:
+        if failure is not None:
+            raise failure
+    finally:
+        del failure  # its traceback refers to this frame

@@ -6,16 +6,15 @@ import math
 import socket
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import requests
 
 from tests.support.fake_ollama.wire import Connection
 from tests.support.process import wait_until
+from tests.support.recorded import exchanges
 from tests.support.service import FakeOllama
 
-TRANSCRIPTS = Path(__file__).parents[2] / "shared" / "reference" / "ollama-transcripts.jsonl"
 LIKE_THE_REAL_ONE = (
     "version", "root", "tags", "ps-empty", "show-missing", "load", "load-again", "ps-one",
     "generate-stream", "generate-nostream", "generate-system", "generate-length",
@@ -62,15 +61,6 @@ def at_once(*calls):
         thread.join()
 
 
-def transcripts():
-    if not TRANSCRIPTS.exists():
-        return
-    for line in TRANSCRIPTS.read_text().splitlines():
-        exchange = json.loads(line)
-        if exchange["case"] in LIKE_THE_REAL_ONE:
-            yield exchange
-
-
 def shape(value):
     """Names and types, without the values; of a list, its first element."""
     if isinstance(value, dict):
@@ -87,12 +77,12 @@ def parsed(line):
         return line
 
 
-@pytest.mark.skipif(not TRANSCRIPTS.exists(), reason="the recorded exchanges are not here")
 def test_every_answer_has_the_shape_of_the_real_runtimes():
     """All exchanges in their order, for later ones depend on what earlier ones loaded."""
     with FakeOllama("--models", "smollm2:135m,gemma3:270m", "--tokens", "20") as fake:
-        for exchange in transcripts():
-            assert_alike(exchange, *replay(fake, exchange["request"]))
+        for case, exchange in exchanges().items():
+            if case in LIKE_THE_REAL_ONE:
+                assert_alike(exchange, *replay(fake, exchange["request"]))
 
 
 def replay(fake, request):

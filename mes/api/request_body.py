@@ -59,7 +59,7 @@ def load_body(schema: Schema, document: Any) -> Any:
     try:
         return schema.load(document)
     except ValidationError as exc:
-        found = _mistakes(exc.normalized_messages())
+        found = _mistakes(exc.messages_dict)
         mistakes = tuple(_with_suggestion(each, schema) for each in islice(found, _MOST_MISTAKES))
         told = [f"{m.pointer or 'the body'}: {m.detail}" for m in mistakes]
         more = ["and more"] if next(found, None) else []

@@ -94,7 +94,8 @@ def require_question(turns: list[Message]) -> None:
 
 def top_logprobs_count(given: dict[str, Any]) -> int | None:
     """How many tokens to tell at each place, taken out of what was given; None for nothing."""
-    wanted, most = given.pop("logprobs", None), given.pop("top_logprobs", None)
+    wanted: bool | None = given.pop("logprobs", None)
+    most: int | None = given.pop("top_logprobs", None)
     if wanted is None:
         return most
     return (most or 0) if wanted else None

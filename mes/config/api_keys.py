@@ -170,7 +170,7 @@ def parse_api_keys(text: bytes, *, path: Path) -> tuple[ApiKey, ...]:
     except strict_json.NotJson as exc:
         raise ApiKeysError(path, [Mistake("", f"is not JSON: {exc}; mend it")]) from exc
     except ValidationError as exc:
-        raise ApiKeysError(path, list(_mistakes(exc.normalized_messages()))) from exc
+        raise ApiKeysError(path, list(_mistakes(exc.messages_dict))) from exc
 
 
 def _mistakes(messages: Any, pointer: str = "") -> Iterator[Mistake]:

@@ -87,9 +87,7 @@ def parse(text: str | bytes, *, path: Path, default_timeout_seconds: float) -> C
     try:
         loaded = catalog_schema.CatalogSchema().load(document)
     except ValidationError as exc:
-        raise CatalogError(
-            path, catalog_schema.catalog_mistakes(exc.normalized_messages())
-        ) from exc
+        raise CatalogError(path, catalog_schema.catalog_mistakes(exc.messages_dict)) from exc
     defaults = {"timeout": float(default_timeout_seconds), **_given(loaded["defaults"])}
     return Catalog(tuple(_spec(each, entry, defaults) for each, entry in loaded["models"].items()))
 

@@ -198,7 +198,7 @@ def _nearest(name: str) -> str:
 
 
 def _told(exc: ValidationError, given: Mapping[str, str]) -> list[str]:
-    problems = exc.normalized_messages()
+    problems = exc.messages_dict
     return [
         f"{name}: {_with_remedy(name, text, given)}" for name in problems for text in problems[name]
     ]

@@ -29,7 +29,7 @@ def missing_requirements() -> list[str]:
 def _missing_engine() -> str:
     if importlib.util.find_spec("xllamacpp"):
         return ""
-    return "the engine is not installed: pip install 'mes[embedded]'"
+    return "the engine is not installed: pip install -e '.[embedded]' in the folder of MES"
 
 
 def _missing_library() -> str:

@@ -84,6 +84,7 @@ class Duties:
     def _cool_down(self, change: Change, spec: ModelSpec, error: MesError) -> float:
         earlier = change.state.troubles.get(spec.tag)
         failures = 1 if earlier is None else earlier.failures + 1
-        seconds = min(self._cooldown_seconds * 2 ** (failures - 1), self._cooldown_max_seconds)
+        growing: float = self._cooldown_seconds * 2 ** (failures - 1)
+        seconds = min(growing, self._cooldown_max_seconds)
         change.state.troubles[spec.tag] = Trouble(failures, change.now + seconds, error.detail)
         return seconds

@@ -83,7 +83,7 @@ def is_alive(pid: int) -> bool:
 @pytest.fixture(scope="session")
 def pulled() -> Path:
     """The folder with the real model, pulled once per machine"""
-    pytest.importorskip("xllamacpp", reason="the engine is not installed: mes[embedded]")
+    pytest.importorskip("xllamacpp", reason="the engine is not installed: the extra `embedded`")
     folder = Path(os.environ.get("MES_TEST_MODELS_DIR") or ROOT / "models")
     command = [sys.executable, "-m", "mes.embedded", "pull", "--models", str(folder), MODEL]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

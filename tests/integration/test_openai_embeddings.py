@@ -22,7 +22,7 @@ TEXTS = ["a cat sits on the mat", "a kitten rests on a rug", "stock markets fell
 
 @pytest.fixture(scope="module")
 def embedded() -> Iterator[Program]:
-    pytest.importorskip("xllamacpp", reason="the engine is not installed: mes[embedded]")
+    pytest.importorskip("xllamacpp", reason="the engine is not installed: the extra `embedded`")
     folder = Path(os.environ.get("MES_TEST_MODELS_DIR") or ROOT / "models")
     for model in (ENCODER, CHAT):
         pull = [sys.executable, "-m", "mes.embedded", "pull", "--models", str(folder), model]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import select
 import socket
 import struct
@@ -11,7 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support.recorded import all_exchanges
+
 NDJSON = "application/x-ndjson"
+
+# In place of lines that a recording does not have.
+_LEFT_OUT = re.compile(r"\.\.\. \d+ lines left out \.\.\.")
 
 
 @dataclass(frozen=True)
@@ -189,5 +195,36 @@ def once(reply: bytes) -> Script:
     def script(peer: Peer) -> None:
         peer.read_request()
         peer.send(reply)
+
+    return script
+
+
+def lines(case: str) -> list[bytes]:
+    """Return the recorded lines, without the marks in place of lines that were left out."""
+    said = all_exchanges()[case]["response"]["lines"]
+    sent = [one["line"] for one in said if "line" in one]
+    return [one.encode() for one in sent if not _LEFT_OUT.fullmatch(one)]
+
+
+def replay(case: str) -> Script:
+    """Send the recorded answer, whatever is asked.
+
+    Some recordings are shortened, so the length is that of the answer which is sent.
+    """
+    said = all_exchanges()[case]["response"]
+    headers = dict(said["headers"])
+    if "Content-Length" in headers:
+        headers["Content-Length"] = str(len(b"".join(lines(case))))
+    fields = [f"HTTP/1.1 {said['status']} Recorded", *map(": ".join, headers.items())]
+    start = "\r\n".join([*fields, "", ""]).encode()
+    chunked = "Transfer-Encoding" in headers
+
+    def script(peer: Peer) -> None:
+        while peer.read_request() is not None:
+            peer.send(start)
+            for one in lines(case):
+                peer.send(chunk(one + b"\n") if chunked else one)
+            if chunked:
+                peer.send(END)
 
     return script

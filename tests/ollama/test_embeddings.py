@@ -26,8 +26,7 @@ from mes.event_loop import SocketClient
 from mes.ollama import OllamaRuntime
 
 from .conftest import SPEC, generate
-from .scripted import Peer, answers, once, whole
-from .test_transcripts import replay
+from .scripted import Peer, answers, lines, once, replay, whole
 
 TAG = SPEC.tag
 
@@ -72,6 +71,32 @@ def test_texts_are_asked_for_with_the_options_of_a_load_and_are_never_cut(serve,
         "keep_alive": -1,
         "truncate": False,
     }
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "embed-single",
+        "embed-batch",
+        "embed-num-ctx",
+        "embed-empty-string-among",
+        "embed-only-empty-string",
+    ],
+)
+def test_vectors_of_a_real_ollama_are_read(serve, runtime_client, case):
+    recorded = json.loads(*lines(case))
+
+    made = embed(runtime_client(serve(replay(case))), *["text"] * len(recorded["embeddings"]))
+
+    assert [list(vector) for vector in made.each] == recorded["embeddings"]
+    assert made.prompt_tokens == recorded["prompt_eval_count"]
+
+
+@pytest.mark.parametrize("dimensions", [1000, -1])
+def test_dimensions_that_a_real_ollama_ignored_are_refused(serve, runtime_client, dimensions):
+    case = "embed-dimensions-too-many" if dimensions > 0 else "embed-dimensions-negative"
+    with pytest.raises(RequestInvalid):
+        embed(runtime_client(serve(replay(case))), dimensions=dimensions)
 
 
 def test_many_texts_are_asked_for_some_at_a_time_and_come_back_in_order(serve, runtime_client):
@@ -166,7 +191,14 @@ def test_where_ollama_gives_no_numbers_those_are_told_that_are_known(serve, runt
 
 
 @pytest.mark.parametrize(
-    ("case", "error"), [("embed-unsupported", NotCapable), ("embed-missing", ModelNotPulled)]
+    ("case", "error"),
+    [
+        ("embed-unsupported", NotCapable),
+        ("embed-missing", ModelNotPulled),
+        ("embed-too-long-no-truncate", PromptTooLong),
+        ("embed-too-long-one-no-truncate", PromptTooLong),
+        ("embed-num-ctx-too-long", PromptTooLong),
+    ],
 )
 def test_a_refusal_of_a_real_ollama_is_called_by_its_name(serve, runtime_client, case, error):
     with pytest.raises(error):

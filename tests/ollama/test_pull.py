@@ -18,7 +18,7 @@ from mes.errors import (
 )
 from mes.event_loop import SocketClient
 
-from .scripted import STREAM, answers, chunk, line, once, streamed, whole
+from .scripted import STREAM, answers, chunk, line, once, replay, streamed, whole
 
 LAYER = line(status="pulling 97f732d6b8a1", digest="sha256:97", total=400, completed=100)
 SUCCESS = line(status="success")
@@ -74,6 +74,19 @@ FAILURES = {
 def test_whatever_is_no_success_is_an_error(serve, runtime_client, answer, kind: type[MesError]):
     with pytest.raises(kind):
         pull(runtime_client(serve(once(answer))))
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("pull-no-network", "no such host"),
+        ("pull-no-network-nostream", "no such host"),
+        ("pull-bad-name", "invalid model name"),
+    ],
+)
+def test_a_failed_pull_of_a_real_ollama_says_why(serve, runtime_client, case, words):
+    with pytest.raises(PullFailed, match=words):
+        pull(runtime_client(serve(replay(case))))
 
 
 def test_the_runtimes_own_words_say_why(serve, runtime_client):

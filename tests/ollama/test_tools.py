@@ -10,7 +10,7 @@ from mes.domain import Message, ToolCall
 from mes.errors import RuntimeReplyInvalid
 
 from .conftest import generate
-from .scripted import END, Peer, Script, chunk
+from .scripted import END, Peer, Script, chunk, lines, replay
 
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 FUNCTION = {"index": 0, "name": "weather", "arguments": {"city": "Rome"}}
@@ -95,3 +95,16 @@ def test_nonsense_for_calls_is_called_by_its_name(serve, runtime_client, calls):
             runtime_client(serve(say(part(done=True, tool_calls=calls)))),
             messages=(Message("user", "?"),),
         )
+
+
+@pytest.mark.parametrize(
+    "case", ["chat-tool-call-stream", "chat-tool-call-nostream", "chat-tool-call-logprobs"]
+)
+def test_a_tool_call_of_a_real_ollama_is_read(serve, runtime_client, case):
+    parts = [json.loads(one)["message"] for one in lines(case)]
+    (recorded,) = [call for part in parts for call in part.get("tool_calls", [])]
+
+    reply = generate(runtime_client(serve(replay(case))), messages=(Message("user", "?"),))
+
+    assert reply.tool_calls == (ToolCall(recorded["id"], "get_weather", {"city": "Paris"}),)
+    assert reply.text == ""

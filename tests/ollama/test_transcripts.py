@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,16 +11,16 @@ from mes.domain import Event, Message, Token, normalise
 from mes.errors import (
     GenerationAborted,
     ModelNotPulled,
+    NotCapable,
     PromptTooLong,
     RequestInvalid,
     RuntimeReplyInvalid,
     SchemaRefused,
 )
+from tests.support.recorded import all_exchanges
 
 from .conftest import OPTIONS, SPEC, generate
-from .scripted import END, Peer, Script, chunk
-
-PATH = Path(__file__).resolve().parents[3] / "shared/reference/ollama-transcripts.jsonl"
+from .scripted import lines, replay
 
 GENERATIONS = [
     "generate-stream",
@@ -35,6 +32,30 @@ GENERATIONS = [
     "generate-json-mode",
     "generate-schema-truncated",
     "generate-logprobs",
+    "generate-logprobs-stream",
+    "generate-logprobs-schema",
+    "generate-think-False",
+    "generate-think-None",
+    "generate-think-True",
+    "generate-think-low",
+    "generate-think-schema",
+    "generate-thought-True",
+    "generate-thought-schema",
+    "unload-while-generating-the-generation",
+    "unload-while-generating-the-generation-2",
+    "update-loaded-5-generate",
+]
+CONVERSATIONS = [
+    "chat-stream",
+    "chat-nostream",
+    "chat-schema",
+    "chat-think-False",
+    "chat-tools-stream",
+    "chat-tools-nostream",
+    "chat-tools-result",
+    "chat-tools-schema",
+    "chat-tool-call-cut",
+    "chat-tool-call-format",
 ]
 REFUSALS = {
     "generate-schema-refused": SchemaRefused,
@@ -53,37 +74,27 @@ REFUSALS = {
     "generate-empty-body": RuntimeReplyInvalid,
     "not-found": RuntimeReplyInvalid,
     "wrong-method": RuntimeReplyInvalid,
+    "generate-after-delete": ModelNotPulled,
+    "generate-cloud": RuntimeReplyInvalid,
+    "generate-embedder": NotCapable,
+    "chat-embedder": NotCapable,
+    "generate-image-no-vision": NotCapable,
+    "chat-image-no-vision": NotCapable,
+    "chat-image-no-vision-gemma": NotCapable,
+    "chat-image-bad-base64": RuntimeReplyInvalid,
+    "generate-top-logprobs-21": RuntimeReplyInvalid,
 }
-
-
-@functools.cache
-def transcripts() -> dict[str, Any]:
-    if not PATH.exists():
-        pytest.skip("the transcripts are not beside this checkout")
-    return {case["case"]: case for case in map(json.loads, PATH.read_text().splitlines())}
-
-
-def lines(case: str) -> list[bytes]:
-    said = transcripts()[case]["response"]["lines"]
-    return [one["line"].encode() for one in said if "line" in one]
-
-
-def replay(case: str) -> Script:
-    """Send the recorded answer, whatever is asked."""
-    said = transcripts()[case]["response"]
-    fields = [f"HTTP/1.1 {said['status']} Recorded", *map(": ".join, said["headers"].items())]
-    start = "\r\n".join([*fields, "", ""]).encode()
-    chunked = "Transfer-Encoding" in said["headers"]
-
-    def script(peer: Peer) -> None:
-        while peer.read_request() is not None:
-            peer.send(start)
-            for one in lines(case):
-                peer.send(chunk(one + b"\n") if chunked else one)
-            if chunked:
-                peer.send(END)
-
-    return script
+LOADS = ["load", "load-again", "load-second", "load-before-delete", "update-loaded-1-load"]
+UNLOADS = [
+    "unload",
+    "unload-not-loaded",
+    "unload-missing",
+    "unload-after-delete",
+    "unload-while-generating-the-unload",
+    "unload-while-generating-the-unload-2",
+    "update-loaded-7-unload",
+    "embed-unload",
+]
 
 
 @pytest.mark.parametrize("case", GENERATIONS)
@@ -103,7 +114,7 @@ def test_a_generation_of_a_real_ollama_is_read_whole(serve, runtime_client, case
 
 @pytest.mark.parametrize("case", ["generate-stream", "generate-system", "generate-schema"])
 def test_a_generation_is_asked_for_as_it_was_recorded(serve, runtime_client, case):
-    server, recorded = serve(replay(case)), transcripts()[case]["request"]["body"]
+    server, recorded = serve(replay(case)), all_exchanges()[case]["request"]["body"]
 
     generate(
         runtime_client(server),
@@ -117,7 +128,7 @@ def test_a_generation_is_asked_for_as_it_was_recorded(serve, runtime_client, cas
     assert server.asked[0].json == recorded
 
 
-@pytest.mark.parametrize("case", ["chat-stream", "chat-nostream", "chat-schema"])
+@pytest.mark.parametrize("case", CONVERSATIONS)
 def test_a_conversation_with_a_real_ollama_is_read_whole(serve, runtime_client, case):
     parts = [json.loads(one) for one in lines(case)]
     told: list[Event] = []
@@ -134,7 +145,7 @@ def test_a_conversation_with_a_real_ollama_is_read_whole(serve, runtime_client, 
 
 @pytest.mark.parametrize("case", ["chat-stream", "chat-schema"])
 def test_a_conversation_is_sent_as_it_was_recorded(serve, runtime_client, case):
-    server, recorded = serve(replay(case)), transcripts()[case]["request"]["body"]
+    server, recorded = serve(replay(case)), all_exchanges()[case]["request"]["body"]
     messages = tuple(Message(**each) for each in recorded["messages"])
 
     generate(
@@ -151,7 +162,7 @@ def test_a_conversation_is_sent_as_it_was_recorded(serve, runtime_client, case):
 
 def test_probabilities_are_asked_for_as_it_was_recorded_and_read(serve, runtime_client):
     server = serve(replay("generate-logprobs"))
-    recorded = transcripts()["generate-logprobs"]["request"]["body"]
+    recorded = all_exchanges()["generate-logprobs"]["request"]["body"]
     told: list[Event] = []
 
     options = recorded["options"]
@@ -192,14 +203,14 @@ def test_a_missing_model_is_told_how_to_get_it(serve, runtime_client):
         generate(runtime_client(serve(replay("generate-missing-model"))))
 
 
-@pytest.mark.parametrize("case", ["load", "load-again", "load-second"])
+@pytest.mark.parametrize("case", LOADS)
 def test_a_load_ends_when_the_model_is_ready(serve, runtime_client, case):
     server = serve(replay(case))
 
     runtime_client(server).load(SPEC, deadline=time.monotonic() + 5)
 
     sent = server.asked[0].json
-    recorded = transcripts()["load"]["request"]["body"]
+    recorded = all_exchanges()["load"]["request"]["body"]
     assert {name: sent[name] for name in recorded} == recorded
     assert sent["prompt"] == ""
     assert sent["options"]["num_ctx"] == OPTIONS["num_ctx"]
@@ -212,7 +223,7 @@ def test_loading_what_is_not_pulled_says_so(serve, runtime_client):
         )
 
 
-@pytest.mark.parametrize("case", ["unload", "unload-not-loaded", "unload-missing"])
+@pytest.mark.parametrize("case", UNLOADS)
 def test_an_unload_is_done_whether_or_not_there_was_anything_to_unload(serve, runtime_client, case):
     server = serve(replay(case))
 
@@ -237,6 +248,19 @@ def test_an_empty_memory_lists_nothing(serve, runtime_client):
     assert runtime_client(serve(replay("ps-empty"))).loaded() == []
 
 
+def test_two_versions_of_a_model_in_memory_are_both_listed(serve, runtime_client):
+    models = runtime_client(serve(replay("update-loaded-6-ps"))).loaded()
+
+    assert [model.name for model in models] == ["m-a:latest", "m-a:latest"]
+    assert [model.digest[:12] for model in models] == ["sha256:cf90f", "sha256:6370e"]
+
+
+def test_a_deleted_model_that_is_in_memory_is_listed(serve, runtime_client):
+    models = runtime_client(serve(replay("ps-after-delete"))).loaded()
+
+    assert [model.name for model in models] == ["gone:latest", "gemma3:270m"]
+
+
 def test_the_models_on_disk_are_listed(serve, runtime_client):
     models = runtime_client(serve(replay("tags"))).pulled()
 
@@ -253,6 +277,18 @@ def test_a_card_tells_the_context_and_the_capabilities(serve, runtime_client):
     assert card.quantization == "Q4_1"
     assert card.parameter_size == "134.52M"
     assert "completion" in card.capabilities
+
+
+@pytest.mark.parametrize(
+    ("case", "capabilities"),
+    [
+        ("show-embedder", ("embedding",)),
+        ("show-tools", ("completion", "tools")),
+        ("show-thinking", ("completion", "thinking")),
+    ],
+)
+def test_a_card_tells_each_capability(serve, runtime_client, case, capabilities):
+    assert runtime_client(serve(replay(case))).card("smollm2:135m").capabilities == capabilities
 
 
 def test_the_card_of_a_missing_model_says_so(serve, runtime_client):

@@ -57,7 +57,8 @@ def _page_of(app: Flask) -> Any:
 
 
 def _app() -> Flask:
-    return current_app._get_current_object()  # type: ignore[attr-defined]
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
 
 
 @lru_cache(maxsize=1)

@@ -16,12 +16,14 @@ from mes.cli.checks import Finding, Findings, fail, ok, or_else, warn
 # The installation: Python and the libraries, in versions that MES was made for.
 
 _LIBRARY_SUBJECT = "installation"
+# The name in setup.cfg; `mes` in the package index is another project.
+_DISTRIBUTION = "openbench-mes"
 
 
 def library_findings() -> Findings:
     """Whatever is missing, too old or too new."""
     try:
-        required = metadata.requires("mes") or []
+        required = metadata.requires(_DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         yield warn(
             _LIBRARY_SUBJECT, "MES is run without being installed; pip install -e . in its folder"
