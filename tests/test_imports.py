@@ -92,6 +92,7 @@ KEPT_BY = {
     "rich": {"cli"},
     "prometheus_client": {"metrics"},
     "greenlet": {"stream"},
+    "jsonschema": {"structured"},
 }
 
 

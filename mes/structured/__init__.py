@@ -5,6 +5,22 @@ from mes.structured.grammar import Finding
 from mes.structured.limits import Limits
 from mes.structured.retrying import Plan
 from mes.structured.schemas import Schema, check
+from mes.structured.second_validator import Comparison, SecondValidator, Verdict, compare, versions
 from mes.structured.tools import Tools, tools_of
 
-__all__ = ["Finding", "Generate", "Limits", "Plan", "Schema", "Tools", "ask", "check", "tools_of"]
+__all__ = [
+    "Comparison",
+    "Finding",
+    "Generate",
+    "Limits",
+    "Plan",
+    "Schema",
+    "SecondValidator",
+    "Tools",
+    "Verdict",
+    "ask",
+    "check",
+    "compare",
+    "tools_of",
+    "versions",
+]

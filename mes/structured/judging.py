@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,8 @@ _MOST_ERRORS = 20
 # In steps of `effort`: some 20 ms each. A real answer takes a few hundred.
 _MOST_TO_JUDGE = 400_000
 _MOST_TO_LIST = 5_000
+
+TOO_LARGE = "too large or deep to be judged by the schema"
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,27 @@ class Judge:
             value, how = extract(text)
         except NotJson as exc:
             return _without_value("not_json", str(exc))
+        try:
+            judgement = self.judge_value(value, characters=len(text))
+        except TooMuch:
+            return _without_value("schema_violation", TOO_LARGE)
+        return replace(judgement, extraction=how)
+
+    def judge_value(self, value: Any, *, characters: int) -> Judgement:
+        """Return the verdict on a parsed value: valid or schema_violation.
+
+        Args:
+            characters: the length of the value's JSON text.
+
+        Raises:
+            TooMuch: judging would take longer than some 20 ms.
+        """
         # A value has fewer parts than its text has characters, so most need no counting.
-        if self.unrolled * len(text) > _MOST_TO_JUDGE and self._exceeds(value, _MOST_TO_JUDGE):
-            return _without_value(
-                "schema_violation", "too large or deep to be judged by the schema"
-            )
+        if self.unrolled * characters > _MOST_TO_JUDGE:
+            effort(self.root, value, most=_MOST_TO_JUDGE)
         if self.validator.is_valid(value):
-            return Judgement("valid", value, extraction=how)
-        return Judgement("schema_violation", errors=self._violations(value), extraction=how)
+            return Judgement("valid", value)
+        return Judgement("schema_violation", errors=self._violations(value))
 
     def _violations(self, value: Any) -> tuple[Violation, ...]:
         if self._exceeds(value, _MOST_TO_LIST):
