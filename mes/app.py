@@ -23,6 +23,7 @@ from mes.api import (
     pull,
     queue,
     requests,
+    schema_validation,
 )
 from mes.api.openai import chat, completions, embeddings
 from mes.api.services import Services
@@ -57,7 +58,7 @@ _LOOKS_AT_FILES_EVERY_SECONDS = 0.5
 _THREADS_HELD_BACK = 8
 
 _DOORS = (
-    *(health, models, pull, queue, checks, metrics, docs),
+    *(health, models, pull, queue, checks, schema_validation, metrics, docs),
     *(inference, chat, completions, embeddings),
 )
 
@@ -139,6 +140,7 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
         attempts=Attempts(),
         catalog=catalog,
         schema_limits=_schema_limits(settings),
+        second_validator=structured.SecondValidator(),
         runtime=runtime,
         scheduler=scheduler,
         board=board,

@@ -24,7 +24,7 @@ from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import SharedSight
 from mes.settings import Settings
 from mes.shared import Shared
-from mes.structured import Limits
+from mes.structured import Limits, SecondValidator
 from mes.watch import SocketCaller, Watch, watched_caller
 
 
@@ -37,6 +37,7 @@ class Services:
     attempts: Attempts
     catalog: CatalogFile
     schema_limits: Limits
+    second_validator: SecondValidator
     runtime: Runtime
     scheduler: Scheduler
     board: Board
