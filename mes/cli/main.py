@@ -15,6 +15,7 @@ from mes.cli.pull import pull
 from mes.cli.run import run
 from mes.cli.serve import serve
 from mes.cli.status import status
+from mes.cli.validate import validate
 
 _INTERRUPTED = 130
 
@@ -42,5 +43,5 @@ def mes(ctx: click.Context, url: str | None, key: str | None) -> None:
     ctx.obj = target.find(url, key)
 
 
-for command in (serve, status, models, load, unload, pull, run, check, key_commands.key):
+for command in (serve, status, models, load, unload, pull, run, validate, check, key_commands.key):
     mes.add_command(command)

@@ -156,11 +156,13 @@ def test_while_too_many_are_judged_others_are_asked_to_come_again(validate, use)
     assert int(response.headers["Retry-After"]) >= 1
 
 
+# The tests' own MAX_BODY_BYTES is small.
+SMALL_CASES = [case for case in cases() if len(str(case)) < 15_000]
+
+
 @pytest.mark.skipif(not cases(), reason="JSONSchemaBench is not at hand")
-@pytest.mark.parametrize("case", cases()[5::30], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", SMALL_CASES[::30], ids=lambda case: case.name)
 def test_both_agree_on_real_instances(validate, case: Case):
-    answer = validate(case.schema, [each.value for each in case.instances])
-    if answer.status_code == 413:
-        pytest.skip("larger than the tests' own MAX_BODY_BYTES")
-    assert answer.get_json()["disagreements"] == []
-    assert answer.get_json()["totals"]["undecided"] == 0
+    answer = validate(case.schema, [each.value for each in case.instances]).get_json()
+    assert answer["disagreements"] == []
+    assert answer["totals"]["undecided"] == 0
