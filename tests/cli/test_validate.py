@@ -154,14 +154,32 @@ def test_the_names_in_a_value_cannot_steer_the_terminal(mes, written):
     assert "/a]0;ownedb" in result.stdout
 
 
-def test_the_example_of_the_documentation_prints_what_it_says(service, tmp_path):
-    text = (ROOT / "docs/structured-output.md").read_text().partition("## Two validators")[2]
-    _, command, _, shown, *_ = text.split("```")
-    env = {**os.environ, "MES_URL": service.url, "MES_API_KEY": KEY}
-    env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        ["bash", "-c", command.partition("\n")[2]], env=env, cwd=tmp_path, capture_output=True
-    )
+DOCUMENTED = (ROOT / "docs/structured-output.md").read_text().partition("## Two validators")[2]
+EXAMPLE, PRINTED, CURL, ANSWER = DOCUMENTED.split("```")[1:9:2]
+
+
+@pytest.fixture
+def bash(service, tmp_path):
+    """Run an example of the documentation in an empty folder, against the service."""
+
+    def run(text: str) -> subprocess.CompletedProcess[str]:
+        text = text.replace("127.0.0.1:8001", f"127.0.0.1:{service.port}")
+        env = {**os.environ, "MES_URL": service.url, "MES_API_KEY": KEY, "PYTHONPATH": str(ROOT)}
+        env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+        command = ["bash", "-c", text.replace("mes-dev-key-123", KEY)]
+        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+
+    return run
+
+
+def test_the_documented_command_prints_what_is_documented(bash):
+    done = bash(EXAMPLE)
     assert done.returncode == 1, done.stderr
-    printed = [line.rstrip() for line in done.stdout.decode().splitlines()]
-    assert printed == shown.strip().splitlines()
+    printed = [line.rstrip() for line in done.stdout.splitlines()]
+    assert printed == PRINTED.strip().splitlines()
+
+
+def test_the_documented_request_is_answered_as_documented(bash):
+    answer, documented = json.loads(bash(CURL).stdout), json.loads(ANSWER)
+    depends_on_versions = {"schema_sha256": "...", "validators": {}}
+    assert {**answer, **depends_on_versions} == {**documented, **depends_on_versions}
