@@ -42,7 +42,7 @@ class SchemaValidationSchema(Strict):
 
 class InstanceVerdict(Answer):
     verdict = one_of(("valid", "invalid", "undecided"), "`undecided` is neither valid nor invalid")
-    errors = many(Violation, "what is wrong with an invalid instance, at most 5")
+    errors = many(Violation, "the mistakes of an invalid instance, at most 5")
     reason = text("why it is undecided, such as the limit that was reached", null=True)
 
 

@@ -122,7 +122,7 @@ def _unreadable(path: str, error: OSError) -> Problem:
 
 
 def _instances(lines: Iterable[bytes], report: Report) -> Iterator[Instance]:
-    """Yield the values of the lines; what is not JSON goes into the report."""
+    """Yield the values of the lines; lines that are not JSON go into the report."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -189,7 +189,7 @@ def _table(findings: list[dict[str, Any]]) -> Table:
 
 
 def _reason(finding: dict[str, Any], verdicts: list[dict[str, Any]]) -> tuple[str, str]:
-    """Return where in the value the first mistake is, and what it is."""
+    """Return the pointer and the detail of the first mistake."""
     if "detail" in finding:
         return "-", str(finding["detail"])
     for verdict in verdicts:

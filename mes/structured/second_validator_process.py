@@ -30,7 +30,7 @@ _START_SECONDS = 5
 
 
 class _OutOfTime(BaseException):
-    """Raised in whatever is judging; no `except Exception` of a library may catch it."""
+    """Raised by the timer in the middle of a judgement; no `except Exception` may catch it."""
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def _verdict(validator: Any, instance: Any, limits: Mapping[str, Any]) -> Verdic
     except _OutOfTime:
         return _undecided(f"takes longer than {limits['instance_seconds']:g} s of CPU time")
     except Exception as exc:
-        # Whatever the library cannot do with this schema says nothing about the instance.
+        # An error of the library says nothing about the instance.
         kind = f"{type(exc).__module__}.{type(exc).__name__}"
         return _undecided(f"jsonschema raised {kind}: {exc}"[: limits["characters"]])
     return {"verdict": "invalid" if listed else "valid", "errors": listed}
@@ -108,7 +108,7 @@ def _interrupt(*_: Any) -> None:
 
 
 def _limit(task: Mapping[str, Any]) -> None:
-    # The kernel ends the process at the limit, whatever it does, and also if MES was killed. Set
+    # The kernel ends the process at the limit, in any state, and also if MES was killed. Set
     # here, because code between fork and exec is not safe in a process with threads.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, task["wall_seconds"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,18 @@ def test_a_client_that_hangs_up_ends_its_process(service):
         wait_until(lambda: validators(service))
     wait_until(lambda: not validators(service), seconds=5)
     wait_until(lambda: [each for each in service.log_lines() if each.get("status") == 499])
+
+
+def test_the_kernel_limits_the_memory_and_the_time_of_a_process(service):
+    with Call(service, PATH, HANGING):
+        (pid,) = wait_until(lambda: validators(service))
+
+        def limits() -> str:
+            return Path(f"/proc/{pid}/limits").read_text()
+
+        wait_until(lambda: re.search(r"Max address space +1073741824 +1073741824 ", limits()))
+        wait_until(lambda: re.search(r"Max cpu time +16 +16 ", limits()))
+        wait_until(lambda: re.search(r"Max core file size +0 +0 ", limits()))
 
 
 def test_others_are_served_while_instances_hang(service):

@@ -177,7 +177,7 @@ def test_the_process_ends_at_the_limit_also_without_its_parent():
 
 def test_the_process_is_killed_when_the_client_hangs_up():
     client = Client()
-    second = running("import time; time.sleep(600)", wall_seconds=600)
+    second = running("import time; time.sleep(600)", wall_seconds=60)
     hanging_up = threading.Thread(
         target=lambda: (wait_until(lambda: client.is_served), client.hang_up())
     )
@@ -189,7 +189,10 @@ def test_the_process_is_killed_when_the_client_hangs_up():
 
 def test_few_processes_run_at_a_time():
     second = SecondValidator(
-        program=[sys.executable, "-c", "import time; time.sleep(600)"], processes=1, waiting=0
+        ProcessLimits(wall_seconds=60),
+        program=[sys.executable, "-c", "import time; time.sleep(600)"],
+        processes=1,
+        waiting=0,
     )
     client, ended = Client(), []
 
