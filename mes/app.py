@@ -11,7 +11,15 @@ from typing import Any
 from flask import Flask
 
 from mes import logs, structured
-from mes.api import health, inference, models, problems, request_log, security_headers
+from mes.api import (
+    health,
+    inference,
+    models,
+    problems,
+    request_log,
+    schema_validation,
+    security_headers,
+)
 from mes.api.key_throttle import KeyThrottle
 from mes.api.openai import chat, completions, embeddings
 from mes.api.openapi import docs_page
@@ -50,6 +58,7 @@ _BLUEPRINTS = (
     models.pull_bp,
     health.queue_bp,
     inference.checks_bp,
+    schema_validation.bp,
     health.metrics_bp,
     docs_page.bp,
     inference.bp,
@@ -136,6 +145,7 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
         attempts=KeyThrottle(),
         catalog=catalog,
         schema_limits=_schema_limits(settings),
+        second_validator=structured.SecondValidator(),
         runtime=runtime,
         scheduler=scheduler,
         board=board,

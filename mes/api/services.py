@@ -25,7 +25,7 @@ from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import SharedSight
 from mes.shared import Shared
 from mes.streams import StreamPump
-from mes.structured import SchemaLimits
+from mes.structured import SchemaLimits, SecondValidator
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Services:
     attempts: KeyThrottle
     catalog: CatalogFile
     schema_limits: SchemaLimits
+    second_validator: SecondValidator
     runtime: Runtime
     scheduler: Scheduler
     board: Board

@@ -27,10 +27,11 @@ _REMEDIES = {"model_not_pulled": "; or `mes pull` it"}
 
 
 class CommandError(click.ClickException):
-    """What went wrong, in one line."""
+    """What went wrong, in one line; `code` is the service's, where it refused the request."""
 
-    def __init__(self, sentence: str) -> None:
+    def __init__(self, sentence: str, code: str | None = None) -> None:
         super().__init__(" ".join(sentence.split()))
+        self.code = code
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"mes: {self.message}", err=True)
@@ -159,7 +160,7 @@ def _error_from(problem: dict[str, Any]) -> CommandError:
     code = str(problem.get("code"))
     detail = _UNAUTHORIZED if code == "unauthorized" else str(problem.get("detail"))
     remedy = _REMEDIES.get(code, "")
-    return CommandError(f"{detail}{remedy} ({code}, request {problem.get('request_id')})")
+    return CommandError(f"{detail}{remedy} ({code}, request {problem.get('request_id')})", code)
 
 
 def _sendable(key: str) -> str:

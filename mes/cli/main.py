@@ -17,6 +17,7 @@ from mes.cli.client import CommandError
 from mes.cli.models import load, models, pull, unload
 from mes.cli.run import run
 from mes.cli.status import status
+from mes.cli.validate import validate
 
 # `mes serve`: the service under gunicorn, as in production.
 
@@ -67,5 +68,5 @@ def mes(ctx: click.Context, url: str | None, key: str | None) -> None:
     ctx.obj = client.find_target(url, key)
 
 
-for command in (serve, status, models, load, unload, pull, run, check, key_commands.key):
+for command in (serve, status, models, load, unload, pull, run, validate, check, key_commands.key):
     mes.add_command(command)

@@ -59,8 +59,9 @@ def print_json(document: Any) -> None:
 
 def print_text(text: str) -> None:
     """Somebody else's words; on a terminal without what could steer it."""
-    click.echo(_harmless(text) if sys.stdout.isatty() else text)
+    click.echo(harmless(text) if sys.stdout.isatty() else text)
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
+    """Return the text without what could steer a terminal."""
     return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")

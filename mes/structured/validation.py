@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ _MOST_ERRORS = 20
 # In steps of `effort`: some 20 ms each. A real answer takes a few hundred.
 _MOST_TO_JUDGE = 400_000
 _MOST_TO_LIST = 5_000
+
+TOO_LARGE = "too large or deep to be judged by the schema"
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,27 @@ class Validator:
             value, how = extract(text)
         except NotJson as exc:
             return _without_value("not_json", str(exc))
+        try:
+            validation = self.judge_value(value, characters=len(text))
+        except CostExceeded:
+            return _without_value("schema_violation", TOO_LARGE)
+        return replace(validation, extraction=how)
+
+    def judge_value(self, value: Any, *, characters: int) -> ValidationResult:
+        """Return the verdict on a parsed value: valid or schema_violation.
+
+        Args:
+            characters: the length of the value's JSON text.
+
+        Raises:
+            TooMuch: judging would take longer than some 20 ms.
+        """
         # A value has fewer parts than its text has characters, so most need no counting.
-        if self.unrolled * len(text) > _MOST_TO_JUDGE and self._exceeds(value, _MOST_TO_JUDGE):
-            return _without_value(
-                "schema_violation", "too large or deep to be judged by the schema"
-            )
+        if self.unrolled * characters > _MOST_TO_JUDGE:
+            validation_cost(self.root, value, most=_MOST_TO_JUDGE)
         if self.validator.is_valid(value):
-            return ValidationResult("valid", value, extraction=how)
-        return ValidationResult("schema_violation", errors=self._violations(value), extraction=how)
+            return ValidationResult("valid", value)
+        return ValidationResult("schema_violation", errors=self._violations(value))
 
     def _violations(self, value: Any) -> tuple[Violation, ...]:
         if self._exceeds(value, _MOST_TO_LIST):

@@ -69,6 +69,7 @@ FIELDS = {
     "presence_penalty": "the runtime's own where it is left out",
     "frequency_penalty": "the runtime's own where it is left out",
     "json_schema": "what the answer has to fit: a JSON Schema, draft 4 to 2020-12",
+    "instances": "JSON values to judge by the schema, 1 to 1,000",
     "max_attempts": "with a schema: how often the model may be asked; the model's own, else 2",
     "constrain": "with a schema: whether decoding is constrained; true where it is left out",
     "timeout": "seconds for the generation, not for the queue or the load; the model's own",
@@ -160,6 +161,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "texts": {"model": "all-minilm", "input": ["The sky is blue.", "Grass is green."]},
     },
     "checks.check": {"schema": {"json_schema": _PERSON, "model_id": "smollm2:135m"}},
+    "schema_validation.validate_instances": {
+        "instances": {
+            "json_schema": _PERSON,
+            "instances": [{"name": "John Smith", "age": 25}, {"name": "Jane Doe", "age": "30"}],
+        },
+    },
 }
 
 # By the name of the blueprint.
@@ -169,6 +176,7 @@ TAGS = {
     "pull": "models fetched onto the runtime's disk, told in lines while it lasts.",
     "queue": "where a waiting request stands, for whoever asks by its id.",
     "checks": "what MES and the runtime will make of a schema, without a generation.",
+    "schema_validation": "instances judged by a schema with two validators, without a generation.",
     "metrics": "the page that Prometheus scrapes.",
     "docs": "this interface, for programs and for people.",
     "inference": "one generation, asked and answered, at once or in a stream.",
