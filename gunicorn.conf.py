@@ -12,8 +12,10 @@ from gunicorn.glogging import Logger
 import mes.app  # noqa: F401
 from mes import logs
 from mes.server.freed import post_worker_init  # noqa: F401
+from mes.server.gunicorn_interface import require_expected_gunicorn
 from mes.server.master import BROKEN, configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
 
+require_expected_gunicorn()
 try:
     _settings, _capacity = configuration()
 except BROKEN as exc:

@@ -24,6 +24,7 @@ from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import TConn
 
 from mes.server.ending import EndingWorker
+from mes.server.gunicorn_interface import require_expected_gunicorn
 from mes.server.reader import Reader, TooSlow
 from mes.server.refusals import refuse
 
@@ -52,6 +53,7 @@ class Worker(EndingWorker):
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
+        require_expected_gunicorn()
         if cfg.is_ssl:
             raise SystemExit("MES does not start:\ncertfile: TLS is the proxy's part; leave it out")
 
