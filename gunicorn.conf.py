@@ -11,7 +11,7 @@ from gunicorn.glogging import Logger
 # Imported once, here in the master, so that a worker is there at once when another has died.
 import mes.app  # noqa: F401
 from mes import logs
-from mes.server.freed import post_worker_init  # noqa: F401
+from mes.server.freed_memory import post_worker_init  # noqa: F401
 from mes.server.gunicorn_interface import require_expected_gunicorn
 from mes.server.master import BROKEN, configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
 

@@ -25,7 +25,7 @@ from mes.api.response_fields import ResponseSchema
 from mes.api.response_schemas import ProblemSchema
 from mes.errors import ClientDisconnected, MesError
 from mes.server import problem_document
-from mes.server.refusals import KINDS
+from mes.server.connection import SERVER_ERRORS
 
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 _SCHEMES = {
@@ -139,7 +139,7 @@ def _body(schema: Schema, endpoint: str) -> dict[str, Any]:
 
 # What every request may meet, whatever its door: the server, the rules of HTTP, a bug.
 _ANYWHERE = {
-    *((kind.status, kind.code) for kind in KINDS.values()),
+    *((kind.status, kind.code) for kind in SERVER_ERRORS.values()),
     *map(status_and_code, (BadRequest, NotImplemented, MesError)),
 }
 
@@ -240,7 +240,7 @@ def _of_problem(status: int, codes: list[str]) -> dict[str, Any]:
 
 def _of_openai(status: int, codes: list[str]) -> dict[str, Any]:
     """What the server refuses before it knows the path is a problem at these doors too."""
-    by_the_server = sorted({kind.code for kind in KINDS.values() if kind.status == status})
+    by_the_server = sorted({kind.code for kind in SERVER_ERRORS.values() if kind.status == status})
     narrowed = {"error": {"properties": {"code": {"enum": codes}}}}
     examples = {
         code: {"value": openai.to_openai_error(example["value"])}
