@@ -70,8 +70,9 @@ def test_an_alarm_goes_off_in_time_and_not_if_it_is_called_off(event_loop: Event
     event_loop.at(began + 0.02, lambda: heard.append("called off")).cancel()
     event_loop.at(began + 0.1, done.set)
     event_loop.at(began + 0.05, lambda: heard.append("first"))
-    assert done.wait(1)
-    assert 0.09 < time.monotonic() - began < 0.5
+    assert done.wait(30)
+    # Without a wakeup of its own the timer would be due at the next look, after 1 s.
+    assert 0.09 < time.monotonic() - began < 0.9
     assert heard == ["first"]
 
 

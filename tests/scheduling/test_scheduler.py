@@ -122,7 +122,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make: Make):
             began = time.monotonic()
             with pytest.raises(errors.QueueFull) as refused:
                 use(bench, model)
-            assert time.monotonic() - began < 0.1
+            assert time.monotonic() - began < 4  # a permit would take 10 s
             assert refused.value.retry_after
         waiting.result()
 
