@@ -47,7 +47,7 @@ STATE: dict[str, Case] = {
     "D8": case(
         "many processes write at once",
         "test_shared.py::test_no_update_is_lost_among_many_processes",
-        "metrics/test_ledger.py::test_processes_that_add_at_once_lose_nothing",
+        "metrics/test_counters.py::test_processes_that_add_at_once_lose_nothing",
     ),
     "D9": case(
         "others can read the keys",
