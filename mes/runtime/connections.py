@@ -43,7 +43,6 @@ class Line(HTTPConnection):
         super().__init__(*args, **kwargs)
         self.lock = threading.Lock()
         self.exchange: Exchange | None = None
-        self._held_back: list[Any] | None = None
 
     def connect(self) -> None:
         super().connect()
@@ -54,22 +53,6 @@ class Line(HTTPConnection):
         exchange.take(self)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        self._make_ready()
-        self._held_back = []
-        try:
-            super().request(*args, **kwargs)
-        finally:
-            whole, self._held_back = b"".join(self._held_back), None
-        self.send(whole)
-
-    def send(self, data: Any) -> None:
-        # Head and body in one packet: the runtime wakes once, and so do we.
-        if self._held_back is None:
-            super().send(data)
-        else:
-            self._held_back.append(data)
-
-    def _make_ready(self) -> None:
         exchange = this_thread.exchange
         assert exchange is not None
         if exchange.wants_fresh_connection and exchange.reused:
@@ -77,6 +60,7 @@ class Line(HTTPConnection):
         if not self.is_closed:
             self.timeout = exchange.patience_seconds
             exchange.take(self)
+        super().request(*args, **kwargs)
 
 
 class _TlsLine(Line, HTTPSConnection):
