@@ -6,9 +6,9 @@ import http.client
 import threading
 from typing import TYPE_CHECKING, Any
 
+from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import Url
 
 if TYPE_CHECKING:
     from mes.runtime.wire import Exchange
@@ -67,11 +67,24 @@ class _TlsLine(Line, HTTPSConnection):
     pass
 
 
-def pool(url: Url, *, size: int) -> HTTPConnectionPool:
-    """The connections to one host, kept open between requests."""
-    kind, line = (
-        (HTTPSConnectionPool, _TlsLine) if url.scheme == "https" else (HTTPConnectionPool, Line)
-    )
-    connections = kind(url.host or "", url.port, maxsize=size)
-    connections.ConnectionCls = line
-    return connections
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = Line
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsLine
+
+
+class Adapter(HTTPAdapter):
+    """A transport adapter of `requests` whose connections know the exchanges they serve.
+
+    Requests are sent through it without a session: no cookies are kept, no redirect is followed,
+    and no proxy, netrc or certificate of the environment counts.
+    """
+
+    def __init__(self, *, size: int) -> None:
+        super().__init__(pool_connections=1, pool_maxsize=size)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}

@@ -38,9 +38,9 @@ from mes.errors import (
 )
 from mes.relay import Relay
 from mes.runtime import bodies, embedding, pulling, replies
-from mes.runtime.connections import pool
+from mes.runtime.connections import Adapter
 from mes.runtime.embedding import Batch
-from mes.runtime.endpoints import Adapter, filled, prepared
+from mes.runtime.endpoints import filled, prepared
 from mes.runtime.generation import generation
 from mes.runtime.wire import Errand, Exchange, UnderWay
 from mes.watch import Watch
@@ -74,7 +74,7 @@ class OllamaRuntime:
         self._reply_timeout_seconds = reply_timeout_seconds
         self._max_reply_bytes = max_reply_bytes
         self._under_way = UnderWay()
-        self._adapter = Adapter(pool(url, size=pool_size))
+        self._adapter = Adapter(size=pool_size)
         self._generate = prepared("POST", url, "/api/generate")
         self._chat = prepared("POST", url, "/api/chat")
         self._embed = prepared("POST", url, "/api/embed")
