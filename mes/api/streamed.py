@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any
 
 from flask import Response, request
 
@@ -17,9 +17,6 @@ from mes.api.promises import NDJSON
 from mes.api.requests import line
 from mes.api.services import services
 from mes.errors import CallerGone, CallerTooSlow, MesError
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 Document = dict[str, Any]
 
@@ -49,16 +46,6 @@ class Framing:
 LINES = Framing(NDJSON, b"", b"\n", lambda problem: {**problem, "type": "error"})
 
 
-class _Streamed(Response):
-    """Handed to the server as it is: what werkzeug puts between is called for each piece."""
-
-    def get_app_iter(self, environ: WSGIEnvironment) -> Self:
-        return self
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(cast("Iterable[bytes]", self.response))
-
-
 class Delivery:
     """Documents on their way to the client of the present request, who has to take them in time.
 
@@ -84,7 +71,7 @@ class Delivery:
         The batches are closed with the answer, also where nobody has read it to the end.
         """
         first = list(islice(batches, 1))
-        response = _Streamed(
+        response = Response(
             self._pieces(chain(first, batches)),
             mimetype=self._framing.mimetype,
             # A proxy that gathers the answer would show no progress.
