@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 from flask import Flask
 
@@ -68,12 +67,6 @@ _BLUEPRINTS = (
 )
 
 
-class _Application(Flask):
-    def ensure_sync(self, func: Any) -> Any:
-        # No view here is a coroutine; Flask would look into several functions for every request.
-        return func
-
-
 def create_app(
     settings: Settings | None = None,
     *,
@@ -88,7 +81,7 @@ def create_app(
     """
     settings = settings or load()
     logs.configure(settings.log_level)
-    app = _Application("mes", static_folder=None)
+    app = Flask("mes", static_folder=None)
     shared = shared or Shared.at(settings.state_dir, ERA)
     app.extensions["mes"] = _services(settings, runtime, shared)
     request_log.install_request_log(app)

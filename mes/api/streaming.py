@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any
 
 from flask import Response, request
 
@@ -18,9 +18,6 @@ from mes.api.request_log import request_log
 from mes.api.serializers import encode_json
 from mes.api.services import services
 from mes.errors import ClientDisconnected, ClientTooSlow, MesError
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 Document = dict[str, Any]
 
@@ -50,16 +47,6 @@ class Encoder:
 LINES = Encoder(NDJSON, b"", b"\n", lambda problem: {**problem, "type": "error"})
 
 
-class _PassThroughResponse(Response):
-    """Handed to the server as it is: what werkzeug puts between is called for each piece."""
-
-    def get_app_iter(self, environ: WSGIEnvironment) -> Self:
-        return self
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(cast("Iterable[bytes]", self.response))
-
-
 class StreamingResponse:
     """Documents on their way to the client of the present request, who has to take them in time.
 
@@ -85,7 +72,7 @@ class StreamingResponse:
         The batches are closed with the answer, also where nobody has read it to the end.
         """
         first = list(islice(batches, 1))
-        response = _PassThroughResponse(
+        response = Response(
             self._pieces(chain(first, batches)),
             mimetype=self._framing.mimetype,
             # A proxy that gathers the answer would show no progress.
