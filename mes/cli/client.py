@@ -29,6 +29,17 @@ _CONNECTABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 # Used in place of the service's detail, which also names headers that a user of `mes` never sees.
 _UNAUTHORIZED = "the service does not accept the key; set --key or MES_API_KEY to a valid key"
+# Messages by exception. A URL that `requests` rejects is a ValueError.
+_CONNECTION_ERRORS: dict[type[Exception], str] = {
+    requests.exceptions.SSLError: (
+        "the certificate of {url} is not trusted; "
+        "set REQUESTS_CA_BUNDLE to the file of its certificate authority"
+    ),
+    ValueError: "{url} is not a valid URL; set --url or MES_URL to http://host:port",
+    requests.ReadTimeout: (
+        f"{{url}} did not answer within {GET_TIMEOUT_SECONDS:g} s; check its log"
+    ),
+}
 # Added to the service's detail.
 _REMEDIES = {"model_not_pulled": "; or fetch it with `mes pull`"}
 
@@ -168,19 +179,9 @@ class MesClient:
         return document
 
     def _connection_error(self, error: requests.RequestException) -> CommandError:
-        if isinstance(error, requests.exceptions.SSLError):
-            return CommandError(
-                f"the certificate of {self.url} is not trusted; "
-                "set REQUESTS_CA_BUNDLE to the file of its certificate authority"
-            )
-        if isinstance(error, ValueError):
-            return CommandError(
-                f"{self.url} is not a valid URL; set --url or MES_URL to http://host:port"
-            )
-        if isinstance(error, requests.ReadTimeout):
-            return CommandError(
-                f"{self.url} did not answer within {GET_TIMEOUT_SECONDS:g} s; check its log"
-            )
+        for kind, message in _CONNECTION_ERRORS.items():
+            if isinstance(error, kind):
+                return CommandError(message.format(url=self.url))
         if error.args and isinstance(error.args[0], ProtocolError):
             return CommandError(
                 f"the connection to {self.url} broke off before the answer ended; check its log"

@@ -34,7 +34,7 @@ def models(target: Target, as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        console().print(_model_table(document["models"]))
+        console().print(_catalog_table(document["models"]))
 
 
 @click.command()
@@ -78,7 +78,7 @@ def _post_action(target: Target, model: str, action: str, text: str) -> None:
     click.echo(document.get("message", "done"))
 
 
-def _model_table(entries: list[dict[str, Any]]) -> Table:
+def _catalog_table(entries: list[dict[str, Any]]) -> Table:
     numbers = ("SIZE", "CONTEXT")
     result = table("MODEL", "NAME", "STATUS", *numbers, "JSON", "PINNED", numbers=numbers)
     for model in entries:

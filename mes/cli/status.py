@@ -50,7 +50,7 @@ def _refresh_forever(client: MesClient, live: Live) -> None:
 
 
 def _render(document: dict[str, Any]) -> RenderableType:
-    parts: list[RenderableType] = [Text(_headline(document)), "", _model_table(document["models"])]
+    parts: list[RenderableType] = [Text(_headline(document)), "", _status_table(document["models"])]
     if queue := document.get("queue"):
         parts += ["", _queue_table(queue[:_MAX_QUEUE_ROWS])]
         if len(queue) > _MAX_QUEUE_ROWS:
@@ -72,7 +72,7 @@ def _headline(document: dict[str, Any]) -> str:
     )
 
 
-def _model_table(entries: list[dict[str, Any]]) -> Table:
+def _status_table(entries: list[dict[str, Any]]) -> Table:
     numbers = ("RUNNING", "WAITING", "OLDEST", "LOADS", "EVICTED")
     result = table("MODEL", "STATUS", *numbers, numbers=numbers)
     for model in entries:

@@ -73,6 +73,7 @@ class MetricsCollector(Collector):
         )
         yield from gauges.runtime_gauges(sight)
         yield from gauges.process_gauges(self.worker.pids())
+        yield from gauges.host_gauges()
 
 
 def request_metrics(rows: Rows, catalog: Catalog) -> Iterator[Metric]:

@@ -175,17 +175,8 @@ def runtime_gauges(sight: Sight) -> Iterator[Metric]:
 
 
 def process_gauges(pids: Sequence[int]) -> Iterator[Metric]:
-    """Yield the metrics of the service and of the host.
-
-    Args:
-        pids: the process ids of the workers.
-    """
+    """Yield the metrics of the worker processes with these ids."""
     sizes = [resident_bytes(pid) for pid in pids]
-    yield InfoMetricFamily(
-        "mes_build",
-        "Versions of MES and Python",
-        {"version": __version__, "python_version": platform.python_version()},
-    )
     yield GaugeMetricFamily("mes_worker_processes", "Running worker processes", len(pids))
     yield GaugeMetricFamily(
         "mes_worker_memory_bytes", "Resident memory of all worker processes", sum(sizes)
@@ -193,6 +184,12 @@ def process_gauges(pids: Sequence[int]) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "mes_worker_memory_max_bytes", "Resident memory of the largest worker process", max(sizes)
     )
+
+
+def host_gauges() -> Iterator[Metric]:
+    """Yield the versions of the service and the memory of the host."""
+    versions = {"version": __version__, "python_version": platform.python_version()}
+    yield InfoMetricFamily("mes_build", "Versions of MES and Python", versions)
     for name, line in _HOST_MEMORY.items():
         help = f"{line} of the host, from /proc/meminfo"
         yield GaugeMetricFamily(name, help, meminfo_bytes(line))

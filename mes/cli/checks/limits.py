@@ -92,15 +92,19 @@ def _memory_budget(settings: Settings, models: Models) -> Iterable[Finding]:
         return
     pinned = sum(_gigabytes(spec) for spec in models if spec.pinned)
     for spec in models:
-        needed = pinned + (0 if spec.pinned else _gigabytes(spec))
-        if needed > budget:
-            with_pinned = " with the pinned models" if pinned else ""
-            problem = f"{spec.id} needs {needed:.1f} GB{with_pinned} and can never be loaded"
-            yield fail(_SUBJECT, f"{problem}; raise MAX_MODEL_MEMORY_GB ({budget:g})")
-        if not _gigabytes(spec):
-            problem = f"MAX_MODEL_MEMORY_GB counts {spec.id} as 0 GB until its first load"
-            yield warn(_SUBJECT, f"{problem}; set its size_gb in the catalog")
+        yield from _model_memory(spec, pinned, budget)
     yield from _memory_sums(settings, models, budget)
+
+
+def _model_memory(spec: ModelSpec, pinned: float, budget: float) -> Iterable[Finding]:
+    needed = pinned + (0 if spec.pinned else _gigabytes(spec))
+    if needed > budget:
+        with_pinned = " with the pinned models" if pinned else ""
+        problem = f"{spec.id} needs {needed:.1f} GB{with_pinned} and can never be loaded"
+        yield fail(_SUBJECT, f"{problem}; raise MAX_MODEL_MEMORY_GB ({budget:g})")
+    if not _gigabytes(spec):
+        problem = f"MAX_MODEL_MEMORY_GB counts {spec.id} as 0 GB until its first load"
+        yield warn(_SUBJECT, f"{problem}; set its size_gb in the catalog")
 
 
 def _memory_sums(settings: Settings, models: Models, budget: float) -> Iterable[Finding]:

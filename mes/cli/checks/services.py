@@ -85,11 +85,9 @@ def service_findings(target: Target) -> Findings:
     try:
         client = MesClient(target)
         _, health = client.get_any_status("/health")
-    except ServiceUnreachable as error:
-        yield warn("service", error.message)
-        return
     except CommandError as error:
-        yield fail("service", error.message)
+        level = warn if isinstance(error, ServiceUnreachable) else fail
+        yield level("service", error.message)
         return
     if health.get("status") != "healthy":
         problem = f"the server at {target.url} is not MES"
