@@ -77,7 +77,7 @@ def _checks(own: Services) -> dict[str, str]:
 
 
 def _memory_available_gb() -> float | None:
-    available = gauges.memory_bytes("MemAvailable")
+    available = gauges.meminfo_bytes("MemAvailable")
     return None if available is None else round(available / 1e9, 2)
 
 
@@ -120,5 +120,5 @@ def show_metrics() -> Response:
 
 
 def _page() -> Response:
-    page, media_type = services().metrics.page(request.headers.get("Accept", ""))
+    page, media_type = services().metrics.render(request.headers.get("Accept", ""))
     return Response(page, content_type=media_type)

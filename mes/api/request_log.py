@@ -86,4 +86,4 @@ def _write(
     }
     log.info("request", extra=facts)
     # The same facts, so that the two never disagree.
-    request_counters.note(facts, route=route)
+    request_counters.count(facts, route=route)

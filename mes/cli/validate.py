@@ -15,8 +15,8 @@ import click
 from rich.table import Table
 
 from mes import strict_json
-from mes.cli.client import Client, CommandError, Target
-from mes.cli.output import console, harmless, print_json, table, waiting
+from mes.cli.client import CommandError, MesClient, Target
+from mes.cli.output import console, print_json, spinner, table, without_control_characters
 
 _MOST_INSTANCES = 1_000
 # With the schema beside them, at most SCHEMA_MAX_BYTES, below the default of MAX_BODY_BYTES.
@@ -76,8 +76,8 @@ def validate(ctx: click.Context, schema: str, file: str, as_json: bool) -> None:
     """
     target: Target = ctx.obj
     report = Report()
-    with waiting(f"validating {file}"):
-        _judge(Client(target), _schema(schema), file, report)
+    with spinner(f"validating {file}"):
+        _judge(MesClient(target), _schema(schema), file, report)
     if not report.counts:
         raise CommandError(f"{file} has no values; write one on each line")
     if as_json:
@@ -87,7 +87,7 @@ def validate(ctx: click.Context, schema: str, file: str, as_json: bool) -> None:
     ctx.exit(1 if report.findings else 0)
 
 
-def _judge(client: Client, schema: Any, file: str, report: Report) -> None:
+def _judge(client: MesClient, schema: Any, file: str, report: Report) -> None:
     with _opened(file) as stream:
         for batch in _batches(_instances(stream, report)):
             for instance, result in zip(batch, _results(client, schema, file, batch), strict=True):
@@ -148,7 +148,9 @@ def _batches(instances: Iterable[Instance]) -> Iterator[list[Instance]]:
         yield batch
 
 
-def _results(client: Client, schema: Any, file: str, batch: list[Instance]) -> list[dict[str, Any]]:
+def _results(
+    client: MesClient, schema: Any, file: str, batch: list[Instance]
+) -> list[dict[str, Any]]:
     """Return the service's result for each instance of the batch."""
     body = {"json_schema": schema, "instances": [each.value for each in batch]}
     try:
@@ -182,7 +184,11 @@ def _table(findings: list[dict[str, Any]]) -> Table:
         words = [each["verdict"] for each in verdicts] or ["-", "-"]
         pointer, detail = _reason(finding, verdicts)
         made.add_row(
-            str(finding["line"]), finding["result"], *words, harmless(pointer), harmless(detail)
+            str(finding["line"]),
+            finding["result"],
+            *words,
+            without_control_characters(pointer),
+            without_control_characters(detail),
         )
     return made
 
