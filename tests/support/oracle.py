@@ -1,4 +1,4 @@
-"""The oracle: a second validator, `jsonschema`, that shares no code with the judge of MES."""
+"""The test oracle for validation: `jsonschema`, which shares no code with the validator of MES."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from referencing import Registry
 
 
 def oracle(schema: Mapping[str, Any]) -> Validator:
-    """By the schema's own dialect, with its formats; it fetches nothing."""
-    kind = validator_for(schema, default=Draft202012Validator)
-    return kind(schema, format_checker=kind.FORMAT_CHECKER, registry=Registry())
+    """Return a validator of the schema's dialect that asserts formats and fetches nothing."""
+    validator_class = validator_for(schema, default=Draft202012Validator)
+    return validator_class(
+        schema, format_checker=validator_class.FORMAT_CHECKER, registry=Registry()
+    )
