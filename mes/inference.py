@@ -152,7 +152,7 @@ def _plan(request: InferenceRequest, spec: ModelSpec, schema: Schema) -> RetryPl
     return RetryPlan(
         modes=schema.modes_for(constrain=request.constrain and spec.supports_json_mode),
         max_attempts=request.max_attempts or usual,
-        may_grow=request.max_tokens is None,
+        may_raise_max_tokens=request.max_tokens is None,
     )
 
 

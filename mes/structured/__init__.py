@@ -1,4 +1,4 @@
-"""Structured output: schemas screened before they cost anything, answers judged by them."""
+"""Structured output: check JSON Schemas, choose how to decode, validate answers and retry."""
 
 from mes.structured.decoding_modes import GrammarFinding
 from mes.structured.retry import Generate, RetryPlan, generate_with_retries

@@ -217,7 +217,7 @@ def _verdicts_of_mes(
 
 def _verdict_of_mes(validator: Validator, instance: Any, text: str) -> Verdict:
     try:
-        validation = validator.judge_value(instance, characters=len(text))
+        validation = validator.validate_value(instance, characters=len(text))
     except CostExceeded:
         return Verdict(UNDECIDED, reason=TOO_LARGE)
     verdict = VALID if validation.valid else INVALID

@@ -1,4 +1,4 @@
-"""The oracle: a second validator, `jsonschema`, that shares no code with the judge of MES."""
+"""The oracle: a second validator, `jsonschema`, that shares no code with the validator of MES."""
 
 from __future__ import annotations
 

@@ -58,9 +58,9 @@ REQUESTS: dict[str, Case] = {
     ),
     "I15": case(
         "hostile schemas",
-        "structured/test_hostile.py::test_a_hostile_schema_is_refused_or_judged_by",
-        "structured/test_hostile.py::test_neither_screening_nor_judging_takes_long",
-        "structured/test_mutated_schemas.py::test_a_mutated_schema_is_refused_or_judged_by",
+        "structured/test_hostile.py::test_a_hostile_schema_is_rejected_or_validates_answers",
+        "structured/test_hostile.py::test_neither_checks_nor_validation_take_long",
+        "structured/test_mutated_schemas.py::test_a_mutated_schema_is_rejected_or_validates_answers",
     ),
     "I16": case(
         "headers that are large, many or odd",

@@ -107,7 +107,7 @@ RUNTIME: dict[str, Case] = {
     "U26": case(
         "the model's JSON is wrapped, or none",
         "api/test_inference.py::test_the_verdict_tells_what_became_of_the_schema",
-        "structured/test_extraction.py::test_the_value_is_found_and_told_where_it_stood",
+        "structured/test_extraction.py::test_the_value_and_its_source_are_returned",
     ),
     "U27": case(
         "the model breaks the schema, once or each time",
@@ -116,7 +116,7 @@ RUNTIME: dict[str, Case] = {
     ),
     "U28": case(
         "out of tokens, or unloaded meanwhile",
-        "structured/test_retry.py::test_a_truncated_answer_is_asked_again_with_twice_the_tokens",
+        "structured/test_retry.py::test_a_truncated_answer_is_retried_with_twice_the_tokens",
     ),
     # What is no count spoils the score it belongs to, so it is nonsense and not a zero.
     "U29": case("counts that are none", "ollama/test_faults.py::test_missing_counts_are_nothing"),
