@@ -185,7 +185,7 @@ def find_target(url: str | None, key: str | None) -> Target:
 
     A wrong setting of the service is no reason not to speak to it, so nothing is checked here.
     """
-    told = settings.unchecked()
+    told = settings.load_unchecked()
     url = url or told.get("MES_URL") or _local(told)
     return Target(
         url=(url if "://" in url else f"http://{url}").rstrip("/"),

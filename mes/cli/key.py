@@ -44,7 +44,7 @@ def _told() -> Iterator[None]:
         yield
     except (ApiKeysError, SettingsError) as exc:
         raise click.ClickException(str(exc)) from exc
-    except api_keys_admin.NoSuchKey as exc:
+    except api_keys_admin.ApiKeyNotFound as exc:
         raise click.UsageError(str(exc)) from exc
 
 

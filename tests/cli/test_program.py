@@ -150,5 +150,5 @@ def test_serve_tells_wrong_settings_in_words(program, environ):
     environ["PORT"] = "eighty"
     told = program("serve")
     assert told.returncode == 1
-    assert "PORT: 'eighty' will not do" in told.stderr + told.stdout
+    assert "PORT: 'eighty' is invalid" in told.stderr + told.stdout
     assert "Traceback" not in told.stderr

@@ -51,4 +51,4 @@ def _about_models(current: settings.Settings) -> Findings:
         return
     yield from configuration.catalog(catalog, path)
     yield from limits.limit_findings(current, catalog)
-    yield from services.runtime_findings(current, catalog, settings.unchecked())
+    yield from services.runtime_findings(current, catalog, settings.load_unchecked())

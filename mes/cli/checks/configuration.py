@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mes.cli.checks import Finding, Findings, ok, or_else, warn
 from mes.config.catalog import Catalog
-from mes.config.settings import Settings, unchecked
+from mes.config.settings import Settings, load_unchecked
 from mes.config.settings_schema import DEVELOPMENT_KEY, NAMES, is_loopback
 
 _FOR_OTHERS = 0o077
@@ -41,7 +41,7 @@ def _development_key(current: Settings) -> list[Finding]:
 
 def _misspelt() -> list[Finding]:
     """Names in `.env` that are nearly ours; the environment is full of other programs' names."""
-    strange = {name for name in unchecked(environ={}) if name not in NAMES}
+    strange = {name for name in load_unchecked(environ={}) if name not in NAMES}
     return [
         warn("settings", f"{name} in .env is read by nobody; did you mean {close[0]}?")
         for name in sorted(strange)
