@@ -50,7 +50,7 @@ REQUESTS: dict[str, Case] = {
     ),
     "I13": case(
         "text that looks like orders",
-        "test_logs.py::test_an_extra_cannot_disguise_the_line",
+        "test_logs.py::test_an_extra_cannot_replace_a_field",
     ),
     "I14": case(
         "images",
