@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from mes.domain import SCHEMA_PLACE, ValidationResult, Violation
+from mes.domain import SCHEMA_POINTER, ValidationResult, Violation
 from mes.errors import MesError, Mistake, SchemaInvalid, SchemaUnsafe
 from mes.structured.keywords import is_holder
 
@@ -84,14 +84,14 @@ def schema_unsafe(path: Iterable[Any], problem: str) -> SchemaUnsafe:
 def with_pointer_prefix(error: SchemaInvalid | SchemaUnsafe, place: str) -> MesError:
     """The same, about a schema that stands elsewhere in the request."""
     mistakes = [
-        replace(each, pointer=place + each.pointer[len(SCHEMA_PLACE) :]) for each in error.mistakes
+        replace(m, pointer=place + m.pointer[len(SCHEMA_POINTER) :]) for m in error.mistakes
     ]
-    summary = error.detail.replace(f" {SCHEMA_PLACE}", f" {place}", 1)
+    summary = error.detail.replace(f" {SCHEMA_POINTER}", f" {place}", 1)
     return type(error)(summary, mistakes=tuple(mistakes))
 
 
 def _mistake(path: Iterable[Any], problem: str) -> Mistake:
-    return Mistake(shorten(SCHEMA_PLACE + json_pointer(path)), shorten(problem))
+    return Mistake(shorten(SCHEMA_POINTER + json_pointer(path)), shorten(problem))
 
 
 def json_pointer(path: Iterable[Any]) -> str:

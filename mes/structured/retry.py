@@ -103,7 +103,7 @@ def _worded(prompt: Prompt, schema: Schema, step: RetryStep) -> Prompt:
     if last is not None and last.reply is not None and last.validation is not None:
         asked = with_feedback(asked, last.reply.text, last.validation)
     return dataclasses.replace(
-        prompt.rephrased(asked), options=step.options, format=_format(step.mode, schema)
+        prompt.with_question(asked), options=step.options, format=_format(step.mode, schema)
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cachetools import LRUCache, cached
 
-from mes.domain import SCHEMA_PLACE, KeywordSupport, ToolCall, ValidationResult, Violation
+from mes.domain import SCHEMA_POINTER, KeywordSupport, ToolCall, ValidationResult, Violation
 from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.structured import decoding_modes
 from mes.structured.checks import check_structure, compile_validator
@@ -65,7 +65,7 @@ class Schema:
 
 
 def check_schema(
-    document: Mapping[str, Any], limits: SchemaLimits = _DEFAULT_LIMITS, *, at: str = SCHEMA_PLACE
+    document: Mapping[str, Any], limits: SchemaLimits = _DEFAULT_LIMITS, *, at: str = SCHEMA_POINTER
 ) -> Schema:
     """The schema, ready to judge by. Nothing is fetched.
 
