@@ -99,9 +99,9 @@ def _edit_entries(path: Path) -> Iterator[list[dict[str, Any]]]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock for the block, because of two edits at the same time one would be lost.
+    """Lock the folder during the block; without a lock, concurrent edits would be lost.
 
-    The lock is on the folder, because the file is replaced.
+    The lock is not on the file, because an edit replaces the file.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
