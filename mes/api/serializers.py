@@ -76,7 +76,7 @@ def serialize_inference(inference: Inference, request_id: str) -> dict[str, Any]
     if reply.logprobs:
         answer["logprobs"] = serialize_logprobs(reply.logprobs)
     if reply.tool_calls:
-        calls = zip(reply.tool_calls, inference.final.of_calls, strict=True)
+        calls = zip(reply.tool_calls, inference.final.tool_call_validations, strict=True)
         answer["tool_calls"] = [_call(*each) for each in calls]
     if failure is not None:
         answer["code"] = failure.verdict

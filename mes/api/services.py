@@ -71,8 +71,8 @@ class Services:
     def shut_down(self) -> None:
         """Tell who waits that the service ends; what runs may go on for GRACEFUL_TIMEOUT."""
         self.scheduler.shut()
-        self.event_loop.at(
-            time.monotonic() + self.settings.graceful_timeout_seconds, self.runtime.shut
+        self.event_loop.call_at(
+            time.monotonic() + self.settings.graceful_timeout_seconds, self.runtime.shut_down
         )
 
     def close(self) -> None:

@@ -114,7 +114,7 @@ class StreamingResponse:
 
     def _look_in(self, seconds: float) -> None:
         # One alarm at a time: one for each line would cost as much as sending it.
-        self._timer = self._event_loop.at(time.monotonic() + seconds, self._look)
+        self._timer = self._event_loop.call_at(time.monotonic() + seconds, self._look)
 
     def _look(self) -> None:
         sent_at = self._sent_at

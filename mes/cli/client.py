@@ -77,7 +77,7 @@ def find_target(url: str | None, key: str | None) -> Target:
     The settings are read unchecked: a wrong setting of the service must not keep a command from
     talking to it.
     """
-    environment = settings.unchecked()
+    environment = settings.load_unchecked()
     url = url or environment.get("MES_URL") or _local_url(environment)
     return Target(
         url=(url if "://" in url else f"http://{url}").rstrip("/"),

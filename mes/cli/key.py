@@ -45,7 +45,7 @@ def _errors_as_messages() -> Iterator[None]:
         yield
     except (ApiKeysError, SettingsError) as exc:
         raise click.ClickException(str(exc)) from exc
-    except api_keys_admin.NoSuchKey as exc:
+    except api_keys_admin.ApiKeyNotFound as exc:
         raise click.UsageError(str(exc)) from exc
 
 

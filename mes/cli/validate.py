@@ -22,7 +22,7 @@ _MOST_INSTANCES = 1_000
 # With the schema beside them, at most SCHEMA_MAX_BYTES, below the default of MAX_BODY_BYTES.
 _MOST_BYTES = 800_000
 # In a request an instance is inside a list inside an object.
-_DEEPEST = strict_json.DEEPEST - 2
+_DEEPEST = strict_json.MAX_DEPTH - 2
 
 # The results of a line, in the order in which they are counted.
 VALID, INVALID, DISAGREEMENT, UNDECIDED, NOT_JSON = _RESULTS = (
@@ -126,7 +126,7 @@ def _instances(lines: Iterable[bytes], report: Report) -> Iterator[Instance]:
         if not line.strip():
             continue
         try:
-            value = strict_json.parse_json(line, deepest=_DEEPEST)
+            value = strict_json.parse_json(line, max_depth=_DEEPEST)
         except strict_json.NotJson as exc:
             # Each line is a document of its own to the parser, so it is always in its line 1.
             report.add(number, NOT_JSON, detail=str(exc).replace("line 1 column", "column"))

@@ -205,7 +205,7 @@ class OllamaRuntime:
             yield from pull_progress.parse_progress(pieces)
             exchange.finish(pieces)
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """End all that is under way, and whatever still comes, with ShuttingDown."""
         self._open_exchanges.end(
             lambda: ShuttingDown("the service is shutting down and waits no longer")

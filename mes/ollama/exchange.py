@@ -108,7 +108,7 @@ class Exchange:
     def __enter__(self) -> Self:
         if self.remaining_seconds <= 0:
             raise self._late()
-        self._timer = self._event_loop.at(self._deadline, lambda: self.cut(self._late()))
+        self._timer = self._event_loop.call_at(self._deadline, lambda: self.cut(self._late()))
         this_thread.exchange = self
         self._open_exchanges.add(self)
         return self

@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from mes.domain import SCHEMA_PLACE, ValidationResult, Violation
+from mes.domain import SCHEMA_POINTER, ValidationResult, Violation
 from mes.errors import Mistake, SchemaInvalid, SchemaUnsafe
 from mes.structured.keywords import is_applicator
 
@@ -21,7 +21,7 @@ VALUE = "the value"
 
 _LONGEST_DETAIL = 200
 # With the default prefix in front, the pointer is as long as the longest detail.
-_LONGEST_POINTER = _LONGEST_DETAIL - len(SCHEMA_PLACE)
+_LONGEST_POINTER = _LONGEST_DETAIL - len(SCHEMA_POINTER)
 
 
 def describe_violation(error: Error) -> Violation:

@@ -140,7 +140,7 @@ def _prompt_for(step: RetryStep, prompt: Prompt, schema: Schema) -> Prompt:
     if last is not None and last.reply is not None and last.validation is not None:
         question = with_feedback(question, last.reply.text, last.validation)
     return dataclasses.replace(
-        prompt.rephrased(question), options=step.options, format=_format(step.mode, schema)
+        prompt.with_question(question), options=step.options, format=_format(step.mode, schema)
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cachetools import LRUCache, cached
 
-from mes.domain import SCHEMA_PLACE, KeywordSupport, ToolCall, ValidationResult, Violation
+from mes.domain import SCHEMA_POINTER, KeywordSupport, ToolCall, ValidationResult, Violation
 from mes.structured.checks import check_structure, compile_validator
 from mes.structured.cost import unrolled_size
 from mes.structured.decoding_modes import GRAMMAR, PROMPT, GrammarReport, grammar_report
@@ -65,7 +65,7 @@ class Schema:
 
 
 def check_schema(
-    document: Mapping[str, Any], limits: SchemaLimits = _DEFAULT_LIMITS, *, at: str = SCHEMA_PLACE
+    document: Mapping[str, Any], limits: SchemaLimits = _DEFAULT_LIMITS, *, at: str = SCHEMA_POINTER
 ) -> Schema:
     """Return the checked and compiled schema. Nothing is fetched.
 

@@ -150,7 +150,7 @@ class SecondValidator:
                     output, in_time = self._communicate(process, "\n".join(lines).encode())
             finally:
                 process.kill()
-        if client.gone:
+        if client.disconnected:
             raise ClientDisconnected("the caller has hung up")
         # The last line is empty, or was cut off.
         return output.split(b"\n")[:-1], self._missing(process.returncode, in_time=in_time)

@@ -144,7 +144,7 @@ def test_a_service_that_dies_during_a_pull_is_no_success(mes, answer):
 
 
 WRONG = {
-    "an unknown model": (["load", "nope:1b"], "there are: smollm2:135m"),
+    "an unknown model": (["load", "nope:1b"], "available models: smollm2:135m"),
     "a model not pulled": (["load", ABSENT], "; or fetch it with `mes pull` ("),
     "a field out of bounds": (["run", HERE, "x", "--temperature", "9"], "/temperature: must be"),
     "not a number": (["run", HERE, "x", "--temperature", "nan"], "NaN is not a JSON value"),

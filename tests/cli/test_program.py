@@ -151,5 +151,5 @@ def test_serve_reports_wrong_settings_without_a_traceback(program, environ):
     environ["PORT"] = "eighty"
     result = program("serve")
     assert result.returncode == 1
-    assert "PORT: 'eighty' will not do" in result.stderr + result.stdout
+    assert "PORT: 'eighty' is invalid" in result.stderr + result.stdout
     assert "Traceback" not in result.stderr

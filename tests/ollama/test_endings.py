@@ -107,7 +107,7 @@ def test_a_caller_who_hangs_up_ends_the_generation_in_every_phase(serve, runtime
 
     def hang_up() -> None:
         script.reached.wait(30)
-        client.hang_up()
+        client.mark_disconnected()
 
     threading.Thread(target=hang_up).start()
     with lasting(0), pytest.raises(ClientDisconnected):
@@ -118,7 +118,7 @@ def test_a_caller_who_hangs_up_ends_the_generation_in_every_phase(serve, runtime
 
 def test_a_caller_who_is_gone_already_is_not_worked_for(serve, runtime_client):
     server, client = serve(stuck("before the first byte")), SocketClient()
-    client.hang_up()
+    client.mark_disconnected()
 
     with lasting(0), pytest.raises(ClientDisconnected):
         generate(runtime_client(server), client=client)
@@ -232,11 +232,11 @@ class KeepingWatch(EventLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self.acts: list[Callable[[], None]] = []
+        self.callbacks: list[Callable[[], None]] = []
 
-    def at(self, when: float, act: Callable[[], None]) -> Timer:
-        self.acts.append(act)
-        return super().at(when, act)
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        self.callbacks.append(callback)
+        return super().call_at(when, callback)
 
 
 def test_a_late_alarm_does_not_touch_the_next_request(serve, runtime_client):
@@ -257,7 +257,7 @@ def test_a_late_alarm_does_not_touch_the_next_request(serve, runtime_client):
     with ThreadPoolExecutor(1) as threads:
         second = threads.submit(generate, runtime)
         begun.wait(30)
-        event_loop.acts[0]()
+        event_loop.callbacks[0]()
         may_end.set()
 
         assert second.result().text == "Goodbye"

@@ -31,7 +31,7 @@ class Client:
     """A client that can hang up."""
 
     def __init__(self) -> None:
-        self.gone = False
+        self.disconnected = False
         self._callbacks: list[Callable[[], None]] = []
 
     @contextmanager
@@ -44,7 +44,7 @@ class Client:
         return bool(self._callbacks)
 
     def hang_up(self) -> None:
-        self.gone = True
+        self.disconnected = True
         for act in self._callbacks:
             act()
 
@@ -136,7 +136,7 @@ def test_an_instance_that_takes_mes_too_long_is_undecided():
         deep = {"a": deep}
     (found,) = compare(twice, deep)
     assert (found.mes.verdict, found.jsonschema.verdict) == ("undecided", "undecided")
-    assert found.mes.reason == "too large or deep to be judged by the schema"
+    assert found.mes.reason == "too large or too deeply nested to be validated against the schema"
     assert found.agree is None
 
 

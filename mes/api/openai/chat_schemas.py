@@ -195,7 +195,7 @@ class ChatRequestSchema(Parameters):
             max_tokens=given.get("max_completion_tokens", given.get("max_tokens")),
             messages=with_names(given["messages"]),
             json_schema=schema,
-            json_schema_at=_place_of_schema(given, function),
+            json_schema_pointer=_place_of_schema(given, function),
             tools=() if function else tuple(tools),
             think=_EFFORTS[given.get("reasoning_effort", "none")],
             top_logprobs=top_logprobs_count(given),

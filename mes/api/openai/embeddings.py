@@ -190,7 +190,7 @@ def _document(embedding: Embedding, encoding: str, said: RequestLog) -> dict[str
         "object": "list",
         "data": [
             {"object": "embedding", "index": index, "embedding": encode(vector)}
-            for index, vector in enumerate(embedding.vectors.each)
+            for index, vector in enumerate(embedding.vectors.values)
         ],
         "model": embedding.model_id,
         "usage": usage,

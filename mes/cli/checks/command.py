@@ -52,4 +52,4 @@ def _catalog_and_runtime_findings(current: settings.Settings) -> Findings:
         return
     yield from configuration.catalog_findings(catalog, path)
     yield from limits.limit_findings(current, catalog)
-    yield from services.runtime_findings(current, catalog, settings.unchecked())
+    yield from services.runtime_findings(current, catalog, settings.load_unchecked())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mes.cli.checks import Finding, Findings, ok, or_else, warn
 from mes.config.catalog import Catalog
-from mes.config.settings import Settings, unchecked
+from mes.config.settings import Settings, load_unchecked
 from mes.config.settings_schema import DEVELOPMENT_KEY, NAMES, is_loopback
 
 _GROUP_AND_OTHERS = 0o077
@@ -41,7 +41,7 @@ def _misspelled_names() -> list[Finding]:
 
     The environment is not searched, because it has the variables of other programs.
     """
-    unknown = {name for name in unchecked(environ={}) if name not in NAMES}
+    unknown = {name for name in load_unchecked(environ={}) if name not in NAMES}
     return [
         warn("settings", f"{name} in .env is not a setting; did you mean {close[0]}?")
         for name in sorted(unknown)

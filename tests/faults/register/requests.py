@@ -17,7 +17,7 @@ REQUESTS: dict[str, Case] = {
     ),
     "I3": case(
         "JSON that is deep, or very large",
-        "test_strict_json.py::test_what_is_nested_deeper_is_refused_and_nothing_else_is",
+        "test_strict_json.py::test_only_texts_nested_deeper_than_the_limit_are_refused",
         "test_strict_json.py::test_no_text_of_a_megabyte_takes_long",
         "api/test_inference.py::test_of_very_many_mistakes_some_are_told",
     ),
@@ -50,7 +50,7 @@ REQUESTS: dict[str, Case] = {
     ),
     "I13": case(
         "text that looks like orders",
-        "test_logs.py::test_an_extra_cannot_disguise_the_line",
+        "test_logs.py::test_an_extra_cannot_replace_a_field",
     ),
     "I14": case(
         "images",

@@ -56,8 +56,8 @@ STATE: dict[str, Case] = {
     ),
     "D10": case(
         "nobody takes the log any more",
-        "test_logs.py::test_a_closed_standard_output_breaks_nothing",
-        "test_logs.py::test_a_full_disk_under_standard_output_breaks_nothing",
+        "test_logs.py::test_a_closed_standard_output_raises_nothing",
+        "test_logs.py::test_a_full_disk_under_standard_output_raises_nothing",
     ),
     "D11": case(
         "no descriptor is left",
