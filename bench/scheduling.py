@@ -98,7 +98,7 @@ class Machine:
                     self._at(self.now + USE_SECONDS, lambda t=ticket: self._finish(t))
                 case policy.Load(ticket):
                     self._at(self.now + LOAD_SECONDS, lambda t=ticket: self._loaded(t))
-                case policy.Unload(ticket, victim):
+                case policy.Unload(ticket, victim) | policy.Evict(ticket, victim):
                     self._at(self.now + UNLOAD_SECONDS, lambda t=ticket, v=victim: self._gone(t, v))
 
     def _note(self, ticket: Ticket) -> None:

@@ -56,7 +56,7 @@ class _Standing:
     @property
     def resident(self) -> Resident | None:
         ready = self.runtime_up and self.state.ready(self.spec.tag)
-        return self.state.registry[self.spec.tag] if ready else None
+        return self.state.registry.peek(self.spec.tag) if ready else None
 
 
 @dataclass(frozen=True)

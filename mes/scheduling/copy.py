@@ -59,7 +59,7 @@ def _still_true(earlier: State) -> State:
     """What is in memory, how long things take, and the permits of workers that outlive a master."""
     state = State(earlier.max_loaded)
     for model in filter(earlier.ready, list(earlier.registry)):
-        state.registry[model] = earlier.registry[model]
+        state.registry[model] = earlier.registry.peek(model)
     state.tallies, state.preloaded = earlier.tallies, earlier.preloaded
     state.troubles = earlier.troubles
     state.permits = {i: permit for i, permit in earlier.permits.items() if is_alive(permit.worker)}

@@ -42,7 +42,7 @@ def encode(state: State) -> bytes:
     document: dict[str, Any] = {"version": VERSION, "boot": BOOT}
     for name in _KEPT:
         document[name] = getattr(state, name)
-    document["registry"] = [state.registry[model] for model in state.registry]
+    document["registry"] = state.registry.by_last_use()
     return orjson.dumps(document)
 
 

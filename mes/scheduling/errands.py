@@ -213,7 +213,7 @@ class Errands:
         state, oldest = self._board.read(), time.monotonic() - self._idle_unload_seconds
         for model in state.registry.evictable():
             spec = self._board.limits.models.get(model)
-            idle = state.registry[model].used_at < oldest
+            idle = state.registry.peek(model).used_at < oldest
             if spec is not None and idle and not spec.pinned:
                 unload = partial(self._scheduler.unload, spec, Nobody())
                 self._in_the_background(f"unload {spec.id}", unload)
@@ -240,7 +240,7 @@ def _replaced(state: State, listed: list[LoadedModel]) -> list[LoadedModel]:
     """Those that are other models than we loaded under their names."""
     # Of two under one name the last, so that the two do not take turns.
     by_name = {model.name: model for model in listed if state.ready(model.name)}
-    return [m for m in by_name.values() if state.registry[m.name].digest != m.digest]
+    return [m for m in by_name.values() if state.registry.peek(m.name).digest != m.digest]
 
 
 def _settled(state: State) -> list[str]:

@@ -58,7 +58,7 @@ def _until_in_memory(state: State, now: float, limits: Limits) -> dict[str, floa
     """For each model that is not ready: how long until it is."""
     loads = {model: tally.load_seconds or 0.0 for model, tally in state.tallies.items()}
     until = {
-        model: max(0.0, state.registry[model].since + loads.get(model, 0.0) - now)
+        model: max(0.0, state.registry.peek(model).since + loads.get(model, 0.0) - now)
         for model in state.registry
         if not state.ready(model)
     }

@@ -57,13 +57,24 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Unload:
-    """The ticket gets the duty to see a model out of memory."""
+    """The ticket gets the duty to unload the model that it asked to be unloaded."""
 
     ticket: Ticket
     victim: str
 
     def apply(self, state: State, now: float) -> None:
         state.begin_unload(self.ticket, self.victim, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """The ticket gets the duty to unload `victim`, the model that `registry.popitem` removes."""
+
+    ticket: Ticket
+    victim: str
+
+    def apply(self, state: State, now: float) -> None:
+        state.evict(self.ticket, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +85,8 @@ class Drain:
     ticket: None = None
 
     def apply(self, state: State, now: float) -> None:
-        for model in state.registry:
-            state.registry[model].draining = model in self.models
+        for resident in state.registry.residents():
+            resident.draining = resident.model in self.models
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,7 @@ class CloseLine:
         state.closed_at = self.at
 
 
-Decision = CloseLine | Grant | Dismiss | Load | Unload | Drain
+Decision = CloseLine | Grant | Dismiss | Load | Unload | Evict | Drain
 
 
 def settle(state: State, now: float, limits: Limits) -> list[Decision]:
@@ -123,7 +134,7 @@ def queue_seconds(state: State, ticket: Ticket, now: float) -> float:
     """How long the ticket has waited its turn; the loading of its own model does not count."""
     waited = now - ticket.arrived_at
     if ticket.model in state.registry:
-        waited -= load_seconds(ticket, state.registry[ticket.model], now)
+        waited -= load_seconds(ticket, state.registry.peek(ticket.model), now)
     return waited
 
 
@@ -189,10 +200,5 @@ def _room_for_the_oldest(state: State, line: list[Ticket], limits: Limits) -> De
     ticket = line[0]
     if limits.has_room_for(state, ticket.model):
         return Load(ticket)
-    victim = _idle_victim(state)
-    return Unload(ticket, victim) if victim is not None else None
-
-
-def _idle_victim(state: State) -> str | None:
-    wanted = state.wanted
-    return min(state.registry.evictable(), key=wanted.__contains__, default=None)
+    victim = state.registry.victim()
+    return Evict(ticket, victim) if victim is not None else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
+from copy import copy
 from dataclasses import dataclass
 
 from cachetools import Cache, LRUCache
@@ -31,30 +32,58 @@ class Resident:
 
 
 class Registry(LRUCache[str, Resident]):
-    """An LRU cache that never drops a model which may not go: its `popitem` passes over those.
+    """An LRU cache of the models in memory whose `popitem` chooses the model to evict.
 
-    Looking a model up does not make it recently used; `touch` does.
+    `registry[model]` is the use of a model by a request and makes it the most recently used one.
+    Code that decides or reports calls `peek`, or iterates, which leaves the order as it is.
+
+    Args:
+        maxsize: How many models may be in memory.
+        may_go: Whether a model can be evicted now: not one that is busy, loading or pinned.
+        wanted: The models that requests wait for.
     """
 
-    def __init__(self, maxsize: int, may_go: Callable[[str], bool]) -> None:
+    def __init__(
+        self, maxsize: int, may_go: Callable[[str], bool], wanted: Callable[[], Set[str]]
+    ) -> None:
         super().__init__(maxsize)
         self._may_go = may_go
+        self._wanted = wanted
 
-    def __getitem__(self, model: str) -> Resident:
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the models, least recently used first."""
+        return (resident.model for resident in self.by_last_use())
+
+    def by_last_use(self) -> list[Resident]:
+        """Return the residents, least recently used first."""
+        # The cache reveals its order only by what it pops, so a copy of it is emptied.
+        rest = copy(self)
+        return [LRUCache.popitem(rest)[1] for _ in range(len(rest))]
+
+    def residents(self) -> list[Resident]:
+        """Return the residents in no particular order, which is cheaper."""
+        return [Cache.__getitem__(self, model) for model in Cache.__iter__(self)]
+
+    def peek(self, model: str) -> Resident:
+        """Return the resident without making it recently used. Raises KeyError."""
         return Cache.__getitem__(self, model)
 
-    def touch(self, model: str, now: float) -> None:
-        """Make the model the most recently used."""
-        resident = self.pop(model)
-        resident.used_at = now
-        self[model] = resident
-
     def evictable(self) -> list[str]:
-        """The models that may go, least recently used first."""
+        """Return the models that can be evicted now, least recently used first."""
         return [model for model in self if self._may_go(model)]
 
+    def victim(self) -> str | None:
+        """Return the model that `popitem` would remove now, or None.
+
+        It is the least recently used one that no request waits for; where requests wait for all
+        that may go, the least recently used of those.
+        """
+        wanted = self._wanted()
+        return min(self.evictable(), key=wanted.__contains__, default=None)
+
     def popitem(self) -> tuple[str, Resident]:
-        """Remove the least recently used model that may go; KeyError where none may."""
-        for model in self.evictable():
-            return model, self.pop(model)
-        raise KeyError("every model in memory is busy, loading or pinned")
+        """Remove the model that is to be evicted. Raises KeyError where none may go."""
+        victim = self.victim()
+        if victim is None:
+            raise KeyError("every model in memory is busy, loading or pinned")
+        return victim, self.pop(victim)

@@ -182,7 +182,7 @@ class Scheduler:
 
 
 def _standing(state: State, ticket: Ticket) -> Event:
-    resident = state.registry.get(ticket.model)
+    resident = state.resident(ticket.model)
     if ticket.duty == LOAD or (resident is not None and resident.phase == LOADING):
         return Loading()
     rivals = (t for t in state.tickets.values() if (t.model, t.wants) == (ticket.model, PERMIT))
@@ -225,7 +225,7 @@ def _turn_of(state: State, ticket: str) -> Turn | None:
     permit = state.permits.get(ticket)
     if permit is None:
         return None
-    resident = state.registry.get(permit.model)
+    resident = state.resident(permit.model)
     waited = permit.granted_at - permit.arrived_at
     return Turn(
         queue_seconds=waited - permit.load_seconds,

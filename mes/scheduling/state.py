@@ -46,7 +46,7 @@ class State:
     preloaded: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.registry = Registry(self.max_loaded, self._may_go)
+        self.registry = Registry(self.max_loaded, self._may_go, lambda: self.wanted)
 
     # Reading
 
@@ -58,8 +58,12 @@ class State:
         waiting = sum(t.model == model and t.wants == PERMIT for t in self.tickets.values())
         return self.in_flight(model) + waiting
 
+    def resident(self, model: str) -> Resident | None:
+        """Return the model's entry in the registry, or None where it has no place in memory."""
+        return self.registry.peek(model) if model in self.registry else None
+
     def ready(self, model: str) -> bool:
-        return model in self.registry and self.registry[model].phase == READY
+        return model in self.registry and self.registry.peek(model).phase == READY
 
     def in_memory(self, model: str) -> bool:
         """Does the model take up a place, be it coming, there or leaving?"""
@@ -67,12 +71,12 @@ class State:
 
     def missing(self, model: str) -> bool:
         """Has the model a place, and users, though the runtime does not list it?"""
-        return model in self.registry and self.registry[model].phase == MISSING
+        return model in self.registry and self.registry.peek(model).phase == MISSING
 
     @property
     def draining(self) -> frozenset[str]:
         """The models that make room for others."""
-        return frozenset(model for model in self.registry if self.registry[model].draining)
+        return frozenset(each.model for each in self.registry.residents() if each.draining)
 
     def waiting(self, model: str) -> list[Ticket]:
         """The tickets that wait for a permit on the model, in order of arrival."""
@@ -126,7 +130,7 @@ class State:
         tally = self.tally(permit.model)
         tally.use_seconds = _average(tally.use_seconds, now - permit.granted_at)
         if permit.model in self.registry:
-            self.registry.touch(permit.model, now)
+            self.registry[permit.model].used_at = now
 
     def grant(self, ticket: Ticket, now: float) -> None:
         """Turn a place in the queue into a permit."""
@@ -146,7 +150,7 @@ class State:
             now,
             load_seconds(ticket, resident, now),
         )
-        self.registry.touch(ticket.model, now)
+        resident.used_at = now
 
     def begin_load(self, ticket: Ticket, now: float) -> None:
         """Give the ticket's model a place in memory, and the ticket the duty to load it."""
@@ -156,7 +160,7 @@ class State:
 
     def finish_load(self, model: str, now: float, **facts: Any) -> None:
         """The model is in memory; `facts` are what the runtime says of it."""
-        resident = self.registry[model]
+        resident = self.registry.peek(model)
         resident.phase, resident.ready_at, resident.ticket = READY, now, None
         self.correct(model, **facts)
         self.troubles.pop(model, None)
@@ -168,8 +172,16 @@ class State:
 
     def begin_unload(self, ticket: Ticket, victim: str, now: float) -> None:
         """Take a model out of the registry, and give the ticket the duty to see it out."""
-        ticket.duty, ticket.victim = UNLOAD, victim
         del self.registry[victim]
+        self._leaves(victim, ticket, now)
+
+    def evict(self, ticket: Ticket, now: float) -> None:
+        """Let the registry choose a model that goes, and give the ticket the duty to unload it."""
+        victim, _ = self.registry.popitem()
+        self._leaves(victim, ticket, now)
+
+    def _leaves(self, victim: str, ticket: Ticket, now: float) -> None:
+        ticket.duty, ticket.victim = UNLOAD, victim
         self.leaving[victim] = ticket.id
         self.tally(victim).evictions += 1
         self._residency_changed(now)
@@ -196,9 +208,9 @@ class State:
         it for its users, and with another in its place there would be one too many in memory.
         """
         if listed:
-            self.registry[model].phase = READY
+            self.registry.peek(model).phase = READY
         elif self.in_flight(model):
-            self.registry[model].phase = MISSING
+            self.registry.peek(model).phase = MISSING
         else:
             self.drop(model, now)
 
@@ -210,7 +222,7 @@ class State:
     def correct(self, model: str, **facts: Any) -> None:
         """What is in memory under this name is as the runtime says, whatever was thought."""
         for name, value in facts.items():
-            setattr(self.registry[model], name, value)
+            setattr(self.registry.peek(model), name, value)
 
     def refuse(self, ticket: Ticket, refusal: Refusal) -> None:
         """Turn a place in the queue into a word of refusal, to be fetched by its owner."""
@@ -229,14 +241,14 @@ class State:
 
     def _void_orphans(self, now: float) -> None:
         """Nobody carries out the duties of a ticket that is gone."""
-        for model in [m for m in self.registry if self._is_orphan(self.registry[m])]:
-            self.drop(model, now)
+        for resident in filter(self._is_orphan, self.registry.residents()):
+            self.drop(resident.model, now)
         orphans = {model for model, by in self.leaving.items() if by not in self.tickets}
         self.release(orphans, now)
 
     def _residency_changed(self, now: float) -> None:
         self.residency += 1
-        swapping = self.leaving or any(self.registry[m].phase == LOADING for m in self.registry)
+        swapping = self.leaving or any(each.phase == LOADING for each in self.registry.residents())
         if swapping and self.swap_began is None:
             self.swap_began = now
         elif not swapping and self.swap_began is not None:

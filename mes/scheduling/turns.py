@@ -83,7 +83,7 @@ def victims(state: State, count: int) -> list[str]:
     wanted = state.wanted
     candidates = [m for m in state.registry if state.ready(m) and m not in state.pinned]
     # A stable sort: within equals the order stays that of the last use.
-    candidates.sort(key=lambda m: (not state.registry[m].draining, m in wanted))
+    candidates.sort(key=lambda m: (not state.registry.peek(m).draining, m in wanted))
     return candidates[:count]
 
 

@@ -17,7 +17,7 @@ from mes.scheduling import policy
 from mes.scheduling.document import decode, encode
 from mes.scheduling.forecast import standings
 from mes.scheduling.limits import Limits
-from mes.scheduling.policy import Grant, Load, Unload
+from mes.scheduling.policy import Evict, Grant, Load, Unload
 from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Refusal, Ticket
 from mes.scheduling.registry import LOADING
 from mes.scheduling.state import State
@@ -52,7 +52,7 @@ class Policy(RuleBasedStateMachine):
             match decision:
                 case Grant(ticket):
                     self.check_grant(ticket)
-                case Unload(_, victim):
+                case Unload(_, victim) | Evict(_, victim):
                     assert self.state.in_flight(victim) == 0
                     assert self.state.ready(victim)
                     asked = any(
@@ -63,6 +63,8 @@ class Policy(RuleBasedStateMachine):
                     assert not self.state.in_memory(ticket.model)
                     assert self.state.places_free > 0
             decision.apply(self.state, self.now)
+            if isinstance(decision, Evict):
+                assert decision.victim in self.state.leaving
         # What the next worker reads is what this one wrote.
         assert encode(decode(encode(self.state), self.limits.max_loaded)) == encode(self.state)
 
@@ -166,7 +168,7 @@ class Policy(RuleBasedStateMachine):
     @invariant()
     def every_duty_is_somebodys(self) -> None:
         tickets = self.state.tickets
-        loading = [r for m in self.state.registry if (r := self.state.registry[m]).phase == LOADING]
+        loading = [r for r in self.state.registry.residents() if r.phase == LOADING]
         assert all(each.ticket in tickets for each in loading)
         assert all(by in tickets for by in self.state.leaving.values())
 
@@ -236,7 +238,7 @@ def test_a_drain_once_begun_is_not_given_up_for_another():
     drained = state.draining
     assert len(drained) == 1
     for n, model in enumerate([*drained, "a:latest", "b:latest"]):
-        state.registry.touch(model, 8.0 + n)
+        _ = state.registry[model]
         policy.settle(state, 8.0 + n, limits)
         assert state.draining == drained
 
@@ -338,7 +340,7 @@ def test_models_are_unloaded_until_the_next_one_fits_into_the_memory_budget():
         state.adopt(model, 0.0)
     wanted = state.join("w/c", "w", "c:latest", PERMIT, 1.0)
     for victim in ("a:latest", "b:latest"):
-        assert policy.settle(state, 1.0, limits) == [Unload(wanted, victim)]
+        assert policy.settle(state, 1.0, limits) == [Evict(wanted, victim)]
         state.release({victim}, 1.0)
         state.free_of_duty("w/c")
     assert policy.settle(state, 1.0, limits) == [Load(wanted)]
@@ -349,7 +351,7 @@ def test_what_the_runtime_says_of_a_size_counts_more_than_the_catalog():
     state.adopt("a:latest", 0.0)
     state.tally("a:latest").size_bytes = int(7e9)
     wanted = state.join("w/b", "w", "b:latest", PERMIT, 1.0)
-    assert policy.settle(state, 1.0, limits) == [Unload(wanted, "a:latest")]
+    assert policy.settle(state, 1.0, limits) == [Evict(wanted, "a:latest")]
 
 
 def test_a_model_that_can_never_fit_is_known_to_be_so_with_the_numbers():
