@@ -15,7 +15,7 @@ from mes.server.freed import post_worker_init  # noqa: F401
 from mes.server.master import BROKEN, configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
 
 try:
-    _settings, _capacity = configuration()
+    _settings, _catalog = configuration()
 except BROKEN as exc:
     raise SystemExit(f"MES does not start:\n{exc}") from None
 
@@ -24,7 +24,7 @@ workers = _settings.workers
 worker_class = "mes.server.worker.Worker"
 # A generation blocks a thread. One worker may happen to get every request there is room for, so it
 # has threads for all of them, and some more for health, status and models.
-threads = _settings.threads_for(_capacity)
+threads = _settings.threads_for(_catalog.capacity)
 worker_connections = threads + 1000
 # Each of them takes a file descriptor, and so does each generation.
 _, _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -24,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from mes.scheduling.board import Board
-from mes.scheduling.copy import Copy
 from mes.scheduling.limits import Limits
 from mes.scheduling.scheduler import Scheduler
+from mes.scheduling.shared_file import SharedFile
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
-from mes.shared import Memory
 from mes.watch import SocketCaller, Watch
 from tests.fakes import spec
 
@@ -43,10 +42,10 @@ class Place:
     """What the processes of a measurement share."""
 
     directory: Path
-    memory: Memory
+    file: SharedFile
 
     def store(self) -> Store:
-        return Store(self.memory, Copy(self.directory), max_loaded=1)
+        return Store(self.file, max_loaded=1)
 
 
 class Bench:
@@ -201,11 +200,11 @@ def main() -> None:
     ):
         with tempfile.TemporaryDirectory(dir=in_memory) as folder:
             # A process of its own each, so that no thread is there when it forks.
-            place = Place(Path(folder), Memory("bench"))
+            place = Place(Path(folder), SharedFile.open(Path(folder) / "registry.json", 100_000))
             process = CONTEXT.Process(target=measure, args=(place,))
             process.start()
             process.join()
-            place.memory.close()
+            place.file.close()
 
 
 if __name__ == "__main__":

@@ -36,20 +36,18 @@ from mes.metrics.observed import Observed
 from mes.relay import Relay
 from mes.runtime.ollama import OllamaRuntime
 from mes.scheduling.board import Board
-from mes.scheduling.copy import Copy
-from mes.scheduling.document import ERA
 from mes.scheduling.duties import Duties
 from mes.scheduling.errands import Errands
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.limits import Limits
 from mes.scheduling.loader import Loader
 from mes.scheduling.ownership import Ownership
+from mes.scheduling.runtime_status import SharedRuntimeStatus
 from mes.scheduling.scheduler import Scheduler
-from mes.scheduling.sight import SharedSight
+from mes.scheduling.shared_resources import SharedResources
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
 from mes.settings import Settings, load
-from mes.shared import Shared
 from mes.watch import Watch
 
 _LOOKS_AT_FILES_EVERY_SECONDS = 0.5
@@ -72,18 +70,20 @@ def create_app(
     settings: Settings | None = None,
     *,
     runtime: Runtime | None = None,
-    shared: Shared | None = None,
+    shared: SharedResources | None = None,
 ) -> Flask:
     """The service as a WSGI application, ready to serve; made once in each worker process.
 
-    What the workers of a service agree on is in `shared`, which they inherit from gunicorn's
-    master; without it, in files of STATE_DIR.
-    Raises SettingsError, CatalogError and KeysError.
+    Args:
+        settings: Those of the environment if absent.
+        runtime: Ollama if absent.
+        shared: What gunicorn's master has opened; if absent, this process opens the same files.
+
+    Raises SettingsError, CatalogError, KeysError; OSError where STATE_DIR cannot be used.
     """
     settings = settings or load()
     logs.configure(settings.log_level)
     app = _Application("mes", static_folder=None)
-    shared = shared or Shared.at(settings.state_dir, ERA)
     app.extensions["mes"] = _services(settings, runtime, shared)
     for door in (requests, problems):
         door.install(app)
@@ -93,7 +93,9 @@ def create_app(
     return app
 
 
-def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Services:
+def _services(
+    settings: Settings, runtime: Runtime | None, shared: SharedResources | None
+) -> Services:
     catalog = CatalogFile(
         settings.models_config_path,
         settings.default_timeout_seconds,
@@ -101,18 +103,22 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
         last_good=settings.state_dir / "catalog.json",
     )
     threads = settings.threads_for(catalog.current().capacity)
+    shared = shared or SharedResources.open(
+        settings.state_dir,
+        requests=catalog.current().capacity,
+        models=len(catalog.current().models),
+    )
     watch = Watch()
     relay = Relay()
     runtime = runtime or OllamaRuntime(
         host=settings.ollama_host, watch=watch, relay=relay, pool_size=threads
     )
     worker = Worker(settings.state_dir, watch)
-    copy = Copy(settings.state_dir)
-    store = Store(shared.registry, copy, max_loaded=settings.max_loaded_models)
+    store = Store(shared.registry, max_loaded=settings.max_loaded_models)
     board = Board(store, worker, _limits(settings, catalog))
     loader = _loader(settings, runtime, store)
     scheduler = _scheduler(settings, board, worker, loader)
-    sight = SharedSight(shared.sight)
+    sight = SharedRuntimeStatus(shared.runtime_status)
     errands = Errands(
         runtime=runtime,
         board=board,

@@ -11,8 +11,8 @@ from mes.capabilities import EMBEDS, require
 from mes.catalog import Catalog
 from mes.domain import Caller, Provenance, Runtime, Vectors, milliseconds
 from mes.provenance import provenance_of
+from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import Scheduler, Turn
-from mes.scheduling.sight import Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def embed(
     catalog: Catalog,
     scheduler: Scheduler,
     runtime: Runtime,
-    sight: Sight,
+    sight: RuntimeStatus,
     caller: Caller,
     request_id: str = "",
 ) -> Embedding:

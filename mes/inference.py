@@ -32,8 +32,8 @@ from mes.domain import (
     silent,
 )
 from mes.provenance import provenance_of
+from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import Scheduler, Turn
-from mes.scheduling.sight import Sight
 from mes.structured import Generate, Plan, Schema, Tools
 
 
@@ -44,7 +44,7 @@ def infer(
     schema_limits: structured.Limits,
     scheduler: Scheduler,
     runtime: Runtime,
-    sight: Sight,
+    sight: RuntimeStatus,
     caller: Caller,
     request_id: str = "",
     tell: Tell = silent,

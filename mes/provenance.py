@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from mes import __version__
 from mes.domain import Provenance
+from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import Turn
-from mes.scheduling.sight import Sight
 
 
-def provenance_of(turn: Turn, sight: Sight, *, schema_sha256: str | None = None) -> Provenance:
+def provenance_of(
+    turn: Turn, sight: RuntimeStatus, *, schema_sha256: str | None = None
+) -> Provenance:
     """Of what was answered in this turn."""
     return Provenance(
         model_digest=turn.digest,

@@ -8,11 +8,11 @@ from typing import Any
 from mes.catalog import Catalog
 from mes.domain import ModelSpec, milliseconds
 from mes.scheduling.forecast import Standing
-from mes.scheduling.sight import Sight
+from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.state import State
 
 
-def describe(spec: ModelSpec, state: State, sight: Sight) -> dict[str, Any]:
+def describe(spec: ModelSpec, state: State, sight: RuntimeStatus) -> dict[str, Any]:
     """One model as `GET /v1/models` and `GET /v1/status` show it."""
     tally = state.tallies.get(spec.tag)
     return {
@@ -57,7 +57,7 @@ def _oldest_wait_ms(spec: ModelSpec, state: State) -> int | None:
     return milliseconds(time.monotonic() - arrived[0]) if arrived else None
 
 
-def _status(spec: ModelSpec, state: State, sight: Sight) -> str:
+def _status(spec: ModelSpec, state: State, sight: RuntimeStatus) -> str:
     if not spec.enabled:
         return "disabled"
     if spec.tag in state.registry and sight.running:

@@ -20,10 +20,10 @@ from mes.metrics.exposition import Metrics
 from mes.relay import Relay
 from mes.scheduling.board import Board
 from mes.scheduling.keeper import Keeper
+from mes.scheduling.runtime_status import SharedRuntimeStatus
 from mes.scheduling.scheduler import Scheduler
-from mes.scheduling.sight import SharedSight
+from mes.scheduling.shared_resources import SharedResources
 from mes.settings import Settings
-from mes.shared import Shared
 from mes.structured import Limits
 from mes.watch import SocketCaller, Watch, watched_caller
 
@@ -40,12 +40,12 @@ class Services:
     runtime: Runtime
     scheduler: Scheduler
     board: Board
-    sight: SharedSight
+    sight: SharedRuntimeStatus
     watch: Watch
     relay: Relay
     keeper: Keeper
     metrics: Metrics
-    shared: Shared
+    shared: SharedResources
     seats: threading.BoundedSemaphore
 
     @contextmanager

@@ -14,7 +14,7 @@ from mes.metrics import present
 from mes.metrics.families import of_requests
 from mes.metrics.observed import Observed
 from mes.scheduling.board import Board
-from mes.scheduling.sight import SharedSight
+from mes.scheduling.runtime_status import SharedRuntimeStatus
 from mes.scheduling.worker import Worker
 
 
@@ -24,7 +24,7 @@ class Metrics(Collector):
 
     observed: Observed
     board: Board
-    sight: SharedSight
+    sight: SharedRuntimeStatus
     worker: Worker
     catalog: Callable[[], Catalog]
 

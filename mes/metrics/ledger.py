@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
-from mes.scheduling.files import FileLock
+from mes.scheduling.file_lock import FileLock
 
 # Divides a page of memory: a write within one page is done or not done, also by who is killed.
 _RECORD = 2048

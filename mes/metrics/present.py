@@ -19,7 +19,7 @@ from mes.catalog import Catalog
 from mes.domain import ModelSpec
 from mes.scheduling.records import Tally
 from mes.scheduling.registry import Resident
-from mes.scheduling.sight import Sight
+from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.state import State
 
 
@@ -145,7 +145,7 @@ _OF_MODELS = (
 )
 
 
-def of_models(catalog: Catalog, state: State, sight: Sight) -> Iterator[Metric]:
+def of_models(catalog: Catalog, state: State, sight: RuntimeStatus) -> Iterator[Metric]:
     """How it stands with each model of the catalog."""
     standings = [_Standing(spec, state, sight.running) for spec in catalog.models]
     for told in _OF_MODELS:
@@ -156,7 +156,7 @@ def of_models(catalog: Catalog, state: State, sight: Sight) -> Iterator[Metric]:
         yield family
 
 
-def of_runtime(sight: Sight) -> Iterator[Metric]:
+def of_runtime(sight: RuntimeStatus) -> Iterator[Metric]:
     """How it stands with the runtime, as the keeper last saw it."""
     yield GaugeMetricFamily("mes_runtime_up", "1 while the runtime answers", sight.running)
     yield InfoMetricFamily(

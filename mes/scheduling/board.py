@@ -68,6 +68,10 @@ class Board:
         self._worker.close()
         self._store.close()
 
+    def check(self) -> None:
+        """Repair the registry file if it is damaged. Raises OSError."""
+        self._store.check()
+
     def save(self) -> None:
         """Keep the state for the service that starts after this one. Raises OSError."""
         self._store.save()

@@ -16,8 +16,8 @@ from mes.scheduling.board import Board
 from mes.scheduling.cards import Cards
 from mes.scheduling.loader import Loader, facts
 from mes.scheduling.records import UNLOAD
+from mes.scheduling.runtime_status import RuntimeStatus, SharedRuntimeStatus
 from mes.scheduling.scheduler import Scheduler
-from mes.scheduling.sight import SharedSight, Sight
 from mes.scheduling.state import State
 from mes.scheduling.strangers import claim_strangers
 from mes.scheduling.worker import Worker
@@ -51,7 +51,7 @@ class Errands:
         worker: Worker,
         scheduler: Scheduler,
         loader: Loader,
-        sight: SharedSight,
+        sight: SharedRuntimeStatus,
         instance: str,
         idle_unload_seconds: float,
     ) -> None:
@@ -91,7 +91,7 @@ class Errands:
 
     # Looking
 
-    def _look(self, earlier: Sight) -> None:
+    def _look(self, earlier: RuntimeStatus) -> None:
         before = self._board.read().residency
         listed = self._runtime.loaded()
         back = not earlier.up
@@ -106,7 +106,7 @@ class Errands:
         self._reconcile(listed, before)
         self._listed_before = {model.name for model in listed}
 
-    def _look_at_disk(self, earlier: Sight) -> Sight:
+    def _look_at_disk(self, earlier: RuntimeStatus) -> RuntimeStatus:
         before = earlier.pulled
         pulled = {
             model.name: self._cards.complete(model, before.get(model.name))
@@ -126,7 +126,7 @@ class Errands:
         self._cards.ask(unknown)
         self._next_look = self._next_look_at_disk = 0.0
 
-    def _note_down(self, earlier: Sight, error: MesError) -> None:
+    def _note_down(self, earlier: RuntimeStatus, error: MesError) -> None:
         if earlier.up or not earlier.seen_at:
             log.warning("runtime_down", extra={"reason": error.detail})
         down = replace(earlier, up=False, detail=error.detail, in_gpu=False)

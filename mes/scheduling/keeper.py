@@ -12,7 +12,7 @@ from pathlib import Path
 from mes.scheduling.board import Board
 from mes.scheduling.errands import Errands
 from mes.scheduling.ownership import Ownership
-from mes.scheduling.sight import SharedSight
+from mes.scheduling.runtime_status import SharedRuntimeStatus
 from mes.scheduling.worker import Worker, is_alive
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Keeper:
         board: Board,
         worker: Worker,
         errands: Errands,
-        sight: SharedSight,
+        sight: SharedRuntimeStatus,
         ownership: Ownership,
     ) -> None:
         self._directory = directory
@@ -71,11 +71,12 @@ class Keeper:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._is_keeper = self._is_keeper or self._sight.become_keeper()
+                self._is_keeper = self._is_keeper or self._sight.become_leader()
                 if self._is_keeper:
                     self._do_chores()
                 else:
                     with suppress(OSError):  # the keeper finds it out and says so
+                        self._board.check()
                         self._worker.look_after_bell()
             except Exception:
                 # A keeper that dies of one bad round would leave all workers without chores.
@@ -113,6 +114,7 @@ class Keeper:
             self._worker.look_after_bell()
             if os.getppid() == self._master:  # or the lock would be in our next master's way
                 self._ownership.keep()
+            self._board.check()
             self._board.save()
             problem = ""
         except OSError as exc:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mes.scheduling.files import FileLock
+from mes.scheduling.file_lock import FileLock
 
 
 class CannotOwn(Exception):
     """Why the directory cannot be this instance's, in words."""
+
+
+def cannot_use(directory: Path, error: OSError) -> CannotOwn:
+    """Return the refusal of a directory in which no file can be written."""
+    return CannotOwn(
+        f"STATE_DIR {directory} cannot be used ({error.strerror}); "
+        "make room there, or set STATE_DIR to a folder that can be written"
+    )
 
 
 class Ownership:
@@ -34,10 +42,7 @@ class Ownership:
                     "stop that one, or set STATE_DIR to another folder"
                 )
         except OSError as exc:
-            raise CannotOwn(
-                f"STATE_DIR {self._directory} cannot be used ({exc.strerror}); "
-                "make room there, or set STATE_DIR to a folder that can be written"
-            ) from exc
+            raise cannot_use(self._directory, exc) from exc
 
     def keep(self) -> bool:
         """Take the lock if nobody has it: the file may have been deleted. Raises OSError."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from mes.server.master import shared
+from mes.server.master import stopping
 
 _LAST_ARRIVALS_SECONDS = 2.0
 
@@ -35,7 +35,7 @@ class EndingWorker(ThreadWorker):
         told = set()
         while not self.caught_in_fork.empty():
             told.add(self.caught_in_fork.get())
-        if signal.SIGTERM in told or shared.stopping:
+        if signal.SIGTERM in told or stopping:
             self.alive = False
 
     def handle_exit(self, sig: int, frame: Any) -> None:
@@ -75,7 +75,7 @@ class EndingWorker(ThreadWorker):
 
     @property
     def _service_ends(self) -> bool:
-        return bool(shared.stopping) or os.getppid() != self.ppid
+        return bool(stopping) or os.getppid() != self.ppid
 
     def _wind_up(self) -> None:
         self._services.retire()

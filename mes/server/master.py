@@ -5,53 +5,73 @@ from __future__ import annotations
 import logging
 import os
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
-from mes.catalog import CatalogError, CatalogFile
+from mes.catalog import Catalog, CatalogError, CatalogFile
 from mes.keysfile import KeysError, KeysFile, open_to_others
-from mes.scheduling.copy import Copy
-from mes.scheduling.document import VERSION
-from mes.scheduling.ownership import CannotOwn, Ownership
+from mes.scheduling.ownership import CannotOwn, Ownership, cannot_use
+from mes.scheduling.serialization import VERSION
+from mes.scheduling.shared_resources import SharedResources, StopFlag
+from mes.scheduling.store import Snapshot
 from mes.settings import Settings, SettingsError, load
-from mes.shared import Document, Memory, Shared
 
 log = logging.getLogger(__name__)
 
-# Where a master tells the one that gunicorn starts in its place (SIGUSR2) what it has inherited.
-# Another version could not read it, and begins with a state of its own.
-_HANDED_ON = f"STATE_HANDED_ON_{VERSION}"
-
+# The descriptors that a master leaves to the one that gunicorn starts in its place (SIGUSR2), in
+# this variable of the environment. Another version could not read the files, and does not start.
+_INHERITED = f"MES_INHERITED_STATE_{VERSION}"
 
 BROKEN = (SettingsError, CatalogError, KeysError)
 
 
-def configuration() -> tuple[Settings, int]:
-    """The settings, and how many requests the catalog has room for.
-
-    Raises one of BROKEN, with all that is wrong.
-    """
+def configuration() -> tuple[Settings, Catalog]:
+    """Return the settings and the catalog. Raises one of BROKEN, with all that is wrong."""
     settings = load()
     catalog = CatalogFile(settings.models_config_path, settings.default_timeout_seconds)
     if settings.api_keys_file is not None:
         KeysFile(settings.api_keys_file).current()
-    return settings, catalog.current().capacity
+    return settings, catalog.current()
 
 
 class Master:
-    """The master of one instance; its workers inherit `shared`."""
+    """The master of one instance; its workers inherit `shared`.
 
-    def __init__(self, server: Any, shared: Shared, inherited_lock: int | None) -> None:
+    Args:
+        server: Gunicorn's arbiter.
+        inherited: The descriptors of the master in whose place this one was started: of the
+            registry, the runtime status and the lock on the directory.
+
+    Raises CannotOwn.
+    """
+
+    def __init__(self, server: Any, inherited: list[int]) -> None:
         self._server = server
-        self._shared = shared
-        self._settings = load()
+        self._settings, self._catalog = configuration()
         self.ownership = Ownership(
             self._settings.state_dir, master=os.getpid(), address=self._settings.bind
         )
-        if inherited_lock is None:
-            self.ownership.take()
-        else:
-            self.ownership.inherit(inherited_lock)
+        self.shared = self._take_over(*inherited) if inherited else self._open()
+
+    def _take_over(self, registry: int, runtime_status: int, lock: int) -> SharedResources:
+        self.ownership.inherit(lock)
+        directory = self._settings.state_dir
+        return SharedResources.inherit(directory, registry, runtime_status, stopping)
+
+    def _open(self) -> SharedResources:
+        directory = self._settings.state_dir
+        self.ownership.take()
+        try:
+            # Workers that outlive a killed master keep theirs, and the lead that goes with it.
+            (directory / "runtime_status.json").unlink(missing_ok=True)
+            return SharedResources.open(
+                directory,
+                requests=self._catalog.capacity,
+                models=len(self._catalog.models),
+                stopping=stopping,
+            )
+        except OSError as exc:
+            raise cannot_use(directory, exc) from exc
 
     def warn(self) -> None:
         """Tell once, and not in each worker, what is allowed but unwise."""
@@ -62,7 +82,7 @@ class Master:
 
     def stop(self) -> None:
         """SIGTERM: say so, leave others time to see it, then stop."""
-        self._shared.stopping.set()
+        stopping.set()
         log.info("stopping", extra={"notice_seconds": self._settings.stop_notice_seconds})
         time.sleep(self._settings.stop_notice_seconds)
         type(self._server).handle_term(self._server)
@@ -82,35 +102,36 @@ class Master:
 
     def hand_on(self) -> None:
         """SIGUSR2: let the program that is started now in our place inherit what is ours."""
-        memories = (self._shared.registry.fd, self._shared.sight.fd)
-        for fd in memories:
+        files = (self.shared.registry.fd, self.shared.runtime_status.fd)
+        for fd in files:
             os.set_inheritable(fd, True)
-        fds = (*memories, self.ownership.hand_on())
-        self._server.cfg.env_orig[_HANDED_ON] = " ".join(map(str, fds))
+        fds = (*files, self.ownership.hand_on())
+        self._server.cfg.env_orig[_INHERITED] = " ".join(map(str, fds))
 
     def save(self) -> None:
-        """Keep the state for the next start."""
-        with suppress(OSError):  # it only spares work
-            Copy(self._settings.state_dir).save(*Document(self._shared.registry).read())
+        """Keep the state for the next start, also where the file's name was deleted."""
+        with suppress(OSError), closing(Snapshot(self.shared.registry)) as snapshot:
+            snapshot.save()
 
 
-def _inherit(fds: list[int]) -> tuple[Shared, int | None]:
-    """What the workers share, and the descriptor of the lock, if another master had them."""
-    if not fds:
-        return Shared(), None
-    registry, sight, lock = fds
-    return Shared(Memory("registry", registry), Memory("sight", sight)), lock
+stopping = StopFlag()
+_inherited = [int(fd) for fd in os.environ.pop(_INHERITED, "").split()]
+_master: Master | None = None
 
 
-shared, _lock = _inherit([int(fd) for fd in os.environ.pop(_HANDED_ON, "").split()])
+def shared() -> SharedResources:
+    """Return what the master has opened for its workers."""
+    assert _master is not None
+    return _master.shared
 
 
 # Gunicorn's hooks, by the names it knows.
 
 
 def on_starting(server: Any) -> None:
+    global _master
     try:
-        server.mes = Master(server, shared, _lock)
+        server.mes = _master = Master(server, _inherited)
     except CannotOwn as exc:
         raise SystemExit(f"MES does not start:\n{exc}") from None
     server.mes.warn()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,13 @@ import pytest
 
 from mes.domain import ModelSpec
 from mes.scheduling.board import Board
-from mes.scheduling.copy import Copy
 from mes.scheduling.duties import Duties
 from mes.scheduling.limits import Limits
 from mes.scheduling.loader import Loader
 from mes.scheduling.scheduler import Scheduler
+from mes.scheduling.shared_file import SharedFile
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
-from mes.shared import Memory
 from mes.watch import Watch
 from tests.fakes import FakeRuntime
 
@@ -43,14 +43,13 @@ def runtime() -> FakeRuntime:
 
 
 @pytest.fixture
-def memory() -> Iterator[Memory]:
-    memory = Memory("test")
-    yield memory
-    memory.close()
+def registry_file(tmp_path: Path) -> Iterator[SharedFile]:
+    with closing(SharedFile.open(tmp_path / "registry.json", 10_000)) as file:
+        yield file
 
 
 @pytest.fixture
-def make(tmp_path: Path, runtime: FakeRuntime, memory: Memory) -> Iterator[Make]:
+def make(tmp_path: Path, runtime: FakeRuntime, registry_file: SharedFile) -> Iterator[Make]:
     """Make a worker's scheduler; called again, another worker's on the same state."""
     made: list[Bench] = []
 
@@ -64,7 +63,7 @@ def make(tmp_path: Path, runtime: FakeRuntime, memory: Memory) -> Iterator[Make]
     ) -> Bench:
         watch = Watch()
         worker = Worker(tmp_path, watch)
-        store = Store(memory, Copy(tmp_path), max_loaded=max_loaded)
+        store = Store(registry_file, max_loaded=max_loaded)
         by_tag = {spec.tag: spec for spec in models}
         limits = Limits(max_loaded, patience, models=by_tag)
         board = Board(store, worker, lambda: limits)

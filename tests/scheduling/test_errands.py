@@ -9,18 +9,19 @@ import pytest
 
 from mes.scheduling import errands as module
 from mes.scheduling.errands import Errands
-from mes.scheduling.sight import SharedSight
-from mes.shared import Memory
+from mes.scheduling.runtime_status import SharedRuntimeStatus
+from mes.scheduling.shared_file import SharedFile
 from tests.fakes import eventually, spec
 
 
 @pytest.fixture
-def errands(make, runtime, monkeypatch):
+def errands(make, runtime, tmp_path, monkeypatch):
     """The errands of a keeper with room for two models; it looks in each round."""
     monkeypatch.setattr(module, "_LOOKS_EVERY_SECONDS", 0.0)
     bench = make(spec("a"))
-    with closing(Memory("sight")) as memory, closing(SharedSight(memory)) as sight:
-        sight.become_keeper()
+    file = SharedFile.open(tmp_path / "runtime_status.json", 1000)
+    with closing(file), closing(SharedRuntimeStatus(file)) as sight:
+        sight.become_leader()
         made = Errands(
             runtime=runtime,
             board=bench.board,

@@ -10,8 +10,8 @@ import pytest
 
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.ownership import Ownership
-from mes.scheduling.sight import SharedSight
-from mes.shared import Memory
+from mes.scheduling.runtime_status import SharedRuntimeStatus
+from mes.scheduling.shared_file import SharedFile
 from tests.fakes import eventually
 
 DEAD = "999999999-1-dead"
@@ -30,8 +30,8 @@ class Rounds:
 @pytest.fixture
 def keep(make, tmp_path):
     """Let a worker be the keeper until the test ends; its rounds, and its sight."""
-    with closing(Memory("sight")) as memory:
-        sight, rounds, bench = SharedSight(memory), Rounds(), make()
+    with closing(SharedFile.open(tmp_path / "runtime_status.json", 1000)) as file:
+        sight, rounds, bench = SharedRuntimeStatus(file), Rounds(), make()
         keeper = Keeper(
             tmp_path,
             board=bench.board,

@@ -14,12 +14,12 @@ from hypothesis.stateful import (
 )
 
 from mes.scheduling import policy
-from mes.scheduling.document import decode, encode
 from mes.scheduling.forecast import standings
 from mes.scheduling.limits import Limits
 from mes.scheduling.policy import Evict, Grant, Load, Unload
 from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Refusal, Ticket
 from mes.scheduling.registry import LOADING
+from mes.scheduling.serialization import decode, encode
 from mes.scheduling.state import State
 from tests.fakes import spec
 

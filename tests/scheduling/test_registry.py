@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from mes.scheduling import policy
-from mes.scheduling.document import decode, encode
 from mes.scheduling.limits import Limits
 from mes.scheduling.policy import Evict
 from mes.scheduling.records import PERMIT
 from mes.scheduling.registry import READY, Registry, Resident
+from mes.scheduling.serialization import decode, encode
 from mes.scheduling.state import State
 from tests.fakes import spec
 

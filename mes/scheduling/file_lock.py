@@ -1,14 +1,15 @@
-"""Files that processes share: replaced whole, locked by the kernel."""
+"""Locks and files that processes share: a lock that the kernel frees, a file replaced whole."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
 
-def replace_whole(path: Path, content: bytes) -> None:
-    """Make `content` the file, so that nobody ever reads half of it.
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace the file, so that no reader ever sees half of it.
 
     One writer at a time: the draft has one name. Raises OSError; the old file then stays.
     """
@@ -18,6 +19,33 @@ def replace_whole(path: Path, content: bytes) -> None:
     os.replace(draft, path)
 
 
+def check_writable(directory: Path) -> None:
+    """Raise OSError where no file can be written in the directory."""
+    try:
+        fd = os.open(directory, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        if exc.errno in (errno.EOPNOTSUPP, errno.EISDIR):
+            return  # a file system that has no files without a name
+        raise
+    try:
+        os.write(fd, bytes(4096))
+    finally:
+        os.close(fd)
+
+
+def is_named(fd: int, path: Path | str) -> bool:
+    """Return whether `path` still leads to the open file."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
+
+
+def open_private(path: Path | str) -> int:
+    """Open a file for reading and writing; make it, readable by its owner alone, if need be."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
@@ -25,13 +53,12 @@ def _private(path: str, flags: int) -> int:
 class FileLock:
     """An exclusive lock between processes that the kernel frees when its holder dies.
 
-    Not between threads: two of one process must not use the same FileLock at once.
+    It does not lock between threads: two of one process must not use the same FileLock at once.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
         self._fd = -1
-        self._inode = -1
 
     def __enter__(self) -> None:
         """Wait for the lock and hold it for the length of the block."""
@@ -42,7 +69,7 @@ class FileLock:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def fileno(self) -> int:
-        """The file itself, for who holds the lock and keeps in the file what it guards."""
+        """Return the descriptor of the lock file, for a holder that keeps data in it."""
         return self._fd
 
     def close(self) -> None:
@@ -56,27 +83,20 @@ class FileLock:
         try:
             return self._take(fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self.close()  # the next try looks at what the file is by then
+            self.close()  # the next try opens the file that has the name by then
             return False
 
     def inherit(self, fd: int) -> None:
         """Hold the lock by a descriptor that holds it already."""
-        self._fd, self._inode = fd, os.fstat(fd).st_ino
+        self._fd = fd
 
     def _take(self, how: int) -> bool:
         if self._fd < 0:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._inode = os.fstat(self._fd).st_ino
+            self._fd = open_private(self._path)
         fcntl.flock(self._fd, how)
-        if self._is_the_file():
+        if is_named(self._fd, self._path):
             return True
-        # Somebody deleted the lock file: two workers could hold "the lock" on different files.
+        # The lock file was deleted: two workers could hold "the lock" on different files.
         os.close(self._fd)
         self._fd = -1
         return False
-
-    def _is_the_file(self) -> bool:
-        try:
-            return os.stat(self._path).st_ino == self._inode
-        except FileNotFoundError:
-            return False
