@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mes.scheduling.board import Board
-from mes.scheduling.limits import Limits
+from mes.scheduling.coordinator import Coordinator
+from mes.scheduling.fairness import Limits
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_file import SharedFile
 from mes.scheduling.store import Store
@@ -57,17 +57,17 @@ class Bench:
         self.worker = Worker(place.directory, self.watch)
         self.store = place.store()
         limits = Limits(1, models={self.spec.tag: self.spec})
-        self.board = Board(self.store, self.worker, lambda: limits)
+        self.coordinator = Coordinator(self.store, self.worker, lambda: limits)
         self.scheduler = Scheduler(
-            board=self.board,
+            coordinator=self.coordinator,
             worker=self.worker,
             duties=None,  # type: ignore[arg-type]  # nothing is loaded here
             queue_timeout_seconds=600,
             drain_timeout_seconds=600,
         )
-        with self.board.change() as change:
-            if self.spec.tag not in change.state.registry:
-                change.state.adopt(self.spec.tag, change.now)
+        with self.coordinator.transaction() as transaction:
+            if self.spec.tag not in transaction.state.registry:
+                transaction.state.adopt(self.spec.tag, transaction.now)
 
     def admit(self, do: Callable[[], None] = lambda: None) -> None:
         with self.scheduler.permit(self.spec, SocketCaller()):
@@ -175,7 +175,7 @@ def waiting(place: Place, requests: int, processes: int, seconds: float) -> None
             worker.start()
         for _ in workers:
             ready.acquire()
-        queued = len(holder.board.read().tickets)
+        queued = len(holder.coordinator.read().tickets)
         time.sleep(seconds)
         stop.set()
         cpu = sum(results.get() for _ in workers)

@@ -35,14 +35,14 @@ from mes.metrics.exposition import Metrics
 from mes.metrics.observed import Observed
 from mes.relay import Relay
 from mes.runtime.ollama import OllamaRuntime
-from mes.scheduling.board import Board
+from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.duties import Duties
 from mes.scheduling.errands import Errands
+from mes.scheduling.fairness import Limits
+from mes.scheduling.instance_lock import InstanceLock
 from mes.scheduling.keeper import Keeper
-from mes.scheduling.limits import Limits
 from mes.scheduling.loader import Loader
-from mes.scheduling.ownership import Ownership
-from mes.scheduling.runtime_status import SharedRuntimeStatus
+from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_resources import SharedResources
 from mes.scheduling.store import Store
@@ -115,28 +115,28 @@ def _services(
     )
     worker = Worker(settings.state_dir, watch)
     store = Store(shared.registry, max_loaded=settings.max_loaded_models)
-    board = Board(store, worker, _limits(settings, catalog))
+    coordinator = Coordinator(store, worker, _limits(settings, catalog))
     loader = _loader(settings, runtime, store)
-    scheduler = _scheduler(settings, board, worker, loader)
-    sight = SharedRuntimeStatus(shared.runtime_status)
+    scheduler = _scheduler(settings, coordinator, worker, loader)
+    runtime_status = RuntimeStatusFile(shared.runtime_status)
     errands = Errands(
         runtime=runtime,
-        board=board,
+        coordinator=coordinator,
         worker=worker,
         scheduler=scheduler,
         loader=loader,
-        sight=sight,
+        runtime_status=runtime_status,
         # All workers of one gunicorn have the same parent: one start, one preloading.
         instance=str(os.getppid()),
         idle_unload_seconds=settings.idle_unload_seconds,
     )
     keeper = Keeper(
         settings.state_dir,
-        board=board,
+        coordinator=coordinator,
         worker=worker,
         errands=errands,
-        sight=sight,
-        ownership=Ownership(settings.state_dir, master=os.getppid(), address=settings.bind),
+        runtime_status=runtime_status,
+        instance_lock=InstanceLock(settings.state_dir, master=os.getppid(), address=settings.bind),
     )
     keeper.start()
     return Services(
@@ -147,15 +147,15 @@ def _services(
         schema_limits=_schema_limits(settings),
         runtime=runtime,
         scheduler=scheduler,
-        board=board,
-        sight=sight,
+        coordinator=coordinator,
+        runtime_status=runtime_status,
         watch=watch,
         relay=relay,
         keeper=keeper,
         metrics=Metrics(
             observed=Observed(settings.state_dir, catalog.current),
-            board=board,
-            sight=sight,
+            coordinator=coordinator,
+            runtime_status=runtime_status,
             worker=worker,
             catalog=catalog.current,
         ),
@@ -216,15 +216,17 @@ def _loader(settings: Settings, runtime: Runtime, store: Store) -> Loader:
     )
 
 
-def _scheduler(settings: Settings, board: Board, worker: Worker, loader: Loader) -> Scheduler:
+def _scheduler(
+    settings: Settings, coordinator: Coordinator, worker: Worker, loader: Loader
+) -> Scheduler:
     duties = Duties(
-        board,
+        coordinator,
         loader,
         cooldown_seconds=settings.cooldown_seconds,
         cooldown_max_seconds=settings.cooldown_max_seconds,
     )
     return Scheduler(
-        board=board,
+        coordinator=coordinator,
         worker=worker,
         duties=duties,
         queue_timeout_seconds=settings.queue_timeout_seconds,

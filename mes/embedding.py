@@ -53,7 +53,7 @@ def embed(
     catalog: Catalog,
     scheduler: Scheduler,
     runtime: Runtime,
-    sight: RuntimeStatus,
+    runtime_status: RuntimeStatus,
     caller: Caller,
     request_id: str = "",
 ) -> Embedding:
@@ -63,7 +63,7 @@ def embed(
     """
     started = time.monotonic()
     spec = catalog.get(request.model_id)
-    require(EMBEDS, spec, sight.pulled, pointer="/model")
+    require(EMBEDS, spec, runtime_status.pulled, pointer="/model")
     with scheduler.permit(spec, caller, request_id=request_id) as turn:
         began = time.monotonic()
         vectors = runtime.embed(
@@ -79,7 +79,7 @@ def embed(
         vectors=vectors,
         options=spec.load_options,
         timings=_timings(turn, embedding_seconds=ended - began, total_seconds=ended - started),
-        provenance=provenance_of(turn, sight),
+        provenance=provenance_of(turn, runtime_status),
     )
 
 

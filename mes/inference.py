@@ -44,7 +44,7 @@ def infer(
     schema_limits: structured.Limits,
     scheduler: Scheduler,
     runtime: Runtime,
-    sight: RuntimeStatus,
+    runtime_status: RuntimeStatus,
     caller: Caller,
     request_id: str = "",
     tell: Tell = silent,
@@ -58,7 +58,7 @@ def infer(
     started = time.monotonic()
     spec = catalog.get(request.model_id)
     for capability, pointer in needs(request).items():
-        require(capability, spec, sight.pulled, pointer=pointer)
+        require(capability, spec, runtime_status.pulled, pointer=pointer)
     demands = _screened(request, schema_limits)
     prompt = compose(request, spec)
     with scheduler.permit(spec, caller, request_id=request_id, tell=tell) as turn:
@@ -70,7 +70,9 @@ def infer(
         model_id=spec.id,
         latency_ms=milliseconds(time.monotonic() - started),
         timings=_timings(turn, attempts),
-        provenance=provenance_of(turn, sight, schema_sha256=schema.sha256 if schema else None),
+        provenance=provenance_of(
+            turn, runtime_status, schema_sha256=schema.sha256 if schema else None
+        ),
         attempts=attempts,
         keywords=Keywords() if schema is None else schema.keywords(final(attempts).mode),
     )

@@ -9,13 +9,13 @@ from mes.scheduling.scheduler import Turn
 
 
 def provenance_of(
-    turn: Turn, sight: RuntimeStatus, *, schema_sha256: str | None = None
+    turn: Turn, runtime_status: RuntimeStatus, *, schema_sha256: str | None = None
 ) -> Provenance:
     """Of what was answered in this turn."""
     return Provenance(
         model_digest=turn.digest,
         quantization=turn.quantization,
-        runtime=sight.version,
+        runtime=runtime_status.version,
         schema_sha256=schema_sha256,
         mes_version=__version__,
     )

@@ -25,12 +25,16 @@ bp = Blueprint("models", __name__, url_prefix="/v1/models")
 def index() -> Response:
     """The configured models; readable by an OpenAI client too."""
     own = services()
-    state, sight, catalog = own.board.read(), own.sight.current(), own.catalog.current()
+    state, runtime_status, catalog = (
+        own.coordinator.read(),
+        own.runtime_status.current(),
+        own.catalog.current(),
+    )
     return answer(
         {
             "object": "list",
             "data": [as_openai(spec) for spec in catalog.enabled],
-            "models": [describe(spec, state, sight) for spec in catalog.models],
+            "models": [describe(spec, state, runtime_status) for spec in catalog.models],
         }
     )
 
@@ -42,7 +46,7 @@ def show(model_id: str) -> Response:
     """One model, with what the runtime knows of it; null where it cannot be asked."""
     own = services()
     spec = own.catalog.current().get(model_id)
-    described = describe(spec, own.board.read(), own.sight.current())
+    described = describe(spec, own.coordinator.read(), own.runtime_status.current())
     return answer({**as_openai(spec), **described, **_from_runtime(spec, own)})
 
 
@@ -75,7 +79,7 @@ def _done(spec: ModelSpec, message: str) -> Response:
 
 
 def _from_runtime(spec: ModelSpec, own: Services) -> dict[str, Any]:
-    pulled = own.sight.current().pulled.get(spec.tag)
+    pulled = own.runtime_status.current().pulled.get(spec.tag)
     try:
         card = own.runtime.card(spec.tag)
     except MesError:

@@ -13,7 +13,7 @@ from mes.api.promises import promises
 from mes.api.services import services
 from mes.api.shapes import WaitingAnswer
 from mes.errors import NotWaiting
-from mes.scheduling.forecast import standings
+from mes.scheduling.queue_estimate import queue_positions
 
 bp = Blueprint("queue", __name__, url_prefix="/v1/queue")
 
@@ -24,7 +24,9 @@ bp = Blueprint("queue", __name__, url_prefix="/v1/queue")
 def show(request_id: str) -> Response:
     """The position and the expected start of the request that was sent with this X-Request-ID."""
     own = services()
-    for standing in standings(own.board.read(), time.monotonic(), own.board.limits):
+    for standing in queue_positions(
+        own.coordinator.read(), time.monotonic(), own.coordinator.limits
+    ):
         if standing.request == request_id:
             return answer(as_waiting(standing, own.catalog.current()))
     raise NotWaiting("no request with this X-Request-ID waits: it runs, has ended, or never came")

@@ -65,7 +65,7 @@ def _inferring(
         schema_limits=own.schema_limits,
         scheduler=own.scheduler,
         runtime=own.runtime,
-        sight=own.sight.current(),
+        runtime_status=own.runtime_status.current(),
         caller=caller,
         request_id=said.request_id,
     )

@@ -18,9 +18,9 @@ from mes.errors import QueueFull
 from mes.keys import Keys
 from mes.metrics.exposition import Metrics
 from mes.relay import Relay
-from mes.scheduling.board import Board
+from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.keeper import Keeper
-from mes.scheduling.runtime_status import SharedRuntimeStatus
+from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_resources import SharedResources
 from mes.settings import Settings
@@ -39,8 +39,8 @@ class Services:
     schema_limits: Limits
     runtime: Runtime
     scheduler: Scheduler
-    board: Board
-    sight: SharedRuntimeStatus
+    coordinator: Coordinator
+    runtime_status: RuntimeStatusFile
     watch: Watch
     relay: Relay
     keeper: Keeper
@@ -75,10 +75,10 @@ class Services:
     def close(self) -> None:
         """End the threads that serve this process, and leave the other workers."""
         self.keeper.stop()
-        self.board.close()
+        self.coordinator.close()
         self.watch.close()
         self.relay.close()
-        self.sight.close()
+        self.runtime_status.close()
         self.metrics.observed.close()
         self.shared.close()
 

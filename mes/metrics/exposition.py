@@ -13,8 +13,8 @@ from mes.catalog import Catalog
 from mes.metrics import present
 from mes.metrics.families import of_requests
 from mes.metrics.observed import Observed
-from mes.scheduling.board import Board
-from mes.scheduling.runtime_status import SharedRuntimeStatus
+from mes.scheduling.coordinator import Coordinator
+from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.worker import Worker
 
 
@@ -23,8 +23,8 @@ class Metrics(Collector):
     """What has been counted and how things stand, told by whichever worker is asked."""
 
     observed: Observed
-    board: Board
-    sight: SharedRuntimeStatus
+    coordinator: Coordinator
+    runtime_status: RuntimeStatusFile
     worker: Worker
     catalog: Callable[[], Catalog]
 
@@ -34,13 +34,13 @@ class Metrics(Collector):
         return encode(self), media_type
 
     def collect(self) -> Iterator[Metric]:
-        catalog, sight = self.catalog(), self.sight.current()
+        catalog, runtime_status = self.catalog(), self.runtime_status.current()
         yield from of_requests(self.observed.rows(), catalog)
-        yield from present.of_models(catalog, self.board.read(), sight)
+        yield from present.of_models(catalog, self.coordinator.read(), runtime_status)
         yield GaugeMetricFamily(
             "mes_models_loaded_limit",
             "Models that may be in memory at a time (MAX_LOADED_MODELS)",
-            self.board.limits.max_loaded,
+            self.coordinator.limits.max_loaded,
         )
-        yield from present.of_runtime(sight)
+        yield from present.of_runtime(runtime_status)
         yield from present.of_processes(self.worker.pids())

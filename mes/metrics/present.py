@@ -17,8 +17,7 @@ from prometheus_client.core import (
 from mes import __version__, host
 from mes.catalog import Catalog
 from mes.domain import ModelSpec
-from mes.scheduling.records import Tally
-from mes.scheduling.registry import Resident
+from mes.scheduling.registry import ModelStatistics, Resident
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.state import State
 
@@ -45,12 +44,12 @@ class _Standing:
         return time.monotonic() - waiting[0].arrived_at if waiting else 0.0
 
     @property
-    def tally(self) -> Tally:
-        return self.state.tallies.get(self.spec.tag, Tally())
+    def statistics(self) -> ModelStatistics:
+        return self.state.statistics.get(self.spec.tag, ModelStatistics())
 
     @property
     def failures(self) -> int:
-        trouble = self.state.troubles.get(self.spec.tag)
+        trouble = self.state.load_failures.get(self.spec.tag)
         return trouble.failures if trouble else 0
 
     @property
@@ -122,19 +121,19 @@ _OF_MODELS = (
         CounterMetricFamily,
         "mes_model_loads",
         "Loads that succeeded",
-        lambda model: model.tally.loads,
+        lambda model: model.statistics.loads,
     ),
     _Told(
         CounterMetricFamily,
         "mes_model_evictions",
         "Unloads, to make room or because somebody asked",
-        lambda model: model.tally.evictions,
+        lambda model: model.statistics.evictions,
     ),
     _Told(
         GaugeMetricFamily,
         "mes_model_load_seconds",
         "How long a load takes: a moving average over the last few",
-        lambda model: model.tally.load_seconds,
+        lambda model: model.statistics.load_seconds,
     ),
     _Told(
         GaugeMetricFamily,
@@ -145,9 +144,9 @@ _OF_MODELS = (
 )
 
 
-def of_models(catalog: Catalog, state: State, sight: RuntimeStatus) -> Iterator[Metric]:
+def of_models(catalog: Catalog, state: State, runtime_status: RuntimeStatus) -> Iterator[Metric]:
     """How it stands with each model of the catalog."""
-    standings = [_Standing(spec, state, sight.running) for spec in catalog.models]
+    standings = [_Standing(spec, state, runtime_status.running) for spec in catalog.models]
     for told in _OF_MODELS:
         family = told.family(told.name, told.help, labels=["model"])
         for model in standings:
@@ -156,11 +155,11 @@ def of_models(catalog: Catalog, state: State, sight: RuntimeStatus) -> Iterator[
         yield family
 
 
-def of_runtime(sight: RuntimeStatus) -> Iterator[Metric]:
+def of_runtime(runtime_status: RuntimeStatus) -> Iterator[Metric]:
     """How it stands with the runtime, as the keeper last saw it."""
-    yield GaugeMetricFamily("mes_runtime_up", "1 while the runtime answers", sight.running)
+    yield GaugeMetricFamily("mes_runtime_up", "1 while the runtime answers", runtime_status.running)
     yield InfoMetricFamily(
-        "mes_runtime", "What runs the models", {"version": sight.version or "unknown"}
+        "mes_runtime", "What runs the models", {"version": runtime_status.version or "unknown"}
     )
 
 

@@ -1,4 +1,4 @@
-"""The registry: the models in memory, least recently used first."""
+"""The registry of models in memory, and the records that the shared state is made of."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from dataclasses import dataclass
 
 from cachetools import Cache, LRUCache
 
+# What a ticket waits for.
+PERMIT = "permit"
+LOAD = "load"
+UNLOAD = "unload"
+
+# The phases of a resident.
 LOADING = "loading"
 READY = "ready"
 # In use, but not in the runtime's memory: it may be loading the model anew for those who use it.
@@ -29,6 +35,72 @@ class Resident:
     quantization: str | None = None
     size_bytes: int = 0
     vram_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A place in the queue.
+
+    With a `task` (LOAD or UNLOAD) its thread has to carry that out now; `victim` is the model to
+    unload.
+    """
+
+    id: str
+    worker: str
+    model: str
+    wants: str
+    arrived_at: float
+    number: int
+    request: str = ""
+    task: str | None = None
+    victim: str | None = None
+    overtaken_at: float | None = None
+
+
+@dataclass(slots=True)
+class Permit:
+    """The right to use a model now. `load_seconds` is the part of the wait that loading took."""
+
+    id: str
+    worker: str
+    model: str
+    arrived_at: float
+    granted_at: float
+    load_seconds: float
+
+
+@dataclass(slots=True)
+class LoadFailure:
+    """Why a model cannot be used until it has cooled down."""
+
+    failures: int
+    until: float
+    detail: str
+
+
+@dataclass(slots=True)
+class Refusal:
+    """The error that a waiting ticket gets instead of a permit, by its `code`."""
+
+    worker: str
+    code: str
+    detail: str
+    retry_after: float | None = None
+
+
+@dataclass(slots=True)
+class ModelStatistics:
+    """Numbers about a model since this state began.
+
+    `load_seconds` and `use_seconds` (for how long a permit is held) are moving averages;
+    `size_bytes` is what the runtime last reported.
+    """
+
+    loads: int = 0
+    evictions: int = 0
+    load_seconds: float | None = None
+    use_seconds: float | None = None
+    size_bytes: int = 0
 
 
 class Registry(LRUCache[str, Resident]):

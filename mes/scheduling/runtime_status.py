@@ -43,7 +43,7 @@ class RuntimeStatus:
         return self.up and self.is_fresh
 
 
-class SharedRuntimeStatus:
+class RuntimeStatusFile:
     """The status in a file that the workers share, written by the leader alone.
 
     The lock on the file makes a worker the leader.
@@ -69,10 +69,10 @@ class SharedRuntimeStatus:
             return self._status
 
     def become_leader(self) -> bool:
-        """Become the one worker that may write, until `resign`; False where another one is."""
+        """Become the one worker that may write, until `step_down`; False where another one is."""
         return self._handle.try_lock()
 
-    def resign(self) -> None:
+    def step_down(self) -> None:
         """Let another worker be the leader."""
         self._handle.unlock()
 

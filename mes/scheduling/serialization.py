@@ -10,8 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import orjson
 
-from mes.scheduling.records import Permit, Refusal, Tally, Ticket, Trouble
-from mes.scheduling.registry import Resident
+from mes.scheduling.registry import LoadFailure, ModelStatistics, Permit, Refusal, Resident, Ticket
 from mes.scheduling.state import State
 
 VERSION = 2
@@ -23,17 +22,17 @@ _LARGEST_NUMBER = 2**53
 _RECORDS: dict[str, type] = {
     "permits": Permit,
     "tickets": Ticket,
-    "troubles": Trouble,
+    "load_failures": LoadFailure,
     "refusals": Refusal,
-    "tallies": Tally,
+    "statistics": ModelStatistics,
 }
 _PLAIN = (
     "number",
     "granted_up_to",
-    "closed_at",
+    "batch_boundary",
     "swap_began",
     "residency",
-    "leaving",
+    "unloading",
     "preloaded",
 )
 _KEPT = (*_PLAIN, *_RECORDS)
@@ -67,9 +66,8 @@ def check(content: bytes) -> None:
         raise ValueError("it is not a registry of this version")
     if (document["version"], document["boot"]) != (VERSION, BOOT_ID):
         raise ValueError("it is of another version, or from before the machine was restarted")
-    if any(
-        trouble["until"] > time.monotonic() + _A_DAY for trouble in document["troubles"].values()
-    ):
+    failures, latest = document["load_failures"].values(), time.monotonic() + _A_DAY
+    if any(failure["until"] > latest for failure in failures):
         raise ValueError("a model in it would cool down for more than a day")
 
 

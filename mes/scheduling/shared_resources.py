@@ -60,7 +60,7 @@ class SharedResources:
             models * _BYTES_PER_PULLED_MODEL,
             runtime_status.check,
         )
-        return cls(registry, status, stopping or StopFlag())
+        return cls(registry, status, StopFlag() if stopping is None else stopping)
 
     @classmethod
     def inherit(

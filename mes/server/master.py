@@ -1,4 +1,4 @@
-"""What MES adds to gunicorn's master: it owns its state, and ends and reloads with care."""
+"""Hooks of gunicorn: the master owns STATE_DIR, opens the shared files, stops and reloads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from mes.catalog import Catalog, CatalogError, CatalogFile
 from mes.keysfile import KeysError, KeysFile, open_to_others
-from mes.scheduling.ownership import CannotOwn, Ownership, cannot_use
+from mes.scheduling.instance_lock import InstanceLock, StateDirUnavailable, unusable
 from mes.scheduling.serialization import VERSION
 from mes.scheduling.shared_resources import SharedResources, StopFlag
 from mes.scheduling.store import Snapshot
@@ -42,25 +42,25 @@ class Master:
         inherited: The descriptors of the master in whose place this one was started: of the
             registry, the runtime status and the lock on the directory.
 
-    Raises CannotOwn.
+    Raises StateDirUnavailable.
     """
 
     def __init__(self, server: Any, inherited: list[int]) -> None:
         self._server = server
         self._settings, self._catalog = configuration()
-        self.ownership = Ownership(
+        self.instance_lock = InstanceLock(
             self._settings.state_dir, master=os.getpid(), address=self._settings.bind
         )
         self.shared = self._take_over(*inherited) if inherited else self._open()
 
     def _take_over(self, registry: int, runtime_status: int, lock: int) -> SharedResources:
-        self.ownership.inherit(lock)
+        self.instance_lock.inherit(lock)
         directory = self._settings.state_dir
         return SharedResources.inherit(directory, registry, runtime_status, stopping)
 
     def _open(self) -> SharedResources:
         directory = self._settings.state_dir
-        self.ownership.take()
+        self.instance_lock.take()
         try:
             # Workers that outlive a killed master keep theirs, and the lead that goes with it.
             (directory / "runtime_status.json").unlink(missing_ok=True)
@@ -71,24 +71,24 @@ class Master:
                 stopping=stopping,
             )
         except OSError as exc:
-            raise cannot_use(directory, exc) from exc
+            raise unusable(directory, exc) from exc
 
     def warn(self) -> None:
-        """Tell once, and not in each worker, what is allowed but unwise."""
+        """Log a configuration that is allowed but unwise, once for all workers."""
         keys = self._settings.api_keys_file
         if keys is not None and open_to_others(keys):
             told = {"path": str(keys), "remedy": f"chmod 600 {keys}"}
             log.warning("keys_file_open_to_others", extra=told)
 
     def stop(self) -> None:
-        """SIGTERM: say so, leave others time to see it, then stop."""
+        """SIGTERM: report it on /ready, leave proxies time to see it, then stop."""
         stopping.set()
         log.info("stopping", extra={"notice_seconds": self._settings.stop_notice_seconds})
         time.sleep(self._settings.stop_notice_seconds)
         type(self._server).handle_term(self._server)
 
     def reload(self) -> None:
-        """SIGHUP: reload, unless the new configuration could not be started with."""
+        """SIGHUP: reload, unless the service could not start with the new configuration."""
         try:
             settings, _ = configuration()
             if settings.state_dir != self._settings.state_dir:
@@ -100,12 +100,12 @@ class Master:
         self._settings = settings
         type(self._server).handle_hup(self._server)
 
-    def hand_on(self) -> None:
-        """SIGUSR2: let the program that is started now in our place inherit what is ours."""
+    def bequeath(self) -> None:
+        """SIGUSR2: let the master that is started now inherit the files and the lock."""
         files = (self.shared.registry.fd, self.shared.runtime_status.fd)
         for fd in files:
             os.set_inheritable(fd, True)
-        fds = (*files, self.ownership.hand_on())
+        fds = (*files, self.instance_lock.bequeath())
         self._server.cfg.env_orig[_INHERITED] = " ".join(map(str, fds))
 
     def save(self) -> None:
@@ -132,7 +132,7 @@ def on_starting(server: Any) -> None:
     global _master
     try:
         server.mes = _master = Master(server, _inherited)
-    except CannotOwn as exc:
+    except StateDirUnavailable as exc:
         raise SystemExit(f"MES does not start:\n{exc}") from None
     server.mes.warn()
     server.handle_term = server.mes.stop
@@ -140,12 +140,12 @@ def on_starting(server: Any) -> None:
 
 
 def pre_exec(server: Any) -> None:
-    server.mes.hand_on()
+    server.mes.bequeath()
 
 
 def post_fork(server: Any, worker: Any) -> None:
     # The lock is the master's alone: workers that outlive it do not keep its successor waiting.
-    server.mes.ownership.let_go()
+    server.mes.instance_lock.let_go()
     worker.caught_in_fork = server.SIG_QUEUE
 
 

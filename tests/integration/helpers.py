@@ -181,7 +181,7 @@ def registry(service: Service) -> dict[str, Any]:
     file = SharedFile(path, os.open(opened, os.O_RDWR))
     with closing(file), closing(Handle(file)) as handle:
         state = json.loads(handle.read().content)
-    empty = {"permits": {}, "tickets": {}, "refusals": {}, "leaving": {}, "registry": []}
+    empty = {"permits": {}, "tickets": {}, "refusals": {}, "unloading": {}, "registry": []}
     return empty if state is None else dict(state)
 
 
@@ -195,7 +195,7 @@ def leaks(service: Service) -> dict[str, Any]:
     """What should not be there while nobody asks for anything."""
     document = registry(service)
     loading = [each["model"] for each in document["registry"] if each["phase"] != "ready"]
-    names = ("permits", "tickets", "refusals", "leaving")
+    names = ("permits", "tickets", "refusals", "unloading")
     left = {name: document[name] for name in names if document[name]}
     return {**left, **({"loading": loading} if loading else {})}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mes.domain import ModelSpec
-from mes.scheduling.board import Board
+from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.duties import Duties
-from mes.scheduling.limits import Limits
+from mes.scheduling.fairness import Limits
 from mes.scheduling.loader import Loader
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_file import SharedFile
@@ -27,7 +27,7 @@ class Bench:
     """One worker's scheduler and what it is made of."""
 
     scheduler: Scheduler
-    board: Board
+    coordinator: Coordinator
     store: Store
     worker: Worker
     loader: Loader
@@ -66,7 +66,7 @@ def make(tmp_path: Path, runtime: FakeRuntime, registry_file: SharedFile) -> Ite
         store = Store(registry_file, max_loaded=max_loaded)
         by_tag = {spec.tag: spec for spec in models}
         limits = Limits(max_loaded, patience, models=by_tag)
-        board = Board(store, worker, lambda: limits)
+        coordinator = Coordinator(store, worker, lambda: limits)
         loader = Loader(
             runtime,
             store,
@@ -74,18 +74,18 @@ def make(tmp_path: Path, runtime: FakeRuntime, registry_file: SharedFile) -> Ite
             unload_timeout_seconds=2,
             retry_pause_seconds=0.01,
         )
-        duties = Duties(board, loader, cooldown_seconds=cooldown, cooldown_max_seconds=60)
+        duties = Duties(coordinator, loader, cooldown_seconds=cooldown, cooldown_max_seconds=60)
         scheduler = Scheduler(
-            board=board,
+            coordinator=coordinator,
             worker=worker,
             duties=duties,
             queue_timeout_seconds=queue_timeout,
             drain_timeout_seconds=drain_timeout,
         )
-        made.append(Bench(scheduler, board, store, worker, loader, watch))
+        made.append(Bench(scheduler, coordinator, store, worker, loader, watch))
         return made[-1]
 
     yield bench
     for each in made:
-        each.board.close()
+        each.coordinator.close()
         each.watch.close()

@@ -9,7 +9,7 @@ import pytest
 
 from mes.scheduling import errands as module
 from mes.scheduling.errands import Errands
-from mes.scheduling.runtime_status import SharedRuntimeStatus
+from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.shared_file import SharedFile
 from tests.fakes import eventually, spec
 
@@ -20,24 +20,24 @@ def errands(make, runtime, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_LOOKS_EVERY_SECONDS", 0.0)
     bench = make(spec("a"))
     file = SharedFile.open(tmp_path / "runtime_status.json", 1000)
-    with closing(file), closing(SharedRuntimeStatus(file)) as sight:
-        sight.become_leader()
+    with closing(file), closing(RuntimeStatusFile(file)) as runtime_status:
+        runtime_status.become_leader()
         made = Errands(
             runtime=runtime,
-            board=bench.board,
+            coordinator=bench.coordinator,
             worker=bench.worker,
             scheduler=bench.scheduler,
             loader=bench.loader,
-            sight=sight,
+            runtime_status=runtime_status,
             instance="test",
             idle_unload_seconds=0.0,
         )
-        yield made, bench.board
+        yield made, bench.coordinator
         eventually(lambda: not made.under_way)
 
 
 def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(errands, runtime):
-    keeper, board = errands
+    keeper, coordinator = errands
     runtime.in_memory = ["u:latest", "v:latest", "w:latest"]
     may_go, unload = threading.Event(), runtime.unload
     runtime.unload = lambda name: may_go.wait(10) and unload(name)
@@ -48,4 +48,4 @@ def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(err
     eventually(lambda: not keeper.under_way)
     keeper.run()
     eventually(lambda: not keeper.under_way)
-    assert (runtime.in_memory, board.read().leaving) == ([], {})
+    assert (runtime.in_memory, coordinator.read().unloading) == ([], {})

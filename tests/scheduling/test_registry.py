@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mes.scheduling import policy
-from mes.scheduling.limits import Limits
+from mes.scheduling.fairness import Limits
 from mes.scheduling.policy import Evict
-from mes.scheduling.records import PERMIT
-from mes.scheduling.registry import READY, Registry, Resident
+from mes.scheduling.registry import PERMIT, READY, Registry, Resident
 from mes.scheduling.serialization import decode, encode
 from mes.scheduling.state import State
 from tests.fakes import spec
@@ -120,4 +119,4 @@ def test_the_decision_names_the_model_that_the_cache_pops(state):
     assert list(state.registry) == ["b", "c", "a"], "deciding changes nothing"
     decision.apply(state, 2.0)
     assert list(state.registry) == ["c", "a"]
-    assert state.leaving == {"b": "w/2"}
+    assert state.unloading == {"b": "w/2"}

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from mes.scheduling import store as module
-from mes.scheduling.records import LOAD, PERMIT, Trouble
+from mes.scheduling.registry import LOAD, PERMIT, LoadFailure
 from mes.scheduling.serialization import check, decode, encode
 from mes.scheduling.shared_file import SharedFile, image
 from mes.scheduling.shared_resources import SharedResources
@@ -45,8 +45,8 @@ def state(living):
         state.grant(state.join(f"{worker}/1", worker, "a", PERMIT, NOW), NOW)
         state.join(f"{worker}/2", worker, "a", PERMIT, NOW)
     state.begin_load(state.join(f"{living}/3", living, "c", LOAD, NOW), NOW)
-    state.troubles["d"] = Trouble(2, NOW + 100, "out of memory")
-    state.tally("a").load_seconds = 1.5
+    state.load_failures["d"] = LoadFailure(2, NOW + 100, "out of memory")
+    state.statistics_of("a").load_seconds = 1.5
     state.preloaded["a"] = "7"
     return state
 
@@ -293,9 +293,9 @@ WRONG = [
     (["registry", 0, "model"], ["a"]),
     (["registry", 0, "more"], 1),
     (["registry"], {"a": 1}),
-    (["tallies", "a", "load_seconds"], "1"),
-    (["tallies", "a", "loads"], -1),
-    (["troubles", "d", "until"], 1e12),
+    (["statistics", "a", "load_seconds"], "1"),
+    (["statistics", "a", "loads"], -1),
+    (["load_failures", "d", "until"], 1e12),
     (["preloaded", "a"], 7),
     (["version"], 99),
     (["boot"], "another"),
