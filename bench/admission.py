@@ -27,6 +27,7 @@ from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.fairness import Limits
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_file import SharedFile
+from mes.scheduling.shared_resources import open_shared_file
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
 from mes.watch import SocketCaller, Watch
@@ -200,7 +201,7 @@ def main() -> None:
     ):
         with tempfile.TemporaryDirectory(dir=in_memory) as folder:
             # A process of its own each, so that no thread is there when it forks.
-            place = Place(Path(folder), SharedFile.open(Path(folder) / "registry.json", 100_000))
+            place = Place(Path(folder), open_shared_file(Path(folder) / "registry.json", 100_000))
             process = CONTEXT.Process(target=measure, args=(place,))
             process.start()
             process.join()

@@ -11,7 +11,8 @@ from types import MappingProxyType
 import orjson
 
 from mes.domain import PulledModel
-from mes.scheduling.shared_file import EMPTY, NOTHING, Damaged, Handle, SharedFile
+from mes.scheduling.shared_entry import EMPTY, NOTHING
+from mes.scheduling.shared_file import Damaged, Handle, SharedFile
 
 # The leader looks no more often.
 _READS_EVERY_SECONDS = 0.25

@@ -145,7 +145,11 @@ class Scheduler:
             if wish.ticket in state.refusals:
                 raise _as_error(state.refusals[wish.ticket])
             if wish.ticket not in state.tickets:
-                return None
+                # Only damage to the registry file can lose a ticket that waits for a permit.
+                turn = self._join(wish) if wish.wants == PERMIT else None
+                if turn is not None or wish.wants != PERMIT:
+                    return turn
+                continue
             self._refuse_if_shut()
             self._make_use_of_the_wait(wish, state)
 

@@ -16,47 +16,36 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
-import zlib
-from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from mes.scheduling.file_lock import is_named, open_private
+from mes.scheduling.file_lock import is_named
+from mes.scheduling.shared_entry import (
+    AROUND_BYTES,
+    BYTES,
+    EMPTY,
+    HEADER_BYTES,
+    LARGEST_HALF_BYTES,
+    NOTHING,
+    SEQUENCE,
+    SMALLEST_HALF_BYTES,
+    Entry,
+    encode_header,
+    encode_line,
+    half_bytes_for,
+)
 
-_HEADER = '{"sequence":%20d,"bytes":%10d,"crc32":"%08x","content":'
-_HEADER_BYTES = len(_HEADER % (0, 0, 0))
-# Where the numbers stand in it.
-_SEQUENCE, _BYTES = slice(12, 32), slice(41, 51)
-_END = b"}\n"
-_AROUND_BYTES = _HEADER_BYTES + len(_END)
 # Most documents are shorter, so that one call reads all of them.
 _FIRST_READ_BYTES = 4096
-_SMALLEST_HALF_BYTES = 4096
-_LARGEST_HALF_BYTES = 1 << 24
 # A reader that finds no whole document this many times in a row was not overtaken by writers.
 _TRIES = 50
 # Processes that come later with what was newer before a repair have lost against it.
 _REPAIR_STEP = 1 << 20
-EMPTY = b"null"
-
-log = logging.getLogger(__name__)
 
 
 class Damaged(Exception):
     """The file holds something that no writer has written, or lacks what one has."""
-
-
-class Entry(NamedTuple):
-    """A document with its sequence number. Of two entries the newer is the larger."""
-
-    sequence: int
-    content: bytes
-
-
-NOTHING = Entry(-1, EMPTY)
 
 
 class SharedFile:
@@ -68,33 +57,6 @@ class SharedFile:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self.fd = fd
-
-    @classmethod
-    def open(
-        cls, path: Path, content_bytes: int, check: Callable[[bytes], object] = bytes
-    ) -> SharedFile:
-        """Open the file; make it where it is absent, or of no use.
-
-        Args:
-            path: Its name. Its folder is made if need be.
-            content_bytes: The room that documents are expected to need.
-            check: Raises ValueError for a document that this program cannot begin with. The file
-                is then left to the processes that still use it, and a new one takes its name.
-
-        Raises OSError.
-        """
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        while True:
-            file = cls(path, open_private(path))
-            try:
-                with closing(Handle(file)) as handle, handle:
-                    # Replaced while this process waited for the lock, it is not the file any more.
-                    if file.is_named and handle.prepare(content_bytes, check):
-                        return file
-                    file.close()
-            except BaseException:
-                file.close()
-                raise
 
     @property
     def is_named(self) -> bool:
@@ -123,7 +85,6 @@ class Handle:
     """
 
     def __init__(self, file: SharedFile) -> None:
-        self._path = file.path
         self._fd = os.open(f"/proc/self/fd/{file.fd}", os.O_RDWR | os.O_CLOEXEC)
         # It only ever grows.
         self._half_bytes = self._usual_half_bytes = self._found_half_bytes()
@@ -198,8 +159,7 @@ class Handle:
         A writer that is killed has changed nothing. Where the document needs more room than can be
         had, OSError is raised and nothing has changed either.
         """
-        if len(content) + _AROUND_BYTES > self._half_bytes:
-            self._grow(len(content))
+        self.ensure_room(len(content))
         self._put(Entry(self.entry.sequence + 1, content))
         return self.entry
 
@@ -212,7 +172,7 @@ class Handle:
         self._restore_size(newest, entry if entry > newest else newest)
         behind = 2 * self._half_bytes
         if entry > newest:
-            _write(self._fd, _line(entry), behind)
+            _write(self._fd, encode_line(entry), behind)
         elif os.fstat(self._fd).st_size == behind:
             _write(self._fd, b"\n", behind)
 
@@ -230,25 +190,16 @@ class Handle:
         os.ftruncate(self._fd, 2 * self._half_bytes)
         return self.entry
 
-    def prepare(self, content_bytes: int, check: Callable[[bytes], object]) -> bool:
-        """Make the file ready for use; False where its name was given up for a new file."""
-        if not os.fstat(self._fd).st_size:
-            self._usual_half_bytes = _half_bytes(content_bytes + _AROUND_BYTES)
-            self._restore_size(NOTHING, NOTHING)
-            self._put(Entry(0, EMPTY))
-            return True
-        try:
-            if self.read() is NOTHING:
-                raise ValueError("it holds no whole document")
-            if self.entry.content != EMPTY:
-                check(self.entry.content)
-        except ValueError as exc:
-            log.warning("state_unusable", extra={"path": str(self._path), "reason": str(exc)})
-            self._path.unlink(missing_ok=True)
-            return False
-        if content_bytes + _AROUND_BYTES > self._half_bytes:
+    def create(self, content_bytes: int) -> None:
+        """Write the first document, `null`, into an empty file with room for larger ones."""
+        self._usual_half_bytes = half_bytes_for(content_bytes + AROUND_BYTES)
+        self._restore_size(NOTHING, NOTHING)
+        self._put(Entry(0, EMPTY))
+
+    def ensure_room(self, content_bytes: int) -> None:
+        """Allocate room for documents of so many bytes, after the newest one was read."""
+        if content_bytes + AROUND_BYTES > self._half_bytes:
             self._grow(content_bytes)
-        return True
 
     def _is_damaged(self, halves: tuple[_Half, _Half]) -> bool:
         newest = _newest(halves)
@@ -264,29 +215,29 @@ class Handle:
     def _found_half_bytes(self) -> int:
         # Of a size that is no power of two a person has cut off or added something.
         found = 1 << (os.fstat(self._fd).st_size // 2).bit_length() >> 1
-        return min(max(found, _SMALLEST_HALF_BYTES), _LARGEST_HALF_BYTES)
+        return min(max(found, SMALLEST_HALF_BYTES), LARGEST_HALF_BYTES)
 
     def _look(self, index: int) -> _Half:
         at = index * self._half_bytes
         start = os.pread(self._fd, _FIRST_READ_BYTES, at)
         entry = self._entry_at(at, start)
         if entry is None or entry.sequence % 2 != index:
-            unused = len(start) >= _HEADER_BYTES and not any(start[:_HEADER_BYTES])
+            unused = len(start) >= HEADER_BYTES and not any(start[:HEADER_BYTES])
             return _Half(b"", 0 if unused else self._half_bytes, None, not unused)
-        return _Half(start[:_HEADER_BYTES], len(entry.content) + _AROUND_BYTES, entry, False)
+        return _Half(start[:HEADER_BYTES], len(entry.content) + AROUND_BYTES, entry, False)
 
     def _entry_at(self, at: int, start: bytes) -> Entry | None:
         """Return the document at a place of the file; `start` is what has been read of it."""
         try:
-            sequence, length = int(start[_SEQUENCE]), int(start[_BYTES])
+            sequence, length = int(start[SEQUENCE]), int(start[BYTES])
         except ValueError:
             return None
-        content = start[_HEADER_BYTES : _HEADER_BYTES + length]
+        content = start[HEADER_BYTES : HEADER_BYTES + length]
         if len(content) < length <= self._half_bytes:
-            rest = at + _HEADER_BYTES + len(content)
+            rest = at + HEADER_BYTES + len(content)
             content += os.pread(self._fd, length - len(content), rest)
         entry = Entry(sequence, content)
-        return entry if start.startswith(_header(entry)) else None
+        return entry if start.startswith(encode_header(entry)) else None
 
     def _catch_up(self) -> bool:
         """Have the newest document; False where only a look at the whole file can tell."""
@@ -297,7 +248,7 @@ class Handle:
         other_at = self._half_bytes - self._next_at
         other = os.pread(self._fd, _FIRST_READ_BYTES, other_at)
         try:
-            lead = int(start[_SEQUENCE]) - int(other[_SEQUENCE])
+            lead = int(start[SEQUENCE]) - int(other[SEQUENCE])
         except ValueError:
             return False
         if lead == 1:
@@ -308,14 +259,14 @@ class Handle:
         entry = self._entry_at(at, start)
         if entry is None or entry.sequence <= self.entry.sequence or entry.sequence % 2 != (at > 0):
             return False
-        header, next_header = start[:_HEADER_BYTES], older[:_HEADER_BYTES]
+        header, next_header = start[:HEADER_BYTES], older[:HEADER_BYTES]
         self._note(entry, header, next_header, self._used_bytes(next_header))
         return True
 
     def _used_bytes(self, header: bytes) -> int:
         """Return how much of its half the document with this header takes up, at most all of it."""
         try:
-            used_bytes = int(header[_BYTES]) + _AROUND_BYTES
+            used_bytes = int(header[BYTES]) + AROUND_BYTES
         except ValueError:
             used_bytes = self._half_bytes
         return max(0, min(used_bytes, self._half_bytes))
@@ -333,11 +284,9 @@ class Handle:
 
     def _put(self, entry: Entry) -> None:
         """Write an entry into its half, over all that was there before."""
-        line, at = _line(entry), entry.sequence % 2 * self._half_bytes
+        line, at = encode_line(entry), entry.sequence % 2 * self._half_bytes
         _write(self._fd, line.ljust(self._next_used_bytes, b"\0"), at)
-        self._note(
-            entry, line[:_HEADER_BYTES], self._header, len(self.entry.content) + _AROUND_BYTES
-        )
+        self._note(entry, line[:HEADER_BYTES], self._header, len(self.entry.content) + AROUND_BYTES)
 
     def _salvage(self) -> Entry:
         """Return the newest document in a damaged file, offered ones included."""
@@ -347,7 +296,7 @@ class Handle:
 
     def _restore_size(self, found: Entry, entry: Entry) -> None:
         """Give a new or damaged file, of which only `found` is of use, room for an entry."""
-        least = max(self._usual_half_bytes, _half_bytes(len(entry.content) + _AROUND_BYTES))
+        least = max(self._usual_half_bytes, half_bytes_for(len(entry.content) + AROUND_BYTES))
         self._half_bytes = least if found is NOTHING else max(self._half_bytes, least)
         if found is NOTHING and os.fstat(self._fd).st_size > 3 * self._half_bytes:
             os.ftruncate(self._fd, 2 * self._half_bytes)
@@ -365,37 +314,13 @@ class Handle:
             self._put(Entry(self.entry.sequence + 1, self.entry.content))
         # Cleared, because a process that knows the smaller halves would take it for current.
         self._clear_second_half()
-        half_bytes = _half_bytes(content_bytes + _AROUND_BYTES)
+        half_bytes = half_bytes_for(content_bytes + AROUND_BYTES)
         os.posix_fallocate(self._fd, 0, 2 * half_bytes)
         self._half_bytes = self._usual_half_bytes = self._next_at = half_bytes
 
 
-def _line(entry: Entry) -> bytes:
-    return _header(entry) + entry.content + _END
-
-
-def _header(entry: Entry) -> bytes:
-    # The number counts in the checksum too: it decides which half is the newer one.
-    checksum = zlib.crc32(entry.content, entry.sequence & 0xFFFFFFFF)
-    return (_HEADER % (entry.sequence, len(entry.content), checksum)).encode()
-
-
-def image(content: bytes) -> bytes:
-    """Return a whole file that holds the document."""
-    half_bytes = _half_bytes(len(content) + _AROUND_BYTES)
-    return _line(Entry(0, content)).ljust(2 * half_bytes, b"\0")
-
-
 def _newest(halves: tuple[_Half, _Half]) -> Entry:
     return max(halves[0].entry or NOTHING, halves[1].entry or NOTHING)
-
-
-def _half_bytes(needed: int) -> int:
-    """Return the size of a half with so much room: a power of two."""
-    half_bytes = max(_SMALLEST_HALF_BYTES, 1 << (needed - 1).bit_length())
-    if half_bytes > _LARGEST_HALF_BYTES:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    return half_bytes
 
 
 def _write(fd: int, content: bytes, at: int) -> None:

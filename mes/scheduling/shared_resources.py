@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
+import os
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mes.scheduling import runtime_status, serialization
-from mes.scheduling.shared_file import SharedFile
+from mes.scheduling.file_lock import open_private
+from mes.scheduling.shared_entry import EMPTY, NOTHING
+from mes.scheduling.shared_file import Handle, SharedFile
+
+log = logging.getLogger(__name__)
 
 # What a request in the queue takes up in the registry file, and a model in several of its tables.
 _BYTES_PER_REQUEST = 400
@@ -50,12 +58,12 @@ class SharedResources:
 
         Raises OSError.
         """
-        registry = SharedFile.open(
+        registry = open_shared_file(
             directory / "registry.json",
             requests * _BYTES_PER_REQUEST + models * _BYTES_PER_MODEL,
             serialization.check,
         )
-        status = SharedFile.open(
+        status = open_shared_file(
             directory / "runtime_status.json",
             models * _BYTES_PER_PULLED_MODEL,
             runtime_status.check,
@@ -76,3 +84,50 @@ class SharedResources:
     def close(self) -> None:
         self.registry.close()
         self.runtime_status.close()
+
+
+def open_shared_file(
+    path: Path, content_bytes: int, check: Callable[[bytes], object] = bytes
+) -> SharedFile:
+    """Open a shared file; make it where it is absent, or of no use.
+
+    Args:
+        path: Its name. Its folder is made if need be.
+        content_bytes: The room that documents are expected to need.
+        check: Raises ValueError for a document that this program cannot begin with. The file is
+            then left to the processes that still use it, and a new one takes its name.
+
+    Raises OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    while True:
+        file = SharedFile(path, open_private(path))
+        try:
+            with closing(Handle(file)) as handle, handle:
+                # Replaced while this process waited for the lock, it is not the file any more.
+                if file.is_named and _is_of_use(file, handle, content_bytes, check):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _is_of_use(
+    file: SharedFile, handle: Handle, content_bytes: int, check: Callable[[bytes], object]
+) -> bool:
+    """Prepare the file for use; give its name up where that cannot be."""
+    if not os.fstat(file.fd).st_size:
+        handle.create(content_bytes)
+        return True
+    try:
+        if handle.read() is NOTHING:
+            raise ValueError("it holds no whole document")
+        if handle.entry.content != EMPTY:
+            check(handle.entry.content)
+    except ValueError as exc:
+        log.warning("state_unusable", extra={"path": str(file.path), "reason": str(exc)})
+        file.path.unlink(missing_ok=True)
+        return False
+    handle.ensure_room(content_bytes)
+    return True

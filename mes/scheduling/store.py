@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mes.scheduling.file_lock import check_writable, replace_file
 from mes.scheduling.serialization import decode, encode
-from mes.scheduling.shared_file import NOTHING, Damaged, Entry, Handle, SharedFile, image
+from mes.scheduling.shared_entry import NOTHING, Entry, image
+from mes.scheduling.shared_file import Damaged, Handle, SharedFile
 from mes.scheduling.state import State
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from mes.scheduling.fairness import Limits
 from mes.scheduling.loader import Loader
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_file import SharedFile
+from mes.scheduling.shared_resources import open_shared_file
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
 from mes.watch import Watch
@@ -44,7 +45,7 @@ def runtime() -> FakeRuntime:
 
 @pytest.fixture
 def registry_file(tmp_path: Path) -> Iterator[SharedFile]:
-    with closing(SharedFile.open(tmp_path / "registry.json", 10_000)) as file:
+    with closing(open_shared_file(tmp_path / "registry.json", 10_000)) as file:
         yield file
 
 

@@ -10,7 +10,7 @@ import pytest
 from mes.scheduling import errands as module
 from mes.scheduling.errands import Errands
 from mes.scheduling.runtime_status import RuntimeStatusFile
-from mes.scheduling.shared_file import SharedFile
+from mes.scheduling.shared_resources import open_shared_file
 from tests.fakes import eventually, spec
 
 
@@ -19,7 +19,7 @@ def errands(make, runtime, tmp_path, monkeypatch):
     """The errands of a keeper with room for two models; it looks in each round."""
     monkeypatch.setattr(module, "_LOOKS_EVERY_SECONDS", 0.0)
     bench = make(spec("a"))
-    file = SharedFile.open(tmp_path / "runtime_status.json", 1000)
+    file = open_shared_file(tmp_path / "runtime_status.json", 1000)
     with closing(file), closing(RuntimeStatusFile(file)) as runtime_status:
         runtime_status.become_leader()
         made = Errands(

@@ -11,7 +11,7 @@ import pytest
 from mes.scheduling.instance_lock import InstanceLock
 from mes.scheduling.keeper import Keeper
 from mes.scheduling.runtime_status import RuntimeStatusFile
-from mes.scheduling.shared_file import SharedFile
+from mes.scheduling.shared_resources import open_shared_file
 from tests.fakes import eventually
 
 DEAD = "999999999-1-dead"
@@ -30,7 +30,7 @@ class Rounds:
 @pytest.fixture
 def keep(make, tmp_path):
     """Let a worker be the keeper until the test ends; its rounds, and its runtime_status."""
-    with closing(SharedFile.open(tmp_path / "runtime_status.json", 1000)) as file:
+    with closing(open_shared_file(tmp_path / "runtime_status.json", 1000)) as file:
         runtime_status, rounds, bench = RuntimeStatusFile(file), Rounds(), make()
         keeper = Keeper(
             tmp_path,

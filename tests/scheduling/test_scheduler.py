@@ -344,3 +344,18 @@ def test_an_unload_that_fails_takes_the_place_of_no_model_that_has_come_meanwhil
     with pytest.raises(errors.RuntimeUnavailable):
         use(bench, b)
     assert bench.coordinator.read().ready("b:latest")
+
+
+def test_a_request_whose_ticket_was_lost_with_the_registry_file_joins_again(make: Make):
+    model = spec("a")
+    bench = make(model)
+    with ThreadPoolExecutor(1) as pool:
+        with bench.scheduler.permit(model, caller()):
+            waiting = pool.submit(use, bench, model)
+            eventually(lambda: bench.coordinator.read().tickets)
+            (ticket,) = bench.coordinator.read().tickets
+            with bench.store.transaction() as state:
+                del state.tickets[ticket]
+            bench.worker.ring(bench.worker.id, ticket)
+            eventually(lambda: bench.coordinator.read().tickets)
+        assert waiting.result(timeout=5).load_seconds == 0

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from mes.scheduling.shared_file import EMPTY, NOTHING, Damaged, Entry, Handle, SharedFile, image
-from mes.scheduling.shared_resources import StopFlag
+from mes.scheduling.shared_entry import EMPTY, NOTHING, Entry, image
+from mes.scheduling.shared_file import Damaged, Handle
+from mes.scheduling.shared_resources import StopFlag, open_shared_file
 
 FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
 def file(tmp_path):
-    with closing(SharedFile.open(tmp_path / "shared.json", 100)) as file:
+    with closing(open_shared_file(tmp_path / "shared.json", 100)) as file:
         yield file
 
 
@@ -240,7 +241,7 @@ def test_a_process_killed_while_it_makes_room_leaves_the_file_whole(file, handle
 
 
 def test_the_room_is_there_before_it_is_needed(tmp_path):
-    with closing(SharedFile.open(tmp_path / "large.json", 100_000)) as file:
+    with closing(open_shared_file(tmp_path / "large.json", 100_000)) as file:
         assert os.fstat(file.fd).st_blocks * 512 >= 2 * 100_000
 
 
@@ -355,7 +356,7 @@ def test_a_file_that_an_earlier_process_left_is_gone_on_with(tmp_path):
     (tmp_path / "left.json").write_bytes(image(b'"left"'))
     for content_bytes in (10, 50_000):
         with (
-            closing(SharedFile.open(tmp_path / "left.json", content_bytes)) as file,
+            closing(open_shared_file(tmp_path / "left.json", content_bytes)) as file,
             closing(Handle(file)) as handle,
         ):
             assert handle.read().content == b'"left"'
@@ -372,7 +373,7 @@ def test_a_file_of_no_use_is_left_to_those_who_use_it_and_another_takes_its_name
     path = tmp_path / "used.json"
     path.write_bytes(content)
     before = os.stat(path).st_ino
-    with path.open("rb") as used, closing(SharedFile.open(path, 10, check)) as file:
+    with path.open("rb") as used, closing(open_shared_file(path, 10, check)) as file:
         assert os.stat(path).st_ino != before
         assert used.read() == content
         with closing(Handle(file)) as handle:

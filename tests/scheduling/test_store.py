@@ -15,8 +15,8 @@ import pytest
 from mes.scheduling import store as module
 from mes.scheduling.registry import LOAD, PERMIT, LoadFailure
 from mes.scheduling.serialization import check, decode, encode
-from mes.scheduling.shared_file import SharedFile, image
-from mes.scheduling.shared_resources import SharedResources
+from mes.scheduling.shared_entry import image
+from mes.scheduling.shared_resources import SharedResources, open_shared_file
 from mes.scheduling.state import State
 from mes.scheduling.store import Snapshot, Store
 from mes.scheduling.worker import Worker
@@ -401,7 +401,7 @@ def test_a_directory_that_cannot_be_written_is_named_though_nothing_need_be_save
 def test_the_state_is_saved_also_where_no_directory_is_left(tmp_path):
     (tmp_path / "gone").mkdir()
     path = tmp_path / "gone" / "registry.json"
-    with closing(SharedFile.open(path, 10)) as file, closing(Snapshot(file)) as snapshot:
+    with closing(open_shared_file(path, 10)) as file, closing(Snapshot(file)) as snapshot:
         path.unlink()
         path.parent.rmdir()
         snapshot.save()
