@@ -46,6 +46,12 @@ def open_private(path: Path | str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
+def write_whole(fd: int, content: bytes, at: int) -> None:
+    """Write all of the content at a place of the file. Raises OSError, also for a part of it."""
+    if os.pwrite(fd, content, at) < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 

@@ -1,26 +1,22 @@
 """Shared files: a JSON document that processes replace whole, under a lock that `ls` shows.
 
-The file is divided into two halves. Each holds one line of JSON, filled up with NULs, which a
-terminal does not show:
-
-    {"sequence":        7,"bytes":      23,"crc32":"1c291ca3","content":{"permits":{},...}}
-
-The half with the higher sequence number counts. Documents take turns in the halves, even numbers
-in the first: a writer that is killed leaves the earlier document whole, and a reader needs no
-lock, because a checksum tells a line that is being written from a whole one. The space is
-allocated in advance, so that a full disk refuses no change; and the file is read and written
-instead of mapped, because a process that touches a mapped file which was truncated is killed.
+The file is divided into two halves. Each holds one line of JSON (shared_entry.py), filled up with
+NULs, which a terminal does not show. The half with the higher sequence number counts. Documents
+take turns in the halves, even numbers in the first: a writer that is killed leaves the earlier
+document whole, and a reader needs no lock, because a checksum tells a line that is being written
+from a whole one. The space is allocated in advance, so that a full disk refuses no change; and the
+file is read and written instead of mapped, because a process that touches a mapped file which was
+truncated is killed.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from pathlib import Path
 from typing import NamedTuple
 
-from mes.scheduling.file_lock import is_named
+from mes.scheduling.file_lock import is_named, write_whole
 from mes.scheduling.shared_entry import (
     AROUND_BYTES,
     BYTES,
@@ -172,9 +168,9 @@ class Handle:
         self._restore_size(newest, entry if entry > newest else newest)
         behind = 2 * self._half_bytes
         if entry > newest:
-            _write(self._fd, encode_line(entry), behind)
+            write_whole(self._fd, encode_line(entry), behind)
         elif os.fstat(self._fd).st_size == behind:
-            _write(self._fd, b"\n", behind)
+            write_whole(self._fd, b"\n", behind)
 
     def repair(self, known: Entry) -> Entry:
         """Make a damaged file whole, with the newest of `known` and all that it holds.
@@ -285,7 +281,7 @@ class Handle:
     def _put(self, entry: Entry) -> None:
         """Write an entry into its half, over all that was there before."""
         line, at = encode_line(entry), entry.sequence % 2 * self._half_bytes
-        _write(self._fd, line.ljust(self._next_used_bytes, b"\0"), at)
+        write_whole(self._fd, line.ljust(self._next_used_bytes, b"\0"), at)
         self._note(entry, line[:HEADER_BYTES], self._header, len(self.entry.content) + AROUND_BYTES)
 
     def _salvage(self) -> Entry:
@@ -304,7 +300,7 @@ class Handle:
         self._header, self._next_used_bytes = b"", self._half_bytes
 
     def _clear_second_half(self) -> None:
-        _write(self._fd, bytes(self._half_bytes), self._half_bytes)
+        write_whole(self._fd, bytes(self._half_bytes), self._half_bytes)
         self._next_header, self._next_used_bytes = b"", 0
 
     def _grow(self, content_bytes: int) -> None:
@@ -321,8 +317,3 @@ class Handle:
 
 def _newest(halves: tuple[_Half, _Half]) -> Entry:
     return max(halves[0].entry or NOTHING, halves[1].entry or NOTHING)
-
-
-def _write(fd: int, content: bytes, at: int) -> None:
-    if os.pwrite(fd, content, at) < len(content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
