@@ -128,6 +128,8 @@ class Registry(LRUCache[str, Resident]):
 
     def by_last_use(self) -> list[Resident]:
         """Return the residents, least recently used first."""
+        if len(self) < 2:
+            return self.residents()
         # The cache reveals its order only by what it pops, so a copy of it is emptied.
         rest = copy(self)
         return [LRUCache.popitem(rest)[1] for _ in range(len(rest))]
