@@ -17,7 +17,7 @@ from mes.server.master import BROKEN, configuration, on_exit, on_starting, post_
 
 require_expected_gunicorn()
 try:
-    _settings, _capacity = configuration()
+    _settings, _catalog = configuration()
 except BROKEN as exc:
     raise SystemExit(f"MES does not start:\n{exc}") from None
 
@@ -26,7 +26,7 @@ workers = _settings.workers
 worker_class = "mes.server.worker.Worker"
 # A generation blocks a thread. One worker may get all the requests that may run or wait, so it has
 # threads for all of them, and some more for health, status and models.
-threads = _settings.threads_for(_capacity)
+threads = _settings.threads_for(_catalog.capacity)
 worker_connections = threads + 1000
 # Each connection takes a file descriptor, and so does each generation.
 _, _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)

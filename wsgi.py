@@ -3,4 +3,4 @@
 from mes.app import create_app
 from mes.server.master import shared
 
-app = create_app(shared=shared)
+app = create_app(shared=shared())

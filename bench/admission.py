@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from mes.event_loop import EventLoop, SocketClient
-from mes.scheduling.board import Board
-from mes.scheduling.copy import Copy
-from mes.scheduling.limits import Limits
+from mes.scheduling.coordinator import Coordinator
+from mes.scheduling.fairness import Limits
 from mes.scheduling.scheduler import Scheduler
+from mes.scheduling.shared_file import SharedFile
+from mes.scheduling.shared_resources import open_shared_file
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
-from mes.shared import Memory
 from tests.fakes import spec
 
 COUNTED_AT_A_TIME = 10
@@ -43,10 +43,10 @@ class Place:
     """What the processes of a measurement share."""
 
     directory: Path
-    memory: Memory
+    file: SharedFile
 
     def store(self) -> Store:
-        return Store(self.memory, Copy(self.directory), max_loaded=1)
+        return Store(self.file, max_loaded=1)
 
 
 class Bench:
@@ -58,17 +58,17 @@ class Bench:
         self.worker = Worker(place.directory, self.event_loop)
         self.store = place.store()
         limits = Limits(1, models={self.spec.tag: self.spec})
-        self.board = Board(self.store, self.worker, lambda: limits)
+        self.coordinator = Coordinator(self.store, self.worker, lambda: limits)
         self.scheduler = Scheduler(
-            board=self.board,
+            coordinator=self.coordinator,
             worker=self.worker,
             duties=None,  # type: ignore[arg-type]  # nothing is loaded here
             queue_timeout_seconds=600,
             drain_timeout_seconds=600,
         )
-        with self.board.change() as change:
-            if self.spec.tag not in change.state.registry:
-                change.state.adopt(self.spec.tag, change.now)
+        with self.coordinator.transaction() as transaction:
+            if self.spec.tag not in transaction.state.registry:
+                transaction.state.adopt(self.spec.tag, transaction.now)
 
     def admit(self, do: Callable[[], None] = lambda: None) -> None:
         with self.scheduler.permit(self.spec, SocketClient()):
@@ -176,7 +176,7 @@ def waiting(place: Place, requests: int, processes: int, seconds: float) -> None
             worker.start()
         for _ in workers:
             ready.acquire()
-        queued = len(holder.board.read().tickets)
+        queued = len(holder.coordinator.read().tickets)
         time.sleep(seconds)
         stop.set()
         cpu = sum(results.get() for _ in workers)
@@ -201,11 +201,11 @@ def main() -> None:
     ):
         with tempfile.TemporaryDirectory(dir=in_memory) as folder:
             # A process of its own each, so that no thread is there when it forks.
-            place = Place(Path(folder), Memory("bench"))
+            place = Place(Path(folder), open_shared_file(Path(folder) / "registry.json", 100_000))
             process = CONTEXT.Process(target=measure, args=(place,))
             process.start()
             process.join()
-            place.memory.close()
+            place.file.close()
 
 
 if __name__ == "__main__":

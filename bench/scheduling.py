@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from mes.scheduling import policy
-from mes.scheduling.limits import Limits
-from mes.scheduling.records import Ticket
+from mes.scheduling.fairness import Limits
+from mes.scheduling.registry import Ticket
 from mes.scheduling.state import State
 from tests.fakes import spec
 
@@ -78,7 +78,7 @@ class Machine:
             act()
             self._carry_out(policy.settle(self.state, self.now, self.limits))
         self.outcome.makespan = self.now
-        self.outcome.loads = sum(tally.loads for tally in self.state.tallies.values())
+        self.outcome.loads = sum(each.loads for each in self.state.statistics.values())
         return self.outcome
 
     def _at(self, when: float, act: Callable[[], None]) -> None:
@@ -98,7 +98,7 @@ class Machine:
                     self._at(self.now + USE_SECONDS, lambda t=ticket: self._finish(t))
                 case policy.Load(ticket):
                     self._at(self.now + LOAD_SECONDS, lambda t=ticket: self._loaded(t))
-                case policy.Unload(ticket, victim):
+                case policy.Unload(ticket, victim) | policy.Evict(ticket, victim):
                     self._at(self.now + UNLOAD_SECONDS, lambda t=ticket, v=victim: self._gone(t, v))
 
     def _note(self, ticket: Ticket) -> None:
@@ -115,11 +115,11 @@ class Machine:
 
     def _loaded(self, ticket: Ticket) -> None:
         self.state.finish_load(ticket.model, self.now)
-        self.state.free_of_duty(ticket.id)
+        self.state.finish_task(ticket.id)
 
     def _gone(self, ticket: Ticket, victim: str) -> None:
         self.state.release({victim}, self.now)
-        self.state.free_of_duty(ticket.id)
+        self.state.finish_task(ticket.id)
 
 
 def in_order(arrivals: list[Arrival], limits: Limits) -> Outcome:

@@ -31,20 +31,18 @@ from mes.event_loop import EventLoop
 from mes.metrics.collector import MetricsCollector
 from mes.metrics.counters import RequestCounters
 from mes.ollama.client import OllamaRuntime
-from mes.scheduling.board import Board
-from mes.scheduling.copy import Copy
-from mes.scheduling.document import ERA
+from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.duties import Duties
 from mes.scheduling.errands import Errands
+from mes.scheduling.fairness import Limits
+from mes.scheduling.instance_lock import InstanceLock
 from mes.scheduling.keeper import Keeper
-from mes.scheduling.limits import Limits
 from mes.scheduling.loader import Loader
-from mes.scheduling.ownership import Ownership
+from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
-from mes.scheduling.sight import SharedSight
+from mes.scheduling.shared_resources import SharedResources
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
-from mes.shared import Shared
 from mes.streams import StreamPump
 
 _LOOKS_AT_FILES_EVERY_SECONDS = 0.5
@@ -71,18 +69,20 @@ def create_app(
     settings: Settings | None = None,
     *,
     runtime: Runtime | None = None,
-    shared: Shared | None = None,
+    shared: SharedResources | None = None,
 ) -> Flask:
     """The service as a WSGI application, ready to serve; made once in each worker process.
 
-    What the workers of a service agree on is in `shared`, which they inherit from gunicorn's
-    master; without it, in files of STATE_DIR.
-    Raises SettingsError, CatalogError and KeysError.
+    Args:
+        settings: Those of the environment if absent.
+        runtime: Ollama if absent.
+        shared: What gunicorn's master has opened; if absent, this process opens the same files.
+
+    Raises SettingsError, CatalogError, KeysError; OSError where STATE_DIR cannot be used.
     """
     settings = settings or load()
     logs.configure(settings.log_level)
     app = Flask("mes", static_folder=None)
-    shared = shared or Shared.at(settings.state_dir, ERA)
     app.extensions["mes"] = _services(settings, runtime, shared)
     request_log.install_request_log(app)
     problems.install_error_handlers(app)
@@ -92,7 +92,9 @@ def create_app(
     return app
 
 
-def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Services:
+def _services(
+    settings: Settings, runtime: Runtime | None, shared: SharedResources | None
+) -> Services:
     catalog = CatalogFile(
         settings.models_config_path,
         settings.default_timeout_seconds,
@@ -100,36 +102,40 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
         last_good_path=settings.state_dir / "catalog.json",
     )
     threads = settings.threads_for(catalog.current().capacity)
+    shared = shared or SharedResources.open(
+        settings.state_dir,
+        requests=catalog.current().capacity,
+        models=len(catalog.current().models),
+    )
     event_loop = EventLoop()
     stream_pump = StreamPump()
     runtime = runtime or OllamaRuntime(
         host=settings.ollama_host, event_loop=event_loop, stream_pump=stream_pump, pool_size=threads
     )
     worker = Worker(settings.state_dir, event_loop)
-    copy = Copy(settings.state_dir)
-    store = Store(shared.registry, copy, max_loaded=settings.max_loaded_models)
-    board = Board(store, worker, _limits(settings, catalog))
+    store = Store(shared.registry, max_loaded=settings.max_loaded_models)
+    coordinator = Coordinator(store, worker, _limits(settings, catalog))
     loader = _loader(settings, runtime, store)
-    scheduler = _scheduler(settings, board, worker, loader)
-    sight = SharedSight(shared.sight)
+    scheduler = _scheduler(settings, coordinator, worker, loader)
+    runtime_status = RuntimeStatusFile(shared.runtime_status)
     errands = Errands(
         runtime=runtime,
-        board=board,
+        coordinator=coordinator,
         worker=worker,
         scheduler=scheduler,
         loader=loader,
-        sight=sight,
+        runtime_status=runtime_status,
         # All workers of one gunicorn have the same parent: one start, one preloading.
         instance=str(os.getppid()),
         idle_unload_seconds=settings.idle_unload_seconds,
     )
     keeper = Keeper(
         settings.state_dir,
-        board=board,
+        coordinator=coordinator,
         worker=worker,
         errands=errands,
-        sight=sight,
-        ownership=Ownership(settings.state_dir, master=os.getppid(), address=settings.bind),
+        runtime_status=runtime_status,
+        instance_lock=InstanceLock(settings.state_dir, master=os.getppid(), address=settings.bind),
     )
     keeper.start()
     return Services(
@@ -141,15 +147,15 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
         second_validator=structured.SecondValidator(),
         runtime=runtime,
         scheduler=scheduler,
-        board=board,
-        sight=sight,
+        coordinator=coordinator,
+        runtime_status=runtime_status,
         event_loop=event_loop,
         stream_pump=stream_pump,
         keeper=keeper,
         metrics=MetricsCollector(
             request_counters=RequestCounters(settings.state_dir, catalog.current),
-            board=board,
-            sight=sight,
+            coordinator=coordinator,
+            runtime_status=runtime_status,
             worker=worker,
             catalog=catalog.current,
         ),
@@ -210,15 +216,17 @@ def _loader(settings: Settings, runtime: Runtime, store: Store) -> Loader:
     )
 
 
-def _scheduler(settings: Settings, board: Board, worker: Worker, loader: Loader) -> Scheduler:
+def _scheduler(
+    settings: Settings, coordinator: Coordinator, worker: Worker, loader: Loader
+) -> Scheduler:
     duties = Duties(
-        board,
+        coordinator,
         loader,
         cooldown_seconds=settings.cooldown_seconds,
         cooldown_max_seconds=settings.cooldown_max_seconds,
     )
     return Scheduler(
-        board=board,
+        coordinator=coordinator,
         worker=worker,
         duties=duties,
         queue_timeout_seconds=settings.queue_timeout_seconds,

@@ -11,8 +11,8 @@ from mes.config.catalog import Catalog
 from mes.domain import Client, Provenance, Runtime, Vectors, milliseconds
 from mes.domain.capabilities import EMBEDDING, require_capability
 from mes.inference import provenance_of
+from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import Scheduler, Turn
-from mes.scheduling.sight import Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def embed(
     catalog: Catalog,
     scheduler: Scheduler,
     runtime: Runtime,
-    sight: Sight,
+    runtime_status: RuntimeStatus,
     client: Client,
     request_id: str = "",
 ) -> Embedding:
@@ -67,7 +67,7 @@ def embed(
     """
     started = time.monotonic()
     spec = catalog.get(request.model_id)
-    require_capability(EMBEDDING, spec, sight.pulled, pointer="/model")
+    require_capability(EMBEDDING, spec, runtime_status.pulled, pointer="/model")
     with scheduler.permit(spec, client, request_id=request_id) as permit:
         began = time.monotonic()
         vectors = runtime.embed(
@@ -83,7 +83,7 @@ def embed(
         vectors=vectors,
         options=spec.load_options,
         timings=_timings(permit, embedding_seconds=ended - began, total_seconds=ended - started),
-        provenance=provenance_of(permit, sight),
+        provenance=provenance_of(permit, runtime_status),
     )
 
 

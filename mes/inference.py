@@ -32,8 +32,8 @@ from mes.domain import (
     tokens_per_second,
 )
 from mes.domain.capabilities import require_capability, required_capabilities
+from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import Scheduler, Turn
-from mes.scheduling.sight import Sight
 from mes.structured import Generate, RetryPlan, Schema, ToolSchemas
 
 
@@ -44,7 +44,7 @@ def infer(
     schema_limits: structured.SchemaLimits,
     scheduler: Scheduler,
     runtime: Runtime,
-    sight: Sight,
+    runtime_status: RuntimeStatus,
     client: Client,
     request_id: str = "",
     emit: Emit = no_op,
@@ -58,7 +58,7 @@ def infer(
     """
     started = time.monotonic()
     spec = catalog.get(request.model_id)
-    _require_capabilities(request, spec, sight)
+    _require_capabilities(request, spec, runtime_status)
     schemas = _check_schemas(request, schema_limits)
     prompt = _build_prompt(request, spec)
     with scheduler.permit(spec, client, request_id=request_id, emit=emit) as permit:
@@ -69,26 +69,30 @@ def infer(
         model_id=spec.id,
         latency_ms=milliseconds(time.monotonic() - started),
         timings=_timings(permit, attempts),
-        provenance=provenance_of(permit, sight, schema=schemas.answer),
+        provenance=provenance_of(permit, runtime_status, schema=schemas.answer),
         attempts=attempts,
         keywords=_keyword_support(schemas.answer, attempts),
     )
 
 
-def provenance_of(permit: Turn, sight: Sight, *, schema: Schema | None = None) -> Provenance:
+def provenance_of(
+    permit: Turn, runtime_status: RuntimeStatus, *, schema: Schema | None = None
+) -> Provenance:
     """Return the versions of the model, the runtime, the schema and MES behind a result."""
     return Provenance(
         model_digest=permit.digest,
         quantization=permit.quantization,
-        runtime=sight.version,
+        runtime=runtime_status.version,
         schema_sha256=None if schema is None else schema.sha256,
         mes_version=__version__,
     )
 
 
-def _require_capabilities(request: InferenceRequest, spec: ModelSpec, sight: Sight) -> None:
+def _require_capabilities(
+    request: InferenceRequest, spec: ModelSpec, runtime_status: RuntimeStatus
+) -> None:
     for capability, pointer in required_capabilities(request).items():
-        require_capability(capability, spec, sight.pulled, pointer=pointer)
+        require_capability(capability, spec, runtime_status.pulled, pointer=pointer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def _inference_call(
         schema_limits=own.schema_limits,
         scheduler=own.scheduler,
         runtime=own.runtime,
-        sight=own.sight.current(),
+        runtime_status=own.runtime_status.current(),
         client=client,
         request_id=said.request_id,
     )

@@ -17,7 +17,7 @@ from mes.api.services import Services, services
 from mes.config.api_keys import METRICS
 from mes.errors import NotWaiting
 from mes.metrics import gauges
-from mes.scheduling.forecast import standings
+from mes.scheduling.queue_estimate import queue_positions
 
 bp = Blueprint("health", __name__)
 
@@ -47,17 +47,21 @@ def ready() -> Response:
 def status() -> Response:
     """How the service, its queues and its models stand."""
     own = services()
-    state, sight, catalog = own.board.read(), own.sight.current(), own.catalog.current()
-    models = [serialize_model(spec, state, sight) for spec in catalog.models]
-    waiting = standings(state, time.monotonic(), own.board.limits)
+    state, runtime_status, catalog = (
+        own.coordinator.read(),
+        own.runtime_status.current(),
+        own.catalog.current(),
+    )
+    models = [serialize_model(spec, state, runtime_status) for spec in catalog.models]
+    waiting = queue_positions(state, time.monotonic(), own.coordinator.limits)
     return json_response(
         {
-            "ollama_running": sight.running,
-            "runtime": sight.version,
+            "ollama_running": runtime_status.running,
+            "runtime": runtime_status.version,
             "models_loaded": [model["id"] for model in models if model["loaded"]],
             "max_loaded_models": own.settings.max_loaded_models,
             "memory_available_gb": _memory_available_gb(),
-            "gpu_available": sight.in_gpu or _has_gpu_device(),
+            "gpu_available": runtime_status.in_gpu or _has_gpu_device(),
             "version": __version__,
             "models": models,
             "queue": [serialize_queue_position(each, catalog) for each in waiting],
@@ -66,13 +70,17 @@ def status() -> Response:
 
 
 def _checks(own: Services) -> dict[str, str]:
-    sight = own.sight.current()
-    runtime = "ok" if sight.running else sight.detail or "the runtime has not answered lately"
+    runtime_status = own.runtime_status.current()
+    runtime = (
+        "ok"
+        if runtime_status.running
+        else runtime_status.detail or "the runtime has not answered lately"
+    )
     return {
         "service": "it is shutting down" if own.shared.stopping else "ok",
         "runtime": runtime,
         "catalog": own.catalog.problem or "ok",
-        "state": sight.state_dir or "ok",
+        "state": runtime_status.state_dir or "ok",
     }
 
 
@@ -96,7 +104,9 @@ queue_bp = Blueprint("queue", __name__, url_prefix="/v1/queue")
 def show_queue_position(request_id: str) -> Response:
     """The position and the expected start of the request that was sent with this X-Request-ID."""
     own = services()
-    for standing in standings(own.board.read(), time.monotonic(), own.board.limits):
+    for standing in queue_positions(
+        own.coordinator.read(), time.monotonic(), own.coordinator.limits
+    ):
         if standing.request == request_id:
             return json_response(serialize_queue_position(standing, own.catalog.current()))
     raise NotWaiting("no request with this X-Request-ID waits: it runs, has ended, or never came")

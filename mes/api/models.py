@@ -45,12 +45,16 @@ bp = Blueprint("models", __name__, url_prefix="/v1/models")
 def index() -> Response:
     """The configured models; readable by an OpenAI client too."""
     own = services()
-    state, sight, catalog = own.board.read(), own.sight.current(), own.catalog.current()
+    state, runtime_status, catalog = (
+        own.coordinator.read(),
+        own.runtime_status.current(),
+        own.catalog.current(),
+    )
     return json_response(
         {
             "object": "list",
             "data": [serialize_openai_model(spec) for spec in catalog.enabled],
-            "models": [serialize_model(spec, state, sight) for spec in catalog.models],
+            "models": [serialize_model(spec, state, runtime_status) for spec in catalog.models],
         }
     )
 
@@ -62,7 +66,7 @@ def show(model_id: str) -> Response:
     """One model, with what the runtime knows of it; null where it cannot be asked."""
     own = services()
     spec = own.catalog.current().get(model_id)
-    described = serialize_model(spec, own.board.read(), own.sight.current())
+    described = serialize_model(spec, own.coordinator.read(), own.runtime_status.current())
     return json_response({**serialize_openai_model(spec), **described, **_from_runtime(spec, own)})
 
 
@@ -95,7 +99,7 @@ def _done(spec: ModelSpec, message: str) -> Response:
 
 
 def _from_runtime(spec: ModelSpec, own: Services) -> dict[str, Any]:
-    pulled = own.sight.current().pulled.get(spec.tag)
+    pulled = own.runtime_status.current().pulled.get(spec.tag)
     try:
         card = own.runtime.card(spec.tag)
     except MesError:

@@ -28,8 +28,8 @@ from mes.domain import (
     milliseconds,
     tokens_per_second,
 )
-from mes.scheduling.forecast import Standing
-from mes.scheduling.sight import Sight
+from mes.scheduling.queue_estimate import QueuePosition
+from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.state import State
 
 # Answers: JSON out.
@@ -186,25 +186,25 @@ def to_json_fields(record: Any) -> dict[str, Any]:
 # Descriptions of models: the configuration, the shared state and the runtime put together.
 
 
-def serialize_model(spec: ModelSpec, state: State, sight: Sight) -> dict[str, Any]:
+def serialize_model(spec: ModelSpec, state: State, runtime_status: RuntimeStatus) -> dict[str, Any]:
     """One model as `GET /v1/models` and `GET /v1/status` show it."""
-    tally = state.tallies.get(spec.tag)
+    statistics = state.statistics.get(spec.tag)
     return {
         "id": spec.id,
         "name": spec.display_name,
-        "status": _status(spec, state, sight),
+        "status": _status(spec, state, runtime_status),
         "size_gb": spec.size_gb,
         "context_window": spec.context_window,
         "supports_json": spec.supports_json_mode,
-        "loaded": sight.running and state.ready(spec.tag),
+        "loaded": runtime_status.running and state.ready(spec.tag),
         "in_flight": state.in_flight(spec.tag),
         "queued": len(state.waiting(spec.tag)),
         "oldest_wait_ms": _oldest_wait_ms(spec, state),
         "max_concurrent": spec.max_concurrent,
         "max_queue": spec.max_queue,
         "pinned": spec.pinned,
-        "loads": tally.loads if tally else 0,
-        "evictions": tally.evictions if tally else 0,
+        "loads": statistics.loads if statistics else 0,
+        "evictions": statistics.evictions if statistics else 0,
     }
 
 
@@ -213,7 +213,7 @@ def serialize_openai_model(spec: ModelSpec) -> dict[str, Any]:
     return {"id": spec.id, "object": "model", "created": 0, "owned_by": "mes"}
 
 
-def serialize_queue_position(standing: Standing, catalog: Catalog) -> dict[str, Any]:
+def serialize_queue_position(standing: QueuePosition, catalog: Catalog) -> dict[str, Any]:
     """One request that waits its turn."""
     spec = catalog.by_tag(standing.model)
     expected = standing.expected_seconds
@@ -231,12 +231,12 @@ def _oldest_wait_ms(spec: ModelSpec, state: State) -> int | None:
     return milliseconds(time.monotonic() - arrived[0]) if arrived else None
 
 
-def _status(spec: ModelSpec, state: State, sight: Sight) -> str:
+def _status(spec: ModelSpec, state: State, runtime_status: RuntimeStatus) -> str:
     if not spec.enabled:
         return "disabled"
-    if spec.tag in state.registry and sight.running:
+    if spec.tag in state.registry and runtime_status.running:
         return "ready" if state.ready(spec.tag) else "loading"
-    trouble = state.troubles.get(spec.tag)
-    if not sight.running or (trouble is not None and trouble.until > time.monotonic()):
+    trouble = state.load_failures.get(spec.tag)
+    if not runtime_status.running or (trouble is not None and trouble.until > time.monotonic()):
         return "unavailable"
-    return "available" if spec.tag in sight.pulled else "not_pulled"
+    return "available" if spec.tag in runtime_status.pulled else "not_pulled"

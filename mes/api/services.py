@@ -19,11 +19,11 @@ from mes.domain import Runtime
 from mes.errors import QueueFull
 from mes.event_loop import EventLoop, SocketClient, watch_client
 from mes.metrics.collector import MetricsCollector
-from mes.scheduling.board import Board
+from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.keeper import Keeper
+from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
-from mes.scheduling.sight import SharedSight
-from mes.shared import Shared
+from mes.scheduling.shared_resources import SharedResources
 from mes.streams import StreamPump
 from mes.structured import SchemaLimits, SecondValidator
 
@@ -40,13 +40,13 @@ class Services:
     second_validator: SecondValidator
     runtime: Runtime
     scheduler: Scheduler
-    board: Board
-    sight: SharedSight
+    coordinator: Coordinator
+    runtime_status: RuntimeStatusFile
     event_loop: EventLoop
     stream_pump: StreamPump
     keeper: Keeper
     metrics: MetricsCollector
-    shared: Shared
+    shared: SharedResources
     wait_slots: threading.BoundedSemaphore
 
     @contextmanager
@@ -78,10 +78,10 @@ class Services:
     def close(self) -> None:
         """End the threads that serve this process, and leave the other workers."""
         self.keeper.stop()
-        self.board.close()
+        self.coordinator.close()
         self.event_loop.close()
         self.stream_pump.close()
-        self.sight.close()
+        self.runtime_status.close()
         self.metrics.request_counters.close()
         self.shared.close()
 

@@ -21,8 +21,8 @@ from mes.config.catalog import Catalog
 from mes.metrics import gauges
 from mes.metrics.counters import RequestCounters
 from mes.metrics.definitions import DEFINITIONS, METRIC_OFFSETS, MetricDefinition, RequestLabels
-from mes.scheduling.board import Board
-from mes.scheduling.sight import SharedSight
+from mes.scheduling.coordinator import Coordinator
+from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.worker import Worker
 
 Rows = Mapping[RequestLabels, Sequence[float]]
@@ -46,8 +46,8 @@ class MetricsCollector(Collector):
     """Collects the metrics of all workers, in the worker that is scraped."""
 
     request_counters: RequestCounters
-    board: Board
-    sight: SharedSight
+    coordinator: Coordinator
+    runtime_status: RuntimeStatusFile
     worker: Worker
     catalog: Callable[[], Catalog]
 
@@ -63,15 +63,15 @@ class MetricsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
-        catalog, sight = self.catalog(), self.sight.current()
+        catalog, runtime_status = self.catalog(), self.runtime_status.current()
         yield from request_metrics(self.request_counters.rows(), catalog)
-        yield from gauges.model_gauges(catalog, self.board.read(), sight)
+        yield from gauges.model_gauges(catalog, self.coordinator.read(), runtime_status)
         yield GaugeMetricFamily(
             "mes_models_loaded_limit",
             "Maximum number of models in memory (MAX_LOADED_MODELS)",
-            self.board.limits.max_loaded,
+            self.coordinator.limits.max_loaded,
         )
-        yield from gauges.runtime_gauges(sight)
+        yield from gauges.runtime_gauges(runtime_status)
         yield from gauges.process_gauges(self.worker.pids())
         yield from gauges.host_gauges()
 

@@ -16,7 +16,7 @@ import orjson
 from mes.config.catalog import Catalog
 from mes.errors import ModelNotFound
 from mes.metrics.definitions import DEFINITIONS, ROW_WIDTH, LogFields, RequestLabels, increments
-from mes.scheduling.files import FileLock
+from mes.scheduling.file_lock import FileLock
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,8 @@ from prometheus_client.core import (
 from mes import __version__
 from mes.config.catalog import Catalog
 from mes.domain import ModelSpec
-from mes.scheduling.records import Tally
-from mes.scheduling.registry import Resident
-from mes.scheduling.sight import Sight
+from mes.scheduling.registry import ModelStatistics, Resident
+from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.state import State
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -55,18 +54,18 @@ class _ModelState:
         return time.monotonic() - waiting[0].arrived_at if waiting else 0.0
 
     @property
-    def tally(self) -> Tally:
-        return self.state.tallies.get(self.spec.tag, Tally())
+    def statistics(self) -> ModelStatistics:
+        return self.state.statistics.get(self.spec.tag, ModelStatistics())
 
     @property
     def failures(self) -> int:
-        trouble = self.state.troubles.get(self.spec.tag)
+        trouble = self.state.load_failures.get(self.spec.tag)
         return trouble.failures if trouble else 0
 
     @property
     def resident(self) -> Resident | None:
         ready = self.runtime_up and self.state.ready(self.spec.tag)
-        return self.state.registry[self.spec.tag] if ready else None
+        return self.state.registry.peek(self.spec.tag) if ready else None
 
 
 @dataclass(frozen=True)
@@ -132,19 +131,19 @@ _MODEL_METRICS = (
         CounterMetricFamily,
         "mes_model_loads",
         "Loads that succeeded",
-        lambda model: model.tally.loads,
+        lambda model: model.statistics.loads,
     ),
     _ModelMetric(
         CounterMetricFamily,
         "mes_model_evictions",
         "Unloads, to make room or by request",
-        lambda model: model.tally.evictions,
+        lambda model: model.statistics.evictions,
     ),
     _ModelMetric(
         GaugeMetricFamily,
         "mes_model_load_seconds",
         "Duration of a load: a moving average of the last loads",
-        lambda model: model.tally.load_seconds,
+        lambda model: model.statistics.load_seconds,
     ),
     _ModelMetric(
         GaugeMetricFamily,
@@ -155,9 +154,9 @@ _MODEL_METRICS = (
 )
 
 
-def model_gauges(catalog: Catalog, state: State, sight: Sight) -> Iterator[Metric]:
+def model_gauges(catalog: Catalog, state: State, runtime_status: RuntimeStatus) -> Iterator[Metric]:
     """Yield the metrics of each model of the catalog."""
-    models = [_ModelState(spec, state, sight.running) for spec in catalog.models]
+    models = [_ModelState(spec, state, runtime_status.running) for spec in catalog.models]
     for metric in _MODEL_METRICS:
         family = metric.metric_type(metric.name, metric.help, labels=["model"])
         for model in models:
@@ -166,11 +165,15 @@ def model_gauges(catalog: Catalog, state: State, sight: Sight) -> Iterator[Metri
         yield family
 
 
-def runtime_gauges(sight: Sight) -> Iterator[Metric]:
+def runtime_gauges(runtime_status: RuntimeStatus) -> Iterator[Metric]:
     """Yield the metrics of the runtime, as the leader last observed it."""
-    yield GaugeMetricFamily("mes_runtime_up", "1 if the runtime answers, else 0", sight.running)
+    yield GaugeMetricFamily(
+        "mes_runtime_up", "1 if the runtime answers, else 0", runtime_status.running
+    )
     yield InfoMetricFamily(
-        "mes_runtime", "Name and version of the runtime", {"version": sight.version or "unknown"}
+        "mes_runtime",
+        "Name and version of the runtime",
+        {"version": runtime_status.version or "unknown"},
     )
 
 

@@ -12,14 +12,13 @@ from functools import partial
 
 from mes.domain import LoadedModel, ModelSpec, PulledModel, Runtime
 from mes.errors import MesError, RuntimeUnavailable, ShuttingDown
-from mes.scheduling.board import Board
 from mes.scheduling.cards import Cards
+from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.loader import Loader, facts
-from mes.scheduling.records import UNLOAD
+from mes.scheduling.registry import UNLOAD
+from mes.scheduling.runtime_status import RuntimeStatus, RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
-from mes.scheduling.sight import SharedSight, Sight
-from mes.scheduling.state import State
-from mes.scheduling.strangers import claim_strangers
+from mes.scheduling.state import State, claim_untracked
 from mes.scheduling.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -47,21 +46,21 @@ class Errands:
         self,
         *,
         runtime: Runtime,
-        board: Board,
+        coordinator: Coordinator,
         worker: Worker,
         scheduler: Scheduler,
         loader: Loader,
-        sight: SharedSight,
+        runtime_status: RuntimeStatusFile,
         instance: str,
         idle_unload_seconds: float,
     ) -> None:
         self._runtime = runtime
-        self._board = board
+        self._coordinator = coordinator
         self._worker = worker
         self._scheduler = scheduler
         self._loader = loader
         self._cards = Cards(runtime)
-        self._sight = sight
+        self._runtime_status = runtime_status
         self._instance = instance
         self._idle_unload_seconds = idle_unload_seconds
         self._next_wakeup = 0.0
@@ -72,14 +71,14 @@ class Errands:
     def run(self) -> None:
         """One round. A runtime that is down is looked at in each, so that its return shows."""
         now = time.monotonic()
-        sight = self._sight.current()
-        if now < self._next_wakeup and sight.up:
+        runtime_status = self._runtime_status.current()
+        if now < self._next_wakeup and runtime_status.up:
             return
         self._next_wakeup = now + _LOOKS_EVERY_SECONDS
         try:
-            self._look(sight)
+            self._look(runtime_status)
         except MesError as exc:
-            self._note_down(sight, exc)
+            self._note_down(runtime_status, exc)
             return
         self._preload()
         self._unload_the_idle()
@@ -91,14 +90,14 @@ class Errands:
 
     # Looking
 
-    def _look(self, earlier: Sight) -> None:
-        before = self._board.read().residency
+    def _look(self, earlier: RuntimeStatus) -> None:
+        before = self._coordinator.read().residency
         listed = self._runtime.loaded()
         back = not earlier.up
         if back or time.monotonic() >= self._next_look_at_disk:
             earlier = self._look_at_disk(earlier)
         in_gpu = any(model.vram_bytes for model in listed)
-        self._sight.write(
+        self._runtime_status.write(
             replace(earlier, up=True, detail="", seen_at=time.monotonic(), in_gpu=in_gpu)
         )
         if back:
@@ -106,7 +105,7 @@ class Errands:
         self._reconcile(listed, before)
         self._listed_before = {model.name for model in listed}
 
-    def _look_at_disk(self, earlier: Sight) -> Sight:
+    def _look_at_disk(self, earlier: RuntimeStatus) -> RuntimeStatus:
         before = earlier.pulled
         pulled = {
             model.name: self._cards.complete(model, before.get(model.name))
@@ -117,7 +116,7 @@ class Errands:
         return replace(earlier, version=self._runtime.version(), pulled=pulled)
 
     def _ask_for_cards(self, pulled: Mapping[str, PulledModel]) -> None:
-        catalog = self._board.limits.models
+        catalog = self._coordinator.limits.models
         unknown = [it for it in pulled.values() if it.capabilities is None and it.name in catalog]
         if unknown:
             self._in_the_background("cards", lambda: self._learn(unknown))
@@ -126,36 +125,38 @@ class Errands:
         self._cards.ask(unknown)
         self._next_wakeup = self._next_look_at_disk = 0.0
 
-    def _note_down(self, earlier: Sight, error: MesError) -> None:
+    def _note_down(self, earlier: RuntimeStatus, error: MesError) -> None:
         if earlier.up or not earlier.seen_at:
             log.warning("runtime_down", extra={"reason": error.detail})
         down = replace(earlier, up=False, detail=error.detail, in_gpu=False)
-        self._sight.write(replace(down, seen_at=time.monotonic()))
+        self._runtime_status.write(replace(down, seen_at=time.monotonic()))
 
     # Putting right
 
     def _reconcile(self, listed: list[LoadedModel], before: int) -> None:
         """Make the registry agree with the runtime, unless it has changed while we looked."""
         names = {model.name for model in listed}
-        present = self._board.read()
+        present = self._coordinator.read()
         if not _differs(present, names) and not _replaced(present, listed):
             return
-        with self._board.change() as change:
-            state = change.state
+        with self._coordinator.transaction() as transaction:
+            state = transaction.state
             if state.residency != before:
                 return
-            self._look_for_the_loaded(state, names, change.now)
-            self._adopt(state, listed, change.now)
+            self._look_for_the_loaded(state, names, transaction.now)
+            self._adopt(state, listed, transaction.now)
             self._correct(state, listed)
             ticket = self._worker.new_ticket()
             # Whoever claims must see out; while the last ones are seen out, nobody would.
             free = not self._runs(_STRANGERS)
-            claimed = claim_strangers(state, names, ticket) if free else set()
+            claimed = claim_untracked(state, names, ticket) if free else set()
             if claimed:
-                operation = state.join(ticket, self._worker.id, min(claimed), UNLOAD, change.now)
-                operation.duty = UNLOAD
+                operation = state.join(
+                    ticket, self._worker.id, min(claimed), UNLOAD, transaction.now
+                )
+                operation.task = UNLOAD
         if claimed:
-            self._in_the_background(_STRANGERS, lambda: self._see_out(claimed, ticket))
+            self._in_the_background(_STRANGERS, lambda: self._unload_and_wait(claimed, ticket))
 
     def _look_for_the_loaded(self, state: State, listed: set[str], now: float) -> None:
         for model in _settled(state):
@@ -166,7 +167,7 @@ class Errands:
             self._next_wakeup = 0.0  # those who wait for it wait for this alone
 
     def _adopt(self, state: State, listed: list[LoadedModel], now: float) -> None:
-        models = self._board.limits.models
+        models = self._coordinator.limits.models
         for model in listed:
             spec = models.get(model.name)
             # Seen once, it may be on its way out: a worker that died has asked it to leave.
@@ -180,40 +181,42 @@ class Errands:
             log.warning("model_replaced", extra={"model": model.name, "digest": model.digest})
             state.correct(model.name, **facts(model))
 
-    def _see_out(self, names: set[str], ticket: str) -> None:
+    def _unload_and_wait(self, names: set[str], ticket: str) -> None:
         try:
-            self._loader.see_strangers_out(names)
+            self._loader.unload_untracked(names)
         finally:
-            with self._board.change() as change:
-                change.state.release(names, change.now)
-                change.state.leave(ticket, change.now)
+            with self._coordinator.transaction() as transaction:
+                transaction.state.release(names, transaction.now)
+                transaction.state.leave(ticket, transaction.now)
 
     # Preloading, unloading
 
     def _preload(self) -> None:
-        state = self._board.read()
-        for spec in self._board.limits.models.values():
+        state = self._coordinator.read()
+        for spec in self._coordinator.limits.models.values():
             wanted = spec.preload and state.preloaded.get(spec.tag) != self._instance
             if wanted and (state.places_free > 0 or spec.tag in state.registry):
-                self._in_the_background(f"preload {spec.id}", partial(self._bring_in, spec))
+                self._in_the_background(
+                    f"preload {spec.id}", partial(self._load_in_background, spec)
+                )
 
-    def _bring_in(self, spec: ModelSpec) -> None:
+    def _load_in_background(self, spec: ModelSpec) -> None:
         try:
             self._scheduler.load(spec, Nobody())
         except (RuntimeUnavailable, ShuttingDown):
             return  # again when it is back; by the service that starts next
         except MesError as exc:
             log.error("preload_failed", extra={"model": spec.id, "code": exc.code})
-        with self._board.change() as change:
-            change.state.preloaded[spec.tag] = self._instance
+        with self._coordinator.transaction() as transaction:
+            transaction.state.preloaded[spec.tag] = self._instance
 
     def _unload_the_idle(self) -> None:
         if not self._idle_unload_seconds:
             return
-        state, oldest = self._board.read(), time.monotonic() - self._idle_unload_seconds
+        state, oldest = self._coordinator.read(), time.monotonic() - self._idle_unload_seconds
         for model in state.registry.evictable():
-            spec = self._board.limits.models.get(model)
-            idle = state.registry[model].used_at < oldest
+            spec = self._coordinator.limits.models.get(model)
+            idle = state.registry.peek(model).used_at < oldest
             if spec is not None and idle and not spec.pinned:
                 unload = partial(self._scheduler.unload, spec, Nobody())
                 self._in_the_background(f"unload {spec.id}", unload)
@@ -233,14 +236,14 @@ class Errands:
 def _differs(state: State, listed: set[str]) -> bool:
     settled = set(_settled(state))
     gone = settled - listed or any(map(state.missing, settled))
-    return bool(gone or listed - set(state.registry) - set(state.leaving))
+    return bool(gone or listed - set(state.registry) - set(state.unloading))
 
 
 def _replaced(state: State, listed: list[LoadedModel]) -> list[LoadedModel]:
     """Those that are other models than we loaded under their names."""
     # Of two under one name the last, so that the two do not take turns.
     by_name = {model.name: model for model in listed if state.ready(model.name)}
-    return [m for m in by_name.values() if state.registry[m.name].digest != m.digest]
+    return [m for m in by_name.values() if state.registry.peek(m.name).digest != m.digest]
 
 
 def _settled(state: State) -> list[str]:

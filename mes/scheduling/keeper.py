@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from mes.scheduling.board import Board
+from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.errands import Errands
-from mes.scheduling.ownership import Ownership
-from mes.scheduling.sight import SharedSight
+from mes.scheduling.instance_lock import InstanceLock
+from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.worker import Worker, is_alive
 
 log = logging.getLogger(__name__)
@@ -33,19 +33,19 @@ class Keeper:
         self,
         directory: Path,
         *,
-        board: Board,
+        coordinator: Coordinator,
         worker: Worker,
         errands: Errands,
-        sight: SharedSight,
-        ownership: Ownership,
+        runtime_status: RuntimeStatusFile,
+        instance_lock: InstanceLock,
     ) -> None:
         self._directory = directory
-        self._ownership = ownership
+        self._instance_lock = instance_lock
         self._master = os.getppid()
-        self._board = board
+        self._coordinator = coordinator
         self._worker = worker
         self._errands = errands
-        self._sight = sight
+        self._runtime_status = runtime_status
         self._is_keeper = False
         self._buried: set[str] = set()
         self._stopping = threading.Event()
@@ -71,36 +71,37 @@ class Keeper:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._is_keeper = self._is_keeper or self._sight.become_keeper()
+                self._is_keeper = self._is_keeper or self._runtime_status.become_leader()
                 if self._is_keeper:
                     self._do_chores()
                 else:
                     with suppress(OSError):  # the keeper finds it out and says so
+                        self._coordinator.check()
                         self._worker.look_after_bell()
             except Exception:
                 # A keeper that dies of one bad round would leave all workers without chores.
                 log.exception("keeper_failed")
             self._stopping.wait(_CHORES_EVERY_SECONDS)
-        self._sight.resign()
-        self._ownership.let_go()
+        self._runtime_status.step_down()
+        self._instance_lock.let_go()
 
     def _do_chores(self) -> None:
         self._bury_the_dead()
-        if self._board.read().tickets:
-            with self._board.change():
+        if self._coordinator.read().tickets:
+            with self._coordinator.transaction():
                 pass  # the policy looks at the clock: somebody's patience may be over
         self._look_after_directory()
         self._errands.run()
 
     def _bury_the_dead(self) -> None:
-        known = self._board.read().owners() | set(self._worker.others())
+        known = self._coordinator.read().owners() | set(self._worker.others())
         dead = [worker for worker in known - self._buried if not is_alive(worker)]
         if not dead:
             return
         log.warning("workers_died", extra={"workers": dead})
-        with self._board.change() as change:
+        with self._coordinator.transaction() as transaction:
             for worker in dead:
-                change.state.bury(worker, change.now)
+                transaction.state.release_dead_worker(worker, transaction.now)
         for worker in dead:
             try:
                 self._worker.sweep(worker)
@@ -112,13 +113,14 @@ class Keeper:
         try:
             self._worker.look_after_bell()
             if os.getppid() == self._master:  # or the lock would be in our next master's way
-                self._ownership.keep()
-            self._board.save()
+                self._instance_lock.keep()
+            self._coordinator.check()
+            self._coordinator.save()
             problem = ""
         except OSError as exc:
             problem = f"{self._directory} cannot be written ({exc.strerror})"
-        sight = self._sight.current()
-        if problem != sight.state_dir:
+        runtime_status = self._runtime_status.current()
+        if problem != runtime_status.state_dir:
             event = "state_dir_unusable" if problem else "state_dir_usable"
             log.warning(event, extra={"problem": problem or None})
-            self._sight.write(replace(sight, state_dir=problem))
+            self._runtime_status.write(replace(runtime_status, state_dir=problem))

@@ -9,8 +9,8 @@ from typing import Any
 
 from mes.domain import LoadedModel, ModelSpec, Runtime
 from mes.errors import LoadFailed, ModelUnavailable, RuntimeUnavailable
+from mes.scheduling.state import claim_untracked, overfull
 from mes.scheduling.store import Store
-from mes.scheduling.strangers import claim_strangers, overfull
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Loader:
         self._unload_timeout = unload_timeout_seconds
         self._retry_pause = retry_pause_seconds
 
-    def bring_in(self, spec: ModelSpec, ticket: str) -> dict[str, Any]:
+    def load(self, spec: ModelSpec, ticket: str) -> dict[str, Any]:
         """Load the model, once more after a pause if that fails; what the runtime says of it.
 
         Raises LoadTimeout, ModelNotPulled, RuntimeUnavailable; ModelUnavailable where the second
@@ -53,7 +53,7 @@ class Loader:
         log.info("loaded", extra={"model": spec.id, "seconds": time.monotonic() - started})
         return self._facts(spec.tag)
 
-    def see_out(self, name: str) -> None:
+    def unload_and_wait(self, name: str) -> None:
         """Unload the model and wait until the runtime no longer lists it.
 
         Raises RuntimeUnavailable where it stays, or where nobody answers.
@@ -69,11 +69,11 @@ class Loader:
             time.sleep(next(pauses))
         log.info("unloaded", extra={"model": name, "seconds": time.monotonic() - started})
 
-    def see_strangers_out(self, names: set[str]) -> None:
-        """Unload models that have no place in the registry. Raises what `see_out` raises."""
+    def unload_untracked(self, names: set[str]) -> None:
+        """Unload models that have no place in the registry. Raises RuntimeUnavailable."""
         for name in names:
-            log.warning("stranger_unloaded", extra={"model": name})
-            self.see_out(name)
+            log.warning("untracked_model_unloaded", extra={"model": name})
+            self.unload_and_wait(name)
 
     def _load(self, spec: ModelSpec) -> None:
         self._runtime.load(spec, deadline=time.monotonic() + self._load_timeout)
@@ -109,9 +109,9 @@ class Loader:
         listed = {model.name for model in self._runtime.loaded()}
         with self._store.transaction() as state:
             full = overfull(state, listed)
-            claimed = claim_strangers(state, listed, ticket)
+            claimed = claim_untracked(state, listed, ticket)
         try:
-            self.see_strangers_out(claimed)
+            self.unload_untracked(claimed)
         finally:
             if claimed:
                 with self._store.transaction() as state:

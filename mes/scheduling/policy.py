@@ -1,16 +1,17 @@
-"""The policy: given the state, what to do next. No clock, no lock, no I/O of its own.
+"""The policy: given the state, the next thing to do. No clock, no lock, no I/O of its own.
 
-Whoever changes the state calls `settle`, which decides and applies until nothing more can be done.
-The rules, in the order they are tried:
+Code that changes the state calls `settle`, which decides and applies until nothing more can be
+done. The rules, in the order they are tried:
 
-1. Models drain for those who have waited long enough for a place in memory, and only for them
-   (mes/scheduling/turns.py).
+1. Models drain for requests that have waited long enough for a place in memory, and only for them
+   (mes/scheduling/fairness.py).
 2. The first in a model's queue gets a permit while the model is ready and has fewer than
    `max_concurrent` in flight; of a model that drains, only if it came early enough.
-3. Whoever waits for something that has come true by itself is told so.
-4. An unload that was asked for begins once its model is idle.
+3. A ticket whose load or unload has happened by itself is removed.
+4. An unload that a user asked for begins once its model is idle.
 5. The oldest ticket whose model is not in memory loads it, if there is room; if there is none, it
-   sees out an idle model: one nobody waits for, else the least recently used.
+   evicts the model that the registry chooses: idle, one that no request waits for, else the least
+   recently used.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from mes.scheduling import turns
-from mes.scheduling.limits import Limits
-from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Ticket
+from mes.scheduling import fairness
+from mes.scheduling.fairness import NO_BARRIER, Limits
+from mes.scheduling.registry import LOAD, PERMIT, UNLOAD, Ticket
 from mes.scheduling.state import State, load_seconds
-from mes.scheduling.turns import NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Dismiss:
-    """What the ticket waited for has come true."""
+    """The load or unload that the ticket waited for has happened by itself."""
 
     ticket: Ticket
 
@@ -47,7 +47,7 @@ class Dismiss:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The ticket gets a place in memory for its model, and the duty to load it."""
+    """The ticket gets a place in memory for its model, and the task to load it."""
 
     ticket: Ticket
 
@@ -57,13 +57,24 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Unload:
-    """The ticket gets the duty to see a model out of memory."""
+    """The ticket gets the task to unload the model that a user asked to be unloaded."""
 
     ticket: Ticket
     victim: str
 
     def apply(self, state: State, now: float) -> None:
         state.begin_unload(self.ticket, self.victim, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """The ticket gets the task to unload `victim`, the model that `registry.popitem` removes."""
+
+    ticket: Ticket
+    victim: str
+
+    def apply(self, state: State, now: float) -> None:
+        state.evict(self.ticket, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +85,26 @@ class Drain:
     ticket: None = None
 
     def apply(self, state: State, now: float) -> None:
-        for model in state.registry:
-            state.registry[model].draining = model in self.models
+        for resident in state.registry.residents():
+            resident.draining = resident.model in self.models
 
 
 @dataclass(frozen=True, slots=True)
-class CloseLine:
-    """Whoever has a higher number comes after all others; with 0 the line is open again."""
+class SetBatchBoundary:
+    """Requests with a higher number come after all others; 0 removes the boundary."""
 
     at: int
     ticket: None = None
 
     def apply(self, state: State, now: float) -> None:
-        state.closed_at = self.at
+        state.batch_boundary = self.at
 
 
-Decision = CloseLine | Grant | Dismiss | Load | Unload | Drain
+Decision = SetBatchBoundary | Grant | Dismiss | Load | Unload | Evict | Drain
 
 
 def settle(state: State, now: float, limits: Limits) -> list[Decision]:
-    """Decide and apply until nothing more can be done; the decisions, in order."""
+    """Decide and apply until nothing more can be done; return the decisions in order."""
     state.pinned = limits.pinned
     made: list[Decision] = []
     while (decision := decide(state, now, limits)) is not None:
@@ -103,47 +114,49 @@ def settle(state: State, now: float, limits: Limits) -> list[Decision]:
 
 
 def decide(state: State, now: float, limits: Limits) -> Decision | None:
-    """The next thing to do, if there is any."""
-    if not state.tickets and not state.draining and not state.closed_at:
+    """Return the next thing to do, or None."""
+    if not state.tickets and not state.draining and not state.batch_boundary:
         return None
-    line = list(turns.contenders(state))
-    waiting = [ticket for ticket in state.tickets.values() if ticket.duty is None]
-    barriers = _barriers(state, waiting, turns.barrier(state, line, now, limits))
+    contending = list(fairness.waiting_models(state))
+    waiting = [ticket for ticket in state.tickets.values() if ticket.task is None]
+    barriers = _barriers(state, waiting, fairness.barrier(state, contending, now, limits))
     return (
-        _end_of_line(state, line, now, limits)
-        or _drain(state, len(turns.pressing(state, line, now, limits)))
+        _batch_boundary(state, contending, now, limits)
+        or _drain(state, len(fairness.starving(state, contending, now, limits)))
         or next(_grants(state, waiting, barriers, limits), None)
         or next(_dismissals(state, waiting), None)
-        or next(_unloads_asked_for(state, waiting), None)
-        or _room_for_the_oldest(state, line, limits)
+        or next(_requested_unloads(state, waiting), None)
+        or _place_for_the_oldest(state, contending, limits)
     )
 
 
 def queue_seconds(state: State, ticket: Ticket, now: float) -> float:
-    """How long the ticket has waited its turn; the loading of its own model does not count."""
+    """Return how long the ticket has waited, without the loading of its own model."""
     waited = now - ticket.arrived_at
     if ticket.model in state.registry:
-        waited -= load_seconds(ticket, state.registry[ticket.model], now)
+        waited -= load_seconds(ticket, state.registry.peek(ticket.model), now)
     return waited
 
 
-def _end_of_line(state: State, line: list[Ticket], now: float, limits: Limits) -> CloseLine | None:
-    if turns.should_close(state, line, now, limits):
-        return CloseLine(state.granted_up_to)
-    return CloseLine(0) if turns.should_open(state, line) else None
+def _batch_boundary(
+    state: State, contending: list[Ticket], now: float, limits: Limits
+) -> SetBatchBoundary | None:
+    if fairness.should_set_boundary(state, contending, now, limits):
+        return SetBatchBoundary(state.granted_up_to)
+    return SetBatchBoundary(0) if fairness.should_remove_boundary(state, contending) else None
 
 
-def _drain(state: State, pressing: int) -> Drain | None:
-    models = frozenset(turns.victims(state, pressing))
+def _drain(state: State, starving: int) -> Drain | None:
+    models = frozenset(fairness.models_to_drain(state, starving))
     return Drain(models) if models != state.draining else None
 
 
 def _barriers(state: State, waiting: list[Ticket], barrier: float) -> dict[str, float]:
-    """Which models serve only those with a number below a certain one."""
+    """Return the models that serve only requests with a number below a certain one."""
     barriers: dict[str, float] = dict.fromkeys(state.draining, barrier)
     for ticket in waiting:
         if ticket.wants == UNLOAD:
-            barriers[ticket.model] = min(ticket.number, barriers.get(ticket.model, NOBODY))
+            barriers[ticket.model] = min(ticket.number, barriers.get(ticket.model, NO_BARRIER))
     return barriers
 
 
@@ -154,7 +167,7 @@ def _grants(
         model = ticket.model
         if (
             state.ready(model)
-            and ticket.number < barriers.get(model, NOBODY)
+            and ticket.number < barriers.get(model, NO_BARRIER)
             and state.in_flight(model) < limits.max_concurrent(model)
         ):
             yield Grant(ticket)
@@ -176,23 +189,20 @@ def _dismissals(state: State, waiting: list[Ticket]) -> Iterator[Dismiss]:
             yield Dismiss(ticket)
 
 
-def _unloads_asked_for(state: State, waiting: list[Ticket]) -> Iterator[Unload]:
+def _requested_unloads(state: State, waiting: list[Ticket]) -> Iterator[Unload]:
     for ticket in waiting:
         model = ticket.model
         if ticket.wants == UNLOAD and state.ready(model) and not state.in_flight(model):
             yield Unload(ticket, model)
 
 
-def _room_for_the_oldest(state: State, line: list[Ticket], limits: Limits) -> Decision | None:
-    if not line:
+def _place_for_the_oldest(
+    state: State, contending: list[Ticket], limits: Limits
+) -> Decision | None:
+    if not contending:
         return None
-    ticket = line[0]
+    ticket = contending[0]
     if limits.has_room_for(state, ticket.model):
         return Load(ticket)
-    victim = _idle_victim(state)
-    return Unload(ticket, victim) if victim is not None else None
-
-
-def _idle_victim(state: State) -> str | None:
-    wanted = state.wanted
-    return min(state.registry.evictable(), key=wanted.__contains__, default=None)
+    victim = state.registry.victim()
+    return Evict(ticket, victim) if victim is not None else None

@@ -1,12 +1,19 @@
-"""The registry: the models in memory, least recently used first."""
+"""The registry of models in memory, and the records that the shared state is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
+from copy import copy
 from dataclasses import dataclass
 
 from cachetools import Cache, LRUCache
 
+# What a ticket waits for.
+PERMIT = "permit"
+LOAD = "load"
+UNLOAD = "unload"
+
+# The phases of a resident.
 LOADING = "loading"
 READY = "ready"
 # In use, but not in the runtime's memory: it may be loading the model anew for those who use it.
@@ -30,31 +37,127 @@ class Resident:
     vram_bytes: int = 0
 
 
-class Registry(LRUCache[str, Resident]):
-    """An LRU cache that never drops a model which may not go: its `popitem` passes over those.
+@dataclass(slots=True)
+class Ticket:
+    """A place in the queue.
 
-    Looking a model up does not make it recently used; `touch` does.
+    With a `task` (LOAD or UNLOAD) its thread has to carry that out now; `victim` is the model to
+    unload.
     """
 
-    def __init__(self, maxsize: int, may_go: Callable[[str], bool]) -> None:
+    id: str
+    worker: str
+    model: str
+    wants: str
+    arrived_at: float
+    number: int
+    request: str = ""
+    task: str | None = None
+    victim: str | None = None
+    overtaken_at: float | None = None
+
+
+@dataclass(slots=True)
+class Permit:
+    """The right to use a model now. `load_seconds` is the part of the wait that loading took."""
+
+    id: str
+    worker: str
+    model: str
+    arrived_at: float
+    granted_at: float
+    load_seconds: float
+
+
+@dataclass(slots=True)
+class LoadFailure:
+    """Why a model cannot be used until it has cooled down."""
+
+    failures: int
+    until: float
+    detail: str
+
+
+@dataclass(slots=True)
+class Refusal:
+    """The error that a waiting ticket gets instead of a permit, by its `code`."""
+
+    worker: str
+    code: str
+    detail: str
+    retry_after: float | None = None
+
+
+@dataclass(slots=True)
+class ModelStatistics:
+    """Numbers about a model since this state began.
+
+    `load_seconds` and `use_seconds` (for how long a permit is held) are moving averages;
+    `size_bytes` is what the runtime last reported.
+    """
+
+    loads: int = 0
+    evictions: int = 0
+    load_seconds: float | None = None
+    use_seconds: float | None = None
+    size_bytes: int = 0
+
+
+class Registry(LRUCache[str, Resident]):
+    """An LRU cache of the models in memory whose `popitem` chooses the model to evict.
+
+    `registry[model]` is the use of a model by a request and makes it the most recently used one.
+    Code that decides or reports calls `peek`, or iterates, which leaves the order as it is.
+
+    Args:
+        maxsize: How many models may be in memory.
+        may_go: Whether a model can be evicted now: not one that is busy, loading or pinned.
+        wanted: The models that requests wait for.
+    """
+
+    def __init__(
+        self, maxsize: int, may_go: Callable[[str], bool], wanted: Callable[[], Set[str]]
+    ) -> None:
         super().__init__(maxsize)
         self._may_go = may_go
+        self._wanted = wanted
 
-    def __getitem__(self, model: str) -> Resident:
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the models, least recently used first."""
+        return (resident.model for resident in self.by_last_use())
+
+    def by_last_use(self) -> list[Resident]:
+        """Return the residents, least recently used first."""
+        if len(self) < 2:
+            return self.residents()
+        # The cache reveals its order only by what it pops, so a copy of it is emptied.
+        rest = copy(self)
+        return [LRUCache.popitem(rest)[1] for _ in range(len(rest))]
+
+    def residents(self) -> list[Resident]:
+        """Return the residents in no particular order, which is cheaper."""
+        return [Cache.__getitem__(self, model) for model in Cache.__iter__(self)]
+
+    def peek(self, model: str) -> Resident:
+        """Return the resident without making it recently used. Raises KeyError."""
         return Cache.__getitem__(self, model)
 
-    def touch(self, model: str, now: float) -> None:
-        """Make the model the most recently used."""
-        resident = self.pop(model)
-        resident.used_at = now
-        self[model] = resident
-
     def evictable(self) -> list[str]:
-        """The models that may go, least recently used first."""
+        """Return the models that can be evicted now, least recently used first."""
         return [model for model in self if self._may_go(model)]
 
+    def victim(self) -> str | None:
+        """Return the model that `popitem` would remove now, or None.
+
+        It is the least recently used one that no request waits for; where requests wait for all
+        that may go, the least recently used of those.
+        """
+        wanted = self._wanted()
+        return min(self.evictable(), key=wanted.__contains__, default=None)
+
     def popitem(self) -> tuple[str, Resident]:
-        """Remove the least recently used model that may go; KeyError where none may."""
-        for model in self.evictable():
-            return model, self.pop(model)
-        raise KeyError("every model in memory is busy, loading or pinned")
+        """Remove the model that is to be evicted. Raises KeyError where none may go."""
+        victim = self.victim()
+        if victim is None:
+            raise KeyError("every model in memory is busy, loading or pinned")
+        return victim, self.pop(victim)

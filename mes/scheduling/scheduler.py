@@ -20,10 +20,9 @@ from mes.errors import (
     error_for_code,
 )
 from mes.scheduling import policy
-from mes.scheduling.board import Board, Change
+from mes.scheduling.coordinator import Coordinator, Transaction
 from mes.scheduling.duties import Duties
-from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Refusal, Ticket
-from mes.scheduling.registry import LOADING
+from mes.scheduling.registry import LOAD, LOADING, PERMIT, UNLOAD, Refusal, Ticket
 from mes.scheduling.state import State
 from mes.scheduling.worker import Worker
 
@@ -57,13 +56,13 @@ class Scheduler:
     def __init__(
         self,
         *,
-        board: Board,
+        coordinator: Coordinator,
         worker: Worker,
         duties: Duties,
         queue_timeout_seconds: float,
         drain_timeout_seconds: float,
     ) -> None:
-        self._board = board
+        self._coordinator = coordinator
         self._worker = worker
         self._duties = duties
         self._queue_timeout = queue_timeout_seconds
@@ -121,17 +120,17 @@ class Scheduler:
 
     def _join(self, wish: _Wish) -> Turn | None:
         """Take a place in the queue. The turn itself, where it can be had at once."""
-        with self._board.change() as change:
-            state, spec = change.state, wish.spec
+        with self._coordinator.transaction() as transaction:
+            state, spec = transaction.state, wish.spec
             if wish.wants != UNLOAD:
-                _refuse_what_cannot_be_loaded(change, spec)
+                _refuse_what_cannot_be_loaded(transaction, spec)
             mine = (wish.ticket, self._worker.id, spec.tag, wish.wants)
-            state.join(*mine, change.now, wish.request_id)
-            change.settle()
+            state.join(*mine, transaction.now, wish.request_id)
+            transaction.settle()
             # Those who will run at once when the model is loaded are not the queue's length.
             full = wish.wants == PERMIT and state.requests(spec.tag) > spec.capacity
             if full:
-                state.leave(wish.ticket, change.now)
+                state.leave(wish.ticket, transaction.now)
             turn = _turn_of(state, wish.ticket)
         if full:
             raise _queue_full(spec)
@@ -140,20 +139,24 @@ class Scheduler:
     def _wait(self, wish: _Wish) -> Turn | None:
         """Wait for the turn, doing the ticket's duties meanwhile. None: it came true by itself."""
         while True:
-            state = self._board.read()
+            state = self._coordinator.read()
             if wish.ticket in state.permits:
                 return _turn_of(state, wish.ticket)
             if wish.ticket in state.refusals:
                 raise _as_error(state.refusals[wish.ticket])
             if wish.ticket not in state.tickets:
-                return None
+                # Only damage to the registry file can lose a ticket that waits for a permit.
+                turn = self._join(wish) if wish.wants == PERMIT else None
+                if turn is not None or wish.wants != PERMIT:
+                    return turn
+                continue
             self._refuse_if_shut()
             self._make_use_of_the_wait(wish, state)
 
     def _make_use_of_the_wait(self, wish: _Wish, state: State) -> None:
         ticket = state.tickets[wish.ticket]
         wish.emit(_standing(state, ticket))
-        if ticket.duty is not None:
+        if ticket.task is not None:
             self._duties.do(ticket, wish.spec)
             return
         if wish.client.disconnected:
@@ -177,13 +180,13 @@ class Scheduler:
 
     def _leave(self, ticket: str) -> None:
         """Give back the permit, or the place in the queue."""
-        with self._board.change() as change:
-            change.state.leave(ticket, change.now)
+        with self._coordinator.transaction() as transaction:
+            transaction.state.leave(ticket, transaction.now)
 
 
 def _standing(state: State, ticket: Ticket) -> Event:
-    resident = state.registry.get(ticket.model)
-    if ticket.duty == LOAD or (resident is not None and resident.phase == LOADING):
+    resident = state.resident(ticket.model)
+    if ticket.task == LOAD or (resident is not None and resident.phase == LOADING):
         return Loading()
     rivals = (t for t in state.tickets.values() if (t.model, t.wants) == (ticket.model, PERMIT))
     return Queued(sum(rival.number <= ticket.number for rival in rivals))
@@ -201,14 +204,14 @@ def _news(emit: Emit) -> Emit:
     return tell_news
 
 
-def _refuse_what_cannot_be_loaded(change: Change, spec: ModelSpec) -> None:
-    state = change.state
+def _refuse_what_cannot_be_loaded(transaction: Transaction, spec: ModelSpec) -> None:
+    state = transaction.state
     if spec.tag in state.registry:
         return
-    trouble = state.troubles.get(spec.tag)
-    if trouble is not None and trouble.until > change.now:
-        raise ModelUnavailable(trouble.detail, retry_after=trouble.until - change.now)
-    reason = change.limits.why_never(state, spec.tag)
+    trouble = state.load_failures.get(spec.tag)
+    if trouble is not None and trouble.until > transaction.now:
+        raise ModelUnavailable(trouble.detail, retry_after=trouble.until - transaction.now)
+    reason = transaction.limits.why_never(state, spec.tag)
     if reason is not None:
         raise ModelUnavailable(f"{spec.id} cannot be loaded: {reason}")
 
@@ -225,7 +228,7 @@ def _turn_of(state: State, ticket: str) -> Turn | None:
     permit = state.permits.get(ticket)
     if permit is None:
         return None
-    resident = state.registry.get(permit.model)
+    resident = state.resident(permit.model)
     waited = permit.granted_at - permit.arrived_at
     return Turn(
         queue_seconds=waited - permit.load_seconds,

@@ -1,73 +1,164 @@
-"""The store: the shared state in one document, changed under one lock."""
+"""The store: the shared state in one file, changed under one lock."""
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from mes.scheduling.copy import Copy
-from mes.scheduling.document import decode, encode
+from mes.scheduling.file_lock import check_writable, replace_file
+from mes.scheduling.serialization import decode, encode
+from mes.scheduling.shared_entry import NOTHING, Entry, image
+from mes.scheduling.shared_file import Damaged, Handle, SharedFile
 from mes.scheduling.state import State
-from mes.shared import Document, Memory
+
+log = logging.getLogger(__name__)
+
+# So long every worker has time to offer what it knows of a damaged file: each looks four times a
+# second.
+_AGREE_SECONDS = 0.5
 
 
 class Store:
-    """The state in the memory that the workers of a service share.
+    """The state that the workers of a service share, for all threads and processes.
 
-    For the threads of a process and for all processes that inherit the memory. What stands in it
-    is whole at any time, so a reader needs no lock. Whoever comes first finds it empty and begins
-    with what the copy has kept.
+    A worker that finds the file damaged waits until the others have put their last states into it,
+    and goes on with the newest; see docs/architecture.md.
     """
 
-    def __init__(self, memory: Memory, copy: Copy, *, max_loaded: int) -> None:
+    def __init__(self, file: SharedFile, *, max_loaded: int) -> None:
+        self._file = file
         self._max_loaded = max_loaded
-        self._copy = copy
-        self._document = Document(memory)
         self._threads = threading.Lock()
+        self._handle = Handle(file)
         self._state: State | None = None
-        self._version, self._content = 0, b""
-        self._snapshots = threading.Lock()
-        self._snapshot: State | None = None
-        self._snapshot_version = 0
+        self._state_entry = NOTHING
+        # Reading takes no lock, so it must not wait for a transaction of this process either.
+        self._readers = threading.Lock()
+        self._view = Handle(file)
+        self._viewed = State(max_loaded)
+        self._viewed_entry = NOTHING
+        self._snapshot = Snapshot(file)
 
     @contextmanager
     def transaction(self) -> Iterator[State]:
-        """The state, to be looked at and changed while nobody else does either.
+        """Yield the state, to be read and changed while no other thread or process does either.
 
         Left by an exception it changes nothing. Keep it short: no network, no sleep.
+
+        Raises OSError where the state needs more room than the disk has.
         """
-        with self._threads, self._document:
+        with self._threads, self._handle:
             state = self._current()
             # Half changed, should the block be left by an exception.
             self._state = None
             yield state
             content = encode(state)
-            if content != self._content:
-                self._version, self._content = self._document.write(content), content
+            if content != self._state_entry.content:
+                self._state_entry = self._handle.write(content)
             self._state = state
 
     def read(self) -> State:
-        """The state as it last was, to report it: not to act on it, and never to change it."""
-        with self._snapshots:
-            if self._snapshot is None or self._document.version() != self._snapshot_version:
-                self._snapshot_version, content = self._document.read()
-                self._snapshot = self._decoded(content) or State(self._max_loaded)
-            return self._snapshot
+        """Return the state as it last was, to report it: do not act on it, never change it."""
+        with self._readers:
+            entry = self._view.read()
+            if self._handle.entry.sequence > entry.sequence:
+                entry = self._handle.entry  # of a damaged file this worker may know more
+            if entry.sequence != self._viewed_entry.sequence:
+                self._viewed, self._viewed_entry = decode(entry.content, self._max_loaded), entry
+            return self._viewed
+
+    def check(self) -> None:
+        """Repair the file if it is damaged. Every worker calls this several times a second.
+
+        Raises OSError where there is no room for that.
+        """
+        self.read()
+        with self._readers:
+            damaged = self._view.looks_damaged()
+        if damaged:
+            with self._threads, self._handle:
+                try:
+                    self._handle.verify()
+                except Damaged:
+                    self._repair()
 
     def save(self) -> None:
-        """Make the copy agree with the state. One worker at a time. Raises OSError."""
-        self._copy.save(*self._document.read())
+        """Leave the state for the next start if the file's name was deleted. Raises OSError.
+
+        One worker at a time may call this.
+        """
+        self._snapshot.save()
 
     def close(self) -> None:
-        """Let go of the memory. Nothing else may be asked of this store afterwards."""
-        self._document.close()
+        """Close the file. The store is of no use afterwards."""
+        self._handle.close()
+        self._view.close()
+        self._snapshot.close()
 
     def _current(self) -> State:
-        if self._state is None or self._document.version() != self._version:
-            self._version, self._content = self._document.read()
-            self._state = self._decoded(self._content) or self._copy.recall(self._max_loaded)
+        try:
+            entry = self._handle.read_locked()
+        except Damaged:
+            entry = self._repair()
+        if self._state is None or entry.sequence != self._state_entry.sequence:
+            self._state, self._state_entry = decode(entry.content, self._max_loaded), entry
         return self._state
 
-    def _decoded(self, content: bytes) -> State | None:
-        return decode(content, self._max_loaded) if content else None
+    def _repair(self) -> Entry:
+        """Agree with the other workers on the newest state; the lock is free meanwhile."""
+        self._handle.offer(self._known)
+        self._handle.unlock()
+        time.sleep(_AGREE_SECONDS)
+        self._handle.lock()
+        with suppress(Damaged):
+            self._handle.verify()
+            return self._handle.entry
+        log.warning("state_dir_repaired", extra={"path": str(self._file.path)})
+        return self._handle.repair(self._known)
+
+    @property
+    def _known(self) -> Entry:
+        """The newest state that this worker has seen."""
+        return max(self._handle.entry, self._view.entry)
+
+
+class Snapshot:
+    """What the next start finds where the file's name was deleted under a running service."""
+
+    def __init__(self, file: SharedFile) -> None:
+        self._file = file
+        self._handle = Handle(file)
+        self._saved = NOTHING
+        self._fingerprint: tuple[int, ...] | None = None
+
+    def save(self) -> None:
+        """Put a copy of the file under its name, unless the file itself is there.
+
+        Raises OSError where STATE_DIR cannot be written, whether or not a copy was needed.
+        """
+        path = self._file.path
+        if not self._file.is_named:
+            entry = self._handle.read()
+            if entry != self._saved or self._fingerprint != _fingerprint(path):
+                if self._saved is NOTHING:
+                    log.warning("state_dir_repaired", extra={"path": str(path)})
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                replace_file(path, image(entry.content))
+                self._saved, self._fingerprint = entry, _fingerprint(path)
+        check_writable(path.parent)
+
+    def close(self) -> None:
+        self._handle.close()
+
+
+def _fingerprint(path: Path) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_size, found.st_mtime_ns)

@@ -1,74 +1,94 @@
-"""What MES adds to gunicorn's master: it owns its state, and ends and reloads with care."""
+"""Hooks of gunicorn: the master owns STATE_DIR, opens the shared files, stops and reloads."""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from mes.config.api_keys import ApiKeysError, ApiKeysFile, is_accessible_by_others
-from mes.config.catalog import CatalogError, CatalogFile
+from mes.config.catalog import Catalog, CatalogError, CatalogFile
 from mes.config.settings import Settings, SettingsError, load
-from mes.scheduling.copy import Copy
-from mes.scheduling.document import VERSION
-from mes.scheduling.ownership import CannotOwn, Ownership
-from mes.shared import Document, Memory, Shared
+from mes.scheduling.instance_lock import InstanceLock, StateDirUnavailable, unusable
+from mes.scheduling.serialization import VERSION
+from mes.scheduling.shared_resources import SharedResources, StopFlag
+from mes.scheduling.store import Snapshot
 
 log = logging.getLogger(__name__)
 
-# Where a master tells the one that gunicorn starts in its place (SIGUSR2) what it has inherited.
-# Another version could not read it, and begins with a state of its own.
-_HANDED_ON = f"STATE_HANDED_ON_{VERSION}"
-
+# The descriptors that a master leaves to the one that gunicorn starts in its place (SIGUSR2), in
+# this variable of the environment. Another version could not read the files, and does not start.
+_INHERITED = f"MES_INHERITED_STATE_{VERSION}"
 
 BROKEN = (SettingsError, CatalogError, ApiKeysError)
 
 
-def configuration() -> tuple[Settings, int]:
-    """The settings, and how many requests the catalog has room for.
-
-    Raises one of BROKEN, with all that is wrong.
-    """
+def configuration() -> tuple[Settings, Catalog]:
+    """Return the settings and the catalog. Raises one of BROKEN, with all that is wrong."""
     settings = load()
     catalog = CatalogFile(settings.models_config_path, settings.default_timeout_seconds)
     if settings.api_keys_file is not None:
         ApiKeysFile(settings.api_keys_file).current()
-    return settings, catalog.current().capacity
+    return settings, catalog.current()
 
 
 class Master:
-    """The master of one instance; its workers inherit `shared`."""
+    """The master of one instance; its workers inherit `shared`.
 
-    def __init__(self, server: Any, shared: Shared, inherited_lock: int | None) -> None:
+    Args:
+        server: Gunicorn's arbiter.
+        inherited: The descriptors of the master in whose place this one was started: of the
+            registry, the runtime status and the lock on the directory.
+
+    Raises StateDirUnavailable.
+    """
+
+    def __init__(self, server: Any, inherited: list[int]) -> None:
         self._server = server
-        self._shared = shared
-        self._settings = load()
-        self.ownership = Ownership(
+        self._settings, self._catalog = configuration()
+        self.instance_lock = InstanceLock(
             self._settings.state_dir, master=os.getpid(), address=self._settings.bind
         )
-        if inherited_lock is None:
-            self.ownership.take()
-        else:
-            self.ownership.inherit(inherited_lock)
+        self.shared = self._take_over(*inherited) if inherited else self._open()
+
+    def _take_over(self, registry: int, runtime_status: int, lock: int) -> SharedResources:
+        self.instance_lock.inherit(lock)
+        directory = self._settings.state_dir
+        return SharedResources.inherit(directory, registry, runtime_status, stopping)
+
+    def _open(self) -> SharedResources:
+        directory = self._settings.state_dir
+        self.instance_lock.take()
+        try:
+            # Workers that outlive a killed master keep theirs, and the lead that goes with it.
+            (directory / "runtime_status.json").unlink(missing_ok=True)
+            return SharedResources.open(
+                directory,
+                requests=self._catalog.capacity,
+                models=len(self._catalog.models),
+                stopping=stopping,
+            )
+        except OSError as exc:
+            raise unusable(directory, exc) from exc
 
     def warn(self) -> None:
-        """Tell once, and not in each worker, what is allowed but unwise."""
+        """Log a configuration that is allowed but unwise, once for all workers."""
         keys = self._settings.api_keys_file
         if keys is not None and is_accessible_by_others(keys):
             told = {"path": str(keys), "remedy": f"chmod 600 {keys}"}
             log.warning("keys_file_open_to_others", extra=told)
 
     def stop(self) -> None:
-        """SIGTERM: say so, leave others time to see it, then stop."""
-        self._shared.stopping.set()
+        """SIGTERM: report it on /ready, leave proxies time to see it, then stop."""
+        stopping.set()
         log.info("stopping", extra={"notice_seconds": self._settings.stop_notice_seconds})
         time.sleep(self._settings.stop_notice_seconds)
         type(self._server).handle_term(self._server)
 
     def reload(self) -> None:
-        """SIGHUP: reload, unless the new configuration could not be started with."""
+        """SIGHUP: reload, unless the service could not start with the new configuration."""
         try:
             settings, _ = configuration()
             if settings.state_dir != self._settings.state_dir:
@@ -80,38 +100,39 @@ class Master:
         self._settings = settings
         type(self._server).handle_hup(self._server)
 
-    def hand_on(self) -> None:
-        """SIGUSR2: let the program that is started now in our place inherit what is ours."""
-        memories = (self._shared.registry.fd, self._shared.sight.fd)
-        for fd in memories:
+    def bequeath(self) -> None:
+        """SIGUSR2: let the master that is started now inherit the files and the lock."""
+        files = (self.shared.registry.fd, self.shared.runtime_status.fd)
+        for fd in files:
             os.set_inheritable(fd, True)
-        fds = (*memories, self.ownership.hand_on())
-        self._server.cfg.env_orig[_HANDED_ON] = " ".join(map(str, fds))
+        fds = (*files, self.instance_lock.bequeath())
+        self._server.cfg.env_orig[_INHERITED] = " ".join(map(str, fds))
 
     def save(self) -> None:
-        """Keep the state for the next start."""
-        with suppress(OSError):  # it only spares work
-            Copy(self._settings.state_dir).save(*Document(self._shared.registry).read())
+        """Keep the state for the next start, also where the file's name was deleted."""
+        with suppress(OSError), closing(Snapshot(self.shared.registry)) as snapshot:
+            snapshot.save()
 
 
-def _inherit(fds: list[int]) -> tuple[Shared, int | None]:
-    """What the workers share, and the descriptor of the lock, if another master had them."""
-    if not fds:
-        return Shared(), None
-    registry, sight, lock = fds
-    return Shared(Memory("registry", registry), Memory("sight", sight)), lock
+stopping = StopFlag()
+_inherited = [int(fd) for fd in os.environ.pop(_INHERITED, "").split()]
+_master: Master | None = None
 
 
-shared, _lock = _inherit([int(fd) for fd in os.environ.pop(_HANDED_ON, "").split()])
+def shared() -> SharedResources:
+    """Return what the master has opened for its workers."""
+    assert _master is not None
+    return _master.shared
 
 
 # Gunicorn's hooks, by the names it knows.
 
 
 def on_starting(server: Any) -> None:
+    global _master
     try:
-        server.mes = Master(server, shared, _lock)
-    except CannotOwn as exc:
+        server.mes = _master = Master(server, _inherited)
+    except StateDirUnavailable as exc:
         raise SystemExit(f"MES does not start:\n{exc}") from None
     server.mes.warn()
     server.handle_term = server.mes.stop
@@ -119,12 +140,12 @@ def on_starting(server: Any) -> None:
 
 
 def pre_exec(server: Any) -> None:
-    server.mes.hand_on()
+    server.mes.bequeath()
 
 
 def post_fork(server: Any, worker: Any) -> None:
     # The lock is the master's alone: workers that outlive it do not keep its successor waiting.
-    server.mes.ownership.let_go()
+    server.mes.instance_lock.let_go()
     worker.caught_in_fork = server.SIG_QUEUE
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from mes.server.master import shared
+from mes.server.master import stopping
 
 _LAST_ARRIVALS_SECONDS = 2.0
 
@@ -35,7 +35,7 @@ class GracefulWorker(ThreadWorker):
         received = set()
         while not self.caught_in_fork.empty():
             received.add(self.caught_in_fork.get())
-        if signal.SIGTERM in received or shared.stopping:
+        if signal.SIGTERM in received or stopping:
             self.alive = False
 
     def handle_exit(self, sig: int, frame: Any) -> None:
@@ -75,7 +75,7 @@ class GracefulWorker(ThreadWorker):
 
     @property
     def _service_is_stopping(self) -> bool:
-        return bool(shared.stopping) or os.getppid() != self.ppid
+        return bool(stopping) or os.getppid() != self.ppid
 
     def _begin_shutdown(self) -> None:
         self._services.retire()

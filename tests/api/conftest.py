@@ -61,7 +61,7 @@ def app(tmp_path: Path, runtime: FakeRuntime, catalog_path: Path) -> Iterator[Fl
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    eventually(lambda: app.extensions["mes"].sight.current().seen_at)
+    eventually(lambda: app.extensions["mes"].runtime_status.current().seen_at)
     return app.test_client()
 
 

@@ -20,8 +20,8 @@ MODEL = "all-minilm"
 @pytest.fixture(autouse=True)
 def _known(app, client) -> None:
     """What the models can do has been asked for."""
-    sight = app.extensions["mes"].sight
-    eventually(lambda: sight.current().pulled["all-minilm:latest"].capabilities)
+    runtime_status = app.extensions["mes"].runtime_status
+    eventually(lambda: runtime_status.current().pulled["all-minilm:latest"].capabilities)
 
 
 @pytest.fixture

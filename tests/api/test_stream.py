@@ -134,10 +134,10 @@ def test_every_stream_gives_its_permit_and_its_seat_back_however_it_ends(ask, ap
         lines(ask(stream=True))
     unread = ask(stream=True)
     assert own.wait_slots._value == free - 1
-    assert len(own.board.read().permits) == 1
+    assert len(own.coordinator.read().permits) == 1
     unread.close()
     assert own.wait_slots._value == free
-    assert not own.board.read().permits
+    assert not own.coordinator.read().permits
 
 
 def test_a_conversation_reaches_the_runtime_as_it_is(talk, runtime):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from mes.shared import Document, Memory
+from mes.scheduling.shared_file import Handle, SharedFile
 from tests.support.process import wait_until
 from tests.support.service import KEY, FakeOllama, Service
 
@@ -174,23 +174,15 @@ def living(service: Service) -> set[int]:
 
 
 def registry(service: Service) -> dict[str, Any]:
-    """The document that the workers share; of a service that has ended, the copy that it left."""
-    try:
-        content = _shared(service.process.pid)
-    except StopIteration:
-        content = (service.state_dir / "registry.json").read_bytes()
-    if not content:
-        return {"permits": {}, "tickets": {}, "refusals": {}, "leaving": {}, "registry": []}
-    return dict(json.loads(content))
-
-
-def _shared(master: int) -> bytes:
-    """What stands in the memory of a running service."""
-    fds = Path(f"/proc/{master}/fd").glob("*")
-    path = next(fd for fd in fds if os.readlink(fd).startswith("/memfd:mes-registry"))
-    memory = Memory("registry", os.open(path, os.O_RDWR))
-    with closing(memory), closing(Document(memory)) as document:
-        return document.read()[1]
+    """Return the state that the workers share, or that a service which has ended has left."""
+    path = service.state_dir / "registry.json"
+    fds = Path(f"/proc/{service.process.pid}/fd").glob("*")
+    opened = next((fd for fd in fds if os.readlink(fd).startswith(str(path))), path)
+    file = SharedFile(path, os.open(opened, os.O_RDWR))
+    with closing(file), closing(Handle(file)) as handle:
+        state = json.loads(handle.read().content)
+    empty = {"permits": {}, "tickets": {}, "refusals": {}, "unloading": {}, "registry": []}
+    return empty if state is None else dict(state)
 
 
 def held(service: Service, what: str, worker: int | None = None) -> int:
@@ -203,7 +195,7 @@ def leaks(service: Service) -> dict[str, Any]:
     """What should not be there while nobody asks for anything."""
     document = registry(service)
     loading = [each["model"] for each in document["registry"] if each["phase"] != "ready"]
-    names = ("permits", "tickets", "refusals", "leaving")
+    names = ("permits", "tickets", "refusals", "unloading")
     left = {name: document[name] for name in names if document[name]}
     return {**left, **({"loading": loading} if loading else {})}
 

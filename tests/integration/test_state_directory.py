@@ -1,4 +1,4 @@
-"""The state directory's troubles: MES serves on, keeps its limits, mends and says so once."""
+"""The state directory's load_failures: MES serves on, keeps its limits, mends and says so once."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_damage_to_the_registry_file_changes_nothing_and_is_mended(service, runt
     said = len(service.log_lines("state_dir_repaired"))
     serves_as_ever(service, runtime, lambda: path.write_bytes(DAMAGE[damage](path.read_bytes())))
     wait_until(lambda: len(service.log_lines("state_dir_repaired")) == said + 1)
-    wait_until(lambda: path.read_bytes().startswith(b'{"version"'))
+    wait_until(lambda: path.read_bytes().startswith(b'{"sequence"'))
 
 
 def test_a_deleted_registry_file_changes_nothing_and_is_written_anew(service, runtime):
@@ -245,7 +245,7 @@ def test_a_directory_of_nobody_is_taken_over_without_a_question(service, runtime
     told = {"ollama_url": runtime.url, "models": MODELS, "STATE_DIR": tmp_path / "state"}
     with Service(tmp_path, **told) as second:
         assert asked(second, MODEL).status == 200
-        assert len(second.log_lines("copy_unusable")) == 1
+        assert len(second.log_lines("registry_unusable")) == 1
 
 
 def test_a_start_without_a_usable_directory_is_refused_with_words(runtime, tmp_path):

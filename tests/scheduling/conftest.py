@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +11,15 @@ import pytest
 
 from mes.domain import ModelSpec
 from mes.event_loop import EventLoop
-from mes.scheduling.board import Board
-from mes.scheduling.copy import Copy
+from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.duties import Duties
-from mes.scheduling.limits import Limits
+from mes.scheduling.fairness import Limits
 from mes.scheduling.loader import Loader
 from mes.scheduling.scheduler import Scheduler
+from mes.scheduling.shared_file import SharedFile
+from mes.scheduling.shared_resources import open_shared_file
 from mes.scheduling.store import Store
 from mes.scheduling.worker import Worker
-from mes.shared import Memory
 from tests.fakes import FakeRuntime
 
 
@@ -27,7 +28,7 @@ class Bench:
     """One worker's scheduler and what it is made of."""
 
     scheduler: Scheduler
-    board: Board
+    coordinator: Coordinator
     store: Store
     worker: Worker
     loader: Loader
@@ -43,14 +44,13 @@ def runtime() -> FakeRuntime:
 
 
 @pytest.fixture
-def memory() -> Iterator[Memory]:
-    memory = Memory("test")
-    yield memory
-    memory.close()
+def registry_file(tmp_path: Path) -> Iterator[SharedFile]:
+    with closing(open_shared_file(tmp_path / "registry.json", 10_000)) as file:
+        yield file
 
 
 @pytest.fixture
-def make(tmp_path: Path, runtime: FakeRuntime, memory: Memory) -> Iterator[Make]:
+def make(tmp_path: Path, runtime: FakeRuntime, registry_file: SharedFile) -> Iterator[Make]:
     """Make a worker's scheduler; called again, another worker's on the same state."""
     made: list[Bench] = []
 
@@ -64,10 +64,10 @@ def make(tmp_path: Path, runtime: FakeRuntime, memory: Memory) -> Iterator[Make]
     ) -> Bench:
         event_loop = EventLoop()
         worker = Worker(tmp_path, event_loop)
-        store = Store(memory, Copy(tmp_path), max_loaded=max_loaded)
+        store = Store(registry_file, max_loaded=max_loaded)
         by_tag = {spec.tag: spec for spec in models}
         limits = Limits(max_loaded, patience, models=by_tag)
-        board = Board(store, worker, lambda: limits)
+        coordinator = Coordinator(store, worker, lambda: limits)
         loader = Loader(
             runtime,
             store,
@@ -75,18 +75,18 @@ def make(tmp_path: Path, runtime: FakeRuntime, memory: Memory) -> Iterator[Make]
             unload_timeout_seconds=2,
             retry_pause_seconds=0.01,
         )
-        duties = Duties(board, loader, cooldown_seconds=cooldown, cooldown_max_seconds=60)
+        duties = Duties(coordinator, loader, cooldown_seconds=cooldown, cooldown_max_seconds=60)
         scheduler = Scheduler(
-            board=board,
+            coordinator=coordinator,
             worker=worker,
             duties=duties,
             queue_timeout_seconds=queue_timeout,
             drain_timeout_seconds=drain_timeout,
         )
-        made.append(Bench(scheduler, board, store, worker, loader, event_loop))
+        made.append(Bench(scheduler, coordinator, store, worker, loader, event_loop))
         return made[-1]
 
     yield bench
     for each in made:
-        each.board.close()
+        each.coordinator.close()
         each.event_loop.close()

@@ -9,34 +9,35 @@ import pytest
 
 from mes.scheduling import errands as module
 from mes.scheduling.errands import Errands
-from mes.scheduling.sight import SharedSight
-from mes.shared import Memory
+from mes.scheduling.runtime_status import RuntimeStatusFile
+from mes.scheduling.shared_resources import open_shared_file
 from tests.fakes import eventually, spec
 
 
 @pytest.fixture
-def errands(make, runtime, monkeypatch):
+def errands(make, runtime, tmp_path, monkeypatch):
     """The errands of a keeper with room for two models; it looks in each round."""
     monkeypatch.setattr(module, "_LOOKS_EVERY_SECONDS", 0.0)
     bench = make(spec("a"))
-    with closing(Memory("sight")) as memory, closing(SharedSight(memory)) as sight:
-        sight.become_keeper()
+    file = open_shared_file(tmp_path / "runtime_status.json", 1000)
+    with closing(file), closing(RuntimeStatusFile(file)) as runtime_status:
+        runtime_status.become_leader()
         made = Errands(
             runtime=runtime,
-            board=bench.board,
+            coordinator=bench.coordinator,
             worker=bench.worker,
             scheduler=bench.scheduler,
             loader=bench.loader,
-            sight=sight,
+            runtime_status=runtime_status,
             instance="test",
             idle_unload_seconds=0.0,
         )
-        yield made, bench.board
+        yield made, bench.coordinator
         eventually(lambda: not made.open_exchanges)
 
 
 def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(errands, runtime):
-    keeper, board = errands
+    keeper, coordinator = errands
     runtime.in_memory = ["u:latest", "v:latest", "w:latest"]
     may_go, unload = threading.Event(), runtime.unload
     runtime.unload = lambda name: may_go.wait(10) and unload(name)
@@ -47,4 +48,4 @@ def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(err
     eventually(lambda: not keeper.open_exchanges)
     keeper.run()
     eventually(lambda: not keeper.open_exchanges)
-    assert (runtime.in_memory, board.read().leaving) == ([], {})
+    assert (runtime.in_memory, coordinator.read().unloading) == ([], {})

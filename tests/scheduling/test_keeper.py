@@ -8,10 +8,10 @@ from contextlib import closing
 
 import pytest
 
+from mes.scheduling.instance_lock import InstanceLock
 from mes.scheduling.keeper import Keeper
-from mes.scheduling.ownership import Ownership
-from mes.scheduling.sight import SharedSight
-from mes.shared import Memory
+from mes.scheduling.runtime_status import RuntimeStatusFile
+from mes.scheduling.shared_resources import open_shared_file
 from tests.fakes import eventually
 
 DEAD = "999999999-1-dead"
@@ -29,26 +29,26 @@ class Rounds:
 
 @pytest.fixture
 def keep(make, tmp_path):
-    """Let a worker be the keeper until the test ends; its rounds, and its sight."""
-    with closing(Memory("sight")) as memory:
-        sight, rounds, bench = SharedSight(memory), Rounds(), make()
+    """Let a worker be the keeper until the test ends; its rounds, and its runtime_status."""
+    with closing(open_shared_file(tmp_path / "runtime_status.json", 1000)) as file:
+        runtime_status, rounds, bench = RuntimeStatusFile(file), Rounds(), make()
         keeper = Keeper(
             tmp_path,
-            board=bench.board,
+            coordinator=bench.coordinator,
             worker=bench.worker,
             errands=rounds,
-            sight=sight,
-            ownership=Ownership(tmp_path, master=os.getpid(), address="nowhere"),
+            runtime_status=runtime_status,
+            instance_lock=InstanceLock(tmp_path, master=os.getpid(), address="nowhere"),
         )
 
         def start():
             keeper.start()
             eventually(lambda: rounds.number > 3)
-            return sight.current()
+            return runtime_status.current()
 
         yield start
         keeper.stop()
-        sight.close()
+        runtime_status.close()
 
 
 def said(caplog, event):
@@ -76,7 +76,7 @@ def test_a_directory_that_cannot_be_written_is_said_once(keep, monkeypatch, capl
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mes.scheduling.board.Board.save", full)
+    monkeypatch.setattr("mes.scheduling.coordinator.Coordinator.save", full)
     assert "No space left" in keep().state_dir
     assert len(said(caplog, "state_dir_unusable")) == 1
 
@@ -84,5 +84,5 @@ def test_a_directory_that_cannot_be_written_is_said_once(keep, monkeypatch, capl
 def test_the_ownership_of_a_directory_that_was_deleted_is_taken_again(keep, tmp_path):
     keep()
     assert b"at nowhere" in (tmp_path / "owner.lock").read_bytes()
-    other = Ownership(tmp_path, master=1, address="elsewhere")
+    other = InstanceLock(tmp_path, master=1, address="elsewhere")
     assert not other.keep()

@@ -14,12 +14,11 @@ from hypothesis.stateful import (
 )
 
 from mes.scheduling import policy
-from mes.scheduling.document import decode, encode
-from mes.scheduling.forecast import standings
-from mes.scheduling.limits import Limits
-from mes.scheduling.policy import Grant, Load, Unload
-from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Refusal, Ticket
-from mes.scheduling.registry import LOADING
+from mes.scheduling.fairness import Limits
+from mes.scheduling.policy import Evict, Grant, Load, Unload
+from mes.scheduling.queue_estimate import queue_positions
+from mes.scheduling.registry import LOAD, LOADING, PERMIT, UNLOAD, Refusal, Ticket
+from mes.scheduling.serialization import decode, encode
 from mes.scheduling.state import State
 from tests.fakes import spec
 
@@ -52,7 +51,7 @@ class Policy(RuleBasedStateMachine):
             match decision:
                 case Grant(ticket):
                     self.check_grant(ticket)
-                case Unload(_, victim):
+                case Unload(_, victim) | Evict(_, victim):
                     assert self.state.in_flight(victim) == 0
                     assert self.state.ready(victim)
                     asked = any(
@@ -63,6 +62,8 @@ class Policy(RuleBasedStateMachine):
                     assert not self.state.in_memory(ticket.model)
                     assert self.state.places_free > 0
             decision.apply(self.state, self.now)
+            if isinstance(decision, Evict):
+                assert decision.victim in self.state.unloading
         # What the next worker reads is what this one wrote.
         assert encode(decode(encode(self.state), self.limits.max_loaded)) == encode(self.state)
 
@@ -103,22 +104,22 @@ class Policy(RuleBasedStateMachine):
     @precondition(lambda self: self.state.tickets)
     @rule(data=st.data())
     def hang_up(self, data: st.DataObject) -> None:
-        idle = sorted(n for n, t in self.state.tickets.items() if t.duty is None)
+        idle = sorted(n for n, t in self.state.tickets.items() if t.task is None)
         if idle:
             self.state.leave(data.draw(st.sampled_from(idle)), self.now)
             self.settle()
 
-    @precondition(lambda self: any(t.duty for t in self.state.tickets.values()))
+    @precondition(lambda self: any(t.task for t in self.state.tickets.values()))
     @rule(data=st.data(), works=st.sampled_from([True, True, True, False]))
     def finish_a_duty(self, data: st.DataObject, works: bool) -> None:
-        busy = sorted(n for n, t in self.state.tickets.items() if t.duty)
+        busy = sorted(n for n, t in self.state.tickets.items() if t.task)
         ticket = self.state.tickets[data.draw(st.sampled_from(busy))]
-        if ticket.duty == UNLOAD:
+        if ticket.task == UNLOAD:
             self.state.release({ticket.victim or ""}, self.now)
-            self.state.free_of_duty(ticket.id)
+            self.state.finish_task(ticket.id)
         elif works and ticket.model in self.state.registry:
             self.state.finish_load(ticket.model, self.now, size_bytes=1)
-            self.state.free_of_duty(ticket.id)
+            self.state.finish_task(ticket.id)
         else:
             self.fail_load(ticket.model)
         self.settle()
@@ -131,7 +132,7 @@ class Policy(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS))
     def die(self, worker: str) -> None:
-        self.state.bury(worker, self.now)
+        self.state.release_dead_worker(worker, self.now)
         self.settle()
         assert worker not in self.state.owners()
 
@@ -166,15 +167,15 @@ class Policy(RuleBasedStateMachine):
     @invariant()
     def every_duty_is_somebodys(self) -> None:
         tickets = self.state.tickets
-        loading = [r for m in self.state.registry if (r := self.state.registry[m]).phase == LOADING]
+        loading = [r for r in self.state.registry.residents() if r.phase == LOADING]
         assert all(each.ticket in tickets for each in loading)
-        assert all(by in tickets for by in self.state.leaving.values())
+        assert all(by in tickets for by in self.state.unloading.values())
 
     @invariant()
     def nobody_waits_for_nothing(self) -> None:
         """Whoever waits waits for a permit in use, a duty under way or a model that is not idle."""
-        if any(t.duty is None for t in self.state.tickets.values()):
-            busy = self.state.permits or any(t.duty for t in self.state.tickets.values())
+        if any(t.task is None for t in self.state.tickets.values()):
+            busy = self.state.permits or any(t.task for t in self.state.tickets.values())
             assert busy or any(map(self.state.missing, self.state.registry))
 
     def teardown(self) -> None:
@@ -185,12 +186,12 @@ class Policy(RuleBasedStateMachine):
             for name in sorted(self.state.permits):
                 self.state.leave(name, self.now)
             for ticket in list(self.state.tickets.values()):
-                if ticket.duty == UNLOAD:
+                if ticket.task == UNLOAD:
                     self.state.release({ticket.victim or ""}, self.now)
-                    self.state.free_of_duty(ticket.id)
-                elif ticket.duty == LOAD and ticket.model in self.state.registry:
+                    self.state.finish_task(ticket.id)
+                elif ticket.task == LOAD and ticket.model in self.state.registry:
                     self.state.finish_load(ticket.model, self.now)
-                    self.state.free_of_duty(ticket.id)
+                    self.state.finish_task(ticket.id)
             self.look_for_missing_models(listed=False)
             self.now += 1.0
             self.settle()
@@ -236,7 +237,7 @@ def test_a_drain_once_begun_is_not_given_up_for_another():
     drained = state.draining
     assert len(drained) == 1
     for n, model in enumerate([*drained, "a:latest", "b:latest"]):
-        state.registry.touch(model, 8.0 + n)
+        _ = state.registry[model]
         policy.settle(state, 8.0 + n, limits)
         assert state.draining == drained
 
@@ -268,10 +269,10 @@ def test_who_is_out_of_patience_comes_before_the_rest_of_a_closed_line():
         state.leave(name, 6.0)
     policy.settle(state, 6.0, limits)
     state.release({"a:latest"}, 6.0)
-    state.free_of_duty("w/b2")
+    state.finish_task("w/b2")
     policy.settle(state, 6.0, limits)
     state.finish_load("b:latest", 6.0)
-    state.free_of_duty("w/b2")
+    state.finish_task("w/b2")
     policy.settle(state, 6.0, limits)
     assert list(state.permits) == ["w/b2"]
     state.leave("w/b2", 7.0)
@@ -286,11 +287,11 @@ def test_a_ticket_that_leaves_with_its_duty_undone_leaves_no_model_behind():
     state.join("w/a", "w", "a:latest", PERMIT, 0.0)
     state.join("w/b", "w", "b:latest", PERMIT, 0.0)
     policy.settle(state, 0.0, limits)
-    assert state.tickets["w/a"].duty == LOAD
+    assert state.tickets["w/a"].task == LOAD
     state.leave("w/a", 1.0)
     policy.settle(state, 1.0, limits)
     assert list(state.registry) == ["b:latest"]
-    assert state.tickets["w/b"].duty == LOAD
+    assert state.tickets["w/b"].task == LOAD
 
 
 def interleaved(loads_after: int, *, patience: float) -> int:
@@ -319,10 +320,10 @@ def test_without_a_patience_of_ones_choice_it_is_ten_loads_within_bounds():
     state = State(1)
     limits = Limits(1, None, patience_bounds=(5.0, 120.0))
     assert limits.patience(state) == 5.0
-    state.tally("a:latest").load_seconds = 3.0
+    state.statistics_of("a:latest").load_seconds = 3.0
     assert limits.patience(state) == 30.0
-    assert limits.patience(state, in_line=3) == 90.0
-    state.tally("b:latest").load_seconds = 60.0
+    assert limits.patience(state, waiting_models=3) == 90.0
+    state.statistics_of("b:latest").load_seconds = 60.0
     assert limits.patience(state) == 120.0
 
 
@@ -338,18 +339,18 @@ def test_models_are_unloaded_until_the_next_one_fits_into_the_memory_budget():
         state.adopt(model, 0.0)
     wanted = state.join("w/c", "w", "c:latest", PERMIT, 1.0)
     for victim in ("a:latest", "b:latest"):
-        assert policy.settle(state, 1.0, limits) == [Unload(wanted, victim)]
+        assert policy.settle(state, 1.0, limits) == [Evict(wanted, victim)]
         state.release({victim}, 1.0)
-        state.free_of_duty("w/c")
+        state.finish_task("w/c")
     assert policy.settle(state, 1.0, limits) == [Load(wanted)]
 
 
 def test_what_the_runtime_says_of_a_size_counts_more_than_the_catalog():
     state, limits = budget(4, 4)
     state.adopt("a:latest", 0.0)
-    state.tally("a:latest").size_bytes = int(7e9)
+    state.statistics_of("a:latest").size_bytes = int(7e9)
     wanted = state.join("w/b", "w", "b:latest", PERMIT, 1.0)
-    assert policy.settle(state, 1.0, limits) == [Unload(wanted, "a:latest")]
+    assert policy.settle(state, 1.0, limits) == [Evict(wanted, "a:latest")]
 
 
 def test_a_model_that_can_never_fit_is_known_to_be_so_with_the_numbers():
@@ -360,11 +361,11 @@ def test_a_model_that_can_never_fit_is_known_to_be_so_with_the_numbers():
 
 def test_the_forecast_tells_positions_and_expected_starts():
     state, limits = two_in_memory()
-    state.tally("b:latest").use_seconds = 3.0
+    state.statistics_of("b:latest").use_seconds = 3.0
     for n in range(20):
         state.join(f"w/b{n}", "w", "b:latest", PERMIT, 2.0, f"request-{n}")
     policy.settle(state, 2.0, limits)
-    told = {each.request: each for each in standings(state, 4.0, limits)}
+    told = {each.request: each for each in queue_positions(state, 4.0, limits)}
     first, last = told["request-8"], told["request-19"]
     assert (first.position, last.position) == (1, 12)
     assert first.waited_seconds == 2.0

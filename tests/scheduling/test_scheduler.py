@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mes import errors
-from mes.scheduling.records import PERMIT, UNLOAD
-from mes.scheduling.strangers import claim_strangers
+from mes.scheduling.registry import PERMIT, UNLOAD
+from mes.scheduling.state import claim_untracked
 from tests.fakes import FakeRuntime, client, eventually, in_thread, spec
 from tests.scheduling.conftest import Bench, Make
 
@@ -49,7 +49,7 @@ def test_no_more_than_max_concurrent_hold_a_permit_over_all_workers(make: Make):
         turns = list(pool.map(lambda n: use(workers[n % 4], model, do), range(60)))
     assert len(turns) == 60
     assert most == 3
-    state = workers[0].board.read()
+    state = workers[0].coordinator.read()
     assert (state.permits, state.tickets) == ({}, {})
 
 
@@ -62,7 +62,7 @@ def test_permits_are_granted_in_order_of_arrival(make: Make):
     with ThreadPoolExecutor(10) as pool, bench.scheduler.permit(model, client()):
         for n in range(10):
             pool.submit(use, bench, model, lambda n=n: served.append(n))
-            eventually(lambda n=n: len(bench.board.read().tickets) == n + 1)
+            eventually(lambda n=n: len(bench.coordinator.read().tickets) == n + 1)
     assert served == list(range(10))
 
 
@@ -98,7 +98,7 @@ def test_a_busy_model_is_never_evicted(make: Make, runtime: FakeRuntime):
     with ThreadPoolExecutor(1) as pool:
         with bench.scheduler.permit(a, client()):
             waiting = pool.submit(use, bench, b)
-            eventually(lambda: bench.board.read().tickets)
+            eventually(lambda: bench.coordinator.read().tickets)
             assert runtime.unloads == []
         waiting.result()
     assert runtime.unloads == ["a:latest"]
@@ -118,7 +118,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make: Make):
     with ThreadPoolExecutor(1) as pool:
         with bench.scheduler.permit(model, client()):
             waiting = pool.submit(use, bench, model)
-            eventually(lambda: bench.board.read().tickets)
+            eventually(lambda: bench.coordinator.read().tickets)
             began = time.monotonic()
             with pytest.raises(errors.QueueFull) as refused:
                 use(bench, model)
@@ -148,7 +148,7 @@ def test_who_waits_too_long_is_told_and_leaves_no_trace(make: Make):
     bench = make(model, queue_timeout=0.1)
     with bench.scheduler.permit(model, client()), pytest.raises(errors.QueueTimeout):
         use(bench, model)
-    assert bench.board.read().tickets == {}
+    assert bench.coordinator.read().tickets == {}
 
 
 def test_loading_does_not_count_as_waiting_in_the_queue(make: Make, runtime: FakeRuntime):
@@ -166,11 +166,11 @@ def test_a_caller_that_hangs_up_leaves_the_queue_at_once(make: Make):
     impatient = client()
     with ThreadPoolExecutor(1) as pool, bench.scheduler.permit(model, client()):
         waiting = pool.submit(use, bench, model, by=impatient)
-        eventually(lambda: bench.board.read().tickets)
+        eventually(lambda: bench.coordinator.read().tickets)
         impatient.mark_disconnected()
         with pytest.raises(errors.ClientDisconnected):
             waiting.result(timeout=1)
-        assert bench.board.read().tickets == {}
+        assert bench.coordinator.read().tickets == {}
 
 
 def test_a_failed_load_is_tried_once_more(make: Make, runtime: FakeRuntime):
@@ -207,7 +207,7 @@ def test_a_model_that_has_cooled_down_is_tried_again(make: Make, runtime: FakeRu
         use(bench, model)
     time.sleep(0.06)
     use(bench, model)
-    assert bench.board.read().troubles == {}
+    assert bench.coordinator.read().load_failures == {}
 
 
 def test_an_unreachable_runtime_is_said_to_be_so_and_blames_no_model(make: Make, runtime):
@@ -235,7 +235,7 @@ def test_unload_lets_the_model_drain_first(make: Make, runtime: FakeRuntime):
     with ThreadPoolExecutor(1) as pool:
         with bench.scheduler.permit(model, client()):
             unloading = pool.submit(bench.scheduler.unload, model, client())
-            eventually(lambda: bench.board.read().tickets)
+            eventually(lambda: bench.coordinator.read().tickets)
             assert runtime.in_memory == ["a:latest"]
         unloading.result()
     assert runtime.in_memory == []
@@ -261,7 +261,7 @@ def test_two_models_that_share_one_place_take_turns_by_group(make: Make, runtime
     with ThreadPoolExecutor(12) as pool, bench.scheduler.permit(a, client()):
         for n in range(12):
             pool.submit(use, bench, (a, b)[n % 2])
-        eventually(lambda: len(bench.board.read().tickets) == 12)
+        eventually(lambda: len(bench.coordinator.read().tickets) == 12)
     assert runtime.loads == {"a:latest": 1, "b:latest": 1}
 
 
@@ -277,7 +277,7 @@ def test_who_has_lost_patience_gets_the_place_though_the_other_queue_never_ends(
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             pool.submit(keep_using)
-        eventually(lambda: bench.board.read().permits)
+        eventually(lambda: bench.coordinator.read().permits)
         began = time.monotonic()
         use(bench, b)
         waited = time.monotonic() - began
@@ -300,13 +300,13 @@ def another_sees_out(make: Make, runtime: FakeRuntime) -> Bench:
     bench = make(spec("a"), max_loaded=1)
     with bench.store.transaction() as state:
         state.begin_load(state.join("w/1", bench.worker.id, "a:latest", PERMIT, 0.0), 0.0)
-        state.join("w/2", bench.worker.id, "x:latest", UNLOAD, 0.0).duty = UNLOAD
-        claim_strangers(state, {"x:latest"}, "w/2")
+        state.join("w/2", bench.worker.id, "x:latest", UNLOAD, 0.0).task = UNLOAD
+        claim_untracked(state, {"x:latest"}, "w/2")
     return bench
 
 
 def test_a_load_waits_for_what_somebody_else_sees_out(another_sees_out: Bench, runtime):
-    with in_thread(lambda: another_sees_out.loader.bring_in(spec("a"), "w/1")):
+    with in_thread(lambda: another_sees_out.loader.load(spec("a"), "w/1")):
         eventually(lambda: runtime.loaded_calls >= 2)
         assert not runtime.loads
         runtime.unload("x:latest")
@@ -316,7 +316,7 @@ def test_a_load_waits_for_what_somebody_else_sees_out(another_sees_out: Bench, r
 
 
 def test_a_load_does_for_others_what_they_have_not_achieved(another_sees_out: Bench, runtime):
-    with in_thread(lambda: another_sees_out.loader.bring_in(spec("a"), "w/1")):
+    with in_thread(lambda: another_sees_out.loader.load(spec("a"), "w/1")):
         eventually(lambda: runtime.loaded_calls >= 2)
         with another_sees_out.store.transaction() as state:
             state.release({"x:latest"}, 1.0)
@@ -326,7 +326,7 @@ def test_a_load_does_for_others_what_they_have_not_achieved(another_sees_out: Be
 
 def test_a_load_that_finds_no_room_in_time_is_given_up(another_sees_out: Bench, runtime):
     with pytest.raises(errors.RuntimeUnavailable, match="room within 2 s"):
-        another_sees_out.loader.bring_in(spec("a"), "w/1")
+        another_sees_out.loader.load(spec("a"), "w/1")
     assert not runtime.loads
 
 
@@ -336,11 +336,26 @@ def test_an_unload_that_fails_takes_the_place_of_no_model_that_has_come_meanwhil
     use(bench, a)
 
     def fail(name: str) -> None:
-        with bench.board.change() as change:
-            change.state.adopt("b:latest", change.now)
+        with bench.coordinator.transaction() as transaction:
+            transaction.state.adopt("b:latest", transaction.now)
         raise errors.RuntimeUnavailable("it says nothing")
 
     runtime.unload = fail
     with pytest.raises(errors.RuntimeUnavailable):
         use(bench, b)
-    assert bench.board.read().ready("b:latest")
+    assert bench.coordinator.read().ready("b:latest")
+
+
+def test_a_request_whose_ticket_was_lost_with_the_registry_file_joins_again(make: Make):
+    model = spec("a")
+    bench = make(model)
+    with ThreadPoolExecutor(1) as pool:
+        with bench.scheduler.permit(model, client()):
+            waiting = pool.submit(use, bench, model)
+            eventually(lambda: bench.coordinator.read().tickets)
+            (ticket,) = bench.coordinator.read().tickets
+            with bench.store.transaction() as state:
+                del state.tickets[ticket]
+            bench.worker.ring(bench.worker.id, ticket)
+            eventually(lambda: bench.coordinator.read().tickets)
+        assert waiting.result(timeout=5).load_seconds == 0

@@ -56,7 +56,7 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echo]:
         "STATE_DIR": str(folder / "state"),
     }
     app = create_app(settings.load(environment, dotenv=None), runtime=runtime)
-    eventually(lambda: app.extensions["mes"].sight.current().seen_at)
+    eventually(lambda: app.extensions["mes"].runtime_status.current().seen_at)
 
     def ask(text: str, schema: dict[str, Any]) -> Any:
         runtime.answers = lambda prompt: text

@@ -173,7 +173,7 @@ def create(request: EmbeddingRequest) -> Response:
             catalog=own.catalog.current(),
             scheduler=own.scheduler,
             runtime=own.runtime,
-            sight=own.sight.current(),
+            runtime_status=own.runtime_status.current(),
             client=client,
             request_id=said.request_id,
         )

@@ -1,22 +1,21 @@
-"""The forecast: where a waiting request stands, and when its turn will come."""
+"""The place of each waiting request in the queue, and an estimate of how long it will wait."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mes.scheduling.limits import Limits
-from mes.scheduling.records import PERMIT, Ticket
+from mes.scheduling.fairness import Limits, waiting_models
+from mes.scheduling.registry import PERMIT, Ticket
 from mes.scheduling.state import State
-from mes.scheduling.turns import contenders
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class QueuePosition:
     """A request in the queue. `position` 1 is the next to be served by its model.
 
     `expected_seconds` is how much longer it will wait if requests and loads take as long as they
-    did lately; None while nothing is known of that.
+    did lately; None while that is unknown.
     """
 
     request: str
@@ -26,15 +25,15 @@ class Standing:
     expected_seconds: float | None
 
 
-def standings(state: State, now: float, limits: Limits) -> Iterator[Standing]:
-    """All that wait for a permit, in order of arrival."""
+def queue_positions(state: State, now: float, limits: Limits) -> Iterator[QueuePosition]:
+    """Yield the requests that wait for a permit, oldest first."""
     until_in_memory = _until_in_memory(state, now, limits)
     positions: dict[str, int] = {}
     for ticket in state.tickets.values():
         if ticket.wants != PERMIT:
             continue
         positions[ticket.model] = position = positions.get(ticket.model, 0) + 1
-        yield Standing(
+        yield QueuePosition(
             ticket.request,
             ticket.model,
             position,
@@ -55,16 +54,16 @@ def _expected(
 
 
 def _until_in_memory(state: State, now: float, limits: Limits) -> dict[str, float]:
-    """For each model that is not ready: how long until it is."""
-    loads = {model: tally.load_seconds or 0.0 for model, tally in state.tallies.items()}
+    """Return how long it will take each model that is not ready to be so, in seconds."""
+    loads = {model: each.load_seconds or 0.0 for model, each in state.statistics.items()}
     until = {
-        model: max(0.0, state.registry[model].since + loads.get(model, 0.0) - now)
+        model: max(0.0, state.registry.peek(model).since + loads.get(model, 0.0) - now)
         for model in state.registry
         if not state.ready(model)
     }
-    # Each in line waits for one more turn, which is at most the patience.
+    # Each waiting model waits for one more turn, which is at most the patience.
     ahead = 0.0
-    for ticket in contenders(state):
+    for ticket in waiting_models(state):
         queued = len(state.waiting(ticket.model))
         rounds = -(-queued // limits.max_concurrent(ticket.model))
         ahead += limits.usual_seconds(state) + loads.get(ticket.model, 0.0)

@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mes.scheduling import policy
-from mes.scheduling.limits import Limits
-from mes.scheduling.records import LOAD, PERMIT, UNLOAD, Refusal, Ticket
-from mes.scheduling.state import State
-from mes.scheduling.strangers import claim_strangers, overfull
+from mes.scheduling.fairness import Limits
+from mes.scheduling.registry import LOAD, PERMIT, UNLOAD, Refusal, Ticket
+from mes.scheduling.state import State, claim_untracked, overfull
 from tests.fakes import spec
 
 MODELS = "abcde"
 WORKERS = ("w1", "w2", "w3")
 
-LOADING, LOADED, LEAVING = "loading", "loaded", "leaving"
+LOADING, LOADED, LEAVING = "loading", "loaded", "unloading"
 
 
 @dataclass
@@ -53,7 +52,7 @@ class Memory(RuleBasedStateMachine):
         """The runtime lists no model that is loading."""
         return {model for model, phase in self.memory.items() if phase != LOADING}
 
-    def see_out(self, models: set[str]) -> None:
+    def unload_and_wait(self, models: set[str]) -> None:
         self.memory.update(dict.fromkeys(models & self.listed(), LEAVING))
 
     # What clients, workers and the runtime do
@@ -76,10 +75,10 @@ class Memory(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(WORKERS))
     def die(self, worker: str) -> None:
         for ticket in self.with_a_duty(worker):
-            if ticket.duty == LOAD and self.memory.get(ticket.model) == LOADING:
+            if ticket.task == LOAD and self.memory.get(ticket.model) == LOADING:
                 del self.memory[ticket.model]  # a load ends with its connection
             self.errands.pop(ticket.id, None)
-        self.state.bury(worker, float(self.count))
+        self.state.release_dead_worker(worker, float(self.count))
         self.settle()
 
     @rule(phase=st.sampled_from([LOADED, LEAVING]), model=st.sampled_from(MODELS))
@@ -107,26 +106,26 @@ class Memory(RuleBasedStateMachine):
                 self.state.adopt(model, float(self.count))
         self.settle()
         name = f"{worker}/{self.count}"
-        if claimed := claim_strangers(self.state, listed, name):
-            self.state.join(name, worker, min(claimed), UNLOAD, float(self.count)).duty = UNLOAD
+        if claimed := claim_untracked(self.state, listed, name):
+            self.state.join(name, worker, min(claimed), UNLOAD, float(self.count)).task = UNLOAD
             self.errands[name] = Errand(sees_out=claimed)
-            self.see_out(claimed)
+            self.unload_and_wait(claimed)
         self.settle()
 
     # What tickets with a duty do, step by step
 
     def with_a_duty(self, worker: str = "") -> list[Ticket]:
         tickets = self.state.tickets.values()
-        return [t for t in tickets if t.duty and t.worker.startswith(worker)]
+        return [t for t in tickets if t.task and t.worker.startswith(worker)]
 
     @precondition(lambda self: self.with_a_duty())
     @rule(data=st.data(), fails=st.sampled_from([False, False, False, True]))
     def go_on(self, data: st.DataObject, fails: bool) -> None:
         ticket = data.draw(st.sampled_from(sorted(self.with_a_duty(), key=lambda t: t.id)))
         operation = self.errands.setdefault(ticket.id, Errand())
-        if ticket.duty == UNLOAD and ticket.victim is not None and not operation.begun:
+        if ticket.task == UNLOAD and ticket.victim is not None and not operation.begun:
             operation.begun, operation.sees_out = True, {ticket.victim}
-            self.see_out(operation.sees_out)
+            self.unload_and_wait(operation.sees_out)
         elif operation.sees_out:
             self.go_on_seeing_out(ticket, operation, fails)
         elif operation.begun:
@@ -143,7 +142,7 @@ class Memory(RuleBasedStateMachine):
             self.memory.update(dict.fromkeys(operation.sees_out & self.listed(), LOADED))
         self.state.release(operation.sees_out, float(self.count))
         operation.sees_out = set()
-        if ticket.duty == UNLOAD:
+        if ticket.task == UNLOAD:
             self.end(ticket, given_up=fails or ticket.wants == UNLOAD)
         elif fails:
             self.give_up_load(ticket)
@@ -151,8 +150,8 @@ class Memory(RuleBasedStateMachine):
     def begin_load(self, ticket: Ticket, operation: Errand) -> None:
         seen, operation.seen = operation.seen or set(), None
         full = overfull(self.state, seen)
-        operation.sees_out = claim_strangers(self.state, seen, ticket.id)
-        self.see_out(operation.sees_out)
+        operation.sees_out = claim_untracked(self.state, seen, ticket.id)
+        self.unload_and_wait(operation.sees_out)
         if not full and self.memory.get(ticket.model) != LEAVING:
             operation.begun = True
             self.memory.setdefault(ticket.model, LOADING)
@@ -173,7 +172,7 @@ class Memory(RuleBasedStateMachine):
 
     def end(self, ticket: Ticket, *, given_up: bool) -> None:
         del self.errands[ticket.id]
-        self.state.free_of_duty(ticket.id)
+        self.state.finish_task(ticket.id)
         if given_up:
             self.state.refuse(ticket, Refusal(ticket.worker, "runtime_unavailable", "no"))
             self.state.leave(ticket.id, float(self.count))

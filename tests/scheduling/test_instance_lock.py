@@ -1,4 +1,4 @@
-"""Ownership of the state directory: taken, or refused with words."""
+"""InstanceLock of the state directory: taken, or refused with words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import fcntl
 
 import pytest
 
-from mes.scheduling.ownership import CannotOwn, Ownership
+from mes.scheduling.instance_lock import InstanceLock, StateDirUnavailable
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
@@ -18,6 +18,7 @@ def test_a_directory_without_locks_stops_the_start_with_words(tmp_path, monkeypa
     monkeypatch.setattr(fcntl, "flock", refuse)
 
     with pytest.raises(
-        CannotOwn, match=f"STATE_DIR {tmp_path} .*no locks here.*set STATE_DIR to a folder"
+        StateDirUnavailable,
+        match=f"STATE_DIR {tmp_path} .*no locks here.*set STATE_DIR to a folder",
     ):
-        Ownership(tmp_path, master=1, address="127.0.0.1:8001").take()
+        InstanceLock(tmp_path, master=1, address="127.0.0.1:8001").take()

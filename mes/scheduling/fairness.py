@@ -1,0 +1,182 @@
+"""Fairness between models: which requests wait for a place in memory, and when one is made.
+
+A request is *overtaken* when a permit goes to one that came later, while it waits for its model to
+get a place in memory. Its clock runs from then on, except while models are being swapped. Before it
+reaches the patience, a *batch boundary* is set: all requests that came before the last permit are
+served before any that came after it. The models take turns at their part of the batch, so that
+requests are still grouped inside it; the boundary is set so early that the parts ahead, as long as
+requests usually take, fit in.
+
+      A serves           B, its part of the batch    C, its part of the batch, and on
+    |--------------|----------------------------|-----------------------------------
+               boundary set                               boundary removed
+
+Requests may take longer than usual. Therefore a request that has been overtaken for the whole
+patience is *starving* and is overtaken no more: a model that drains for it serves only requests
+that came before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from mes.domain import ModelSpec
+from mes.scheduling.registry import UNLOAD, Ticket
+from mes.scheduling.state import State
+
+NO_BARRIER = float("inf")
+# Where the operator has set no patience, each turn is long enough that under full load about a
+# tenth of the time goes into loading.
+_LOADS_PER_TURN = 10.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of the operator and of the catalog.
+
+    Args:
+        max_loaded: How many models may be in memory.
+        patience_seconds: For how long a request may be overtaken; None for ten times the slowest
+            measured load, between the two bounds.
+        patience_bounds: The least and the most of it, in seconds.
+        memory_bytes: How much memory models may take up together; None for no limit.
+        models: The models of the catalog, by the name that the runtime knows them by.
+    """
+
+    max_loaded: int
+    patience_seconds: float | None = None
+    patience_bounds: tuple[float, float] = (20.0, 300.0)
+    memory_bytes: int | None = None
+    models: Mapping[str, ModelSpec] = field(default_factory=dict)
+
+    @cached_property
+    def pinned(self) -> frozenset[str]:
+        return frozenset(spec.tag for spec in self.models.values() if spec.pinned)
+
+    def max_concurrent(self, model: str) -> int:
+        # A model that left the catalog while requests waited for it serves them one by one.
+        return self.models[model].max_concurrent if model in self.models else 1
+
+    def patience(self, state: State, waiting_models: int = 1) -> float:
+        """Return for how many seconds a request may be overtaken, with so many models waiting."""
+        if self.patience_seconds is not None:
+            return self.patience_seconds
+        slowest = max((each.load_seconds or 0.0 for each in state.statistics.values()), default=0.0)
+        least, most = self.patience_bounds
+        return min(most, max(least, _LOADS_PER_TURN * slowest * waiting_models))
+
+    def usual_seconds(self, state: State, model: str | None = None) -> float:
+        """Return how long a request usually takes: on this model, or if unknown on any."""
+        statistics = state.statistics.get(model) if model is not None else None
+        if statistics is not None and statistics.use_seconds is not None:
+            return statistics.use_seconds
+        known = [each.use_seconds for each in state.statistics.values() if each.use_seconds]
+        return sum(known) / len(known) if known else 0.0
+
+    def size_bytes(self, state: State, model: str) -> int:
+        """Return the model's size: as the runtime reported it, else of the catalog, else 0."""
+        statistics, spec = state.statistics.get(model), self.models.get(model)
+        if statistics is not None and statistics.size_bytes:
+            return statistics.size_bytes
+        gigabytes = spec and (spec.min_memory_gb or spec.size_gb)
+        return int(gigabytes * 1e9) if gigabytes else 0
+
+    def has_room_for(self, state: State, model: str) -> bool:
+        """Return whether the model may be loaded as things stand."""
+        if state.places_free <= 0:
+            return False
+        if self.memory_bytes is None:
+            return True
+        held = [*state.registry, *state.unloading, model]
+        return sum(self.size_bytes(state, each) for each in held) <= self.memory_bytes
+
+    def why_never(self, state: State, model: str) -> str | None:
+        """Return why the model cannot be loaded whatever is unloaded for it, or None if it can."""
+        pinned = self.pinned & set(state.registry)
+        if len(pinned) >= self.max_loaded:
+            return (
+                f"pinned models take up all {self.max_loaded} places in memory; "
+                "unpin one or raise MAX_LOADED_MODELS"
+            )
+        needed = sum(self.size_bytes(state, each) for each in {*pinned, model})
+        if self.memory_bytes is not None and needed > self.memory_bytes:
+            return (
+                f"it needs {needed / 1e9:.1f} GB with the pinned models, and MAX_MODEL_MEMORY_GB "
+                f"is {self.memory_bytes / 1e9:.1f}"
+            )
+        return None
+
+
+def waiting_models(state: State) -> Iterator[Ticket]:
+    """Yield the first ticket of each model that needs a place which no ticket is getting for it."""
+    seen = {t.model for t in state.tickets.values() if t.task and t.wants != UNLOAD}
+    for ticket in state.tickets.values():
+        if ticket.wants == UNLOAD or ticket.task is not None or ticket.model in seen:
+            continue
+        seen.add(ticket.model)
+        if not state.in_memory(ticket.model):
+            yield ticket
+
+
+def should_set_boundary(state: State, waiting: list[Ticket], now: float, limits: Limits) -> bool:
+    """Return whether the batch must end now, to serve each waiting model within the patience."""
+    if state.batch_boundary or not waiting:
+        return False
+    # Each model that makes room first finishes the requests that it has begun.
+    patience, ahead = limits.patience(state, len(waiting)), limits.usual_seconds(state)
+    parts = Counter(t.model for t in state.tickets.values() if t.number <= state.granted_up_to)
+    for ticket in waiting:
+        overtaken = _overtaken_seconds(state, ticket, now)
+        if overtaken >= 0 and overtaken + ahead >= patience:
+            return True
+        rounds = 1 + math.ceil(parts[ticket.model] / limits.max_concurrent(ticket.model))
+        ahead += rounds * limits.usual_seconds(state, ticket.model)
+    return False
+
+
+def should_remove_boundary(state: State, waiting: list[Ticket]) -> bool:
+    """Return whether every request before the boundary has a place in memory."""
+    return bool(state.batch_boundary) and all(t.number > state.batch_boundary for t in waiting)
+
+
+def starving(state: State, waiting: list[Ticket], now: float, limits: Limits) -> list[Ticket]:
+    """Return the waiting tickets for which models have to make room now, oldest first."""
+    patience = limits.patience(state, len(waiting))
+    return [
+        ticket
+        for ticket in waiting
+        if ticket.number <= state.batch_boundary
+        or _overtaken_seconds(state, ticket, now) >= patience
+    ]
+
+
+def barrier(state: State, waiting: list[Ticket], now: float, limits: Limits) -> float:
+    """Return the ticket number from which on a model that drains serves no request."""
+    patience = limits.patience(state, len(waiting))
+    overdue = [t.number for t in waiting if _overtaken_seconds(state, t, now) >= patience]
+    return min([*overdue, state.batch_boundary + 1 if state.batch_boundary else NO_BARRIER])
+
+
+def models_to_drain(state: State, count: int) -> list[str]:
+    """Return the models that make room for so many waiting ones.
+
+    A model that drains already goes on draining, or no drain would ever end; then come models that
+    no request waits for, then the least recently used.
+    """
+    if not count:
+        return []
+    wanted = state.wanted
+    candidates = [m for m in state.registry if state.ready(m) and m not in state.pinned]
+    # A stable sort: within equals the order stays that of the last use.
+    candidates.sort(key=lambda m: (not state.registry.peek(m).draining, m in wanted))
+    return candidates[:count]
+
+
+def _overtaken_seconds(state: State, ticket: Ticket, now: float) -> float:
+    if ticket.overtaken_at is None:
+        return -1.0
+    return (now if state.swap_began is None else state.swap_began) - ticket.overtaken_at

@@ -1,0 +1,126 @@
+"""Serialization: the shared state as JSON, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import orjson
+
+from mes.scheduling.registry import LoadFailure, ModelStatistics, Permit, Refusal, Resident, Ticket
+from mes.scheduling.state import State
+
+VERSION = 2
+_A_DAY = 86_400.0
+# Counters stay far below it; a float holds every integer up to it.
+_LARGEST_NUMBER = 2**53
+
+# Records are flat, so their fields are those of the JSON objects.
+_RECORDS: dict[str, type] = {
+    "permits": Permit,
+    "tickets": Ticket,
+    "load_failures": LoadFailure,
+    "refusals": Refusal,
+    "statistics": ModelStatistics,
+}
+_PLAIN = (
+    "number",
+    "granted_up_to",
+    "batch_boundary",
+    "swap_began",
+    "residency",
+    "unloading",
+    "preloaded",
+)
+_KEPT = (*_PLAIN, *_RECORDS)
+
+
+def encode(state: State) -> bytes:
+    """Return the state as a JSON object."""
+    document: dict[str, Any] = {"version": VERSION, "boot": BOOT_ID}
+    for name in _KEPT:
+        document[name] = getattr(state, name)
+    document["registry"] = state.registry.by_last_use()
+    return orjson.dumps(document)
+
+
+def decode(content: bytes, max_loaded: int) -> State:
+    """Return the state of which `encode` has made `content`; a new one for `null`."""
+    document = orjson.loads(content)
+    return State(max_loaded) if document is None else _decode(document, max_loaded)
+
+
+def check(content: bytes) -> None:
+    """Check what another program, or an earlier start of this one, has left.
+
+    Raises:
+        ValueError: `content` is not the state of this version since the machine was started.
+    """
+    document = orjson.loads(content)
+    if document is None:
+        return
+    if not _has_fields(document, _fields()):
+        raise ValueError("it is not a registry of this version")
+    if (document["version"], document["boot"]) != (VERSION, BOOT_ID):
+        raise ValueError("it is of another version, or from before the machine was restarted")
+    failures, latest = document["load_failures"].values(), time.monotonic() + _A_DAY
+    if any(failure["until"] > latest for failure in failures):
+        raise ValueError("a model in it would cool down for more than a day")
+
+
+def _fields() -> dict[str, Any]:
+    hints = get_type_hints(State)
+    kept = {name: hints[name] for name in _KEPT}
+    return {"version": int, "boot": str, **kept, "registry": list[Resident]}
+
+
+def _decode(document: dict[str, Any], max_loaded: int) -> State:
+    state = State(max_loaded)
+    for name in _PLAIN:
+        setattr(state, name, document[name])
+    for name, record in _RECORDS.items():
+        setattr(state, name, {key: record(**fields) for key, fields in document[name].items()})
+    # With a smaller MAX_LOADED_MODELS than before, the most recently used keep their places;
+    # the leader unloads the others.
+    for fields in document["registry"][-max_loaded:]:
+        state.registry[fields["model"]] = Resident(**fields)
+    return state
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a JSON value has the type, down to the last field, with sane numbers."""
+    if dataclasses.is_dataclass(hint):
+        return _has_fields(value, get_type_hints(hint))
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and _all_fit(value.values(), get_args(hint)[1])
+    if get_origin(hint) is list:
+        return isinstance(value, list) and _all_fit(value, get_args(hint)[0])
+    if isinstance(hint, UnionType):
+        return any(_fits(value, each) for each in get_args(hint))
+    if hint in (int, float):
+        return type(value) in (int, hint) and 0 <= value < _LARGEST_NUMBER
+    return type(value) is hint
+
+
+def _has_fields(value: Any, hints: dict[str, Any]) -> bool:
+    """Return whether the value is an object with these fields and no others."""
+    named = isinstance(value, dict) and value.keys() == hints.keys()
+    return named and all(_fits(value[name], hint) for name, hint in hints.items())
+
+
+def _all_fit(values: Any, hint: Any) -> bool:
+    return all(_fits(value, hint) for value in values)
+
+
+def _boot_id() -> str:
+    # Monotonic times mean nothing after a restart of the machine, nor do the workers' names.
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+BOOT_ID = _boot_id()

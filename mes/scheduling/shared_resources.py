@@ -1,0 +1,133 @@
+"""What the workers of a service share: two files in STATE_DIR and a flag."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mes.scheduling import runtime_status, serialization
+from mes.scheduling.file_lock import open_private
+from mes.scheduling.shared_entry import EMPTY, NOTHING
+from mes.scheduling.shared_file import Handle, SharedFile
+
+log = logging.getLogger(__name__)
+
+# What a request in the queue takes up in the registry file, and a model in several of its tables.
+_BYTES_PER_REQUEST = 400
+_BYTES_PER_MODEL = 800
+_BYTES_PER_PULLED_MODEL = 500
+
+
+class StopFlag:
+    """A flag that gunicorn's master sets and the workers it has forked see."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        self._memory[0] = 1
+
+    def __bool__(self) -> bool:
+        return bool(self._memory[0])
+
+
+@dataclass(frozen=True)
+class SharedResources:
+    """Opened before the workers are forked, which inherit it."""
+
+    registry: SharedFile
+    runtime_status: SharedFile
+    stopping: StopFlag = field(default_factory=StopFlag)
+
+    @classmethod
+    def open(
+        cls, directory: Path, *, requests: int, models: int, stopping: StopFlag | None = None
+    ) -> SharedResources:
+        """Open the files, or make them.
+
+        Args:
+            directory: STATE_DIR; it is made if need be.
+            requests: How many requests may run and wait at a time.
+            models: How many models are in the catalog.
+            stopping: Set when the service ends.
+
+        Raises OSError.
+        """
+        registry = open_shared_file(
+            directory / "registry.json",
+            requests * _BYTES_PER_REQUEST + models * _BYTES_PER_MODEL,
+            serialization.check,
+        )
+        status = open_shared_file(
+            directory / "runtime_status.json",
+            models * _BYTES_PER_PULLED_MODEL,
+            runtime_status.check,
+        )
+        return cls(registry, status, StopFlag() if stopping is None else stopping)
+
+    @classmethod
+    def inherit(
+        cls, directory: Path, registry: int, runtime_status: int, stopping: StopFlag
+    ) -> SharedResources:
+        """Take over the open files of another master."""
+        return cls(
+            SharedFile(directory / "registry.json", registry),
+            SharedFile(directory / "runtime_status.json", runtime_status),
+            stopping,
+        )
+
+    def close(self) -> None:
+        self.registry.close()
+        self.runtime_status.close()
+
+
+def open_shared_file(
+    path: Path, content_bytes: int, check: Callable[[bytes], object] = bytes
+) -> SharedFile:
+    """Open a shared file; make it where it is absent, or of no use.
+
+    Args:
+        path: Its name. Its folder is made if need be.
+        content_bytes: The room that documents are expected to need.
+        check: Raises ValueError for a document that this program cannot begin with. The file is
+            then left to the processes that still use it, and a new one takes its name.
+
+    Raises OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    while True:
+        file = SharedFile(path, open_private(path))
+        try:
+            with closing(Handle(file)) as handle, handle:
+                # Replaced while this process waited for the lock, it is not the file any more.
+                if file.is_named and _is_of_use(file, handle, content_bytes, check):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _is_of_use(
+    file: SharedFile, handle: Handle, content_bytes: int, check: Callable[[bytes], object]
+) -> bool:
+    """Prepare the file for use; give its name up where that cannot be."""
+    if not os.fstat(file.fd).st_size:
+        handle.create(content_bytes)
+        return True
+    try:
+        if handle.read() is NOTHING:
+            raise ValueError("it holds no whole document")
+        if handle.entry.content != EMPTY:
+            check(handle.entry.content)
+    except ValueError as exc:
+        log.warning("registry_unusable", extra={"path": str(file.path), "reason": str(exc)})
+        file.path.unlink(missing_ok=True)
+        return False
+    handle.ensure_room(content_bytes)
+    return True
