@@ -30,7 +30,7 @@ from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_file import SharedFile
 from mes.scheduling.shared_resources import open_shared_file
 from mes.scheduling.store import Store
-from mes.scheduling.worker import Worker
+from mes.scheduling.workers import WorkerProcess
 from tests.fakes import spec
 
 COUNTED_AT_A_TIME = 10
@@ -55,14 +55,14 @@ class Bench:
     def __init__(self, place: Place, *, max_concurrent: int) -> None:
         self.spec = spec("m", max_concurrent=max_concurrent, max_queue=1000)
         self.event_loop = EventLoop()
-        self.worker = Worker(place.directory, self.event_loop)
+        self.worker = WorkerProcess(place.directory, self.event_loop)
         self.store = place.store()
         limits = Limits(1, models={self.spec.tag: self.spec})
         self.coordinator = Coordinator(self.store, self.worker, lambda: limits)
         self.scheduler = Scheduler(
             coordinator=self.coordinator,
             worker=self.worker,
-            duties=None,  # type: ignore[arg-type]  # nothing is loaded here
+            load_tasks=None,  # type: ignore[arg-type]  # nothing is loaded here
             queue_timeout_seconds=600,
             drain_timeout_seconds=600,
         )

@@ -32,7 +32,7 @@ from tests.integration.helpers import LOST, leaks, wait_until_at_rest
 from tests.support.service import FakeOllama, Service
 
 # Of MES itself, whatever befalls it.
-_NEVER_LOGGED = ("internal_error", "keeper_failed")
+_NEVER_LOGGED = ("internal_error", "leader_failed")
 _WARM_UP_SECONDS = 20.0
 
 

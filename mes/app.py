@@ -32,17 +32,16 @@ from mes.metrics.collector import MetricsCollector
 from mes.metrics.counters import RequestCounters
 from mes.ollama.client import OllamaRuntime
 from mes.scheduling.coordinator import Coordinator
-from mes.scheduling.duties import Duties
-from mes.scheduling.errands import Errands
 from mes.scheduling.fairness import Limits
 from mes.scheduling.instance_lock import InstanceLock
-from mes.scheduling.keeper import Keeper
-from mes.scheduling.loader import Loader
+from mes.scheduling.leader import Leader
+from mes.scheduling.model_loader import LoadTasks, ModelLoader
+from mes.scheduling.reconciler import Reconciler
 from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_resources import SharedResources
 from mes.scheduling.store import Store
-from mes.scheduling.worker import Worker
+from mes.scheduling.workers import WorkerProcess
 from mes.streams import StreamPump
 
 _LOOKS_AT_FILES_EVERY_SECONDS = 0.5
@@ -112,32 +111,32 @@ def _services(
     runtime = runtime or OllamaRuntime(
         host=settings.ollama_host, event_loop=event_loop, stream_pump=stream_pump, pool_size=threads
     )
-    worker = Worker(settings.state_dir, event_loop)
+    worker = WorkerProcess(settings.state_dir, event_loop)
     store = Store(shared.registry, max_loaded=settings.max_loaded_models)
     coordinator = Coordinator(store, worker, _limits(settings, catalog))
-    loader = _loader(settings, runtime, store)
-    scheduler = _scheduler(settings, coordinator, worker, loader)
+    model_loader = _model_loader(settings, runtime, store)
+    scheduler = _scheduler(settings, coordinator, worker, model_loader)
     runtime_status = RuntimeStatusFile(shared.runtime_status)
-    errands = Errands(
+    reconciler = Reconciler(
         runtime=runtime,
         coordinator=coordinator,
         worker=worker,
         scheduler=scheduler,
-        loader=loader,
+        model_loader=model_loader,
         runtime_status=runtime_status,
         # All workers of one gunicorn have the same parent: one start, one preloading.
         instance=str(os.getppid()),
         idle_unload_seconds=settings.idle_unload_seconds,
     )
-    keeper = Keeper(
+    leader = Leader(
         settings.state_dir,
         coordinator=coordinator,
         worker=worker,
-        errands=errands,
+        reconciler=reconciler,
         runtime_status=runtime_status,
         instance_lock=InstanceLock(settings.state_dir, master=os.getppid(), address=settings.bind),
     )
-    keeper.start()
+    leader.start()
     return Services(
         settings=settings,
         keys=_keys(settings),
@@ -151,7 +150,7 @@ def _services(
         runtime_status=runtime_status,
         event_loop=event_loop,
         stream_pump=stream_pump,
-        keeper=keeper,
+        leader=leader,
         metrics=MetricsCollector(
             request_counters=RequestCounters(settings.state_dir, catalog.current),
             coordinator=coordinator,
@@ -206,8 +205,8 @@ def _schema_limits(settings: Settings) -> structured.SchemaLimits:
     )
 
 
-def _loader(settings: Settings, runtime: Runtime, store: Store) -> Loader:
-    return Loader(
+def _model_loader(settings: Settings, runtime: Runtime, store: Store) -> ModelLoader:
+    return ModelLoader(
         runtime,
         store,
         load_timeout_seconds=settings.load_timeout_seconds,
@@ -217,18 +216,18 @@ def _loader(settings: Settings, runtime: Runtime, store: Store) -> Loader:
 
 
 def _scheduler(
-    settings: Settings, coordinator: Coordinator, worker: Worker, loader: Loader
+    settings: Settings, coordinator: Coordinator, worker: WorkerProcess, model_loader: ModelLoader
 ) -> Scheduler:
-    duties = Duties(
+    load_tasks = LoadTasks(
         coordinator,
-        loader,
+        model_loader,
         cooldown_seconds=settings.cooldown_seconds,
         cooldown_max_seconds=settings.cooldown_max_seconds,
     )
     return Scheduler(
         coordinator=coordinator,
         worker=worker,
-        duties=duties,
+        load_tasks=load_tasks,
         queue_timeout_seconds=settings.queue_timeout_seconds,
         drain_timeout_seconds=settings.unload_timeout_seconds,
     )

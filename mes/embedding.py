@@ -12,7 +12,7 @@ from mes.domain import Client, Provenance, Runtime, Vectors, milliseconds
 from mes.domain.capabilities import EMBEDDING, require_capability
 from mes.inference import provenance_of
 from mes.scheduling.runtime_status import RuntimeStatus
-from mes.scheduling.scheduler import Scheduler, Turn
+from mes.scheduling.scheduler import GrantedPermit, Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,9 @@ def embed(
     )
 
 
-def _timings(permit: Turn, *, embedding_seconds: float, total_seconds: float) -> EmbeddingTimings:
+def _timings(
+    permit: GrantedPermit, *, embedding_seconds: float, total_seconds: float
+) -> EmbeddingTimings:
     return EmbeddingTimings(
         queue_ms=milliseconds(permit.queue_seconds),
         load_ms=milliseconds(permit.load_seconds),

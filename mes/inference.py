@@ -33,7 +33,7 @@ from mes.domain import (
 )
 from mes.domain.capabilities import require_capability, required_capabilities
 from mes.scheduling.runtime_status import RuntimeStatus
-from mes.scheduling.scheduler import Scheduler, Turn
+from mes.scheduling.scheduler import GrantedPermit, Scheduler
 from mes.structured import Generate, RetryPlan, Schema, ToolSchemas
 
 
@@ -76,7 +76,7 @@ def infer(
 
 
 def provenance_of(
-    permit: Turn, runtime_status: RuntimeStatus, *, schema: Schema | None = None
+    permit: GrantedPermit, runtime_status: RuntimeStatus, *, schema: Schema | None = None
 ) -> Provenance:
     """Return the versions of the model, the runtime, the schema and MES behind a result."""
     return Provenance(
@@ -195,7 +195,7 @@ def _numbered(event: Event, number: int) -> Event:
     return event._replace(attempt=number) if isinstance(event, Token | Thought) else event
 
 
-def _timings(permit: Turn, attempts: tuple[Attempt, ...]) -> Timings:
+def _timings(permit: GrantedPermit, attempts: tuple[Attempt, ...]) -> Timings:
     """Return the times of all attempts together; the first token is that of the first attempt."""
     replies = [attempt.reply for attempt in attempts if attempt.reply is not None]
     generation_ms = sum(reply.generation_ms for reply in replies)

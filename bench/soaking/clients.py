@@ -85,31 +85,33 @@ class Crowd:
             self.failures.append(exc)
 
 
-def ask(service: Service, wish: Wish) -> Seen:
+def ask(service: Service, pending: Wish) -> Seen:
     """Send one request and wait for what becomes of it."""
     sent_at, port = time.monotonic(), 0
     try:
-        with Call(service, wish.path, wish.body) as call:
+        with Call(service, pending.path, pending.body) as call:
             port = call.sock.getsockname()[1]
-            if wish.hangs_up_after is not None:
-                time.sleep(wish.hangs_up_after)
-                return _seen(wish, HUNG_UP, port, sent_at)
-            return _judged(wish, call.answer(DEADLINE_SECONDS + _ALLOWANCE_SECONDS), port, sent_at)
+            if pending.hangs_up_after is not None:
+                time.sleep(pending.hangs_up_after)
+                return _seen(pending, HUNG_UP, port, sent_at)
+            return _judged(
+                pending, call.answer(DEADLINE_SECONDS + _ALLOWANCE_SECONDS), port, sent_at
+            )
     except ConnectionError:
-        return _seen(wish, LOST, port, sent_at)
+        return _seen(pending, LOST, port, sent_at)
     except AssertionError:  # the helper's word for an answer that has not come
-        return _seen(wish, NEVER, port, sent_at)
+        return _seen(pending, NEVER, port, sent_at)
 
 
-def _judged(wish: Wish, answer: Answer, port: int, sent_at: float) -> Seen:
+def _judged(pending: Wish, answer: Answer, port: int, sent_at: float) -> Seen:
     if answer.status == LOST:
-        return _seen(wish, LOST, port, sent_at)
-    wrong = wish.wrong_with(answer)
-    return _seen(wish, answer.status, port, sent_at, answer.code or "", wrong)
+        return _seen(pending, LOST, port, sent_at)
+    wrong = pending.wrong_with(answer)
+    return _seen(pending, answer.status, port, sent_at, answer.code or "", wrong)
 
 
 def _seen(
-    wish: Wish, status: int, port: int, sent_at: float, code: str = "", wrong: str = ""
+    pending: Wish, status: int, port: int, sent_at: float, code: str = "", wrong: str = ""
 ) -> Seen:
-    where = (wish.kind, wish.path, wish.model)
+    where = (pending.kind, pending.path, pending.model)
     return Seen(*where, status, code, port, sent_at, time.monotonic(), wrong)

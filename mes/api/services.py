@@ -20,7 +20,7 @@ from mes.errors import QueueFull
 from mes.event_loop import EventLoop, SocketClient, watch_client
 from mes.metrics.collector import MetricsCollector
 from mes.scheduling.coordinator import Coordinator
-from mes.scheduling.keeper import Keeper
+from mes.scheduling.leader import Leader
 from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_resources import SharedResources
@@ -44,7 +44,7 @@ class Services:
     runtime_status: RuntimeStatusFile
     event_loop: EventLoop
     stream_pump: StreamPump
-    keeper: Keeper
+    leader: Leader
     metrics: MetricsCollector
     shared: SharedResources
     wait_slots: threading.BoundedSemaphore
@@ -66,7 +66,7 @@ class Services:
 
     def retire(self) -> None:
         """Take on no more chores; another worker takes the place of this one."""
-        self.keeper.retire()
+        self.leader.retire()
 
     def shut_down(self) -> None:
         """Tell who waits that the service ends; what runs may go on for GRACEFUL_TIMEOUT."""
@@ -77,7 +77,7 @@ class Services:
 
     def close(self) -> None:
         """End the threads that serve this process, and leave the other workers."""
-        self.keeper.stop()
+        self.leader.stop()
         self.coordinator.close()
         self.event_loop.close()
         self.stream_pump.close()

@@ -114,9 +114,9 @@ class StreamingResponse:
 
     def _look_in(self, seconds: float) -> None:
         # One alarm at a time: one for each line would cost as much as sending it.
-        self._timer = self._event_loop.call_at(time.monotonic() + seconds, self._look)
+        self._timer = self._event_loop.call_at(time.monotonic() + seconds, self._observe)
 
-    def _look(self) -> None:
+    def _observe(self) -> None:
         sent_at = self._sent_at
         left = self._seconds if sent_at is None else sent_at + self._seconds - time.monotonic()
         if left > 0:

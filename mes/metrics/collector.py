@@ -23,7 +23,7 @@ from mes.metrics.counters import RequestCounters
 from mes.metrics.definitions import DEFINITIONS, METRIC_OFFSETS, MetricDefinition, RequestLabels
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.runtime_status import RuntimeStatusFile
-from mes.scheduling.worker import Worker
+from mes.scheduling.workers import WorkerProcess
 
 Rows = Mapping[RequestLabels, Sequence[float]]
 
@@ -48,7 +48,7 @@ class MetricsCollector(Collector):
     request_counters: RequestCounters
     coordinator: Coordinator
     runtime_status: RuntimeStatusFile
-    worker: Worker
+    worker: WorkerProcess
     catalog: Callable[[], Catalog]
 
     def render(self, accept: str) -> tuple[bytes, str]:

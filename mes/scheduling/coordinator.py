@@ -11,7 +11,7 @@ from mes.scheduling.fairness import Limits
 from mes.scheduling.registry import Ticket
 from mes.scheduling.state import State
 from mes.scheduling.store import Store
-from mes.scheduling.worker import Worker
+from mes.scheduling.workers import WorkerProcess
 
 
 class Transaction:
@@ -43,7 +43,7 @@ class Coordinator:
         limits: Returns the limits of the policy, which change with the catalog.
     """
 
-    def __init__(self, store: Store, worker: Worker, limits: Callable[[], Limits]) -> None:
+    def __init__(self, store: Store, worker: WorkerProcess, limits: Callable[[], Limits]) -> None:
         self._store = store
         self._worker = worker
         self._limits = limits
@@ -60,7 +60,7 @@ class Coordinator:
             if not transaction.settled:
                 transaction.settle()
         for ticket in transaction.to_wake:
-            self._worker.ring(ticket.worker, ticket.id)
+            self._worker.wake(ticket.worker, ticket.id)
 
     @property
     def limits(self) -> Limits:

@@ -21,14 +21,14 @@ from mes.errors import (
 )
 from mes.scheduling import policy
 from mes.scheduling.coordinator import Coordinator, Transaction
-from mes.scheduling.duties import Duties
+from mes.scheduling.model_loader import LoadTasks
 from mes.scheduling.registry import LOAD, LOADING, PERMIT, UNLOAD, Refusal, Ticket
 from mes.scheduling.state import State
-from mes.scheduling.worker import Worker
+from mes.scheduling.workers import WorkerProcess
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class GrantedPermit:
     """A permit as its holder sees it: what it took to get it, and what it is for."""
 
     queue_seconds: float
@@ -38,14 +38,14 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _PendingRequest:
     """What one request waits for, and who hears of it."""
 
     ticket: str
     spec: ModelSpec
     wants: str
     client: Client
-    rung: threading.Event
+    wakeup: threading.Event
     request_id: str
     emit: Emit
 
@@ -57,14 +57,14 @@ class Scheduler:
         self,
         *,
         coordinator: Coordinator,
-        worker: Worker,
-        duties: Duties,
+        worker: WorkerProcess,
+        load_tasks: LoadTasks,
         queue_timeout_seconds: float,
         drain_timeout_seconds: float,
     ) -> None:
         self._coordinator = coordinator
         self._worker = worker
-        self._duties = duties
+        self._load_tasks = load_tasks
         self._queue_timeout = queue_timeout_seconds
         self._drain_timeout = drain_timeout_seconds
         self._shut = False
@@ -77,7 +77,7 @@ class Scheduler:
     @contextmanager
     def permit(
         self, spec: ModelSpec, client: Client, *, request_id: str = "", emit: Emit = no_op
-    ) -> Iterator[Turn]:
+    ) -> Iterator[GrantedPermit]:
         """The right to use the model inside the block; it is in memory by then.
 
         Where that takes a wait, tells of the place in the queue and of the load, once each.
@@ -86,7 +86,7 @@ class Scheduler:
         down; what kept it from being loaded: LoadTimeout, ModelNotPulled, RuntimeUnavailable; and
         ShuttingDown.
         """
-        with self._turn(spec, PERMIT, client, request_id, _news(emit)) as turn:
+        with self._turn(spec, PERMIT, client, request_id, _without_repeats(emit)) as turn:
             assert turn is not None
             yield turn
 
@@ -108,71 +108,71 @@ class Scheduler:
         client: Client,
         request_id: str = "",
         emit: Emit = no_op,
-    ) -> Iterator[Turn | None]:
+    ) -> Iterator[GrantedPermit | None]:
         ticket = self._worker.new_ticket()
-        with self._worker.expecting(ticket) as rung, client.on_disconnect(rung.set):
-            wish = _Wish(ticket, spec, wants, client, rung, request_id, emit)
+        with self._worker.wakeup_for(ticket) as wakeup, client.on_disconnect(wakeup.set):
+            pending = _PendingRequest(ticket, spec, wants, client, wakeup, request_id, emit)
             self._refuse_if_shut()
             try:
-                yield self._join(wish) or self._wait(wish)
+                yield self._join(pending) or self._wait(pending)
             finally:
                 self._leave(ticket)
 
-    def _join(self, wish: _Wish) -> Turn | None:
+    def _join(self, pending: _PendingRequest) -> GrantedPermit | None:
         """Take a place in the queue. The turn itself, where it can be had at once."""
         with self._coordinator.transaction() as transaction:
-            state, spec = transaction.state, wish.spec
-            if wish.wants != UNLOAD:
+            state, spec = transaction.state, pending.spec
+            if pending.wants != UNLOAD:
                 _refuse_what_cannot_be_loaded(transaction, spec)
-            mine = (wish.ticket, self._worker.id, spec.tag, wish.wants)
-            state.join(*mine, transaction.now, wish.request_id)
+            mine = (pending.ticket, self._worker.id, spec.tag, pending.wants)
+            state.join(*mine, transaction.now, pending.request_id)
             transaction.settle()
             # Those who will run at once when the model is loaded are not the queue's length.
-            full = wish.wants == PERMIT and state.requests(spec.tag) > spec.capacity
+            full = pending.wants == PERMIT and state.requests(spec.tag) > spec.capacity
             if full:
-                state.leave(wish.ticket, transaction.now)
-            turn = _turn_of(state, wish.ticket)
+                state.leave(pending.ticket, transaction.now)
+            turn = _granted_permit(state, pending.ticket)
         if full:
             raise _queue_full(spec)
         return turn
 
-    def _wait(self, wish: _Wish) -> Turn | None:
+    def _wait(self, pending: _PendingRequest) -> GrantedPermit | None:
         """Wait for the turn, doing the ticket's duties meanwhile. None: it came true by itself."""
         while True:
             state = self._coordinator.read()
-            if wish.ticket in state.permits:
-                return _turn_of(state, wish.ticket)
-            if wish.ticket in state.refusals:
-                raise _as_error(state.refusals[wish.ticket])
-            if wish.ticket not in state.tickets:
+            if pending.ticket in state.permits:
+                return _granted_permit(state, pending.ticket)
+            if pending.ticket in state.refusals:
+                raise _as_error(state.refusals[pending.ticket])
+            if pending.ticket not in state.tickets:
                 # Only damage to the registry file can lose a ticket that waits for a permit.
-                turn = self._join(wish) if wish.wants == PERMIT else None
-                if turn is not None or wish.wants != PERMIT:
+                turn = self._join(pending) if pending.wants == PERMIT else None
+                if turn is not None or pending.wants != PERMIT:
                     return turn
                 continue
             self._refuse_if_shut()
-            self._make_use_of_the_wait(wish, state)
+            self._make_use_of_the_wait(pending, state)
 
-    def _make_use_of_the_wait(self, wish: _Wish, state: State) -> None:
-        ticket = state.tickets[wish.ticket]
-        wish.emit(_standing(state, ticket))
+    def _make_use_of_the_wait(self, pending: _PendingRequest, state: State) -> None:
+        ticket = state.tickets[pending.ticket]
+        pending.emit(_progress_event(state, ticket))
         if ticket.task is not None:
-            self._duties.do(ticket, wish.spec)
+            self._load_tasks.do(ticket, pending.spec)
             return
-        if wish.client.disconnected:
+        if pending.client.disconnected:
             raise ClientDisconnected("the caller hung up while it waited in the queue")
         waited = policy.queue_seconds(state, ticket, time.monotonic())
-        left = self._seconds_left(wish, waited)
-        wish.rung.wait(min(left, self._worker.looks_every_seconds))
-        wish.rung.clear()
+        left = self._seconds_left(pending, waited)
+        pending.wakeup.wait(min(left, self._worker.check_interval_seconds))
+        pending.wakeup.clear()
 
-    def _seconds_left(self, wish: _Wish, waited: float) -> float:
-        limit = self._drain_timeout if wish.wants == UNLOAD else self._queue_timeout
+    def _seconds_left(self, pending: _PendingRequest, waited: float) -> float:
+        limit = self._drain_timeout if pending.wants == UNLOAD else self._queue_timeout
         if waited < limit:
             return limit - waited
-        if wish.wants == UNLOAD:
-            raise ModelBusy(f"{wish.spec.id} is still in use after {limit:g} s; try again later")
-        raise QueueTimeout(f"no permit for {wish.spec.id} within {limit:g} s; try again later")
+        if pending.wants == UNLOAD:
+            raise ModelBusy(f"{pending.spec.id} is still in use after {limit:g} s; try again later")
+        raise QueueTimeout(f"no permit for {pending.spec.id} within {limit:g} s; try again later")
 
     def _refuse_if_shut(self) -> None:
         if self._shut:
@@ -184,7 +184,7 @@ class Scheduler:
             transaction.state.leave(ticket, transaction.now)
 
 
-def _standing(state: State, ticket: Ticket) -> Event:
+def _progress_event(state: State, ticket: Ticket) -> Event:
     resident = state.resident(ticket.model)
     if ticket.task == LOAD or (resident is not None and resident.phase == LOADING):
         return Loading()
@@ -192,7 +192,7 @@ def _standing(state: State, ticket: Ticket) -> Event:
     return Queued(sum(rival.number <= ticket.number for rival in rivals))
 
 
-def _news(emit: Emit) -> Emit:
+def _without_repeats(emit: Emit) -> Emit:
     """Tells nothing twice in a row."""
     last: tuple[Event, ...] = ()
 
@@ -224,13 +224,13 @@ def _queue_full(spec: ModelSpec) -> QueueFull:
     )
 
 
-def _turn_of(state: State, ticket: str) -> Turn | None:
+def _granted_permit(state: State, ticket: str) -> GrantedPermit | None:
     permit = state.permits.get(ticket)
     if permit is None:
         return None
     resident = state.resident(permit.model)
     waited = permit.granted_at - permit.arrived_at
-    return Turn(
+    return GrantedPermit(
         queue_seconds=waited - permit.load_seconds,
         load_seconds=permit.load_seconds,
         digest=resident.digest if resident else None,

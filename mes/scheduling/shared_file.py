@@ -206,14 +206,14 @@ class Handle:
 
     def _scan(self) -> tuple[_Half, _Half]:
         self._half_bytes = self._found_half_bytes()
-        return self._look(0), self._look(1)
+        return self._observe(0), self._observe(1)
 
     def _found_half_bytes(self) -> int:
         # Of a size that is no power of two a person has cut off or added something.
         found = 1 << (os.fstat(self._fd).st_size // 2).bit_length() >> 1
         return min(max(found, SMALLEST_HALF_BYTES), LARGEST_HALF_BYTES)
 
-    def _look(self, index: int) -> _Half:
+    def _observe(self, index: int) -> _Half:
         at = index * self._half_bytes
         start = os.pread(self._fd, _FIRST_READ_BYTES, at)
         entry = self._entry_at(at, start)

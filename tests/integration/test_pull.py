@@ -77,7 +77,7 @@ def test_pulls_leave_threads_to_everything_else(service, runtime):
     runtime.control(pull_seconds=60.0)
     refused = threading.Event()
     calls = [Call(service, f"/v1/models/{ABSENT}/pull", {}) for _ in range(40)]
-    readers = [threading.Thread(target=_look, args=(call, refused)) for call in calls]
+    readers = [threading.Thread(target=_observe, args=(call, refused)) for call in calls]
     for reader in readers:
         reader.start()
     assert refused.wait(30), "more pulls than seats, and none is refused"
@@ -90,6 +90,6 @@ def test_pulls_leave_threads_to_everything_else(service, runtime):
     wait_until(lambda: service.infer(HERE).status_code == 200, why="the seats are free again")
 
 
-def _look(call: Call, refused: threading.Event) -> None:
+def _observe(call: Call, refused: threading.Event) -> None:
     if b"503" in call.sock.recv(12):
         refused.set()

@@ -55,7 +55,7 @@ def serves_as_ever(service, runtime, harm):
     assert runtime.model(MODEL)["peak"] == 2
     assert runtime.model(MODEL)["implicit_loads"] == 0
     wait_until_at_rest(service)
-    assert service.log_lines("internal_error") == service.log_lines("keeper_failed") == []
+    assert service.log_lines("internal_error") == service.log_lines("leader_failed") == []
 
 
 DAMAGE = {
@@ -89,13 +89,13 @@ def test_a_deleted_registry_file_changes_nothing_and_is_written_anew(service, ru
 
 
 def test_bells_that_are_taken_down_are_hung_up_again(service, runtime):
-    def take_down():
+    def remove():
         for bell in (service.state_dir / "workers").glob("*.bell"):
             bell.unlink()
 
-    serves_as_ever(service, runtime, take_down)
+    serves_as_ever(service, runtime, remove)
     wait_until(lambda: len(living(service)) == 4)
-    assert len(service.log_lines("bell_renewed")) == 4
+    assert len(service.log_lines("wakeup_pipe_renewed")) == 4
 
 
 def test_a_deleted_directory_is_made_anew(service, runtime):
@@ -199,7 +199,7 @@ def test_a_full_directory_is_named_and_all_is_served(tiny, runtime):
     (tiny.state_dir / "filler").unlink()
     tiny.wait_until_ready()
     assert len(tiny.log_lines("state_dir_usable")) == 1
-    assert tiny.log_lines("internal_error") == tiny.log_lines("keeper_failed") == []
+    assert tiny.log_lines("internal_error") == tiny.log_lines("leader_failed") == []
 
 
 def replace_a_worker(running):

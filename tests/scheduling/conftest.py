@@ -12,14 +12,13 @@ import pytest
 from mes.domain import ModelSpec
 from mes.event_loop import EventLoop
 from mes.scheduling.coordinator import Coordinator
-from mes.scheduling.duties import Duties
 from mes.scheduling.fairness import Limits
-from mes.scheduling.loader import Loader
+from mes.scheduling.model_loader import LoadTasks, ModelLoader
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_file import SharedFile
 from mes.scheduling.shared_resources import open_shared_file
 from mes.scheduling.store import Store
-from mes.scheduling.worker import Worker
+from mes.scheduling.workers import WorkerProcess
 from tests.fakes import FakeRuntime
 
 
@@ -30,8 +29,8 @@ class Bench:
     scheduler: Scheduler
     coordinator: Coordinator
     store: Store
-    worker: Worker
-    loader: Loader
+    worker: WorkerProcess
+    model_loader: ModelLoader
     event_loop: EventLoop
 
 
@@ -63,27 +62,29 @@ def make(tmp_path: Path, runtime: FakeRuntime, registry_file: SharedFile) -> Ite
         cooldown: float = 10.0,
     ) -> Bench:
         event_loop = EventLoop()
-        worker = Worker(tmp_path, event_loop)
+        worker = WorkerProcess(tmp_path, event_loop)
         store = Store(registry_file, max_loaded=max_loaded)
         by_tag = {spec.tag: spec for spec in models}
         limits = Limits(max_loaded, patience, models=by_tag)
         coordinator = Coordinator(store, worker, lambda: limits)
-        loader = Loader(
+        model_loader = ModelLoader(
             runtime,
             store,
             load_timeout_seconds=10,
             unload_timeout_seconds=2,
             retry_pause_seconds=0.01,
         )
-        duties = Duties(coordinator, loader, cooldown_seconds=cooldown, cooldown_max_seconds=60)
+        load_tasks = LoadTasks(
+            coordinator, model_loader, cooldown_seconds=cooldown, cooldown_max_seconds=60
+        )
         scheduler = Scheduler(
             coordinator=coordinator,
             worker=worker,
-            duties=duties,
+            load_tasks=load_tasks,
             queue_timeout_seconds=queue_timeout,
             drain_timeout_seconds=drain_timeout,
         )
-        made.append(Bench(scheduler, coordinator, store, worker, loader, event_loop))
+        made.append(Bench(scheduler, coordinator, store, worker, model_loader, event_loop))
         return made[-1]
 
     yield bench

@@ -306,7 +306,7 @@ def another_sees_out(make: Make, runtime: FakeRuntime) -> Bench:
 
 
 def test_a_load_waits_for_what_somebody_else_sees_out(another_sees_out: Bench, runtime):
-    with in_thread(lambda: another_sees_out.loader.load(spec("a"), "w/1")):
+    with in_thread(lambda: another_sees_out.model_loader.load(spec("a"), "w/1")):
         eventually(lambda: runtime.loaded_calls >= 2)
         assert not runtime.loads
         runtime.unload("x:latest")
@@ -316,7 +316,7 @@ def test_a_load_waits_for_what_somebody_else_sees_out(another_sees_out: Bench, r
 
 
 def test_a_load_does_for_others_what_they_have_not_achieved(another_sees_out: Bench, runtime):
-    with in_thread(lambda: another_sees_out.loader.load(spec("a"), "w/1")):
+    with in_thread(lambda: another_sees_out.model_loader.load(spec("a"), "w/1")):
         eventually(lambda: runtime.loaded_calls >= 2)
         with another_sees_out.store.transaction() as state:
             state.release({"x:latest"}, 1.0)
@@ -326,7 +326,7 @@ def test_a_load_does_for_others_what_they_have_not_achieved(another_sees_out: Be
 
 def test_a_load_that_finds_no_room_in_time_is_given_up(another_sees_out: Bench, runtime):
     with pytest.raises(errors.RuntimeUnavailable, match="room within 2 s"):
-        another_sees_out.loader.load(spec("a"), "w/1")
+        another_sees_out.model_loader.load(spec("a"), "w/1")
     assert not runtime.loads
 
 
@@ -356,6 +356,6 @@ def test_a_request_whose_ticket_was_lost_with_the_registry_file_joins_again(make
             (ticket,) = bench.coordinator.read().tickets
             with bench.store.transaction() as state:
                 del state.tickets[ticket]
-            bench.worker.ring(bench.worker.id, ticket)
+            bench.worker.wake(bench.worker.id, ticket)
             eventually(lambda: bench.coordinator.read().tickets)
         assert waiting.result(timeout=5).load_seconds == 0

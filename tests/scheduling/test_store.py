@@ -20,7 +20,7 @@ from mes.scheduling.shared_entry import image
 from mes.scheduling.shared_resources import SharedResources, open_shared_file
 from mes.scheduling.state import State
 from mes.scheduling.store import Snapshot, Store
-from mes.scheduling.worker import Worker
+from mes.scheduling.workers import WorkerProcess
 from tests.fakes import eventually
 
 NOW = time.monotonic()
@@ -29,7 +29,7 @@ NOW = time.monotonic()
 @pytest.fixture
 def living(tmp_path):
     event_loop = EventLoop()
-    worker = Worker(tmp_path, event_loop)
+    worker = WorkerProcess(tmp_path, event_loop)
     yield worker.id
     worker.close()
     event_loop.close()

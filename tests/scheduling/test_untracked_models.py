@@ -40,7 +40,7 @@ class Memory(RuleBasedStateMachine):
         self.memory = {f"{model}:latest": LOADED for model in MODELS[:places]}
         for model in self.memory if known else ():
             self.state.adopt(model, 0.0)
-        self.errands: dict[str, Errand] = {}
+        self.reconciler: dict[str, Errand] = {}
         self.keepers_look: tuple[int, set[str]] | None = None
         self.count = 0
 
@@ -77,7 +77,7 @@ class Memory(RuleBasedStateMachine):
         for ticket in self.with_a_duty(worker):
             if ticket.task == LOAD and self.memory.get(ticket.model) == LOADING:
                 del self.memory[ticket.model]  # a load ends with its connection
-            self.errands.pop(ticket.id, None)
+            self.reconciler.pop(ticket.id, None)
         self.state.release_dead_worker(worker, float(self.count))
         self.settle()
 
@@ -108,7 +108,7 @@ class Memory(RuleBasedStateMachine):
         name = f"{worker}/{self.count}"
         if claimed := claim_untracked(self.state, listed, name):
             self.state.join(name, worker, min(claimed), UNLOAD, float(self.count)).task = UNLOAD
-            self.errands[name] = Errand(sees_out=claimed)
+            self.reconciler[name] = Errand(sees_out=claimed)
             self.unload_and_wait(claimed)
         self.settle()
 
@@ -122,7 +122,7 @@ class Memory(RuleBasedStateMachine):
     @rule(data=st.data(), fails=st.sampled_from([False, False, False, True]))
     def go_on(self, data: st.DataObject, fails: bool) -> None:
         ticket = data.draw(st.sampled_from(sorted(self.with_a_duty(), key=lambda t: t.id)))
-        operation = self.errands.setdefault(ticket.id, Errand())
+        operation = self.reconciler.setdefault(ticket.id, Errand())
         if ticket.task == UNLOAD and ticket.victim is not None and not operation.begun:
             operation.begun, operation.sees_out = True, {ticket.victim}
             self.unload_and_wait(operation.sees_out)
@@ -171,7 +171,7 @@ class Memory(RuleBasedStateMachine):
         self.end(ticket, given_up=True)
 
     def end(self, ticket: Ticket, *, given_up: bool) -> None:
-        del self.errands[ticket.id]
+        del self.reconciler[ticket.id]
         self.state.finish_task(ticket.id)
         if given_up:
             self.state.refuse(ticket, Refusal(ticket.worker, "runtime_unavailable", "no"))

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from mes.scheduling.instance_lock import InstanceLock
-from mes.scheduling.keeper import Keeper
+from mes.scheduling.leader import Leader
 from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.shared_resources import open_shared_file
 from tests.fakes import eventually
@@ -32,22 +32,22 @@ def keep(make, tmp_path):
     """Let a worker be the keeper until the test ends; its rounds, and its runtime_status."""
     with closing(open_shared_file(tmp_path / "runtime_status.json", 1000)) as file:
         runtime_status, rounds, bench = RuntimeStatusFile(file), Rounds(), make()
-        keeper = Keeper(
+        leader = Leader(
             tmp_path,
             coordinator=bench.coordinator,
             worker=bench.worker,
-            errands=rounds,
+            reconciler=rounds,
             runtime_status=runtime_status,
             instance_lock=InstanceLock(tmp_path, master=os.getpid(), address="nowhere"),
         )
 
         def start():
-            keeper.start()
+            leader.start()
             eventually(lambda: rounds.number > 3)
             return runtime_status.current()
 
         yield start
-        keeper.stop()
+        leader.stop()
         runtime_status.close()
 
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_swept_is_said_once_and_holds_up_nothing(keep, tmp_path, 
     (tmp_path / "workers" / f"{DEAD}.bell").mkdir(parents=True)  # which cannot be unlinked
     assert keep().state_dir == ""
     assert len(said(caplog, "workers_died")) == 1
-    assert said(caplog, "keeper_failed") == []
+    assert said(caplog, "leader_failed") == []
 
 
 def test_a_directory_that_cannot_be_written_is_said_once(keep, monkeypatch, caplog):

@@ -1,4 +1,4 @@
-"""The loader: brings models into the runtime's memory and sees them out. Slow, so never locked."""
+"""Loading and unloading models in the runtime: slow, and therefore outside of transactions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from mes.domain import LoadedModel, ModelSpec, Runtime
-from mes.errors import LoadFailed, ModelUnavailable, RuntimeUnavailable
+from mes.errors import LoadFailed, MesError, ModelUnavailable, RuntimeUnavailable, ShuttingDown
+from mes.scheduling.coordinator import Coordinator, Transaction
+from mes.scheduling.registry import LOAD, LoadFailure, Refusal, Ticket
 from mes.scheduling.state import claim_untracked, overfull
 from mes.scheduling.store import Store
+
+# The loader: brings models into the runtime's memory and sees them out. Slow, so never locked.
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +22,7 @@ _FIRST_LOOK_SECONDS = 0.01
 _LATER_LOOKS_SECONDS = 0.2
 
 
-class Loader:
+class ModelLoader:
     """Carries out what the policy has decided. The deadline of each step is its own."""
 
     def __init__(
@@ -86,7 +90,7 @@ class Loader:
 
     def _facts(self, name: str) -> dict[str, Any]:
         loaded = next((model for model in self._runtime.loaded() if model.name == name), None)
-        return {} if loaded is None else facts(loaded)
+        return {} if loaded is None else registry_facts(loaded)
 
     def _clear_the_way(self, ticket: str) -> None:
         """Wait until the load would not be one too many, and unload what is in its way.
@@ -127,7 +131,7 @@ def _pauses() -> Iterator[float]:
         pause = min(2 * pause, _LATER_LOOKS_SECONDS)
 
 
-def facts(loaded: LoadedModel) -> dict[str, Any]:
+def registry_facts(loaded: LoadedModel) -> dict[str, Any]:
     """What the registry notes of a model in memory."""
     return {
         "digest": loaded.digest,
@@ -135,3 +139,85 @@ def facts(loaded: LoadedModel) -> dict[str, Any]:
         "size_bytes": loaded.size_bytes,
         "vram_bytes": loaded.vram_bytes,
     }
+
+
+# Duties: what a ticket does for everybody while it waits, namely load and unload models.
+
+
+class LoadTasks:
+    """Carries out a ticket's duty outside the lock and notes what came of it.
+
+    A model that could not be loaded cools down: for `cooldown_seconds` after the first failure,
+    twice as long after each further one, at most `cooldown_max_seconds`.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        model_loader: ModelLoader,
+        *,
+        cooldown_seconds: float,
+        cooldown_max_seconds: float,
+    ) -> None:
+        self._coordinator = coordinator
+        self._model_loader = model_loader
+        self._cooldown_seconds = cooldown_seconds
+        self._cooldown_max_seconds = cooldown_max_seconds
+
+    def do(self, ticket: Ticket, spec: ModelSpec) -> None:
+        """Do what the ticket has to do; its failures become words to those who wait."""
+        if ticket.task == LOAD:
+            self._load(ticket, spec)
+        else:
+            self._unload(ticket, spec)
+
+    def _load(self, ticket: Ticket, spec: ModelSpec) -> None:
+        try:
+            facts = self._model_loader.load(spec, ticket.id)
+        except ShuttingDown:
+            raise  # others may wait for the model in workers that go on: the next of them loads it
+        except MesError as exc:
+            with self._coordinator.transaction() as transaction:
+                transaction.state.drop(spec.tag, transaction.now)
+                self._give_up(transaction, spec, exc)
+            return
+        with self._coordinator.transaction() as transaction:
+            # Absent where a reload has lowered MAX_LOADED_MODELS meanwhile.
+            if spec.tag in transaction.state.registry:
+                transaction.state.finish_load(spec.tag, transaction.now, **facts)
+            transaction.state.finish_task(ticket.id)
+
+    def _unload(self, ticket: Ticket, spec: ModelSpec) -> None:
+        assert ticket.victim is not None
+        trouble = None
+        try:
+            self._model_loader.unload_and_wait(ticket.victim)
+        except ShuttingDown:
+            raise
+        except MesError as exc:
+            trouble = exc
+        with self._coordinator.transaction() as transaction:
+            transaction.state.release({ticket.victim}, transaction.now)
+            transaction.state.finish_task(ticket.id)
+            if trouble is not None:
+                self._give_up(transaction, spec, trouble)
+
+    def _give_up(self, transaction: Transaction, spec: ModelSpec, error: MesError) -> None:
+        """Tell everybody who waits for the model why it cannot be had."""
+        log.error("load_abandoned", extra={"model": spec.id, "code": error.code})
+        state, retry_after = transaction.state, error.retry_after
+        if isinstance(error, ModelUnavailable):
+            retry_after = self._cool_down(transaction, spec, error)
+        for ticket in [t for t in state.tickets.values() if t.model == spec.tag]:
+            state.refuse(ticket, Refusal(ticket.worker, error.code, error.detail, retry_after))
+            transaction.to_wake.append(ticket)
+
+    def _cool_down(self, transaction: Transaction, spec: ModelSpec, error: MesError) -> float:
+        earlier = transaction.state.load_failures.get(spec.tag)
+        failures = 1 if earlier is None else earlier.failures + 1
+        growing: float = self._cooldown_seconds * 2 ** (failures - 1)
+        seconds = min(growing, self._cooldown_max_seconds)
+        transaction.state.load_failures[spec.tag] = LoadFailure(
+            failures, transaction.now + seconds, error.detail
+        )
+        return seconds

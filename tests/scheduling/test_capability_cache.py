@@ -9,7 +9,7 @@ import pytest
 
 from mes.domain import ModelCard, PulledModel
 from mes.errors import ModelNotPulled, RuntimeReplyInvalid, RuntimeUnavailable
-from mes.scheduling.cards import Cards
+from mes.scheduling.reconciler import CapabilityCache
 from tests.fakes import ALL_BUT_EMBEDDING, DIGEST, FakeRuntime
 
 MODEL = PulledModel("a:latest", DIGEST, 10, "Q4_0", "1B")
@@ -37,8 +37,8 @@ def runtime() -> Asked:
 
 
 @pytest.fixture
-def cards(runtime) -> Cards:
-    return Cards(runtime)
+def cards(runtime) -> CapabilityCache:
+    return CapabilityCache(runtime)
 
 
 def test_a_model_is_complete_once_it_was_asked_for(cards):

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mes.scheduling.coordinator import Coordinator
-from mes.scheduling.errands import Errands
 from mes.scheduling.instance_lock import InstanceLock
+from mes.scheduling.reconciler import Reconciler
 from mes.scheduling.runtime_status import RuntimeStatusFile
-from mes.scheduling.worker import Worker, is_alive
+from mes.scheduling.workers import WorkerProcess, is_worker_alive
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _CHORES_EVERY_SECONDS = 0.25
 _STOPS_WITHIN_SECONDS = 10.0
 
 
-class Keeper:
+class Leader:
     """A thread in every worker; in one of them it has much to do.
 
     It voids what dead workers owned, lets the policy look at the clock, looks after the state
@@ -34,8 +34,8 @@ class Keeper:
         directory: Path,
         *,
         coordinator: Coordinator,
-        worker: Worker,
-        errands: Errands,
+        worker: WorkerProcess,
+        reconciler: Reconciler,
         runtime_status: RuntimeStatusFile,
         instance_lock: InstanceLock,
     ) -> None:
@@ -44,10 +44,10 @@ class Keeper:
         self._master = os.getppid()
         self._coordinator = coordinator
         self._worker = worker
-        self._errands = errands
+        self._reconciler = reconciler
         self._runtime_status = runtime_status
         self._is_keeper = False
-        self._buried: set[str] = set()
+        self._released: set[str] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mes-keeper", daemon=True)
 
@@ -57,7 +57,7 @@ class Keeper:
     @property
     def busy(self) -> bool:
         """Is an errand still under way?"""
-        return self._errands.open_exchanges
+        return self._reconciler.open_exchanges
 
     def retire(self) -> None:
         """Begin no further round; another worker takes over. Errands under way go on."""
@@ -73,29 +73,29 @@ class Keeper:
             try:
                 self._is_keeper = self._is_keeper or self._runtime_status.become_leader()
                 if self._is_keeper:
-                    self._do_chores()
+                    self._run_once()
                 else:
                     with suppress(OSError):  # the keeper finds it out and says so
                         self._coordinator.check()
-                        self._worker.look_after_bell()
+                        self._worker.repair_wakeup_pipe()
             except Exception:
                 # A keeper that dies of one bad round would leave all workers without chores.
-                log.exception("keeper_failed")
+                log.exception("leader_failed")
             self._stopping.wait(_CHORES_EVERY_SECONDS)
         self._runtime_status.step_down()
         self._instance_lock.let_go()
 
-    def _do_chores(self) -> None:
-        self._bury_the_dead()
+    def _run_once(self) -> None:
+        self._release_dead_workers()
         if self._coordinator.read().tickets:
             with self._coordinator.transaction():
                 pass  # the policy looks at the clock: somebody's patience may be over
         self._look_after_directory()
-        self._errands.run()
+        self._reconciler.run()
 
-    def _bury_the_dead(self) -> None:
+    def _release_dead_workers(self) -> None:
         known = self._coordinator.read().owners() | set(self._worker.others())
-        dead = [worker for worker in known - self._buried if not is_alive(worker)]
+        dead = [worker for worker in known - self._released if not is_worker_alive(worker)]
         if not dead:
             return
         log.warning("workers_died", extra={"workers": dead})
@@ -104,14 +104,14 @@ class Keeper:
                 transaction.state.release_dead_worker(worker, transaction.now)
         for worker in dead:
             try:
-                self._worker.sweep(worker)
+                self._worker.remove_files(worker)
             except OSError:
-                self._buried.add(worker)  # what lies about of it is no news
+                self._released.add(worker)  # what lies about of it is no news
 
     def _look_after_directory(self) -> None:
         """Keep what others look for in it in its place, and say so once where that fails."""
         try:
-            self._worker.look_after_bell()
+            self._worker.repair_wakeup_pipe()
             if os.getppid() == self._master:  # or the lock would be in our next master's way
                 self._instance_lock.keep()
             self._coordinator.check()

@@ -7,27 +7,27 @@ from contextlib import closing
 
 import pytest
 
-from mes.scheduling import errands as module
-from mes.scheduling.errands import Errands
+from mes.scheduling import reconciler as module
+from mes.scheduling.reconciler import Reconciler
 from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.shared_resources import open_shared_file
 from tests.fakes import eventually, spec
 
 
 @pytest.fixture
-def errands(make, runtime, tmp_path, monkeypatch):
+def reconciler(make, runtime, tmp_path, monkeypatch):
     """The errands of a keeper with room for two models; it looks in each round."""
-    monkeypatch.setattr(module, "_LOOKS_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_RECONCILE_INTERVAL_SECONDS", 0.0)
     bench = make(spec("a"))
     file = open_shared_file(tmp_path / "runtime_status.json", 1000)
     with closing(file), closing(RuntimeStatusFile(file)) as runtime_status:
         runtime_status.become_leader()
-        made = Errands(
+        made = Reconciler(
             runtime=runtime,
             coordinator=bench.coordinator,
             worker=bench.worker,
             scheduler=bench.scheduler,
-            loader=bench.loader,
+            model_loader=bench.model_loader,
             runtime_status=runtime_status,
             instance="test",
             idle_unload_seconds=0.0,
@@ -36,16 +36,16 @@ def errands(make, runtime, tmp_path, monkeypatch):
         eventually(lambda: not made.open_exchanges)
 
 
-def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(errands, runtime):
-    keeper, coordinator = errands
+def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(reconciler, runtime):
+    leader, coordinator = reconciler
     runtime.in_memory = ["u:latest", "v:latest", "w:latest"]
     may_go, unload = threading.Event(), runtime.unload
     runtime.unload = lambda name: may_go.wait(10) and unload(name)
-    keeper.run()
+    leader.run()
     runtime.in_memory += ["x:latest", "y:latest", "z:latest"]
-    keeper.run()
+    leader.run()
     may_go.set()
-    eventually(lambda: not keeper.open_exchanges)
-    keeper.run()
-    eventually(lambda: not keeper.open_exchanges)
+    eventually(lambda: not leader.open_exchanges)
+    leader.run()
+    eventually(lambda: not leader.open_exchanges)
     assert (runtime.in_memory, coordinator.read().unloading) == ([], {})
