@@ -13,7 +13,7 @@ from flask import Flask
 from mes import logs, structured
 from mes.api import health, inference, models, problems, request_log, security_headers
 from mes.api.key_throttle import KeyThrottle
-from mes.api.openai import chat, completions, embeddings
+from mes.api.openai import chat, completions, embeddings, error_format
 from mes.api.openapi import docs_page
 from mes.api.services import Services
 from mes.config.api_keys import ApiKeys, ApiKeysFile
@@ -84,6 +84,7 @@ def create_app(
     app.extensions["mes"] = _services(settings, runtime, shared)
     request_log.install_request_log(app)
     problems.install_error_handlers(app)
+    error_format.install_openai_errors(app)
     security_headers.install_security(app, settings)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)
@@ -133,7 +134,7 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
     return Services(
         settings=settings,
         keys=_keys(settings),
-        attempts=KeyThrottle(),
+        key_throttle=KeyThrottle(),
         catalog=catalog,
         schema_limits=_schema_limits(settings),
         runtime=runtime,

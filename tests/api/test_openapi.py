@@ -12,7 +12,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from mes import errors
-from mes.api.openapi.descriptions import FIELDS, WHEN
+from mes.api.openapi.descriptions import ERROR_CAUSES, REQUEST_FIELDS
 from mes.api.openapi.docs_page import document_of
 from mes.api.openapi.document import document
 from tests.api.conftest import KEY
@@ -78,12 +78,12 @@ def test_every_error_that_can_leave_the_house_is_in_it(told):
 
 def test_there_are_words_for_every_code_and_for_every_field_of_a_request(told):
     found = {code for each in operations(told).values() for _, code in codes(told, each)}
-    assert found == set(WHEN)
+    assert found == set(ERROR_CAUSES)
     schemas = told["components"]["schemas"]
     asked = {
         name for key in schemas if key.endswith("Request") for name in schemas[key]["properties"]
     }
-    assert asked == set(FIELDS) & asked
+    assert asked == set(REQUEST_FIELDS) & asked
 
 
 def test_who_needs_a_key_is_told_truly(client, told):

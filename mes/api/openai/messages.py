@@ -1,4 +1,4 @@
-"""Messages: a conversation as OpenAI's clients write it."""
+"""Messages of a conversation in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class Content(fields.Field[tuple[str, tuple[str, ...]]]):
-    """A text, or a list of texts and images: the text, and the images in base64."""
+    """A text, or a list of texts and images. Loads as the text and the images in base64."""
 
     shape = {"type": ["string", "array"], "items": {"type": "object"}, "minItems": 1}
     default_error_messages = MESSAGES
@@ -49,15 +49,13 @@ def _image(number: int, url: Any) -> str:
     except ValueError:
         decoded = b""
     if not decoded:
-        # Nothing is fetched for a caller.
-        raise ValidationError(
-            {number: "must have its image in a URL such as data:image/png;base64,"}
-        )
+        # MES fetches nothing on behalf of a client.
+        raise ValidationError({number: "must be an image in a data URL: data:image/png;base64,..."})
     return str(data)
 
 
 class FunctionCallSchema(OpenAiRequestSchema):
-    """A function and its arguments, which are JSON in a string."""
+    """A called function and its arguments, which are JSON in a string."""
 
     name = Text(required=True, validate=NOT_EMPTY)
     arguments = Text(required=True)
@@ -74,7 +72,9 @@ class FunctionCallSchema(OpenAiRequestSchema):
 
 
 class MessageToolCallSchema(OpenAiRequestSchema):
-    """What an assistant called before."""
+    """A tool call in an earlier message of the assistant."""
+
+    component_name = "ToolCall"
 
     id = Text(required=True, validate=NOT_EMPTY)
     type = OnlyValue("function")
@@ -87,7 +87,7 @@ class MessageToolCallSchema(OpenAiRequestSchema):
 
 
 class ChatMessageSchema(OpenAiRequestSchema):
-    """One turn; whatever an answer's message has may be sent back as it came."""
+    """One message. The message of a response can be sent back unchanged."""
 
     role = Text(
         required=True,
@@ -99,7 +99,7 @@ class ChatMessageSchema(OpenAiRequestSchema):
     )
     tool_call_id = Text(allow_none=True, validate=NOT_EMPTY)
     name = Text(allow_none=True)
-    # Models are not told what they thought before.
+    # Accepted, but not sent to the model: models do not expect their earlier reasoning.
     reasoning = Text(allow_none=True)
     refusal = OnlyValue(None)
     audio = OnlyValue(None)
@@ -112,7 +112,7 @@ class ChatMessageSchema(OpenAiRequestSchema):
         if given.get("content") is None and not calls:
             raise ValidationError("is required", "content")
         if calls and role != "assistant":
-            raise ValidationError("go with role assistant", "tool_calls")
+            raise ValidationError("are only allowed with role assistant", "tool_calls")
         if role == "tool" and not given.get("tool_call_id"):
             raise ValidationError("is required with role tool", "tool_call_id")
         if given.get("name") and role != "tool":
@@ -128,15 +128,18 @@ class ChatMessageSchema(OpenAiRequestSchema):
         )
 
 
-def with_names(turns: Iterable[Message]) -> tuple[Message, ...]:
-    """The turns, each result of a tool with the name of the tool that was called."""
+def with_tool_names(turns: Iterable[Message]) -> tuple[Message, ...]:
+    """Return the messages, with the name of the called tool in each message of role `tool`.
+
+    Raises ValidationError for a result without a call before it.
+    """
     names: dict[str | None, str] = {}
     named = []
     for number, turn in enumerate(turns):
         names.update((call.id, call.name) for call in turn.tool_calls)
         if turn.role == "tool" and turn.tool_name is None:
             if turn.tool_call_id not in names:
-                mistake = {"tool_call_id": "answers no call of the turns before it"}
+                mistake = {"tool_call_id": "is not the id of a call in an earlier message"}
                 raise ValidationError({"messages": {number: mistake}})
             turn = replace(turn, tool_name=names[turn.tool_call_id])
         named.append(turn)
