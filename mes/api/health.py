@@ -83,7 +83,7 @@ def _checks(own: Services) -> dict[str, str]:
     sight = own.sight.current()
     runtime = "ok" if sight.running else sight.detail or "the runtime has not answered recently"
     return {
-        "service": "the service is shutting down" if own.shared.stopping else "ok",
+        "service": "it is shutting down" if own.shared.stopping else "ok",
         "runtime": runtime,
         "catalog": own.catalog.problem or "ok",
         "state": sight.state_dir or "ok",
