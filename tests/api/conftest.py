@@ -15,7 +15,7 @@ from mes.app import create_app
 from mes.config import settings
 from mes.domain import PulledModel
 from tests.fakes import DIGEST, FakeRuntime, eventually
-from tests.support.contract import event_loop
+from tests.support.contract import watch_responses
 
 KEY = "a-key-for-tests"
 MODELS = {
@@ -53,10 +53,10 @@ def app(tmp_path: Path, runtime: FakeRuntime, catalog_path: Path) -> Iterator[Fl
         "QUEUE_TIMEOUT": "5",
     }
     app = create_app(settings.load(environment, dotenv=None), runtime=runtime)
-    broken = event_loop(app)
+    violations = watch_responses(app)
     yield app
     app.extensions["mes"].close()
-    assert broken == [], "an answer that /openapi.json does not tell of"
+    assert violations == [], "a response that /openapi.json does not document"
 
 
 @pytest.fixture
