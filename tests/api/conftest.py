@@ -1,4 +1,4 @@
-"""The whole application in this process, over a fake runtime."""
+"""The application in this process, over a fake runtime."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def ask(client: FlaskClient) -> Any:
-    """Post an inference with the key; the fields are the request's, over a prompt."""
+    """Post an inference with the key; `fields` are added to a default prompt."""
 
     def post(**fields: Any) -> Any:
         document = {"model_id": "smollm2:135m", "prompt": "The capital of France?", **fields}
         headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
-        # Not json=: Flask's client would sort the keys.
+        # Not json=: Flask's client would sort the keys, and their order is tested.
         return client.post("/v1/inference", data=json.dumps(document), headers=headers)
 
     return post

@@ -1,4 +1,4 @@
-"""GET /metrics: what is told of requests, to whom, and in which format."""
+"""GET /metrics: the metrics of requests, their format and the key they need."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0
 
 @pytest.fixture
 def samples(client: FlaskClient) -> Any:
-    """The scraped samples of one name: their labels, as `name=value` texts, and their values."""
+    """Scrape the samples of one name; return their values by their `name=value` labels."""
 
     def scrape(name: str) -> dict[frozenset[str], float]:
         text = client.get("/metrics", headers={"X-API-Key": KEY}).text
@@ -38,7 +38,7 @@ def samples(client: FlaskClient) -> Any:
 
 
 def total(samples: dict[frozenset[str], float], *labels: str) -> float:
-    """The sum of the samples that have these labels."""
+    """Return the sum of the samples that have these labels."""
     return sum(value for having, value in samples.items() if having >= set(labels))
 
 
@@ -60,7 +60,7 @@ def test_the_page_needs_no_key_where_it_is_open(tmp_path, catalog_path):
     app.extensions["mes"].close()
 
 
-def test_who_accepts_openmetrics_gets_it(client):
+def test_a_client_that_accepts_openmetrics_gets_it(client):
     plain = client.get("/metrics", headers={"X-API-Key": KEY})
     assert plain.content_type == "text/plain; version=0.0.4; charset=utf-8"
     newer = client.get("/metrics", headers={"X-API-Key": KEY, "Accept": OPENMETRICS})
@@ -98,9 +98,9 @@ def test_an_error_is_counted_by_its_code(ask, samples, runtime):
     assert samples("gen_ai_client_token_usage_count") == {}
 
 
-def test_the_faults_of_every_model_are_told_before_the_first(samples):
-    told = samples("mes_errors_total")
-    assert told[frozenset({"code=queue_full", "model=org/prose:q4"})] == 0
+def test_the_errors_of_every_model_are_reported_before_the_first(samples):
+    error_counts = samples("mes_errors_total")
+    assert error_counts[frozenset({"code=queue_full", "model=org/prose:q4"})] == 0
 
 
 def test_verdicts_are_counted(ask, samples, runtime):
@@ -114,7 +114,7 @@ def test_verdicts_are_counted(ask, samples, runtime):
     assert total(samples("mes_structured_attempts_count")) == 3
 
 
-def test_what_callers_make_up_becomes_no_label(client, ask, samples):
+def test_unknown_names_of_clients_become_no_labels(client, ask, samples):
     for number in range(5):
         ask(model_id=f"made-up:{number}")
         client.get(f"/made/up/{number}")
@@ -136,7 +136,7 @@ def test_a_spelling_of_a_model_is_that_model(ask, samples):
     assert total(samples("gen_ai_server_request_duration_seconds_count"), model) == 1
 
 
-def test_requests_are_served_though_they_cannot_be_counted_and_that_is_said_once(
+def test_requests_are_served_if_they_cannot_be_counted_and_that_is_logged_once(
     app, client, ask, samples, caplog
 ):
     ask()
@@ -158,8 +158,8 @@ def test_loads_and_evictions_are_those_of_the_shared_state(client, ask, samples)
     loaded = samples("mes_model_loaded")[frozenset({"model=smollm2:135m"})]
     client.post("/v1/models/smollm2:135m/unload", headers=headers)
     status = json.loads(client.get("/v1/status", headers=headers).text)
-    books = {model["id"]: model for model in status["models"]}["smollm2:135m"]
+    model_status = {model["id"]: model for model in status["models"]}["smollm2:135m"]
     model = frozenset({"model=smollm2:135m"})
     assert (loaded, samples("mes_model_loaded")[model]) == (1, 0)
-    assert samples("mes_model_loads_total")[model] == books["loads"] == 1
-    assert samples("mes_model_evictions_total")[model] == books["evictions"] == 1
+    assert samples("mes_model_loads_total")[model] == model_status["loads"] == 1
+    assert samples("mes_model_evictions_total")[model] == model_status["evictions"] == 1
