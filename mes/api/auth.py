@@ -11,7 +11,7 @@ from werkzeug.datastructures import Authorization
 
 from mes.api.operation_docs import extend_operation
 from mes.api.request_log import request_log
-from mes.api.services import services
+from mes.api.services import get_services
 from mes.config.api_keys import INFERENCE, ApiKey
 from mes.errors import Forbidden, RateLimited, Unauthorized
 
@@ -60,7 +60,7 @@ def find_key(secret: str) -> ApiKey | None:
 
     Raises RateLimited after too many wrong keys from the client's address.
     """
-    key = services().keys.find(secret)
+    key = get_services().keys.find(secret)
     if key is not None:
         request_log().key = key.name
     elif secret:
@@ -71,7 +71,7 @@ def find_key(secret: str) -> ApiKey | None:
 def _count_wrong_key() -> None:
     address = request.remote_addr or ""
     request_log().add_fields(address=address)
-    wait_seconds = services().key_throttle.count(address)
+    wait_seconds = get_services().key_throttle.count(address)
     if wait_seconds is not None:
         raise RateLimited("too many wrong keys from this address", retry_after=wait_seconds)
 

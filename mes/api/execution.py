@@ -10,7 +10,7 @@ from mes.api.inference_responses import InferenceOutcome
 from mes.api.operation_docs import RUN_ERRORS
 from mes.api.request_log import RequestLog, request_log
 from mes.api.response_schemas import TimingsSchema, UsageSchema
-from mes.api.services import Services, services
+from mes.api.services import Services, get_services
 from mes.api.streaming import Document, Documents, StreamingResponse
 from mes.domain import Client, Event, Inference, InferenceRequest
 from mes.errors import SchemaInvalid, SchemaUnsafe
@@ -23,9 +23,9 @@ ERRORS = (SchemaInvalid, SchemaUnsafe, *RUN_ERRORS)
 
 def run_blocking(request: InferenceRequest) -> InferenceOutcome:
     """Run the inference and return its outcome."""
-    own, log = _begin_log(request)
-    with own.client() as client:
-        inference = _inference_call(request, own, log, client)()
+    services, log = _begin_log(request)
+    with services.client() as client:
+        inference = _inference_call(request, services, log, client)()
     return _finish(inference, log)
 
 
@@ -40,10 +40,10 @@ def run_streaming(
     Documents that `response_stream` has sent already are not yielded. Closing the generator ends
     the inference.
     """
-    own, log = _begin_log(request)
-    patience = own.settings.stream_write_timeout_seconds
-    with own.client() as client:
-        run = _inference_call(request, own, log, client)
+    services, log = _begin_log(request)
+    patience = services.settings.stream_write_timeout_seconds
+    with services.client() as client:
+        run = _inference_call(request, services, log, client)
 
         def work(emit: Callable[..., bool]) -> Inference:
             return run(emit=lambda *events: emit(*filter(None, map(serialize, events))))
@@ -58,20 +58,20 @@ def _begin_log(request: InferenceRequest) -> tuple[Services, RequestLog]:
     # The operation names of OpenTelemetry.
     operation = "chat" if request.messages else "text_completion"
     log.add_fields(model=request.model_id[:200], operation=operation)
-    return services(), log
+    return get_services(), log
 
 
 def _inference_call(
-    request: InferenceRequest, own: Services, log: RequestLog, client: Client
+    request: InferenceRequest, services: Services, log: RequestLog, client: Client
 ) -> Callable[..., Inference]:
     return partial(
         infer,
         request,
-        catalog=own.catalog.current(),
-        schema_limits=own.schema_limits,
-        scheduler=own.scheduler,
-        runtime=own.runtime,
-        sight=own.sight.current(),
+        catalog=services.catalog.current(),
+        schema_limits=services.schema_limits,
+        scheduler=services.scheduler,
+        runtime=services.runtime,
+        sight=services.sight.current(),
         client=client,
         request_id=log.request_id,
     )

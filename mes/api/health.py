@@ -12,7 +12,7 @@ from mes import __version__
 from mes.api.auth import AUTH_ERRORS, auth
 from mes.api.operation_docs import documented
 from mes.api.serializers import json_response
-from mes.api.services import Services, services
+from mes.api.services import Services, get_services
 from mes.api.status_responses import (
     HealthAnswer,
     ModelReport,
@@ -47,7 +47,7 @@ def ready() -> Response:
 
     With status 503, the checks that are not `ok` name the cause.
     """
-    checks = _checks(services())
+    checks = _checks(get_services())
     is_ready = all(check == "ok" for check in checks.values())
     return json_response(
         ReadyAnswer.build(status="ready" if is_ready else "not_ready", **checks),
@@ -60,16 +60,20 @@ def ready() -> Response:
 @documented(StatusAnswer)
 def status() -> Response:
     """Show the state of the service, its models and its queues."""
-    own = services()
-    state, sight, catalog = own.board.read(), own.sight.current(), own.catalog.current()
+    services = get_services()
+    state, sight, catalog = (
+        services.board.read(),
+        services.sight.current(),
+        services.catalog.current(),
+    )
     reports = [ModelReport(spec, state, sight) for spec in catalog.models]
-    waiting = standings(state, time.monotonic(), own.board.limits)
+    waiting = standings(state, time.monotonic(), services.board.limits)
     return json_response(
         StatusAnswer.build(
             ollama_running=sight.running,
             runtime=sight.version,
             models_loaded=[report.spec.id for report in reports if report.is_loaded],
-            max_loaded_models=own.settings.max_loaded_models,
+            max_loaded_models=services.settings.max_loaded_models,
             memory_available_gb=_memory_available_gb(),
             gpu_available=sight.in_gpu or _has_gpu_device(),
             version=__version__,
@@ -79,13 +83,13 @@ def status() -> Response:
     )
 
 
-def _checks(own: Services) -> dict[str, str]:
-    sight = own.sight.current()
+def _checks(services: Services) -> dict[str, str]:
+    sight = services.sight.current()
     runtime = "ok" if sight.running else sight.detail or "the runtime has not answered recently"
     return {
-        "service": "it is shutting down" if own.shared.stopping else "ok",
+        "service": "it is shutting down" if services.shared.stopping else "ok",
         "runtime": runtime,
-        "catalog": own.catalog.problem or "ok",
+        "catalog": services.catalog.problem or "ok",
         "state": sight.state_dir or "ok",
     }
 
@@ -107,10 +111,10 @@ def show_queue_position(request_id: str) -> Response:
 
     Requests are found by the `X-Request-ID` they were sent with.
     """
-    own = services()
-    for standing in standings(own.board.read(), time.monotonic(), own.board.limits):
+    services = get_services()
+    for standing in standings(services.board.read(), time.monotonic(), services.board.limits):
         if standing.request == request_id:
-            entry = QueueEntry(standing, own.catalog.current())
+            entry = QueueEntry(standing, services.catalog.current())
             return json_response(WaitingAnswer.serialize(entry))
     raise NotWaiting(
         "no request with this X-Request-ID waits: it is running, has ended or was never received"
@@ -128,10 +132,10 @@ def show_metrics() -> Response:
 
     No key is needed if `METRICS_OPEN` is set.
     """
-    is_open = services().settings.metrics_open
+    is_open = get_services().settings.metrics_open
     return _metrics_page() if is_open else auth.login_required(role=METRICS)(_metrics_page)()
 
 
 def _metrics_page() -> Response:
-    page, media_type = services().metrics.page(request.headers.get("Accept", ""))
+    page, media_type = get_services().metrics.page(request.headers.get("Accept", ""))
     return Response(page, content_type=media_type)

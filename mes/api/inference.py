@@ -25,7 +25,7 @@ from mes.api.request_body import request_body
 from mes.api.request_schemas import InferenceRequestSchema, SchemaCheckSchema
 from mes.api.response_schemas import ErrorLine
 from mes.api.serializers import Document, json_response
-from mes.api.services import services
+from mes.api.services import get_services
 from mes.api.streaming import Documents, StreamingResponse
 from mes.domain import InferenceRequest
 from mes.errors import ModelNotFound, SchemaInvalid, SchemaUnsafe
@@ -68,10 +68,10 @@ def check_json_schema(body: dict[str, Any]) -> Response:
     Runs the checks of an inference and gives the same errors. The response lists the keywords that
     the runtime would enforce and those that it would not.
     """
-    own = services()
+    services = get_services()
     model_id = body.get("model_id")
-    spec = None if model_id is None else own.catalog.current().get(model_id)
-    schema = structured.check_schema(body["json_schema"], own.schema_limits)
+    spec = None if model_id is None else services.catalog.current().get(model_id)
+    schema = structured.check_schema(body["json_schema"], services.schema_limits)
     modes = schema.modes_for(constrain=spec is None or spec.supports_json_mode)
     return json_response(_report(schema, modes))
 

@@ -14,7 +14,7 @@ from mes.api.operation_docs import LOAD_ERRORS, NDJSON, TURN_ERRORS, documented,
 from mes.api.request_log import request_log
 from mes.api.response_schemas import ErrorLine
 from mes.api.serializers import json_response
-from mes.api.services import Services, services
+from mes.api.services import Services, get_services
 from mes.api.status_responses import (
     DoneAnswer,
     ModelAnswer,
@@ -50,9 +50,9 @@ def index() -> Response:
 
     Clients of OpenAI's API can read the response too.
     """
-    own = services()
-    state, sight = own.board.read(), own.sight.current()
-    reports = [ModelReport(spec, state, sight) for spec in own.catalog.current().models]
+    services = get_services()
+    state, sight = services.board.read(), services.sight.current()
+    reports = [ModelReport(spec, state, sight) for spec in services.catalog.current().models]
     return json_response(ModelsAnswer.serialize(reports))
 
 
@@ -64,9 +64,11 @@ def show(model_id: str) -> Response:
 
     Fields that only the runtime knows are null if the runtime does not answer.
     """
-    own = services()
-    spec = own.catalog.current().get(model_id)
-    report = ModelReport(spec, own.board.read(), own.sight.current(), _card(spec, own))
+    services = get_services()
+    spec = services.catalog.current().get(model_id)
+    report = ModelReport(
+        spec, services.board.read(), services.sight.current(), _card(spec, services)
+    )
     return json_response(ModelAnswer.serialize(report))
 
 
@@ -75,10 +77,10 @@ def show(model_id: str) -> Response:
 @documented(DoneAnswer, raises=(ModelNotFound, *TURN_ERRORS))
 def load(model_id: str) -> Response:
     """Load a model and wait until it is ready."""
-    own = services()
-    spec = own.catalog.current().get(model_id)
-    with own.client() as client:
-        own.scheduler.load(spec, client)
+    services = get_services()
+    spec = services.catalog.current().get(model_id)
+    with services.client() as client:
+        services.scheduler.load(spec, client)
     return _done(spec, f"{spec.id} is loaded")
 
 
@@ -87,10 +89,10 @@ def load(model_id: str) -> Response:
 @documented(DoneAnswer, raises=(ModelNotFound, ModelBusy, QueueFull, *LOAD_ERRORS))
 def unload(model_id: str) -> Response:
     """Unload a model after its running requests have ended."""
-    own = services()
-    spec = own.catalog.current().get(model_id)
-    with own.client() as client:
-        own.scheduler.unload(spec, client)
+    services = get_services()
+    spec = services.catalog.current().get(model_id)
+    with services.client() as client:
+        services.scheduler.unload(spec, client)
     return _done(spec, f"{spec.id} is not loaded any more")
 
 
@@ -98,9 +100,9 @@ def _done(spec: ModelSpec, message: str) -> Response:
     return json_response(DoneAnswer.build(success=True, message=message, model_id=spec.id))
 
 
-def _card(spec: ModelSpec, own: Services) -> ModelCard | None:
+def _card(spec: ModelSpec, services: Services) -> ModelCard | None:
     try:
-        return own.runtime.card(spec.tag)
+        return services.runtime.card(spec.tag)
     except MesError:
         return None
 
@@ -116,17 +118,19 @@ def pull_model(model_id: str) -> Response:
 
     Sends a line for each progress; the last line is the result or an error.
     """
-    own = services()
-    spec = own.catalog.current().get(model_id)
-    return StreamingResponse().response(_pull_lines(spec, own, request_log().request_id))
+    services = get_services()
+    spec = services.catalog.current().get(model_id)
+    return StreamingResponse().response(_pull_lines(spec, services, request_log().request_id))
 
 
-def _pull_lines(spec: ModelSpec, own: Services, request_id: str) -> Generator[Documents]:
+def _pull_lines(spec: ModelSpec, services: Services, request_id: str) -> Generator[Documents]:
     fields = {"model": spec.id, "request_id": request_id}
-    deadline = time.monotonic() + own.settings.pull_timeout_seconds
+    deadline = time.monotonic() + services.settings.pull_timeout_seconds
     try:
-        with own.client() as client:
-            pull = partial(own.runtime.pull, _pull_name(spec), deadline=deadline, client=client)
+        with services.client() as client:
+            pull = partial(
+                services.runtime.pull, _pull_name(spec), deadline=deadline, client=client
+            )
             # Without a name for the iterator, it is closed before its client is released.
             for progress in pull():
                 yield [PullProgressLine.serialize(progress)]

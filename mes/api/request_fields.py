@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
-from mes.api.services import services
+from mes.api.services import get_services
 
 MESSAGES: dict[str, Any] = {
     "required": "is required",
@@ -56,7 +56,7 @@ class Seconds(Number):
 
     @property
     def shape(self) -> dict[str, Any]:
-        return {"exclusiveMinimum": 0, "maximum": services().settings.max_timeout_seconds}
+        return {"exclusiveMinimum": 0, "maximum": get_services().settings.max_timeout_seconds}
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         seconds, maximum = super()._deserialize(value, *args, **kwargs), self.shape["maximum"]

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from flask import Flask, Response, g, request
 
-from mes.api.services import services
+from mes.api.services import get_services
 from mes.metrics.counters import RequestCounters
 
 log = logging.getLogger("mes.requests")
@@ -59,7 +59,7 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
-    line, counters = request_log(), services().metrics.request_counters
+    line, counters = request_log(), get_services().metrics.request_counters
     response.headers["X-Request-ID"] = line.request_id
     line.status = response.status_code
     route = request.url_rule.rule if request.url_rule else None

@@ -54,14 +54,14 @@ class AttemptsSchema(Strict):
 _OPTIONS = tuple(SamplingSchema(exclude=("temperature", "max_tokens")).fields)
 
 
-def given_options(given: dict[str, Any]) -> dict[str, Any]:
+def without_nulls(values: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that are not null; null means the same as an absent field."""
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def sampling_options(given: dict[str, Any]) -> dict[str, Any]:
+def sampling_options(values: dict[str, Any]) -> dict[str, Any]:
     """Return the options that are passed to the runtime by the same name."""
-    return {name: given[name] for name in _OPTIONS if name in given}
+    return {name: values[name] for name in _OPTIONS if name in values}
 
 
 # Inference requests.
@@ -81,26 +81,26 @@ class MessageSchema(Strict):
     images = fields.List(Image(), allow_none=True, error_messages=LIST)
 
     @post_load
-    def _message(self, given: dict[str, Any], **kwargs: Any) -> Message:
-        images = tuple(given.get("images") or ())
-        return Message(given["role"], given["content"], images)
+    def _message(self, values: dict[str, Any], **kwargs: Any) -> Message:
+        images = tuple(values.get("images") or ())
+        return Message(values["role"], values["content"], images)
 
 
-def require_question(turns: list[Message]) -> None:
+def require_question(messages: list[Message]) -> None:
     """Raise ValidationError for a conversation that does not end with a question to the model."""
-    if not any(turn.role == "user" for turn in turns):
+    if not any(message.role == "user" for message in messages):
         raise ValidationError("must have a message of role user")
-    if turns[-1].role not in ("user", "tool"):
+    if messages[-1].role not in ("user", "tool"):
         raise ValidationError("must end with a message of role user or tool")
 
 
-def top_logprobs_count(given: dict[str, Any]) -> int | None:
+def top_logprobs_count(values: dict[str, Any]) -> int | None:
     """Remove `logprobs` and `top_logprobs`, and return the number of likeliest tokens to report.
 
     Returns None if no probabilities are requested.
     """
-    is_wanted: bool | None = given.pop("logprobs", None)
-    count: int | None = given.pop("top_logprobs", None)
+    is_wanted: bool | None = values.pop("logprobs", None)
+    count: int | None = values.pop("top_logprobs", None)
     if is_wanted is None:
         return count
     return (count or 0) if is_wanted else None
@@ -131,26 +131,26 @@ class InferenceRequestSchema(AttemptsSchema, SamplingSchema, QuestionSchema):
     error_messages = {"unknown": "is not a field of this request", "type": "must be a JSON object"}
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
-    def _check_prompt_or_messages(self, _: Any, given: dict[str, Any], **kwargs: Any) -> None:
-        if not isinstance(given, dict):
+    def _check_prompt_or_messages(self, _: Any, values: dict[str, Any], **kwargs: Any) -> None:
+        if not isinstance(values, dict):
             return  # marshmallow reports this itself
-        present = {name for name in ("prompt", "messages") if given.get(name) is not None}
+        present = {name for name in ("prompt", "messages") if values.get(name) is not None}
         if not present:
             raise ValidationError("is required, unless there are messages", "prompt")
         if len(present) == 2:
             raise ValidationError("cannot be combined with prompt; send one of the two", "messages")
-        if "messages" in present and given.get("system_prompt") is not None:
+        if "messages" in present and values.get("system_prompt") is not None:
             mistake = "cannot be combined with messages; send a message of role system instead"
             raise ValidationError(mistake, "system_prompt")
 
     @post_load
-    def _request(self, given: dict[str, Any], **kwargs: Any) -> InferenceRequest:
-        given = given_options(given)
-        sampling = sampling_options(given)
-        timeout = given.pop("timeout", None)
-        given["messages"] = tuple(given.get("messages", ()))
-        given["top_logprobs"] = top_logprobs_count(given)
-        fields = {name: value for name, value in given.items() if name not in sampling}
+    def _request(self, values: dict[str, Any], **kwargs: Any) -> InferenceRequest:
+        values = without_nulls(values)
+        sampling = sampling_options(values)
+        timeout = values.pop("timeout", None)
+        values["messages"] = tuple(values.get("messages", ()))
+        values["top_logprobs"] = top_logprobs_count(values)
+        fields = {name: value for name, value in values.items() if name not in sampling}
         return InferenceRequest(**fields, sampling=sampling, timeout_seconds=timeout)
 
 

@@ -75,9 +75,13 @@ def field(
         required: the field is always there; else it is left out where its source gives None.
         metadata: more of JSON Schema's keywords, for the document.
     """
-    own = {"description": description, **({} if source is None else {"source": source})}
+    documented = {"description": description, **({} if source is None else {"source": source})}
     return kind(
-        *inner, required=required, allow_none=null, metadata={**own, **(metadata or {})}, **options
+        *inner,
+        required=required,
+        allow_none=null,
+        metadata={**documented, **(metadata or {})},
+        **options,
     )
 
 

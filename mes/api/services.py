@@ -87,6 +87,6 @@ class Services:
         self.shared.close()
 
 
-def services() -> Services:
+def get_services() -> Services:
     """Return the services of the present application."""
     return cast(Services, current_app.extensions["mes"])

@@ -16,7 +16,7 @@ from mes.api import problems
 from mes.api.operation_docs import NDJSON
 from mes.api.request_log import request_log
 from mes.api.serializers import encode_json
-from mes.api.services import services
+from mes.api.services import get_services
 from mes.errors import ClientDisconnected, ClientTooSlow, MesError
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ class StreamingResponse:
 
     def __init__(self, framing: Encoder = LINES) -> None:
         self._framing = framing
-        self._event_loop = services().event_loop
-        self._seconds = services().settings.stream_write_timeout_seconds
+        self._event_loop = get_services().event_loop
+        self._seconds = get_services().settings.stream_write_timeout_seconds
         self._line = request_log()
         self._socket_writer = SocketWriter(
             request.environ.get("gunicorn.socket"),

@@ -16,7 +16,7 @@ from mes.api.openai.common import (
 )
 from mes.api.openai.messages import ChatMessageSchema, with_tool_names
 from mes.api.request_fields import LIST, MESSAGES, NOT_EMPTY, Flag, Object, Text, Whole, between
-from mes.api.request_schemas import given_options, require_question, top_logprobs_count
+from mes.api.request_schemas import require_question, top_logprobs_count, without_nulls
 from mes.domain import InferenceRequest
 
 # Tools.
@@ -39,11 +39,11 @@ class FunctionSchema(OpenAiRequestSchema):
     strict = Flag(allow_none=True)
 
     @post_load
-    def _function(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def _function(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         return {
-            "name": given["name"],
-            "description": given.get("description") or "",
-            "parameters": given.get("parameters") or {"type": "object", "properties": {}},
+            "name": values["name"],
+            "description": values.get("description") or "",
+            "parameters": values.get("parameters") or {"type": "object", "properties": {}},
         }
 
 
@@ -54,8 +54,8 @@ class ToolSchema(OpenAiRequestSchema):
     function = fields.Nested(FunctionSchema, required=True, error_messages=MESSAGES)
 
     @post_load
-    def _tool(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return {"type": "function", "function": given["function"]}
+    def _tool(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return {"type": "function", "function": values["function"]}
 
 
 @dataclass(frozen=True)
@@ -81,21 +81,21 @@ class ToolChoiceField(fields.Field[ToolChoice]):
         return ToolChoice(_FUNCTION, function["name"])
 
 
-def offered_tools(given: dict[str, Any]) -> list[dict[str, Any]]:
+def offered_tools(values: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the tools that are sent to the model."""
-    is_off = given.get("tool_choice", ToolChoice(AUTO)).kind == NONE
-    return [] if is_off else given.get("tools", [])
+    is_off = values.get("tool_choice", ToolChoice(AUTO)).kind == NONE
+    return [] if is_off else values.get("tools", [])
 
 
-def required_function(given: dict[str, Any]) -> dict[str, Any] | None:
+def required_function(values: dict[str, Any]) -> dict[str, Any] | None:
     """Return the function that has to be called; None if the model may choose.
 
     Raises ValidationError if no function or several functions match the choice.
     """
-    choice = given.get("tool_choice", ToolChoice(AUTO))
+    choice = values.get("tool_choice", ToolChoice(AUTO))
     if choice.kind in (NONE, AUTO):
         return None
-    functions = [tool["function"] for tool in given.get("tools", [])]
+    functions = [tool["function"] for tool in values.get("tools", [])]
     called = [each for each in functions if choice.name in (None, each["name"])]
     if not called:
         raise ValidationError("does not name a function of tools", "tool_choice")
@@ -150,14 +150,14 @@ class ResponseFormatSchema(OpenAiRequestSchema):
     json_schema = fields.Nested(JsonSchemaSchema, allow_none=True)
 
     @post_load
-    def _schema(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
-        if given["type"] == "json_object":
+    def _schema(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
+        if values["type"] == "json_object":
             return {"type": "object"}
-        if given["type"] == "text":
+        if values["type"] == "text":
             return None
-        if not given.get("json_schema"):
+        if not values.get("json_schema"):
             raise ValidationError("is required with type json_schema", "json_schema")
-        document: dict[str, Any] = given["json_schema"]["document"]
+        document: dict[str, Any] = values["json_schema"]["document"]
         return document
 
 
@@ -190,44 +190,44 @@ class ChatRequestSchema(Parameters):
     prompt_cache_key = Text(allow_none=True)
 
     @post_load
-    def _request(self, given: dict[str, Any], **kwargs: Any) -> ChatRequest:
-        given = given_options(given)
-        function = required_function(given)
-        tools = offered_tools(given)
-        _refuse_contradictions(given, tools, function)
-        schema = function["parameters"] if function else given.get("response_format")
+    def _request(self, values: dict[str, Any], **kwargs: Any) -> ChatRequest:
+        values = without_nulls(values)
+        function = required_function(values)
+        tools = offered_tools(values)
+        _refuse_contradictions(values, tools, function)
+        schema = function["parameters"] if function else values.get("response_format")
         inference = inference_of(
-            given,
-            max_tokens=given.get("max_completion_tokens", given.get("max_tokens")),
-            messages=with_tool_names(given["messages"]),
+            values,
+            max_tokens=values.get("max_completion_tokens", values.get("max_tokens")),
+            messages=with_tool_names(values["messages"]),
             json_schema=schema,
-            json_schema_at=_schema_pointer(given, function),
+            json_schema_at=_schema_pointer(values, function),
             tools=() if function else tuple(tools),
-            think=_EFFORTS[given.get("reasoning_effort", "none")],
-            top_logprobs=top_logprobs_count(given),
+            think=_EFFORTS[values.get("reasoning_effort", "none")],
+            top_logprobs=top_logprobs_count(values),
         )
-        return ChatRequest(inference, wants_usage(given), function["name"] if function else None)
+        return ChatRequest(inference, wants_usage(values), function["name"] if function else None)
 
 
-def _schema_pointer(given: dict[str, Any], function: dict[str, Any] | None) -> str:
+def _schema_pointer(values: dict[str, Any], function: dict[str, Any] | None) -> str:
     """Return the JSON pointer to the schema in the request."""
     if function is None:
         return "/response_format/json_schema/schema"
-    names = [tool["function"]["name"] for tool in given["tools"]]
+    names = [tool["function"]["name"] for tool in values["tools"]]
     return f"/tools/{names.index(function['name'])}/function/parameters"
 
 
 def _refuse_contradictions(
-    given: dict[str, Any], tools: list[dict[str, Any]], function: dict[str, Any] | None
+    values: dict[str, Any], tools: list[dict[str, Any]], function: dict[str, Any] | None
 ) -> None:
     """Raise ValidationError for parameters that the runtime ignores or cannot combine."""
-    if tools and given.get("response_format"):
+    if tools and values.get("response_format"):
         raise ValidationError("cannot be combined with tools", "response_format")
-    if tools and not function and given.get("logprobs"):
+    if tools and not function and values.get("logprobs"):
         mistake = "cannot be combined with tools, unless tool_choice requires a call"
         raise ValidationError(mistake, "logprobs")
-    if tools and not function and given.get("parallel_tool_calls") is False:
+    if tools and not function and values.get("parallel_tool_calls") is False:
         mistake = "is not supported, unless tool_choice names the function to call"
         raise ValidationError(mistake, "parallel_tool_calls")
-    if {"max_tokens", "max_completion_tokens"} <= set(given):
+    if {"max_tokens", "max_completion_tokens"} <= set(values):
         raise ValidationError("cannot be combined with max_completion_tokens", "max_tokens")

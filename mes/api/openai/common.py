@@ -15,11 +15,11 @@ from mes.api.openai.openai_schemas import OwnFacts
 from mes.api.operation_docs import EVENT_STREAM
 from mes.api.request_fields import MESSAGES, NOT_EMPTY, Flag, Strict, Text
 from mes.api.request_log import request_log
-from mes.api.request_schemas import AttemptsSchema, SamplingSchema, given_options, sampling_options
+from mes.api.request_schemas import AttemptsSchema, SamplingSchema, sampling_options, without_nulls
 from mes.api.response_fields import ResponseSchema
 from mes.api.response_schemas import UsageSchema
 from mes.api.serializers import Document
-from mes.api.services import services
+from mes.api.services import get_services
 from mes.api.streaming import Encoder
 from mes.domain import InferenceRequest
 
@@ -83,26 +83,26 @@ class Parameters(SamplingSchema, AddressSchema):
     user = Text(allow_none=True)
 
 
-def inference_of(given: dict[str, Any], **more: Any) -> InferenceRequest:
+def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
     """Return the inference request of these parameters; `more` are further fields of it."""
-    options = given_options(given.get("mes", {}))
-    if given.get("stream") and options.get("max_attempts", 1) > 1:
+    options = without_nulls(values.get("mes", {}))
+    if values.get("stream") and options.get("max_attempts", 1) > 1:
         # A chunk cannot name its attempt, so two answers would run into one.
         raise ValidationError({"mes": {"max_attempts": "cannot be combined with stream"}})
     return InferenceRequest(
-        model_id=given["model"],
-        stream=given.get("stream", False),
-        temperature=given.get("temperature"),
+        model_id=values["model"],
+        stream=values.get("stream", False),
+        temperature=values.get("temperature"),
         timeout_seconds=options.pop("timeout", None),
-        sampling=sampling_options(given),
+        sampling=sampling_options(values),
         **options,
         **more,
     )
 
 
-def wants_usage(given: dict[str, Any]) -> bool:
+def wants_usage(values: dict[str, Any]) -> bool:
     """Return whether a stream ends with its usage."""
-    return bool(given.get("stream_options", {}).get("include_usage"))
+    return bool(values.get("stream_options", {}).get("include_usage"))
 
 
 # Responses.
@@ -114,7 +114,7 @@ def response_head(kind: str, prefix: str, model_id: str) -> Document:
         "id": f"{prefix}-{request_log().request_id}",
         "object": kind,
         "created": int(time.time()),
-        "model": services().catalog.current().get(model_id).id,
+        "model": get_services().catalog.current().get(model_id).id,
     }
 
 

@@ -32,7 +32,7 @@ from mes.api.openai.openai_schemas import (
 from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
 from mes.api.request_fields import MESSAGES, Whole, between
-from mes.api.request_schemas import given_options
+from mes.api.request_schemas import without_nulls
 from mes.api.serializers import Document, json_response
 from mes.api.streaming import Documents, StreamingResponse
 from mes.domain import Event, InferenceRequest, Logprob, Token
@@ -74,15 +74,15 @@ class CompletionRequestSchema(Parameters):
     suffix = OnlyValue(None)
 
     @post_load
-    def _request(self, given: dict[str, Any], **kwargs: Any) -> CompletionRequest:
-        given = given_options(given)
+    def _request(self, values: dict[str, Any], **kwargs: Any) -> CompletionRequest:
+        values = without_nulls(values)
         inference = inference_of(
-            given,
-            prompt=given["prompt"],
-            max_tokens=given.get("max_tokens"),
-            top_logprobs=given.get("logprobs"),
+            values,
+            prompt=values["prompt"],
+            max_tokens=values.get("max_tokens"),
+            top_logprobs=values.get("logprobs"),
         )
-        return CompletionRequest(inference, wants_usage(given))
+        return CompletionRequest(inference, wants_usage(values))
 
 
 @bp.post("/completions")

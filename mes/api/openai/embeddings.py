@@ -29,7 +29,7 @@ from mes.api.response_fields import (
 )
 from mes.api.response_schemas import RuntimeProvenanceSchema, WaitTimingsSchema
 from mes.api.serializers import Document, json_response
-from mes.api.services import services
+from mes.api.services import get_services
 from mes.embedding import Embedding, EmbeddingRequest, embed
 
 MOST_INPUTS = 2048
@@ -94,12 +94,12 @@ class EmbeddingsRequestSchema(OpenAiRequestSchema):
     user = Text(allow_none=True)
 
     @post_load
-    def _request(self, given: dict[str, Any], **kwargs: Any) -> EmbeddingRequest:
+    def _request(self, values: dict[str, Any], **kwargs: Any) -> EmbeddingRequest:
         return EmbeddingRequest(
-            model_id=given["model"],
-            texts=given["input"],
-            dimensions=given.get("dimensions"),
-            encoding=given.get("encoding_format") or "float",
+            model_id=values["model"],
+            texts=values["input"],
+            dimensions=values.get("dimensions"),
+            encoding=values.get("encoding_format") or "float",
         )
 
 
@@ -164,15 +164,15 @@ class EmbeddingsAnswer(ResponseSchema):
 @documented(EmbeddingsAnswer, raises=RUN_ERRORS)
 def create(request: EmbeddingRequest) -> Response:
     """Make a vector of each text."""
-    own, log = services(), request_log()
+    services, log = get_services(), request_log()
     log.add_fields(operation="embeddings", model=request.model_id[:200], inputs=len(request.texts))
-    with own.client() as client:
+    with services.client() as client:
         embedding = embed(
             request,
-            catalog=own.catalog.current(),
-            scheduler=own.scheduler,
-            runtime=own.runtime,
-            sight=own.sight.current(),
+            catalog=services.catalog.current(),
+            scheduler=services.scheduler,
+            runtime=services.runtime,
+            sight=services.sight.current(),
             client=client,
             request_id=log.request_id,
         )

@@ -61,14 +61,14 @@ class FunctionCallSchema(OpenAiRequestSchema):
     arguments = Text(required=True)
 
     @post_load
-    def _call(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def _call(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         try:
-            arguments = parse_json(given["arguments"].encode("utf-8", "replace") or b"{}")
+            arguments = parse_json(values["arguments"].encode("utf-8", "replace") or b"{}")
         except NotJson as exc:
             raise ValidationError(f"must be a JSON object in a string: {exc}", "arguments") from exc
         if not isinstance(arguments, dict):
             raise ValidationError("must be a JSON object in a string", "arguments")
-        return {"name": given["name"], "arguments": arguments}
+        return {"name": values["name"], "arguments": arguments}
 
 
 class MessageToolCallSchema(OpenAiRequestSchema):
@@ -82,8 +82,8 @@ class MessageToolCallSchema(OpenAiRequestSchema):
     function = fields.Nested(FunctionCallSchema, required=True, error_messages=MESSAGES)
 
     @post_load
-    def _call(self, given: dict[str, Any], **kwargs: Any) -> ToolCall:
-        return ToolCall(given["id"], **given["function"])
+    def _call(self, values: dict[str, Any], **kwargs: Any) -> ToolCall:
+        return ToolCall(values["id"], **values["function"])
 
 
 class ChatMessageSchema(OpenAiRequestSchema):
@@ -107,40 +107,40 @@ class ChatMessageSchema(OpenAiRequestSchema):
     annotations = OnlyValue([])
 
     @post_load
-    def _message(self, given: dict[str, Any], **kwargs: Any) -> Message:
-        role, calls = given["role"], tuple(given.get("tool_calls") or ())
-        if given.get("content") is None and not calls:
+    def _message(self, values: dict[str, Any], **kwargs: Any) -> Message:
+        role, calls = values["role"], tuple(values.get("tool_calls") or ())
+        if values.get("content") is None and not calls:
             raise ValidationError("is required", "content")
         if calls and role != "assistant":
             raise ValidationError("are only allowed with role assistant", "tool_calls")
-        if role == "tool" and not given.get("tool_call_id"):
+        if role == "tool" and not values.get("tool_call_id"):
             raise ValidationError("is required with role tool", "tool_call_id")
-        if given.get("name") and role != "tool":
+        if values.get("name") and role != "tool":
             raise ValidationError("is supported with role tool only; leave it out", "name")
-        text, images = given.get("content") or ("", ())
+        text, images = values.get("content") or ("", ())
         return Message(
             role="system" if role == "developer" else role,
             content=text,
             images=images,
             tool_calls=calls,
-            tool_call_id=given.get("tool_call_id"),
-            tool_name=given.get("name"),
+            tool_call_id=values.get("tool_call_id"),
+            tool_name=values.get("name"),
         )
 
 
-def with_tool_names(turns: Iterable[Message]) -> tuple[Message, ...]:
+def with_tool_names(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Return the messages, with the name of the called tool in each message of role `tool`.
 
     Raises ValidationError for a result without a call before it.
     """
     names: dict[str | None, str] = {}
     named = []
-    for number, turn in enumerate(turns):
-        names.update((call.id, call.name) for call in turn.tool_calls)
-        if turn.role == "tool" and turn.tool_name is None:
-            if turn.tool_call_id not in names:
+    for number, message in enumerate(messages):
+        names.update((call.id, call.name) for call in message.tool_calls)
+        if message.role == "tool" and message.tool_name is None:
+            if message.tool_call_id not in names:
                 mistake = {"tool_call_id": "is not the id of a call in an earlier message"}
                 raise ValidationError({"messages": {number: mistake}})
-            turn = replace(turn, tool_name=names[turn.tool_call_id])
-        named.append(turn)
+            message = replace(message, tool_name=names[message.tool_call_id])
+        named.append(message)
     return tuple(named)
