@@ -17,7 +17,7 @@ from mes.api.openai.common import OpenAiRequestSchema
 from mes.api.operation_docs import RUN_ERRORS, documented
 from mes.api.request_body import request_body
 from mes.api.request_fields import NOT_EMPTY, Text, Whole, between
-from mes.api.request_log import request_log
+from mes.api.request_log import RequestLog, request_log
 from mes.api.response_fields import (
     ResponseSchema,
     constant,
@@ -176,22 +176,22 @@ def create(request: EmbeddingRequest) -> Response:
             client=client,
             request_id=log.request_id,
         )
+    return json_response(_answer(embedding, request.encoding, log))
+
+
+def _answer(embedding: Embedding, encoding: str, log: RequestLog) -> Document:
     usage = EmbeddingsUsage.serialize(embedding.vectors)
     timings = EmbeddingsTimings.serialize(embedding.timings)
+    provenance = EmbeddingsProvenance.serialize(embedding)
     log.add_fields(usage=usage, timings=timings)
-    facts = EmbeddingsFacts.build(
-        request_id=log.request_id,
-        timings=timings,
-        provenance=EmbeddingsProvenance.serialize(embedding),
-    )
-    return json_response(
-        EmbeddingsAnswer.build(
-            object="list",
-            data=_items(embedding, _ENCODINGS[request.encoding]),
-            model=embedding.model_id,
-            usage=usage,
-            mes=facts,
-        )
+    return EmbeddingsAnswer.build(
+        object="list",
+        data=_items(embedding, _ENCODINGS[encoding]),
+        model=embedding.model_id,
+        usage=usage,
+        mes=EmbeddingsFacts.build(
+            request_id=log.request_id, timings=timings, provenance=provenance
+        ),
     )
 
 
