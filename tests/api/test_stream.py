@@ -8,7 +8,9 @@ import logging
 import pytest
 
 from mes import errors
+from mes.api.openapi.docs_page import document_of
 from tests.api.test_inference import JOHN, PERSON
+from tests.support.contract import Contract
 
 HELLO = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
 PIXEL = "iVBORw0KGgo="
@@ -220,3 +222,15 @@ def test_a_line_has_the_probabilities_of_its_tokens(ask, runtime):
     *tokens, result = lines(ask(stream=True, logprobs=True))
     assert [each["text"] for each in tokens] == [each["logprobs"][0]["token"] for each in tokens]
     assert result["logprobs"] == [each for token in tokens for each in token["logprobs"]]
+
+
+def test_the_lines_of_a_stream_fit_the_document(app, ask, runtime):
+    answers = iter(['{"name": "John"}', JOHN])
+    runtime.answers = lambda prompt: next(answers)
+    sent = lines(ask(stream=True, json_schema=PERSON, max_attempts=2, logprobs=True))
+    assert set(kinds(sent)) == {"loading", "token", "result"}
+    where = ("POST", "/v1/inference", 200, "application/x-ndjson")
+    contract = Contract(document_of(app))
+    assert contract.violations(*where, sent) == []
+    for line in sent:
+        assert contract.violations(*where, [{**line, "undeclared": 1}]) != []
