@@ -150,8 +150,8 @@ class InferenceRequestSchema(AttemptsSchema, SamplingSchema, QuestionSchema):
         timeout = values.pop("timeout", None)
         values["messages"] = tuple(values.get("messages", ()))
         values["top_logprobs"] = top_logprobs_count(values)
-        fields = {name: value for name, value in values.items() if name not in sampling}
-        return InferenceRequest(**fields, sampling=sampling, timeout_seconds=timeout)
+        direct = {name: value for name, value in values.items() if name not in sampling}
+        return InferenceRequest(**direct, sampling=sampling, timeout_seconds=timeout)
 
 
 class SchemaCheckSchema(Strict):

@@ -92,7 +92,7 @@ class FieldRow:
 
     name: str
     kind: str
-    shape: str | None
+    component: str | None
     text: str
     required: bool
 
@@ -104,7 +104,7 @@ class DocumentedResponse:
     status: str
     media_type: str
     kind: str
-    shapes: tuple[str, ...]
+    components: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class DocsPage:
     groups: tuple[tuple[str, str, tuple[DocumentedOperation, ...]], ...]
     common_errors: tuple[DocumentedError, ...]
     key_errors: tuple[DocumentedError, ...]
-    shapes: tuple[tuple[str, tuple[FieldRow, ...]], ...]
+    components: tuple[tuple[str, tuple[FieldRow, ...]], ...]
 
 
 def build_page(document: Document) -> DocsPage:
@@ -164,7 +164,7 @@ def build_page(document: Document) -> DocsPage:
         groups=tuple(group for group in groups if group[2]),
         common_errors=_sorted(common),
         key_errors=_sorted(of_keys),
-        shapes=tuple((name, _rows(schemas[name])) for name in sorted(schemas)),
+        components=tuple((name, _rows(schemas[name])) for name in sorted(schemas)),
     )
 
 
@@ -237,7 +237,9 @@ def _responses(status: str, response: Document) -> Iterator[DocumentedResponse]:
     for media_type, media in response["content"].items():
         if "examples" not in media:  # only errors have examples
             schema = media["schema"]
-            yield DocumentedResponse(status, media_type, _kind(schema), tuple(_shapes(schema)))
+            yield DocumentedResponse(
+                status, media_type, _kind(schema), tuple(_component_names(schema))
+            )
 
 
 def _errors(status: str, response: Document) -> Iterator[DocumentedError]:
@@ -252,7 +254,7 @@ def _rows(schema: Document) -> tuple[FieldRow, ...]:
         FieldRow(
             name=name,
             kind=_kind(field),
-            shape=next(_shapes(field), None),
+            component=next(_component_names(field), None),
             text=field.get("description", ""),
             required=name in required,
         )
@@ -260,7 +262,7 @@ def _rows(schema: Document) -> tuple[FieldRow, ...]:
     )
 
 
-def _shapes(schema: Document) -> Iterator[str]:
+def _component_names(schema: Document) -> Iterator[str]:
     """Yield the names of the components that a schema refers to."""
     if "$ref" in schema:
         yield schema["$ref"].rpartition("/")[2]
@@ -268,17 +270,17 @@ def _shapes(schema: Document) -> Iterator[str]:
     if schema.get("type") == "object" and "data" in schema.get("properties", {}):
         inner.append(schema["properties"]["data"])  # a server-sent event
     for each in (*inner, *schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        yield from _shapes(each)
+        yield from _component_names(each)
 
 
 def _kind(schema: Document) -> str:
     """Return the type of a value in words."""
     if "enum" in schema:
         return " or ".join("null" if each is None else json.dumps(each) for each in schema["enum"])
-    if shapes := list(_shapes(schema)):
+    if components := list(_component_names(schema)):
         nullable = {"type": "null"} in schema.get("anyOf", ())
         prefix = "list of " if schema.get("type") == "array" else ""
-        return prefix + " or ".join([*shapes, *(["null"] if nullable else [])])
+        return prefix + " or ".join([*components, *(["null"] if nullable else [])])
     kinds = schema.get("type", "any value")
     words = " or ".join([kinds] if isinstance(kinds, str) else kinds).replace("array", "list")
     return words + _bounds(schema)
