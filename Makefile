@@ -1,4 +1,4 @@
-# Everything a newcomer needs; each target may be repeated, the second time is fast.
+# Commands for development. Each target can be repeated; only the first run installs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,25 +6,25 @@ PARTS := setup.cfg pyproject.toml
 
 .PHONY: run test quick lint clean help
 
-help: ## what there is
+help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 8
 
-run: $(VENV)/.installed-run ## install, fetch two small models, serve them on http://127.0.0.1:8001
+run: $(VENV)/.installed-run ## install, fetch two small models and serve them on http://127.0.0.1:8001
 	@$(BIN)/python -m mes.cli.quickstart
 
-test: $(VENV)/.installed-test $(VENV)/.installed-clients ## install and run all tests, real gunicorn and real model included
+test: $(VENV)/.installed-test $(VENV)/.installed-clients ## install and run all tests, with real gunicorn and a real model
 	@echo "mes: fetching two models for the tests (177 MB, some seconds the first time)"
 	@$(BIN)/python -m mes.embedded pull smollm2:135m >/dev/null
 	@$(BIN)/python -m mes.embedded pull all-minilm >/dev/null
 	@$(BIN)/python -m pytest $(ARGS)
 
-quick: $(VENV)/.installed-quick ## the tests that need no model and start no service: about one minute
+quick: $(VENV)/.installed-quick ## run the tests that need no model and no service (about one minute)
 	@$(BIN)/python -m pytest $(addprefix --ignore=tests/,$(NOT_QUICK)) $(ARGS)
 
-lint: $(VENV)/.installed-test ## ruff, codespell, mypy and hadolint
+lint: $(VENV)/.installed-test ## run ruff, codespell, mypy and hadolint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/mypy && $(BIN)/hadolint Dockerfile
 
-clean: ## remove what the other targets made
+clean: ## remove everything that the other targets created
 	rm -rf .venv .venv-newer logs models build *.egg-info
 
 $(VENV)/.installed-run: $(PARTS)
@@ -45,7 +45,7 @@ $(VENV)/.installed-quick: $(PARTS)
 comma := ,
 NOT_QUICK := cli clients deploy embedded faults integration test_harness.py test_serve.py
 
-# The distribution was named `mes` up to 0.1; beside `openbench-mes` there would be two commands `mes`.
+# The distribution was named `mes` up to 0.1; both it and `openbench-mes` install a command `mes`.
 forget_old_name = $(BIN)/python -m pip uninstall --quiet --yes mes && rm -rf mes.egg-info
 
 define install

@@ -1,6 +1,6 @@
-"""How gunicorn runs MES. Every number here is computed from the settings.
+"""The configuration of gunicorn, computed from the settings of MES.
 
-Each name in this file that gunicorn knows is a setting, imported ones included.
+Gunicorn reads every name in this file that is one of its settings, including imported names.
 """
 
 import resource
@@ -8,12 +8,14 @@ from pathlib import Path
 
 from gunicorn.glogging import Logger
 
-# Imported once, here in the master, so that a worker is there at once when another has died.
+# Imported in the master, so that a worker that replaces a dead one starts without this delay.
 import mes.app  # noqa: F401
 from mes import logs
-from mes.server.freed import post_worker_init  # noqa: F401
+from mes.server.freed_memory import post_worker_init  # noqa: F401
+from mes.server.gunicorn_interface import require_expected_gunicorn
 from mes.server.master import BROKEN, configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
 
+require_expected_gunicorn()
 try:
     _settings, _capacity = configuration()
 except BROKEN as exc:
@@ -22,39 +24,41 @@ except BROKEN as exc:
 bind = _settings.bind
 workers = _settings.workers
 worker_class = "mes.server.worker.Worker"
-# A generation blocks a thread. One worker may happen to get every request there is room for, so it
-# has threads for all of them, and some more for health, status and models.
+# A generation blocks a thread. One worker may get all the requests that may run or wait, so it has
+# threads for all of them, and some more for health, status and models.
 threads = _settings.threads_for(_capacity)
 worker_connections = threads + 1000
-# Each of them takes a file descriptor, and so does each generation.
+# Each connection takes a file descriptor, and so does each generation.
 _, _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_most_files, _most_files))
-# The catalog may have grown by the time a worker starts anew; the threads have not.
+# The catalog may have grown when a worker is replaced, but the number of threads stays the same.
 raw_env = [f"THREADS={threads}"]
 
-# How long a worker's main loop may be silent. Requests run in threads and may take longer.
+# The longest time in seconds without a heartbeat from a worker's main loop. Requests run in other
+# threads and may take longer.
 timeout = 60
-# Workers break off by themselves what still runs after GRACEFUL_TIMEOUT; this is for the answers.
+# Workers cancel running requests after GRACEFUL_TIMEOUT; two seconds are left to send the errors.
 graceful_timeout = _settings.graceful_timeout_seconds + 2
-# A head is also refused as a whole beyond 32 KiB. Model names have up to 200 characters, keys 512.
+# Headers of more than 32 KiB in total are refused too. The longest URLs contain a model name (200
+# characters), the longest fields an API key (512).
 limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190
-# Nobody may tell us our own path and scheme; whose word counts for addresses is TRUSTED_PROXIES.
+# No proxy may set the path and the scheme; TRUSTED_PROXIES governs the addresses of clients.
 forwarded_allow_ips = ""
 
-# Longer than a proxy keeps its idle connections (nginx: 60 s), so that the proxy closes first.
+# Longer than proxies keep idle connections (nginx: 60 s), so that the proxy closes first.
 keepalive = 75
 
-# Heartbeats are files; on a disk they can block the worker.
+# Heartbeats are files, and writing to a disk could block the worker.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
-# Nobody uses gunicorn's own remote control here.
+# MES does not use gunicorn's control socket.
 control_socket_disable = True
 logconfig_dict = logs.logconfig(_settings.log_level)
 
 
 class logger_class(Logger):
-    """Gunicorn's log without its access log: MES writes a better line about each request."""
+    """Gunicorn's logger without its access log: MES logs each request with more detail."""
 
     def access(self, *args: object) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The WSGI entry point: `gunicorn -c gunicorn.conf.py wsgi:app`."""
+"""The WSGI entry point. Start it with `gunicorn -c gunicorn.conf.py wsgi:app`."""
 
 from mes.app import create_app
 from mes.server.master import shared

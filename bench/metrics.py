@@ -1,10 +1,11 @@
-"""What counting a request costs, and what a scrape costs; the same with prometheus-client's way.
+"""Measure the cost of counting a request and of a scrape, with MES and with prometheus-client.
 
     python -m bench.metrics
 
-CPU per observation of an answered inference: by one process alone, and by four that all count at
-once on the same ledger. Then a scrape after a thousand workers have died. The library's way for
-several processes keeps a file for each that ever was, so its scrape is measured with as many.
+Prints the CPU time for counting one successful inference: by one process alone, and by each of four
+processes that count into the same file. Then the CPU time of a scrape. prometheus-client's
+multiprocess mode keeps a file for each worker that ever ran, so its scrape is measured with the
+files of a thousand dead workers.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from tests.fakes import spec
 
 REQUESTS = 5000
 ROUNDS = 5
-DEATHS = 1000
+DEAD_WORKERS = 1000
 CATALOG = Catalog((spec("mistral:7b"),))
-FACTS = {
+FIELDS = {
     "method": "POST",
     "status": 200,
     "code": None,
@@ -55,74 +56,74 @@ def main() -> None:
     with TemporaryDirectory(dir="/dev/shm") as folder:
         request_counters = RequestCounters(Path(folder), lambda: CATALOG)
         print(
-            f"ledger: one process      {_cost(lambda: _note(request_counters)):6.1f} us a request"
+            f"MES: one process         {_cost(lambda: _count(request_counters)):6.1f} us a request"
         )
-        print(f"ledger: four at once     {_crowded(Path(folder)):6.1f} us a request")
+        print(f"MES: four processes      {_cost_of_four(Path(folder)):6.1f} us a request")
         seconds = _seconds(lambda: list(request_metrics(request_counters.rows(), CATALOG)))
-        print(f"ledger: scrape           {seconds * 1e3:6.1f} ms, however many workers died")
+        print(f"MES: scrape              {seconds * 1e3:6.1f} ms, independent of dead workers")
     with TemporaryDirectory(dir="/dev/shm") as folder:
-        # The library asks for its directory when it is imported, so it needs a process of its own.
+        # The library reads its directory when it is imported, so it needs another process.
         environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder}
         command = [sys.executable, "-m", "bench.metrics", "--library"]
         subprocess.run(command, env=environment, check=True)
 
 
-def _note(request_counters: RequestCounters) -> None:
-    request_counters.note(FACTS, route="/v1/inference")
+def _count(request_counters: RequestCounters) -> None:
+    request_counters.count(FIELDS, route="/v1/inference")
 
 
-def _cost(act: Callable[[], object]) -> float:
-    """Microseconds of CPU; the median of some rounds."""
+def _cost(function: Callable[[], object]) -> float:
+    """Return the CPU time of a call in microseconds: the median of some rounds."""
     rounds = []
     for _ in range(ROUNDS):
         began = time.process_time()
         for _ in range(REQUESTS):
-            act()
+            function()
         rounds.append((time.process_time() - began) / REQUESTS * 1e6)
     return statistics.median(rounds)
 
 
-def _crowded(folder: Path) -> float:
+def _cost_of_four(folder: Path) -> float:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         return statistics.median(pool.map(_cost_in, [folder] * 4))
 
 
 def _cost_in(folder: Path) -> float:
     request_counters = RequestCounters(folder, lambda: CATALOG)
-    return _cost(lambda: _note(request_counters))
+    return _cost(lambda: _count(request_counters))
 
 
-def _seconds(act: Callable[[], object]) -> float:
+def _seconds(function: Callable[[], object]) -> float:
     began = time.process_time()
-    act()
+    function()
     return time.process_time() - began
 
 
 def _library() -> None:
-    """The same measures with the library's own histograms, in its multiprocess mode."""
+    """Measure the same with the library's own histograms, in its multiprocess mode."""
     from prometheus_client import CollectorRegistry, Histogram, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 
     histograms = [
-        Histogram(f"measure_{number}", measure.help, list(measure.labels), buckets=measure.bounds)
-        for number, measure in enumerate(DEFINITIONS)
+        Histogram(f"metric_{number}", metric.help, list(metric.labels), buckets=metric.bounds)
+        for number, metric in enumerate(DEFINITIONS)
     ]
-    values = [(measure, measure.of(FACTS)) for measure in DEFINITIONS]
+    values = [(metric, metric.value(FIELDS)) for metric in DEFINITIONS]
 
-    def note() -> None:
-        for histogram, (measure, value) in zip(histograms, values, strict=True):
-            histogram.labels(*measure.labels.values()).observe(value)
+    def observe() -> None:
+        for histogram, (metric, value) in zip(histograms, values, strict=True):
+            histogram.labels(*metric.labels.values()).observe(value)
 
-    print(f"library: one process     {_cost(note):6.1f} us a request")
-    (ours,) = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("histogram_*.db")
-    for number in range(DEATHS):
-        shutil.copy(ours, ours.with_name(f"histogram_{10**7 + number}.db"))
+    print(f"library: one process     {_cost(observe):6.1f} us a request")
+    (file,) = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("histogram_*.db")
+    for number in range(DEAD_WORKERS):
+        shutil.copy(file, file.with_name(f"histogram_{10**7 + number}.db"))
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
     seconds = _seconds(lambda: generate_latest(registry))
-    megabytes = sum(file.stat().st_size for file in ours.parent.iterdir()) / 1e6
-    print(f"library: scrape          {seconds * 1e3:6.1f} ms after {DEATHS} deaths", end=" ")
-    print(f"({megabytes:.0f} MB of files)")
+    megabytes = sum(each.stat().st_size for each in file.parent.iterdir()) / 1e6
+    scrape = f"{seconds * 1e3:6.1f} ms after {DEAD_WORKERS} dead workers"
+    print(f"library: scrape          {scrape} ({megabytes:.0f} MB of files)")
 
 
 if __name__ == "__main__":

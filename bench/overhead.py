@@ -8,6 +8,8 @@ already running can be measured beside it:
     python -m bench.overhead --peer http://127.0.0.1:4000/v1/chat/completions --peer-pid 1234 \\
         --peer-body '{"model": "m", "messages": [...]}' --peer-header 'Authorization: Bearer k'
 
+Another checkout of MES is measured in the same rounds with `--beside NAME=FOLDER`.
+
 CPU is the user and system time of the process as the kernel counts it (10 ms ticks, so use
 thousands of requests). Rounds alternate between the targets; the median of the rounds is shown.
 """
@@ -23,9 +25,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
+from bench import beside
 from tests.support.service import KEY, FakeOllama, Service
 
 MODEL = "instant:1b"
@@ -107,20 +109,11 @@ def show(target: Target, clients: int, rounds: list[Round]) -> None:
 
 def main() -> None:
     options = _options()
-    with TemporaryDirectory() as folder, FakeOllama("--instant", f"--models={MODEL}") as runtime:
+    with FakeOllama("--instant", f"--models={MODEL}") as runtime:
         models = {MODEL: {"max_concurrent": 8}}
-        with Service(
-            Path(folder), ollama_url=runtime.url, models=models, WEB_CONCURRENCY=1
-        ) as service:
-            service.wait_until_ready()
+        with beside.services(options.beside, ollama_url=runtime.url, models=models) as services:
             targets = [
-                Target(
-                    "mes",
-                    f"{service.url}/v1/inference",
-                    {"model_id": MODEL, "prompt": "The capital of France?"},
-                    {"Authorization": f"Bearer {KEY}"},
-                    tuple(service.worker_pids()),
-                ),
+                *(_target(name, service) for name, service in services.items()),
                 Target(
                     "direct",
                     f"{runtime.url}/api/generate",
@@ -129,6 +122,16 @@ def main() -> None:
                 *_peers(options),
             ]
             _compare(targets, options.requests, options.rounds)
+
+
+def _target(name: str, service: Service) -> Target:
+    return Target(
+        name,
+        f"{service.url}/v1/inference",
+        {"model_id": MODEL, "prompt": "The capital of France?"},
+        {"Authorization": f"Bearer {KEY}"},
+        tuple(service.worker_pids()),
+    )
 
 
 def _compare(targets: list[Target], requests: int, rounds: int) -> None:
@@ -158,6 +161,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--requests", type=int, default=2000, help="in each round (2000)")
     parser.add_argument("--rounds", type=int, default=3, help="for each target (3)")
+    beside.add_option(parser)
     parser.add_argument("--peer", metavar="URL", help="another service to measure beside MES")
     parser.add_argument("--peer-body", metavar="JSON", default="{}")
     parser.add_argument("--peer-header", metavar="HEADER", action="append", default=[])

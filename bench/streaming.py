@@ -5,6 +5,7 @@ through MES, and through the least that Python can do in its place (`bench.bare_
 
     python -m bench.streaming
     python -m bench.streaming --rounds 20 --tokens 500
+    python -m bench.streaming --beside without=../another-checkout
 
 The loads: one stream, with a token every 10 ms; and 32 at once, each with a token every 40 ms (more
 the fake cannot do evenly), `in step`, as llama.cpp's batches make them, or `apart`, each at a time
@@ -34,11 +35,10 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import cast
 from urllib.parse import urlsplit
 
+from bench import beside
 from tests.integration.helpers import cpu_seconds, percentile
 from tests.support import process
 from tests.support.service import KEY, FakeOllama, Service
@@ -143,14 +143,14 @@ class Row:
 
 def main() -> None:
     options = _options()
-    with TemporaryDirectory() as folder, FakeOllama(f"--models={MODEL}") as runtime:
+    with FakeOllama(f"--models={MODEL}") as runtime, _bare_relay(runtime) as bare:
         models = {MODEL: {"max_concurrent": 32, "max_tokens": 100_000}}
-        service = Service(Path(folder), ollama_url=runtime.url, models=models, WEB_CONCURRENCY=1)
-        with service, _bare_relay(runtime) as bare:
-            service.wait_until_ready()
-            service.infer(MODEL)
-            targets = [*_targets(service, runtime), bare]
-            idle = _idle_cpu(service)
+        with beside.services(options.beside, ollama_url=runtime.url, models=models) as services:
+            for service in services.values():
+                service.infer(MODEL)
+            direct = Target("direct", f"{runtime.url}/api/generate", _DIRECTLY)
+            targets = [direct, *(_target(*each) for each in services.items()), bare]
+            idle = {name: _idle_cpu(service) for name, service in services.items()}
             print(f"{'streams':10} {'target':6} {'first ms':>9} {'99 %':>7}", end="")
             print(f" {'gap ms':>7} {'99 %':>7} {'CPU us/token':>13}")
             rows: dict[tuple[Load, str], Row] = {}
@@ -161,12 +161,9 @@ def main() -> None:
     _judge(rows)
 
 
-def _targets(service: Service, runtime: FakeOllama) -> list[Target]:
+def _target(name: str, service: Service) -> Target:
     asked: dict[str, object] = {"prompt": PROMPT, "stream": True, "model_id": MODEL}
-    return [
-        Target("direct", f"{runtime.url}/api/generate", _DIRECTLY),
-        Target("mes", f"{service.url}/v1/inference", asked, service.worker_pids()[0]),
-    ]
+    return Target(name, f"{service.url}/v1/inference", asked, service.worker_pids()[0])
 
 
 @contextmanager
@@ -189,7 +186,11 @@ def _idle_cpu(service: Service) -> float:
 
 
 def _compare(
-    targets: list[Target], runtime: FakeOllama, load: Load, options: argparse.Namespace, idle: float
+    targets: list[Target],
+    runtime: FakeOllama,
+    load: Load,
+    options: argparse.Namespace,
+    idle: dict[str, float],
 ) -> dict[str, Row]:
     runtime.control(ms_per_token=load.ms_per_token, in_step=load.in_step)
     long, short = deepcopy(targets), deepcopy(targets)
@@ -199,7 +200,7 @@ def _compare(
             for target in of_kind:
                 target.streams(load.streams)
     return {
-        target.name: _row(target, of_one, idle if target.name == "mes" else 0.0)
+        target.name: _row(target, of_one, idle.get(target.name, 0.0))
         for target, of_one in zip(long, short, strict=True)
     }
 
@@ -245,6 +246,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    beside.add_option(parser)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=200, help="in each long answer (200)")
     return parser.parse_args()

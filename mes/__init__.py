@@ -1,3 +1,3 @@
-"""MES, the Model Execution Service: one door to the open models a team runs itself."""
+"""MES, the Model Execution Service: an HTTP service in front of self-hosted language models."""
 
 __version__ = "0.2.0"

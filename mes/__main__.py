@@ -1,4 +1,4 @@
-"""`python -m mes`: the command line."""
+"""Run the command line with `python -m mes`."""
 
 from mes.cli.main import mes
 

@@ -6,12 +6,19 @@ import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 from flask import Flask
 
 from mes import logs, structured
-from mes.api import health, inference, models, problems, request_log, security_headers
+from mes.api import (
+    health,
+    inference,
+    models,
+    problems,
+    request_log,
+    schema_validation,
+    security_headers,
+)
 from mes.api.key_throttle import KeyThrottle
 from mes.api.openai import chat, completions, embeddings, error_format
 from mes.api.openapi import docs_page
@@ -50,6 +57,7 @@ _BLUEPRINTS = (
     models.pull_bp,
     health.queue_bp,
     inference.checks_bp,
+    schema_validation.bp,
     health.metrics_bp,
     docs_page.bp,
     inference.bp,
@@ -57,12 +65,6 @@ _BLUEPRINTS = (
     completions.bp,
     embeddings.bp,
 )
-
-
-class _Application(Flask):
-    def ensure_sync(self, func: Any) -> Any:
-        # No view here is a coroutine; Flask would look into several functions for every request.
-        return func
 
 
 def create_app(
@@ -79,7 +81,7 @@ def create_app(
     """
     settings = settings or load()
     logs.configure(settings.log_level)
-    app = _Application("mes", static_folder=None)
+    app = Flask("mes", static_folder=None)
     shared = shared or Shared.at(settings.state_dir, ERA)
     app.extensions["mes"] = _services(settings, runtime, shared)
     request_log.install_request_log(app)
@@ -137,6 +139,7 @@ def _services(settings: Settings, runtime: Runtime | None, shared: Shared) -> Se
         key_throttle=KeyThrottle(),
         catalog=catalog,
         schema_limits=_schema_limits(settings),
+        second_validator=structured.SecondValidator(),
         runtime=runtime,
         scheduler=scheduler,
         board=board,

@@ -1,4 +1,4 @@
-"""The use case: admit, embed, report."""
+"""Make embeddings: look up the model, check it, wait for a permit, embed, report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from mes.scheduling.sight import Sight
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingRequest:
-    """Texts that are to become vectors; without `dimensions`, as long as the model makes them."""
+    """Texts to embed.
+
+    `dimensions` is the length of the vectors; None means the model's own length. `encoding` is
+    their form in the response.
+    """
 
     model_id: str
     texts: tuple[str, ...]
@@ -27,7 +31,7 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingTimings:
-    """Where the time went; milliseconds."""
+    """The time that each phase of an embedding took."""
 
     queue_ms: int
     load_ms: int
@@ -38,7 +42,7 @@ class EmbeddingTimings:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """One answered embedding: its vectors and how they came about."""
+    """The result of an embedding: its vectors, with the options and versions behind them."""
 
     model_id: str
     vectors: Vectors
@@ -57,14 +61,14 @@ def embed(
     client: Client,
     request_id: str = "",
 ) -> Embedding:
-    """Make vectors of texts and wait for them.
+    """Return the vectors of the request's texts.
 
-    Raises what `Scheduler.permit` and `Runtime.embed` raise, ModelNotFound and NotCapable.
+    Raises ModelNotFound, NotCapable, and the errors of `Scheduler.permit` and `Runtime.embed`.
     """
     started = time.monotonic()
     spec = catalog.get(request.model_id)
     require_capability(EMBEDDING, spec, sight.pulled, pointer="/model")
-    with scheduler.permit(spec, client, request_id=request_id) as turn:
+    with scheduler.permit(spec, client, request_id=request_id) as permit:
         began = time.monotonic()
         vectors = runtime.embed(
             spec,
@@ -78,16 +82,16 @@ def embed(
         model_id=spec.id,
         vectors=vectors,
         options=spec.load_options,
-        timings=_timings(turn, embedding_seconds=ended - began, total_seconds=ended - started),
-        provenance=provenance_of(turn, sight),
+        timings=_timings(permit, embedding_seconds=ended - began, total_seconds=ended - started),
+        provenance=provenance_of(permit, sight),
     )
 
 
-def _timings(turn: Turn, *, embedding_seconds: float, total_seconds: float) -> EmbeddingTimings:
+def _timings(permit: Turn, *, embedding_seconds: float, total_seconds: float) -> EmbeddingTimings:
     return EmbeddingTimings(
-        queue_ms=milliseconds(turn.queue_seconds),
-        load_ms=milliseconds(turn.load_seconds),
+        queue_ms=milliseconds(permit.queue_seconds),
+        load_ms=milliseconds(permit.load_seconds),
         embedding_ms=milliseconds(embedding_seconds),
         total_ms=milliseconds(total_seconds),
-        cold_start=turn.load_seconds > 0,
+        cold_start=permit.load_seconds > 0,
     )

@@ -1,37 +1,38 @@
-"""What can go wrong, drawn as a tree; it knows no HTTP.
+"""Every error that MES raises, as a tree. Errors know no HTTP; `mes/api/problems.py` maps them.
 
 MesError
-├── RequestRejected            the caller can mend it
-│   ├── MalformedRequest       not JSON at all
-│   ├── RequestInvalid         JSON, but not what we ask for
+├── RequestRejected            the client can correct the request
+│   ├── MalformedRequest       the body is not JSON
+│   ├── RequestInvalid         the body is JSON, but a field is wrong
 │   │   ├── SchemaInvalid      json_schema is not a JSON Schema
-│   │   ├── SchemaUnsafe       json_schema could hang or leak
-│   │   ├── NotCapable         the model cannot do what it is asked for
-│   │   └── PromptTooLong      the prompt does not fit the model's context
-│   ├── Unauthorized           no key, or a wrong one
-│   ├── Forbidden              a key whose scopes do not reach so far
-│   ├── RateLimited            too many wrong keys from one address
-│   ├── ModelNotFound          not configured, or disabled
-│   ├── ModelNotPulled         configured, but absent from the runtime
-│   ├── NotWaiting             asked for its place in the queue, has none
-│   └── ModelBusy              asked to unload, did not drain in time
-├── CallerGone                 nobody is left to read the answer
-│   └── CallerTooSlow          somebody is, but does not read it
-├── TryLater                   503: nothing is wrong with the request
-│   ├── QueueFull
-│   ├── QueueTimeout
+│   │   ├── SchemaUnsafe       json_schema takes too long to check or refers elsewhere
+│   │   ├── NotCapable         the model lacks a capability that the request needs
+│   │   └── PromptTooLong      the prompt does not fit into the model's context
+│   ├── Unauthorized           the API key is missing or unknown
+│   ├── Forbidden              the API key lacks the scope
+│   ├── RateLimited            too many wrong API keys came from one address
+│   ├── ModelNotFound          the model is not in the catalog, or is disabled
+│   ├── ModelNotPulled         the model is in the catalog, but not on the runtime's disk
+│   ├── NotWaiting             the request whose queue position was asked for is not in the queue
+│   └── ModelBusy              the model is still in use when the time for its unload is over
+├── ClientDisconnected         the client closed the connection before the answer was complete
+│   └── ClientTooSlow          the client keeps the connection, but does not read the stream
+├── TryLater                   the request is valid, but cannot be served now (503)
+│   ├── QueueFull              the model's queue has no place left
+│   ├── QueueTimeout           no permit was granted within QUEUE_TIMEOUT
 │   ├── RuntimeUnavailable     the runtime cannot be reached
-│   ├── ModelUnavailable       failed to load, cooling down
-│   └── ShuttingDown
-├── RuntimeFault               the runtime answered, but not with an answer
-│   ├── RuntimeReplyInvalid    nonsense on the wire
-│   ├── GenerationAborted      ended without saying that it was done
-│   ├── PullFailed             the model could not be fetched
-│   ├── SchemaRefused          cannot decode under this schema (never leaves the house)
-│   └── LoadFailed             (never leaves the house: becomes ModelUnavailable)
-└── TimedOut
-    ├── GenerationTimeout
-    └── LoadTimeout
+│   ├── ModelUnavailable       the model failed to load, and its cooldown has not passed
+│   └── ShuttingDown           the service is stopping
+├── RuntimeFault               the runtime answered, but not with a result
+│   ├── RuntimeReplyInvalid    the reply does not follow the runtime's protocol
+│   ├── GenerationAborted      the generation ended without its final message
+│   ├── PullFailed             the model could not be downloaded
+│   ├── SchemaRefused          the runtime cannot decode under this schema (internal: the next
+│   │                          decoding mode is tried)
+│   └── LoadFailed             the model could not be loaded (internal: becomes ModelUnavailable)
+└── TimedOut                   the runtime did not finish before its deadline
+    ├── GenerationTimeout      a generation or an embedding
+    └── LoadTimeout            a load
 """
 
 from __future__ import annotations
@@ -42,14 +43,19 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One mistake in what the caller sent: where (a JSON pointer) and what to do about it."""
+    """One mistake in a request or a file: a JSON pointer to it, the problem and the remedy."""
 
     pointer: str
     detail: str
 
 
 class MesError(Exception):
-    """Anything MES says no to; `code` is stable, `detail` is for people."""
+    """The base of all errors.
+
+    `code` is stable, for programs; `detail` is for people and may change. `mistakes` are the
+    single mistakes in the request; `retry_after` is the time in seconds after which the client
+    should try again.
+    """
 
     code: ClassVar[str] = "internal_error"
     retry_after: float | None = None
@@ -195,7 +201,7 @@ class LoadTimeout(TimedOut):
 
 
 def error_for_code(code: str) -> type[MesError]:
-    """The error that carries this code."""
+    """Return the class of the error with this code; MesError where no class has it."""
     pending: list[type[MesError]] = [MesError]
     while pending:
         candidate = pending.pop()

@@ -1,7 +1,8 @@
-"""The watch: one thread per process that waits for many things so that requests need not poll.
+"""The event loop: one thread per process that waits on behalf of all requests.
 
-It notices callers that hang up, deadlines that pass and descriptors that become readable, and
-calls what was registered for it. What it calls must be quick: set an event, shut a socket.
+It notices clients that disconnect, times that pass and file descriptors that become readable, and
+calls the registered callbacks. A callback must return quickly: it sets an event, shuts down a
+socket or starts other work.
 """
 
 from __future__ import annotations
@@ -21,36 +22,35 @@ log = logging.getLogger(__name__)
 
 Callback = Callable[[], None]
 
-# Alarms further away than this need not wake the thread: it looks by itself this often.
-_LOOKS_EVERY_SECONDS = 1.0
+# The thread wakes up at least this often, so a later timer need not wake it when it is added.
+_MAX_SLEEP_SECONDS = 1.0
 
-
-# Nearly all alarms are called off: most requests end before their deadline. Sorting them out costs
-# a pass over all, so it waits until that many have gathered and half of all are among them.
-_MANY_CANCELLED = 1000
+# Nearly all timers are cancelled, because most requests end before their deadline. Removing the
+# cancelled ones costs a pass over all, so it waits for this many, and for half of all.
+_MIN_CANCELLED_TO_REMOVE = 1000
 
 
 class Timer:
-    """Something to do at a time, unless it is called off before."""
+    """A callback that runs at a set time, unless it is cancelled before."""
 
-    __slots__ = ("_event_loop", "act")
+    __slots__ = ("_event_loop", "callback")
 
-    def __init__(self, act: Callback, event_loop: EventLoop) -> None:
-        self.act: Callback | None = act
+    def __init__(self, callback: Callback, event_loop: EventLoop) -> None:
+        self.callback: Callback | None = callback
         self._event_loop = event_loop
 
     def cancel(self) -> None:
-        self.act = None
+        self.callback = None
         self._event_loop.cancelled += 1
 
 
 class EventLoop:
-    """Waits for hang-ups, alarms and readable descriptors on behalf of a whole process.
+    """Waits for disconnects, timers and readable file descriptors. Thread-safe.
 
-    Thread-safe. The thread starts with the first registration, so that a process may fork before.
+    The thread starts with the first registration, so that a process may fork before it.
     """
 
-    def __init__(self, name: str = "mes-watch") -> None:
+    def __init__(self, name: str = "mes-event-loop") -> None:
         self._name = name
         self._epoll = select.epoll()
         self._wakeup_reader, self._wakeup_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -65,41 +65,50 @@ class EventLoop:
         self._closed = False
 
     @contextmanager
-    def hang_up(self, sock: socket.socket, act: Callback) -> Iterator[None]:
-        """Inside the block, call `act` once if the other end of `sock` goes away.
+    def on_disconnect(self, sock: socket.socket, callback: Callback) -> Iterator[None]:
+        """Inside the block, call `callback` once if the peer of `sock` closes the connection.
 
-        A peer that only closes its writing half counts as gone: over TCP the two look alike.
+        A peer that only closes its writing half counts as disconnected: over TCP the two look
+        alike.
         """
         fd = sock.fileno()
-        if fd < 0:  # closed before we came to look
-            act()
+        if fd < 0:  # the socket was closed before
+            callback()
             yield
             return
 
-        def act_if_gone() -> None:
-            # The event may be old news of a connection whose number this one has taken over.
-            if _peer_is_gone(fd):
-                act()
+        def call_if_disconnected() -> None:
+            # The event may belong to an earlier connection with the same descriptor.
+            if _peer_is_disconnected(fd):
+                callback()
 
-        self._register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT, act_if_gone)
+        self._register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT, call_if_disconnected)
         try:
             yield
         finally:
-            self._unregister(fd)
+            self.remove_reader(fd)
 
-    def readable(self, fd: int, act: Callback) -> None:
-        """Call `act` whenever `fd` can be read, until this watch is closed."""
-        self._register(fd, select.EPOLLIN, act)
+    def add_reader(self, fd: int, callback: Callback) -> None:
+        """Call `callback` whenever `fd` is readable, until `remove_reader` or `close`."""
+        self._register(fd, select.EPOLLIN, callback)
 
-    def forget(self, fd: int) -> None:
-        """Watch `fd` no longer."""
-        self._unregister(fd)
+    def remove_reader(self, fd: int) -> None:
+        """Stop watching `fd`."""
+        self._callbacks.pop(fd, None)
+        try:
+            self._epoll.unregister(fd)
+        except OSError:
+            # The server has closed the connection, and the kernel has removed it by itself.
+            pass
 
-    def at(self, when: float, act: Callback) -> Timer:
-        """Call `act` at `when` (of `time.monotonic()`), unless the alarm is called off."""
-        timer = Timer(act, self)
+    def call_at(self, when: float, callback: Callback) -> Timer:
+        """Call `callback` at `when`, a time of `time.monotonic()`, unless the timer is cancelled.
+
+        Return the timer.
+        """
+        timer = Timer(callback, self)
         with self._lock:
-            self._drop_cancelled_timers()
+            self._remove_cancelled_timers()
             heapq.heappush(self._timers, (when, next(self._order), timer))
             must_wake = when < self._next_wakeup
         self._start()
@@ -108,7 +117,7 @@ class EventLoop:
         return timer
 
     def close(self) -> None:
-        """Stop the thread. What is registered is forgotten, not called."""
+        """Stop the thread. Registered callbacks are dropped without a call."""
         self._closed = True
         self._wake()
         if self._thread is not None:
@@ -117,18 +126,10 @@ class EventLoop:
         os.close(self._wakeup_reader)
         os.close(self._wakeup_writer)
 
-    def _register(self, fd: int, events: int, act: Callback) -> None:
-        self._callbacks[fd] = act
+    def _register(self, fd: int, events: int, callback: Callback) -> None:
+        self._callbacks[fd] = callback
         self._epoll.register(fd, events)
         self._start()
-
-    def _unregister(self, fd: int) -> None:
-        self._callbacks.pop(fd, None)
-        try:
-            self._epoll.unregister(fd)
-        except OSError:
-            # The server closed the connection under us, and the kernel forgot it by itself.
-            pass
 
     def _start(self) -> None:
         if self._thread is not None:
@@ -142,7 +143,7 @@ class EventLoop:
         try:
             os.write(self._wakeup_writer, b"!")
         except BlockingIOError:
-            pass  # enough nudges are waiting already
+            pass  # the pipe is full, so the thread will wake up anyway
 
     def _drain_wakeups(self) -> None:
         os.read(self._wakeup_reader, 4096)
@@ -152,18 +153,18 @@ class EventLoop:
             for fd, _ in self._epoll.poll(self._seconds_until_next_timer()):
                 self._call(self._callbacks.get(fd))
             for timer in self._due_timers():
-                self._call(timer.act)
+                self._call(timer.callback)
 
-    def _drop_cancelled_timers(self) -> None:
-        if self.cancelled > max(_MANY_CANCELLED, len(self._timers) // 2):
-            self._timers = [entry for entry in self._timers if entry[2].act is not None]
+    def _remove_cancelled_timers(self) -> None:
+        if self.cancelled > max(_MIN_CANCELLED_TO_REMOVE, len(self._timers) // 2):
+            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
             heapq.heapify(self._timers)
             self.cancelled = 0
 
     def _seconds_until_next_timer(self) -> float:
         now = time.monotonic()
         with self._lock:
-            self._next_wakeup = now + _LOOKS_EVERY_SECONDS
+            self._next_wakeup = now + _MAX_SLEEP_SECONDS
             if self._timers:
                 self._next_wakeup = min(self._next_wakeup, max(now, self._timers[0][0]))
             return self._next_wakeup - now
@@ -177,64 +178,68 @@ class EventLoop:
         return due
 
     @staticmethod
-    def _call(act: Callback | None) -> None:
-        if act is None:
+    def _call(callback: Callback | None) -> None:
+        if callback is None:
             return
         try:
-            act()
+            callback()
         except Exception:
-            # One request's trouble must not end the watch of all the others.
-            log.exception("watch_failed")
+            # A failure in one request's callback must not end the loop for all the others.
+            log.exception("event_loop_callback_failed")
 
 
-def _peer_is_gone(fd: int) -> bool:
-    look = select.poll()
-    look.register(fd, select.POLLRDHUP)
-    return bool(look.poll(0))
+def _peer_is_disconnected(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 class SocketClient:
-    """A caller who may hang up (domain.Caller)."""
+    """The client at the other end of a socket; implements `domain.Client`."""
 
     def __init__(self) -> None:
-        self._gone = False
+        self._disconnected = False
         self._callbacks: list[Callback] = []
         self._lock = threading.Lock()
 
     @property
-    def gone(self) -> bool:
-        return self._gone
+    def disconnected(self) -> bool:
+        return self._disconnected
 
-    def hang_up(self) -> None:
-        """Note that the caller has gone and call what waits for it."""
+    def mark_disconnected(self) -> None:
+        """Record that the client has disconnected, and call the registered callbacks."""
         with self._lock:
-            self._gone = True
-            acts, self._callbacks = self._callbacks, []
-        for act in acts:
-            act()
+            self._disconnected = True
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
     @contextmanager
-    def on_disconnect(self, act: Callback) -> Iterator[None]:
+    def on_disconnect(self, callback: Callback) -> Iterator[None]:
+        """Inside the block, call `callback` once if the client disconnects, or has before."""
         with self._lock:
-            already_gone = self._gone
-            if not already_gone:
-                self._callbacks.append(act)
-        if already_gone:
-            act()
+            already_disconnected = self._disconnected
+            if not already_disconnected:
+                self._callbacks.append(callback)
+        if already_disconnected:
+            callback()
         try:
             yield
         finally:
             with self._lock:
-                if act in self._callbacks:
-                    self._callbacks.remove(act)
+                if callback in self._callbacks:
+                    self._callbacks.remove(callback)
 
 
 @contextmanager
 def watch_client(event_loop: EventLoop, sock: socket.socket | None) -> Iterator[SocketClient]:
-    """The caller behind a socket, watched for the length of the block; without one, never gone."""
+    """Yield the client at the other end of `sock`, watched for the length of the block.
+
+    Without a socket the client never disconnects.
+    """
     client = SocketClient()
     if sock is None:
         yield client
         return
-    with event_loop.hang_up(sock, client.hang_up):
+    with event_loop.on_disconnect(sock, client.mark_disconnected):
         yield client

@@ -1,4 +1,4 @@
-"""The use case: admit, generate, judge, report."""
+"""Run an inference: look up the model, check the request, wait for a permit, generate, report."""
 
 from __future__ import annotations
 
@@ -49,82 +49,65 @@ def infer(
     request_id: str = "",
     emit: Emit = no_op,
 ) -> Inference:
-    """Run one inference and wait for it, telling how it goes.
+    """Run one inference and return its result; `emit` receives the progress.
 
-    Raises what `Scheduler.permit` and `Runtime.generate` raise, ModelNotFound, NotCapable,
-    SchemaInvalid and SchemaUnsafe. An answer that breaks its schema is no error: the judgement
-    tells.
+    An answer that violates its schema is not an error: the result contains its validation.
+
+    Raises ModelNotFound, NotCapable, SchemaInvalid, SchemaUnsafe, and the errors of
+    `Scheduler.permit` and `Runtime.generate`.
     """
     started = time.monotonic()
     spec = catalog.get(request.model_id)
-    for capability, pointer in required_capabilities(request).items():
-        require_capability(capability, spec, sight.pulled, pointer=pointer)
-    demands = _screened(request, schema_limits)
-    prompt = compose(request, spec)
-    with scheduler.permit(spec, client, request_id=request_id, emit=emit) as turn:
+    _require_capabilities(request, spec, sight)
+    schemas = _check_schemas(request, schema_limits)
+    prompt = _build_prompt(request, spec)
+    with scheduler.permit(spec, client, request_id=request_id, emit=emit) as permit:
         deadline = time.monotonic() + (request.timeout_seconds or spec.timeout_seconds)
         generate = partial(_generate, runtime=runtime, deadline=deadline, client=client, emit=emit)
-        attempts = _ask(prompt, request, demands, generate, deadline)
-    schema = demands.schema
+        attempts = _generate_and_validate(prompt, request, schemas, generate, deadline)
     return Inference(
         model_id=spec.id,
         latency_ms=milliseconds(time.monotonic() - started),
-        timings=_timings(turn, attempts),
-        provenance=provenance_of(turn, sight, schema_sha256=schema.sha256 if schema else None),
+        timings=_timings(permit, attempts),
+        provenance=provenance_of(permit, sight, schema=schemas.answer),
         attempts=attempts,
-        keywords=KeywordSupport()
-        if schema is None
-        else schema.keywords(final_attempt(attempts).mode),
+        keywords=_keyword_support(schemas.answer, attempts),
     )
+
+
+def provenance_of(permit: Turn, sight: Sight, *, schema: Schema | None = None) -> Provenance:
+    """Return the versions of the model, the runtime, the schema and MES behind a result."""
+    return Provenance(
+        model_digest=permit.digest,
+        quantization=permit.quantization,
+        runtime=sight.version,
+        schema_sha256=None if schema is None else schema.sha256,
+        mes_version=__version__,
+    )
+
+
+def _require_capabilities(request: InferenceRequest, spec: ModelSpec, sight: Sight) -> None:
+    for capability, pointer in required_capabilities(request).items():
+        require_capability(capability, spec, sight.pulled, pointer=pointer)
 
 
 @dataclass(frozen=True, slots=True)
-class _Demands:
-    """What the answer, and the calls in it, have to fit."""
+class _RequestSchemas:
+    """The schema of the answer, if there is one, and those of the tools' arguments."""
 
-    schema: Schema | None
+    answer: Schema | None
     tools: ToolSchemas
 
 
-def _screened(request: InferenceRequest, limits: structured.SchemaLimits) -> _Demands:
-    """Before it costs a place in the queue."""
-    document = request.json_schema
-    at = request.json_schema_at
-    schema = None if document is None else structured.check_schema(document, limits, at=at)
-    return _Demands(schema, structured.tool_schemas(request.tools, limits))
+def _check_schemas(request: InferenceRequest, limits: structured.SchemaLimits) -> _RequestSchemas:
+    """Check the schemas of the request before it takes a place in the queue."""
+    document, pointer = request.json_schema, request.json_schema_pointer
+    answer = None if document is None else structured.check_schema(document, limits, at=pointer)
+    return _RequestSchemas(answer, structured.tool_schemas(request.tools, limits))
 
 
-def _generate(
-    prompt: Prompt,
-    attempt: int,
-    *,
-    runtime: Runtime,
-    deadline: float,
-    client: Client,
-    emit: Emit,
-) -> Reply:
-    told = _of_attempt(attempt, emit)
-    return runtime.generate(prompt, deadline=deadline, client=client, emit=told)
-
-
-def _ask(
-    prompt: Prompt,
-    request: InferenceRequest,
-    demands: _Demands,
-    generate: Generate,
-    deadline: float,
-) -> tuple[Attempt, ...]:
-    """As often as it takes, which without a schema is once."""
-    if demands.schema is None:
-        return (_ask_once(prompt, demands.tools, generate),)
-    plan = _plan(request, prompt.spec, demands.schema)
-    return structured.generate_with_retries(
-        prompt, demands.schema, plan, generate=generate, deadline=deadline
-    )
-
-
-def compose(request: InferenceRequest, spec: ModelSpec) -> Prompt:
-    """What to ask the runtime. All options are explicit; a seed is always chosen."""
+def _build_prompt(request: InferenceRequest, spec: ModelSpec) -> Prompt:
+    """Return the runtime's input, with all options explicit and a seed in any case."""
     options: dict[str, Any] = {
         **spec.options,
         **spec.load_options,
@@ -146,65 +129,86 @@ def compose(request: InferenceRequest, spec: ModelSpec) -> Prompt:
     )
 
 
-def _plan(request: InferenceRequest, spec: ModelSpec, schema: Schema) -> RetryPlan:
-    # Who reads along has read an answer by the time it is judged, and may not want another.
-    usual = 1 if request.stream else spec.max_attempts
-    return RetryPlan(
-        modes=schema.modes_for(constrain=request.constrain and spec.supports_json_mode),
-        max_attempts=request.max_attempts or usual,
-        may_grow=request.max_tokens is None,
+def _generate_and_validate(
+    prompt: Prompt,
+    request: InferenceRequest,
+    schemas: _RequestSchemas,
+    generate: Generate,
+    deadline: float,
+) -> tuple[Attempt, ...]:
+    """Return all attempts: one without a schema, else as many as the answer needs to be valid."""
+    if schemas.answer is None:
+        return (_generate_once(prompt, schemas.tools, generate),)
+    plan = _retry_plan(request, prompt.spec, schemas.answer)
+    return structured.generate_with_retries(
+        prompt, schemas.answer, plan, generate=generate, deadline=deadline
     )
 
 
-def _of_attempt(number: int, emit: Emit) -> Emit:
-    """Tells of an attempt with its number, which goes without saying of the first."""
+def _generate_once(prompt: Prompt, tools: ToolSchemas, generate: Generate) -> Attempt:
+    began = time.monotonic()
+    reply = generate(prompt, 1)
+    seconds = time.monotonic() - began
+    call_validations = tuple(map(tools.validate_answer, reply.tool_calls))
+    return Attempt("free", prompt.options, reply, None, seconds, call_validations)
+
+
+def _retry_plan(request: InferenceRequest, spec: ModelSpec, schema: Schema) -> RetryPlan:
+    # A client that streams has read the answer before it is validated, and may not want another.
+    default_attempts = 1 if request.stream else spec.max_attempts
+    return RetryPlan(
+        modes=schema.modes_for(constrain=request.constrain and spec.supports_json_mode),
+        max_attempts=request.max_attempts or default_attempts,
+        may_raise_max_tokens=request.max_tokens is None,
+    )
+
+
+def _generate(
+    prompt: Prompt,
+    attempt: int,
+    *,
+    runtime: Runtime,
+    deadline: float,
+    client: Client,
+    emit: Emit,
+) -> Reply:
+    emit = _with_attempt_number(attempt, emit)
+    return runtime.generate(prompt, deadline=deadline, client=client, emit=emit)
+
+
+def _with_attempt_number(number: int, emit: Emit) -> Emit:
+    """Return an `emit` that sets the attempt's number in the events; 1 is their default."""
     if number == 1:
         return emit
 
-    def tell_with_number(*events: Event) -> bool:
+    def emit_numbered(*events: Event) -> bool:
         return emit(*(_numbered(event, number) for event in events))
 
-    return tell_with_number
+    return emit_numbered
 
 
 def _numbered(event: Event, number: int) -> Event:
     return event._replace(attempt=number) if isinstance(event, Token | Thought) else event
 
 
-def _ask_once(prompt: Prompt, tools: ToolSchemas, generate: Generate) -> Attempt:
-    began = time.monotonic()
-    reply = generate(prompt, 1)
-    seconds = time.monotonic() - began
-    judged = tuple(map(tools.validate_answer, reply.tool_calls))
-    return Attempt("free", prompt.options, reply, None, seconds, judged)
-
-
-def _timings(turn: Turn, attempts: tuple[Attempt, ...]) -> Timings:
-    """Of all attempts together; the first token is that of the first one."""
-    replies = [each.reply for each in attempts if each.reply is not None]
+def _timings(permit: Turn, attempts: tuple[Attempt, ...]) -> Timings:
+    """Return the times of all attempts together; the first token is that of the first attempt."""
+    replies = [attempt.reply for attempt in attempts if attempt.reply is not None]
     generation_ms = sum(reply.generation_ms for reply in replies)
+    completion_tokens = sum(reply.usage.completion_tokens for reply in replies)
     return Timings(
-        queue_ms=milliseconds(turn.queue_seconds),
-        load_ms=milliseconds(turn.load_seconds),
+        queue_ms=milliseconds(permit.queue_seconds),
+        load_ms=milliseconds(permit.load_seconds),
         prompt_ms=round(sum(reply.prompt_ms for reply in replies)),
         generation_ms=round(generation_ms),
         time_to_first_token_ms=round(replies[0].time_to_first_token_ms),
-        tokens_per_second=tokens_per_second(
-            sum(each.usage.completion_tokens for each in replies), generation_ms
-        ),
-        cold_start=turn.load_seconds > 0,
+        tokens_per_second=tokens_per_second(completion_tokens, generation_ms),
+        cold_start=permit.load_seconds > 0,
     )
 
 
-# Provenance: which model answered, on which runtime, told alike by every use case.
-
-
-def provenance_of(turn: Turn, sight: Sight, *, schema_sha256: str | None = None) -> Provenance:
-    """Of what was answered in this turn."""
-    return Provenance(
-        model_digest=turn.digest,
-        quantization=turn.quantization,
-        runtime=sight.version,
-        schema_sha256=schema_sha256,
-        mes_version=__version__,
-    )
+def _keyword_support(schema: Schema | None, attempts: tuple[Attempt, ...]) -> KeywordSupport:
+    """Return the schema's keywords that the runtime enforced in the final attempt, and the rest."""
+    if schema is None:
+        return KeywordSupport()
+    return schema.keywords(final_attempt(attempts).mode)

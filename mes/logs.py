@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each, to standard output."""
+"""Logging to standard output, one JSON object a line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ _STDOUT = 1
 
 
 class LineFormatter(OrjsonFormatter):
-    """A record as one line: time, level, event, the logger where it is not ours, the extras."""
+    """Formats a record as one line: time, level, event and the extra fields.
 
-    # The library's own way to these fields takes half as long again.
+    The logger's name is added if it is not one of MES.
+    """
+
+    # The base class takes half as long again for the same fields.
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
     ) -> None:
@@ -34,19 +37,19 @@ class LineFormatter(OrjsonFormatter):
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         try:
             return super().jsonify_log_record(log_data)
-        except TypeError:  # half a surrogate pair, or a number of more than 64 bits
+        except TypeError:  # a lone surrogate, or a number of more than 64 bits
             return json.dumps(log_data, default=repr)
 
 
 class StdoutHandler(logging.Handler):
-    """Writes each line with one system call, so that the lines of several workers never mix."""
+    """Writes each line with one system call, so that lines of several workers never interleave."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record) + "\n"
             _write(line.encode("utf-8", "backslashreplace"))
         except OSError:
-            # Nobody reads our output any more, or its disk is full: requests matter more.
+            # The pipe is closed or the disk is full; requests are served without a log.
             pass
         except Exception:
             self.handleError(record)
@@ -58,8 +61,8 @@ def _write(data: bytes) -> None:
 
 
 def configure(level: str) -> None:
-    """Send the whole process's log lines to standard output. May be called again."""
-    _leave_out_what_no_line_shows()
+    """Send all log lines of the process to standard output. Further calls only set the level."""
+    _skip_unused_record_fields()
     root = logging.getLogger()
     root.setLevel(level)
     if any(isinstance(handler, StdoutHandler) for handler in root.handlers):
@@ -69,18 +72,18 @@ def configure(level: str) -> None:
     root.addHandler(handler)
 
 
-def _leave_out_what_no_line_shows() -> None:
-    # Finding these out costs each line a walk up the stack and a system call.
+def _skip_unused_record_fields() -> None:
+    # Each line would cost a walk up the stack and a system call for fields that are not written.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def logconfig(level: str) -> dict[str, Any]:
-    """The same for gunicorn, as its `logconfig_dict`: its own messages become such lines too.
+    """Return the same configuration for gunicorn's `logconfig_dict`, so that it logs such lines.
 
-    Its access log stays silent, for MES writes a better line about each request.
+    Its access log is disabled, because MES logs each request with more detail.
     """
-    no_op: dict[str, Any] = {"level": level, "handlers": [], "propagate": True}
+    propagate: dict[str, Any] = {"level": level, "handlers": [], "propagate": True}
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -88,7 +91,7 @@ def logconfig(level: str) -> dict[str, Any]:
         "handlers": {"stdout": {"()": StdoutHandler, "formatter": "line"}},
         "root": {"level": level, "handlers": ["stdout"]},
         "loggers": {
-            "gunicorn.error": no_op,
-            "gunicorn.access": {**no_op, "propagate": False},
+            "gunicorn.error": propagate,
+            "gunicorn.access": {**propagate, "propagate": False},
         },
     }

@@ -184,12 +184,12 @@ class StreamPump:
                 handed_back.put(None)
             else:
                 self._open_exchanges.add(handed_back)
-                self._event_loop.readable(fd, step)
+                self._event_loop.add_reader(fd, step)
         return handed_back
 
     def _let_go(self, fd: int, handed_back: HandedBack) -> None:
         self._open_exchanges.discard(handed_back)
-        self._event_loop.forget(fd)
+        self._event_loop.remove_reader(fd)
 
 
 def _wait(handed_back: HandedBack) -> None:

@@ -1,4 +1,4 @@
-"""Strict JSON: no duplicate keys, no NaN or infinity, no lone surrogates, no bottomless nesting."""
+"""Strict JSON: no duplicate keys, NaN, infinity, lone surrogates or unlimited nesting."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ from collections import Counter
 from itertools import accumulate
 from typing import Any
 
-# A JSON Schema as deep as SCHEMA_MAX_DEPTH lets it be by default takes some 70 levels.
-DEEPEST = 128
+# A JSON Schema of the default SCHEMA_MAX_DEPTH has about 70 levels.
+MAX_DEPTH = 128
 
-# A string, or the rest of the text where one does not end: each character is looked at once.
+# A string, or the rest of the text if the string does not end. The possessive quantifier makes it
+# take linear time.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-_NEITHER_IN_NOR_OUT = re.compile(r"[^][{}]+")
-_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
+_NOT_BRACKETS = re.compile(r"[^][{}]+")
+_DEPTH_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 class NotJson(ValueError):
     """The text is not JSON; the message says where and why."""
 
 
-def parse_json(text: str | bytes, *, deepest: int = DEEPEST) -> Any:
-    """The value that the text stands for, all of it. Raises NotJson.
+def parse_json(text: str | bytes, *, max_depth: int = MAX_DEPTH) -> Any:
+    """Return the value of a JSON text.
 
-    What is nested deeper than `deepest` is refused before it is parsed.
+    A text that is nested deeper than `max_depth` levels is refused before it is parsed.
+
+    Raises NotJson.
     """
     try:
         text = text if isinstance(text, str) else text.decode("utf-8")
-        _refuse_deeper(text, deepest)
+        _check_depth(text, max_depth)
         value = json.loads(
             text,
-            object_pairs_hook=_object,
+            object_pairs_hook=_build_object,
             parse_constant=_refuse_constant,
-            parse_float=_finite,
+            parse_float=_parse_float,
         )
     except NotJson:
         raise
@@ -45,39 +48,39 @@ def parse_json(text: str | bytes, *, deepest: int = DEEPEST) -> Any:
     except ValueError as exc:
         raise NotJson(str(exc)) from exc
     if "\\u" in text:
-        _refuse_lone_surrogates(value)
+        _check_surrogates(value)
     return value
 
 
-def _refuse_deeper(text: str, deepest: int) -> None:
-    if text.count("[") + text.count("{") <= deepest:
-        return  # as nearly always: no need to look where the strings are
-    brackets = _NEITHER_IN_NOR_OUT.sub("", _STRING.sub("", text))
-    if any(depth > deepest for depth in accumulate(_STEPS[each] for each in brackets)):
-        raise NotJson(f"nested deeper than {deepest} levels")
+def _check_depth(text: str, max_depth: int) -> None:
+    if text.count("[") + text.count("{") <= max_depth:
+        return  # the case of nearly all texts, and cheap to check
+    brackets = _NOT_BRACKETS.sub("", _STRING.sub("", text))
+    if max(accumulate(map(_DEPTH_STEPS.__getitem__, brackets)), default=0) > max_depth:
+        raise NotJson(f"nested deeper than {max_depth} levels")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise NotJson(f"the key {twice[:80]!a} stands twice in one object")
-    return members
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        duplicate, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise NotJson(f"the key {duplicate[:80]!a} appears twice in one object")
+    return result
 
 
 def _refuse_constant(name: str) -> Any:
     raise NotJson(f"{name} is not a JSON value")
 
 
-def _finite(digits: str) -> float:
+def _parse_float(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
         raise NotJson(f"the number {digits[:40]} is too large")
     return number
 
 
-def _refuse_lone_surrogates(value: Any) -> None:
+def _check_surrogates(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as exc:
-        raise NotJson("half of a surrogate pair in a string") from exc
+        raise NotJson("a lone surrogate in a string") from exc

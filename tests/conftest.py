@@ -1,4 +1,4 @@
-"""Fixtures for tests of the service as a whole: a runtime to talk to, and the service itself."""
+"""Fixtures for tests of the whole service: a fake Ollama, and the service in front of it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from mes.streams import StreamPump
 from tests.support.service import FakeOllama, Service
 
-# Shells start what runs in the background with SIGINT ignored, and programs pass that on; the tests
-# of Ctrl-C need those they start to hear it.
+# Shells start background programs with SIGINT ignored, and child processes inherit that. The tests
+# of Ctrl-C need child processes that receive it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -27,21 +27,21 @@ def stream_pump() -> Iterator[StreamPump]:
 
 @pytest.fixture
 def fake_ollama() -> Iterator[FakeOllama]:
-    """A fresh fake runtime with the models of the shipped catalog on disk."""
+    """A new fake Ollama with the models of the shipped catalog on disk."""
     with FakeOllama() as fake:
         yield fake
 
 
 @pytest.fixture
 def service(tmp_path: Path, fake_ollama: FakeOllama) -> Iterator[Callable[..., Service]]:
-    """Starts services in front of the fake runtime: `service(models={...}, MAX_LOADED_MODELS=1)`.
+    """Return a function that starts a service in front of the fake Ollama, with its settings.
 
-    All of them end with the test.
+    An example is `service(models={...}, MAX_LOADED_MODELS=1)`. The services stop after the test.
     """
     with ExitStack() as running:
 
-        def start(**told: Any) -> Service:
-            told.setdefault("ollama_url", fake_ollama.url)
-            return running.enter_context(Service(tmp_path, **told))
+        def start(**options: Any) -> Service:
+            options.setdefault("ollama_url", fake_ollama.url)
+            return running.enter_context(Service(tmp_path, **options))
 
         yield start

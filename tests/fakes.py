@@ -1,4 +1,4 @@
-"""Fakes handed in at the front door: a runtime in this process, and callers that do as told."""
+"""Fakes for tests without a server: a runtime, a client and a model of the catalog."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from mes.domain import (
 from mes.errors import MesError, ShuttingDown
 from mes.event_loop import SocketClient
 
-ABLE = ("completion", "tools", "vision", "thinking")
+ALL_BUT_EMBEDDING = ("completion", "tools", "vision", "thinking")
 DIGEST = "sha256:" + "0" * 64
 
 
 def spec(model_id: str = "a", **fields: Any) -> ModelSpec:
-    """A model of the catalog, with room for everything unless told otherwise."""
+    """Return a model of the catalog; the defaults limit nothing that a test does not limit."""
     defaults: dict[str, Any] = {
         "display_name": model_id,
         "enabled": True,
@@ -54,7 +54,7 @@ def spec(model_id: str = "a", **fields: Any) -> ModelSpec:
 
 
 class FakeRuntime:
-    """Holds what it is told to hold, notes what it is asked, and breaks on demand (Runtime)."""
+    """Implements `domain.Runtime`: records its calls; its attributes set answers and errors."""
 
     def __init__(self, *, load_seconds: float = 0.0) -> None:
         self.load_seconds = load_seconds
@@ -63,7 +63,7 @@ class FakeRuntime:
         self.loads: Counter[str] = Counter()
         self.unloads: list[str] = []
         self.most_in_memory = 0
-        self.looks = 0
+        self.loaded_calls = 0
         self.prompts: list[Prompt] = []
         self.texts: list[str] = []
         self.embedders: set[str] = set()
@@ -85,10 +85,10 @@ class FakeRuntime:
         if isinstance(answer, MesError):
             raise answer
         pieces = re.findall(r"\s*\S+|\s+", answer)
-        logprobs = [_logprob(each, prompt.top_logprobs) for each in pieces]
-        asked = prompt.top_logprobs is not None
+        logprobs = [_logprob(piece, prompt.top_logprobs) for piece in pieces]
+        with_logprobs = prompt.top_logprobs is not None
         for piece, logprob in zip(pieces, logprobs, strict=True):
-            emit(Token(piece, logprobs=(logprob,) if asked else ()))
+            emit(Token(piece, logprobs=(logprob,) if with_logprobs else ()))
         if self.breaks_off is not None:
             raise self.breaks_off
         return Reply(
@@ -100,7 +100,7 @@ class FakeRuntime:
             time_to_first_token_ms=3.0,
             reasoning=self.reasoning,
             tool_calls=self.tool_calls,
-            logprobs=tuple(logprobs) if asked else (),
+            logprobs=tuple(logprobs) if with_logprobs else (),
         )
 
     def embed(
@@ -137,7 +137,7 @@ class FakeRuntime:
     def loaded(self) -> list[LoadedModel]:
         self._fail_if_down()
         with self._lock:
-            self.looks += 1
+            self.loaded_calls += 1
             return [LoadedModel(name, DIGEST, "Q4_0", 10, 0, None) for name in self.in_memory]
 
     def pulled(self) -> list[PulledModel]:
@@ -149,8 +149,8 @@ class FakeRuntime:
 
     def card(self, name: str) -> ModelCard:
         self._fail_if_down()
-        can = ("embedding",) if name in self.embedders else ABLE
-        return ModelCard("Q4_0", "1B", 4096, can)
+        capabilities = ("embedding",) if name in self.embedders else ALL_BUT_EMBEDDING
+        return ModelCard("Q4_0", "1B", 4096, capabilities)
 
     def pull(self, name: str, *, deadline: float, client: Client) -> Iterator[PullProgress]:
         self._fail_if_down()
@@ -160,7 +160,7 @@ class FakeRuntime:
             raise self.pull_error
         self.on_disk.append(PulledModel(normalise(name), DIGEST, 10, "Q4_0", "1B"))
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         self.down = ShuttingDown("the service is shutting down")
 
     def _fail_if_down(self) -> None:
@@ -168,19 +168,19 @@ class FakeRuntime:
             raise self.down
 
 
-def _logprob(text: str, most: int | None) -> Logprob:
+def _logprob(text: str, count: int | None) -> Logprob:
     likeliest = Logprob(text, -0.25, tuple(text.encode()))
-    return Logprob(text, -0.25, tuple(text.encode()), (likeliest,) * (most or 0))
+    return Logprob(text, -0.25, tuple(text.encode()), (likeliest,) * (count or 0))
 
 
 def client() -> SocketClient:
-    """A caller that stays until `hang_up` is called."""
+    """Return a client that stays connected until `mark_disconnected` is called."""
     return SocketClient()
 
 
 @contextmanager
 def in_thread(target: Callable[[], Any]) -> Iterator[threading.Thread]:
-    """Run `target` beside the block; it must have ended soon after."""
+    """Run `target` in a thread during the block, and assert that it ends soon after."""
     thread = threading.Thread(target=target)
     thread.start()
     yield thread
@@ -188,9 +188,9 @@ def in_thread(target: Callable[[], Any]) -> Iterator[threading.Thread]:
     assert not thread.is_alive()
 
 
-def eventually(true: Callable[[], Any], seconds: float = 5.0) -> None:
-    """Wait until something holds; AssertionError where it does not in time."""
+def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> None:
+    """Wait until `condition` returns a true value; raise AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.005)

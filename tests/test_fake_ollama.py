@@ -1,4 +1,4 @@
-"""The fake runtime: its answers have the shapes of the real one's, and its counters are true."""
+"""The fake runtime: its answers have the format of recorded ones, and its counters are correct."""
 
 import itertools
 import json
@@ -10,12 +10,12 @@ import time
 import pytest
 import requests
 
-from tests.support.fake_ollama.wire import Connection
+from tests.support.fake_ollama.connection import Connection
 from tests.support.process import wait_until
 from tests.support.recorded import exchanges
 from tests.support.service import FakeOllama
 
-LIKE_THE_REAL_ONE = (
+COMPARED_CASES = (
     "version", "root", "tags", "ps-empty", "show-missing", "load", "load-again", "ps-one",
     "generate-stream", "generate-nostream", "generate-system", "generate-length",
     "generate-schema", "generate-schema-truncated",
@@ -31,21 +31,21 @@ A, B = "mistral:7b", "phi3:mini"
 EMBEDDER = "nomic-embed-text"
 
 
-def ask(fake, model=A, prompt="hello", **body):
+def generate(fake, model=A, prompt="hello", **body):
     document = {"model": model, "prompt": prompt, **body}
     return requests.post(f"{fake.url}/api/generate", json=document, stream=True, timeout=10)
 
 
 def load(fake, model=A, **body):
-    return ask(fake, model, "", keep_alive=-1, **body)
+    return generate(fake, model, "", keep_alive=-1, **body)
 
 
 def unload(fake, model=A):
-    return ask(fake, model, "", keep_alive=0)
+    return generate(fake, model, "", keep_alive=0)
 
 
-def hang_up_early(fake, **body):
-    """Send a request and leave without reading the answer."""
+def disconnect_early(fake, **body):
+    """Send a request and disconnect without reading the answer."""
     body = json.dumps({"model": A, "prompt": "x", **body}).encode()
     sock = socket.create_connection(("127.0.0.1", fake.port))
     sock.sendall(b"POST /api/generate HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
@@ -53,7 +53,7 @@ def hang_up_early(fake, **body):
     sock.close()
 
 
-def at_once(*calls):
+def run_together(*calls):
     threads = [threading.Thread(target=call) for call in calls]
     for thread in threads:
         thread.start()
@@ -62,9 +62,9 @@ def at_once(*calls):
 
 
 def shape(value):
-    """Names and types, without the values; of a list, its first element."""
+    """Return names and types without the values; of a list, those of its first element."""
     if isinstance(value, dict):
-        return {name: shape(inner) for name, inner in value.items() if name != "context"}
+        return {name: shape(nested) for name, nested in value.items() if name != "context"}
     if isinstance(value, list):
         return [shape(value[0])] if value else []
     return type(value).__name__
@@ -77,12 +77,12 @@ def parsed(line):
         return line
 
 
-def test_every_answer_has_the_shape_of_the_real_runtimes():
-    """All exchanges in their order, for later ones depend on what earlier ones loaded."""
+def test_every_answer_has_the_format_of_the_recorded_one():
+    """Replay the exchanges in order: later ones depend on the models that earlier ones load."""
     with FakeOllama("--models", "smollm2:135m,gemma3:270m", "--tokens", "20") as fake:
         for case, exchange in exchanges().items():
-            if case in LIKE_THE_REAL_ONE:
-                assert_alike(exchange, *replay(fake, exchange["request"]))
+            if case in COMPARED_CASES:
+                assert_same_format(exchange, *replay(fake, exchange["request"]))
 
 
 def replay(fake, request):
@@ -95,67 +95,69 @@ def replay(fake, request):
         return answer, [line.decode() for line in answer.iter_lines()]
 
 
-def assert_alike(exchange, answer, lines):
-    case, real = exchange["case"], exchange["response"]
-    real_lines = [parsed(line["line"]) for line in real["lines"] if "line" in line]
-    ours = [parsed(line) for line in lines]
-    assert answer.status_code == real["status"], case
-    assert answer.headers["Content-Type"] == real["headers"]["Content-Type"], case
-    if real["status"] >= 400:
-        assert ours == real_lines, case
+def assert_same_format(exchange, answer, lines):
+    case, recorded = exchange["case"], exchange["response"]
+    recorded_lines = [parsed(line["line"]) for line in recorded["lines"] if "line" in line]
+    lines = [parsed(line) for line in lines]
+    assert answer.status_code == recorded["status"], case
+    assert answer.headers["Content-Type"] == recorded["headers"]["Content-Type"], case
+    if recorded["status"] >= 400:
+        assert lines == recorded_lines, case
     else:
-        assert [shape(ours[0]), shape(ours[-1])] == [
-            shape(real_lines[0]),
-            shape(real_lines[-1]),
+        assert [shape(lines[0]), shape(lines[-1])] == [
+            shape(recorded_lines[0]),
+            shape(recorded_lines[-1]),
         ], case
-    assert done_reason(ours) == done_reason(real_lines), case
+    assert done_reason(lines) == done_reason(recorded_lines), case
 
 
 def done_reason(lines):
     return lines[-1].get("done_reason") if isinstance(lines[-1], dict) else None
 
 
-def test_a_generation_streams_piece_by_piece_and_ends_with_its_numbers(fake_ollama):
+def test_a_generation_is_streamed_in_pieces_and_ends_with_its_counts(fake_ollama):
     fake_ollama.control(reply="one two  three")
-    lines = [json.loads(line) for line in ask(fake_ollama, stream=True).iter_lines()]
+    lines = [json.loads(line) for line in generate(fake_ollama, stream=True).iter_lines()]
     assert [line["response"] for line in lines] == ["one", " two", "  three", ""]
     assert lines[-1]["done"] is True
     assert lines[-1]["eval_count"] == 3
 
 
-def test_replies_can_be_told_one_after_the_other(fake_ollama):
+def test_replies_are_used_one_after_the_other(fake_ollama):
     fake_ollama.control(models={A: {"reply": ["bad", "good"]}}, echo=True)
-    said = [ask(fake_ollama, stream=False).json()["response"] for _ in range(3)]
-    assert said == ["bad", "good", "good"]
-    assert ask(fake_ollama, B, "echo me", stream=False).json()["response"] == "echo me"
+    replies = [generate(fake_ollama, stream=False).json()["response"] for _ in range(3)]
+    assert replies == ["bad", "good", "good"]
+    assert generate(fake_ollama, B, "echo me", stream=False).json()["response"] == "echo me"
 
 
 def test_nothing_is_sent_before_the_first_token(fake_ollama):
     fake_ollama.control(first_token_ms=200)
-    began = time.monotonic()
-    ask(fake_ollama)  # returns with the headers
-    assert time.monotonic() - began >= 0.2
+    started = time.monotonic()
+    generate(fake_ollama)  # returns with the headers
+    assert time.monotonic() - started >= 0.2
 
 
 def test_peak_concurrency_is_counted(fake_ollama):
     fake_ollama.control(first_token_ms=200)
     load(fake_ollama)
-    at_once(*[lambda: ask(fake_ollama).content] * 5)
-    books = fake_ollama.model(A)
-    assert (books["peak"], books["current"], books["generations"]) == (5, 0, 5)
+    run_together(*[lambda: generate(fake_ollama).content] * 5)
+    stats = fake_ollama.model(A)
+    assert (stats["peak"], stats["current"], stats["generations"]) == (5, 0, 5)
 
 
-def test_places_are_taken_in_order_of_arrival(fake_ollama):
+def test_generations_beyond_the_parallel_limit_wait(fake_ollama):
     fake_ollama.control(parallel=1, first_token_ms=30)
-    at_once(*[lambda number=n: ask(fake_ollama, prompt=f"p{number}").content for n in range(8)])
+    run_together(
+        *[lambda number=n: generate(fake_ollama, prompt=f"p{number}").content for n in range(8)]
+    )
     stats = fake_ollama.stats()
-    arrived = [note["prompt"] for note in stats["arrivals"]]
+    arrived = [event["prompt"] for event in stats["arrivals"]]
     assert len(arrived) == 8
-    started = [note["at"] for note in stats["starts"]]
+    started = [event["at"] for event in stats["starts"]]
     assert min(b - a for a, b in itertools.pairwise(started)) >= 0.03
 
 
-def test_loads_and_unloads_are_counted_and_ps_tells_what_is_loaded(fake_ollama):
+def test_loads_and_unloads_are_counted_and_ps_lists_the_loaded_models(fake_ollama):
     load(fake_ollama, A)
     load(fake_ollama, A)
     load(fake_ollama, B)
@@ -167,7 +169,7 @@ def test_loads_and_unloads_are_counted_and_ps_tells_what_is_loaded(fake_ollama):
     assert [model["name"] for model in listed] == [B]
 
 
-def test_a_load_takes_its_time_and_is_listed_only_afterwards(fake_ollama):
+def test_a_loading_model_is_not_listed(fake_ollama):
     fake_ollama.control(load_seconds=0.3, unload_seconds=0.3)
     loading = threading.Thread(target=load, args=(fake_ollama,))
     loading.start()
@@ -175,28 +177,28 @@ def test_a_load_takes_its_time_and_is_listed_only_afterwards(fake_ollama):
     assert fake_ollama.stats()["loaded"] == []
     loading.join()
     unload(fake_ollama)
-    assert fake_ollama.stats()["loaded"] == [A]  # until its memory is free
+    assert fake_ollama.stats()["loaded"] == [A]  # until the unload has ended
     wait_until(lambda: fake_ollama.stats()["loaded"] == [])
 
 
 def test_a_generation_for_a_model_that_is_not_loaded_is_counted(fake_ollama):
-    assert ask(fake_ollama).status_code == 200
+    assert generate(fake_ollama).status_code == 200
     assert fake_ollama.stats()["implicit_loads"] == 1
 
 
 def test_other_options_reload_the_model(fake_ollama):
     load(fake_ollama, shift=False, options={"num_ctx": 512})
-    ask(fake_ollama, shift=False, options={"num_ctx": 512, "temperature": 1}).close()
+    generate(fake_ollama, shift=False, options={"num_ctx": 512, "temperature": 1}).close()
     assert fake_ollama.stats()["reloads"] == 0
-    ask(fake_ollama, shift=False, options={"num_ctx": 1024}).close()
-    ask(fake_ollama, shift=True, options={"num_ctx": 1024}).close()
+    generate(fake_ollama, shift=False, options={"num_ctx": 1024}).close()
+    generate(fake_ollama, shift=True, options={"num_ctx": 1024}).close()
     assert fake_ollama.stats()["reloads"] == 2
 
 
 def test_unloading_a_busy_model_is_counted_and_waits_for_its_end(fake_ollama):
     fake_ollama.control(first_token_ms=300)
     load(fake_ollama)
-    busy = threading.Thread(target=lambda: ask(fake_ollama).content)
+    busy = threading.Thread(target=lambda: generate(fake_ollama).content)
     busy.start()
     wait_until(lambda: fake_ollama.model(A)["current"] == 1)
     unload(fake_ollama)
@@ -206,24 +208,24 @@ def test_unloading_a_busy_model_is_counted_and_waits_for_its_end(fake_ollama):
     assert fake_ollama.stats()["unloaded_while_busy"] == 1
 
 
-def test_a_hang_up_during_a_generation_is_noticed_at_once(fake_ollama):
+def test_a_disconnect_during_a_generation_is_noticed_at_once(fake_ollama):
     fake_ollama.control(first_token_ms=30_000)
     load(fake_ollama)
-    hang_up_early(fake_ollama)
+    disconnect_early(fake_ollama)
     wait_until(lambda: fake_ollama.stats()["cancelled_generations"] == 1, seconds=2)
     assert fake_ollama.model(A)["current"] == 0
 
 
-def test_a_hang_up_between_tokens_is_noticed_at_once(fake_ollama):
+def test_a_disconnect_between_tokens_is_noticed_at_once(fake_ollama):
     fake_ollama.control(tokens=1000, ms_per_token=10_000)
     load(fake_ollama)
-    answer = ask(fake_ollama)
+    answer = generate(fake_ollama)
     assert next(answer.iter_lines())
     answer.close()
     wait_until(lambda: fake_ollama.stats()["cancelled_generations"] == 1, seconds=2)
 
 
-def test_a_client_that_was_hung_up_on_is_gone():
+def test_a_client_is_gone_after_a_reset():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         client = socket.create_connection(listening.getsockname())
         connection = Connection(listening.accept()[0])
@@ -233,14 +235,14 @@ def test_a_client_that_was_hung_up_on_is_gone():
         client.close()
 
 
-def test_a_hang_up_during_a_load_aborts_the_load(fake_ollama):
+def test_a_disconnect_during_a_load_aborts_the_load(fake_ollama):
     fake_ollama.control(load_seconds=30)
-    hang_up_early(fake_ollama, prompt="", keep_alive=-1)
+    disconnect_early(fake_ollama, prompt="", keep_alive=-1)
     wait_until(lambda: fake_ollama.stats()["cancelled_loads"] == 1, seconds=2)
     assert fake_ollama.model(A)["state"] == "absent"
 
 
-def test_a_load_fails_as_often_as_it_was_told_to(fake_ollama):
+def test_a_load_fails_as_often_as_configured(fake_ollama):
     fake_ollama.control(load_failures={A: {"times": 2, "text": "out of memory"}})
     answers = [load(fake_ollama) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [500, 500, 200]
@@ -248,7 +250,7 @@ def test_a_load_fails_as_often_as_it_was_told_to(fake_ollama):
     assert fake_ollama.stats()["failed_loads"] == 2
 
 
-def test_it_can_refuse_hang_and_fail_and_come_back(fake_ollama):
+def test_the_mode_makes_all_requests_fail_until_it_is_reset(fake_ollama):
     url = f"{fake_ollama.url}/api/version"
     fake_ollama.control(mode="refuse")
     with pytest.raises(requests.ConnectionError):
@@ -263,20 +265,20 @@ def test_it_can_refuse_hang_and_fail_and_come_back(fake_ollama):
 
 
 @pytest.mark.parametrize("kind", ["cut", "error_line", "tear"])
-def test_a_stream_can_break_off(fake_ollama, kind):
+def test_a_stream_can_be_interrupted(fake_ollama, kind):
     fake_ollama.control(faults=[{"stage": "generate", "kind": kind, "after": 2}])
     lines = []
     try:
-        for line in ask(fake_ollama).iter_lines():
+        for line in generate(fake_ollama).iter_lines():
             lines.append(json.loads(line))
     except requests.RequestException:
         assert kind == "tear"
     assert not any(line.get("done") for line in lines)
     assert ("error" in lines[-1]) == (kind == "error_line")
-    assert json.loads(list(ask(fake_ollama).iter_lines())[-1])["done"] is True
+    assert json.loads(list(generate(fake_ollama).iter_lines())[-1])["done"] is True
 
 
-def test_a_model_can_vanish_and_the_runtime_can_restart(fake_ollama):
+def test_a_model_can_be_dropped_and_the_runtime_restarted(fake_ollama):
     load(fake_ollama, A)
     fake_ollama.control(drop=[A])
     assert fake_ollama.stats()["loaded"] == []
@@ -285,7 +287,7 @@ def test_a_model_can_vanish_and_the_runtime_can_restart(fake_ollama):
     assert fake_ollama.stats()["loaded"] == []
 
 
-def test_a_reset_forgets_what_was_counted_not_what_is_loaded(fake_ollama):
+def test_a_reset_clears_the_counters_and_keeps_models_loaded(fake_ollama):
     load(fake_ollama, A)
     fake_ollama.reset()
     stats = fake_ollama.stats()
@@ -304,17 +306,17 @@ def embedder():
 
 
 def test_vectors_are_of_length_1_and_the_same_for_the_same_text(embedder):
-    told = embed(embedder, ["one", "two", "one"]).json()
-    one, two, again = told["embeddings"]
+    answer = embed(embedder, ["one", "two", "one"]).json()
+    one, two, again = answer["embeddings"]
     assert one == again != two
     assert math.hypot(*one) == pytest.approx(1)
-    assert told["prompt_eval_count"] == 9
+    assert answer["prompt_eval_count"] == 9
     (short,) = embed(embedder, "one", dimensions=3).json()["embeddings"]
     assert math.hypot(*short) == pytest.approx(1)
     assert len(short) == 3
 
 
-def test_a_text_that_is_too_long_is_cut_unless_it_is_told_not_to(embedder):
+def test_a_text_that_is_too_long_is_truncated_unless_truncate_is_false(embedder):
     long = "word " * 5000
     assert embed(embedder, long).json()["prompt_eval_count"] == 2048
     refused = embed(embedder, long, truncate=False)
@@ -322,7 +324,7 @@ def test_a_text_that_is_too_long_is_cut_unless_it_is_told_not_to(embedder):
     assert refused.json() == {"error": "the input length exceeds the context length"}
 
 
-def test_a_model_that_embeds_is_loaded_by_embedding_and_generates_nothing(embedder):
+def test_an_embedding_model_is_loaded_by_embed_and_cannot_generate(embedder):
     refused = load(embedder, EMBEDDER)
     assert refused.status_code == 400
     assert refused.json() == {"error": f'"{EMBEDDER}" does not support generate'}
@@ -332,7 +334,7 @@ def test_a_model_that_embeds_is_loaded_by_embedding_and_generates_nothing(embedd
     assert embedder.model(EMBEDDER)["state"] == "absent"
 
 
-def test_it_ends_with_the_test():
+def test_the_process_ends_with_the_context():
     with FakeOllama() as fake:
         port = fake.port
     with pytest.raises(ConnectionRefusedError):

@@ -49,7 +49,7 @@ def test_nothing_is_left_of_a_service_even_if_the_test_fails(tmp_path, fake_olla
 
 
 def test_a_service_that_does_not_start_says_why(tmp_path, fake_ollama):
-    with pytest.raises(AssertionError, match="MAX_LOADED_MODELS: '0' will not do"):
+    with pytest.raises(AssertionError, match="MAX_LOADED_MODELS: '0' is invalid"):
         Service(tmp_path, ollama_url=fake_ollama.url, MAX_LOADED_MODELS=0)
 
 

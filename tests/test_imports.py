@@ -58,6 +58,7 @@ KEPT_BY = {
     "rich": {"cli"},
     "prometheus_client": {"metrics"},
     "greenlet": {"streams"},
+    "jsonschema": {"structured"},
 }
 
 

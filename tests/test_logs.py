@@ -1,4 +1,4 @@
-"""Log lines: their fields, and that no trouble with them reaches a request."""
+"""Log lines: their fields, and that a failure to log never fails a request."""
 
 import io
 import json
@@ -40,19 +40,19 @@ def test_a_line_has_time_level_event_and_its_extras():
     }
 
 
-def test_the_logger_is_named_where_it_is_not_ours():
+def test_the_logger_is_named_if_it_is_not_one_of_mes():
     assert "logger" not in line("mes")
     assert line("urllib3.pool")["logger"] == "urllib3.pool"
     assert line("mesmerise")["logger"] == "mesmerise"
 
 
-def test_an_extra_cannot_disguise_the_line():
+def test_an_extra_cannot_replace_a_field():
     assert line(level="DEBUG", time="never") == line()
 
 
-@pytest.mark.parametrize("odd", ["\ud800", 2**70, object(), {1, 2}, b"x", float("nan")])
-def test_what_json_has_no_word_for_is_written_all_the_same(odd):
-    assert line(odd=odd)["event"] == "request"
+@pytest.mark.parametrize("value", ["\ud800", 2**70, object(), {1, 2}, b"x", float("nan")])
+def test_a_value_that_json_cannot_represent_is_written_too(value):
+    assert line(value=value)["event"] == "request"
 
 
 def test_a_traceback_is_one_line():
@@ -81,12 +81,12 @@ def test_gunicorns_own_messages_become_lines(root_logger, capfd):
     logging.getLogger("gunicorn.error").info("Listening at: %s", "http://127.0.0.1:8001")
     logging.getLogger("gunicorn.access").info("GET /")
     (written,) = capfd.readouterr().out.splitlines()
-    told = json.loads(written)
-    assert told["event"] == "Listening at: http://127.0.0.1:8001"
-    assert told["logger"] == "gunicorn.error"
+    entry = json.loads(written)
+    assert entry["event"] == "Listening at: http://127.0.0.1:8001"
+    assert entry["logger"] == "gunicorn.error"
 
 
-def test_a_closed_standard_output_breaks_nothing():
+def test_a_closed_standard_output_raises_nothing():
     program = (
         "import logging, os; from mes.logs import configure; configure('INFO')\n"
         "read, write = os.pipe(); os.dup2(write, 1); os.close(write); os.close(read)\n"
@@ -97,7 +97,7 @@ def test_a_closed_standard_output_breaks_nothing():
     assert (done.returncode, done.stderr) == (7, b"")
 
 
-def test_a_full_disk_under_standard_output_breaks_nothing():
+def test_a_full_disk_under_standard_output_raises_nothing():
     program = (
         "import logging, os; from mes.logs import configure; configure('INFO')\n"
         "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
@@ -107,17 +107,17 @@ def test_a_full_disk_under_standard_output_breaks_nothing():
     assert (done.returncode, done.stderr) == (7, b"")
 
 
-def test_a_mistake_in_a_log_call_is_not_the_requests_trouble(monkeypatch):
-    complaints = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", complaints)
+def test_a_mistake_in_a_log_call_does_not_raise(monkeypatch):
+    errors = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", errors)
     record = logging.makeLogRecord({"msg": "%d", "args": ("no number",)})
     handler = StdoutHandler()
     handler.setFormatter(LineFormatter())
     handler.handle(record)
-    assert "TypeError" in complaints.getvalue()
+    assert "TypeError" in errors.getvalue()
 
 
-def test_lines_of_several_processes_never_mix(tmp_path):
+def test_lines_of_several_processes_never_interleave(tmp_path):
     program = (
         "import logging; from mes.logs import configure; configure('INFO')\n"
         "for n in range(300): logging.getLogger('mes').info('n', extra={'text': 'x' * 900})"
@@ -126,6 +126,6 @@ def test_lines_of_several_processes_never_mix(tmp_path):
     writers = [subprocess.Popen([sys.executable, "-c", program], stdout=write) for _ in range(3)]
     os.close(write)
     with open(read) as stream:
-        lines = [json.loads(each) for each in stream]
+        lines = [json.loads(text) for text in stream]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     assert len(lines) == 900

@@ -8,7 +8,7 @@ from pathlib import Path
 from mes import errors
 from mes.api import problems
 from mes.config.settings import settings_table
-from mes.server import refusals
+from mes.server import connection
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,7 +40,9 @@ def test_every_error_stands_in_the_table_with_its_status():
 
 
 def test_every_error_and_every_warning_has_an_answer_in_the_troubleshooting():
-    codes = {code for _, code in error_codes()} | {kind.code for kind in refusals.KINDS.values()}
+    codes = {code for _, code in error_codes()} | {
+        kind.code for kind in connection.SERVER_ERRORS.values()
+    }
     answered = set(re.findall(r"`(?:\d+ )?([a-z]+(?:_[a-z]+)+|[a-z]{5,})`", TROUBLESHOOTING))
     assert codes | warnings() <= answered
 

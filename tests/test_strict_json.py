@@ -1,4 +1,4 @@
-"""Strict JSON: how deep a text may be nested, told before it is parsed."""
+"""Strict JSON: the depth of a text is checked before it is parsed, in linear time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def depth(value: object) -> int:
 
 
 @given(VALUES, st.integers(0, 6))
-def test_what_is_nested_deeper_is_refused_and_nothing_else_is(value, deepest):
-    if depth(value) <= deepest:
-        assert parse_json(json.dumps(value), deepest=deepest) == value
+def test_only_texts_nested_deeper_than_the_limit_are_refused(value, max_depth):
+    if depth(value) <= max_depth:
+        assert parse_json(json.dumps(value), max_depth=max_depth) == value
     else:
-        with pytest.raises(NotJson, match=f"nested deeper than {deepest} levels"):
-            parse_json(json.dumps(value), deepest=deepest)
+        with pytest.raises(NotJson, match=f"nested deeper than {max_depth} levels"):
+            parse_json(json.dumps(value), max_depth=max_depth)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_what_is_nested_deeper_is_refused_and_nothing_else_is(value, deepest):
 def test_no_text_of_a_megabyte_takes_long(text):
     began = time.monotonic()
     try:
-        parse_json(text, deepest=64)
+        parse_json(text, max_depth=64)
     except NotJson:
         pass
-    # It takes some tenths of a second; a scan that looks at a character twice would take hours.
+    # It takes some tenths of a second; a scan in quadratic time would take hours.
     assert time.monotonic() - began < 10

@@ -95,7 +95,7 @@ def _checks(services: Services) -> dict[str, str]:
 
 
 def _memory_available_gb() -> float | None:
-    available = gauges.memory_bytes("MemAvailable")
+    available = gauges.meminfo_bytes("MemAvailable")
     return None if available is None else round(available / 1e9, 2)
 
 
@@ -137,5 +137,5 @@ def show_metrics() -> Response:
 
 
 def _metrics_page() -> Response:
-    page, media_type = get_services().metrics.page(request.headers.get("Accept", ""))
+    page, media_type = get_services().metrics.render(request.headers.get("Accept", ""))
     return Response(page, content_type=media_type)

@@ -84,7 +84,7 @@ def _report(schema: Schema, modes: tuple[str, ...]) -> Document:
         dialect=schema.dialect,
         schema_sha256=schema.sha256,
         bytes=len(schema.text.encode()),
-        subschemas=len(schema.outline.places),
+        subschemas=len(schema.tree.nodes),
         modes=modes,
         enforced=keywords.enforced,
         ignored=keywords.ignored,

@@ -86,4 +86,4 @@ def _write(
     }
     log.info("request", extra=fields)
     # The same fields, so that log and metrics agree.
-    counters.note(fields, route=route)
+    counters.count(fields, route=route)

@@ -25,7 +25,7 @@ from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.sight import SharedSight
 from mes.shared import Shared
 from mes.streams import StreamPump
-from mes.structured import SchemaLimits
+from mes.structured import SchemaLimits, SecondValidator
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Services:
     key_throttle: KeyThrottle
     catalog: CatalogFile
     schema_limits: SchemaLimits
+    second_validator: SecondValidator
     runtime: Runtime
     scheduler: Scheduler
     board: Board
@@ -72,8 +73,8 @@ class Services:
     def shut_down(self) -> None:
         """Refuse waiting requests; running ones may go on for `GRACEFUL_TIMEOUT`."""
         self.scheduler.shut()
-        self.event_loop.at(
-            time.monotonic() + self.settings.graceful_timeout_seconds, self.runtime.shut
+        self.event_loop.call_at(
+            time.monotonic() + self.settings.graceful_timeout_seconds, self.runtime.shut_down
         )
 
     def close(self) -> None:

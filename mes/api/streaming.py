@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any
 
 from flask import Response, request
 
@@ -18,9 +18,6 @@ from mes.api.request_log import request_log
 from mes.api.serializers import encode_json
 from mes.api.services import get_services
 from mes.errors import ClientDisconnected, ClientTooSlow, MesError
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 Document = dict[str, Any]
 
@@ -56,16 +53,6 @@ class Encoder:
 LINES = Encoder(NDJSON, b"", b"\n", lambda problem: {**problem, "type": "error"})
 
 
-class _PassThroughResponse(Response):
-    """Passes its iterator to the server directly: werkzeug's wrappers cost time for each piece."""
-
-    def get_app_iter(self, environ: WSGIEnvironment) -> Self:
-        return self
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(cast("Iterable[bytes]", self.response))
-
-
 class StreamingResponse:
     """A stream of documents to the client of the present request.
 
@@ -93,7 +80,7 @@ class StreamingResponse:
         has not read all of it.
         """
         first = list(islice(batches, 1))
-        response = _PassThroughResponse(
+        response = Response(
             self._pieces(chain(first, batches)),
             mimetype=self._framing.mimetype,
             # Ask proxies not to buffer the response: clients would see no progress.
@@ -135,7 +122,7 @@ class StreamingResponse:
 
     def _look_in(self, seconds: float) -> None:
         # One timer at a time: a timer for each piece would cost as much as sending it.
-        self._timer = self._event_loop.at(time.monotonic() + seconds, self._look)
+        self._timer = self._event_loop.call_at(time.monotonic() + seconds, self._look)
 
     def _look(self) -> None:
         sent_at = self._sent_at

@@ -1,1 +1,1 @@
-"""The command line: what an operator types."""
+"""The command line for operators: `mes`."""

@@ -1,4 +1,7 @@
-"""The client: MES over HTTP, whose every failure is one line with its remedy."""
+"""HTTP client of MES for the command line.
+
+Each failure is raised as a `CommandError`, whose message is one line that names the remedy.
+"""
 
 from __future__ import annotations
 
@@ -15,65 +18,121 @@ from urllib3.exceptions import ProtocolError
 from mes.config import settings
 from mes.config.settings_schema import DEVELOPMENT_KEY
 
-_CONNECT_SECONDS = 5.0
-# Looks are answered in milliseconds.
-LOOK_SECONDS = 15.0
-# The service itself bounds how long a load, a pull or a generation may take.
-_AS_LONG_AS_IT_TAKES = None
+_CONNECT_TIMEOUT_SECONDS = 5.0
+# GET requests are answered in milliseconds.
+GET_TIMEOUT_SECONDS = 15.0
+# The service itself limits how long a load, a pull or a generation may take.
+_NO_TIMEOUT = None
 
-# Where the service's own words are for other clients than this one.
-_UNAUTHORIZED = "the service does not accept the key; set --key or MES_API_KEY to one that it knows"
-_REMEDIES = {"model_not_pulled": "; or `mes pull` it"}
+# Addresses to listen on that are not addresses to connect to.
+_CONNECTABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+# Used in place of the service's detail, which also names headers that a user of `mes` never sees.
+_UNAUTHORIZED = "the service does not accept the key; set --key or MES_API_KEY to a valid key"
+# Messages by exception. A URL that `requests` rejects is a ValueError.
+_CONNECTION_ERRORS: dict[type[Exception], str] = {
+    requests.exceptions.SSLError: (
+        "the certificate of {url} is not trusted; "
+        "set REQUESTS_CA_BUNDLE to the file of its certificate authority"
+    ),
+    ValueError: "{url} is not a valid URL; set --url or MES_URL to http://host:port",
+    requests.ReadTimeout: (
+        f"{{url}} did not answer within {GET_TIMEOUT_SECONDS:g} s; check its log"
+    ),
+}
+# Added to the service's detail.
+_REMEDIES = {"model_not_pulled": "; or fetch it with `mes pull`"}
 
 
 class CommandError(click.ClickException):
-    """What went wrong, in one line."""
+    """An error that ends a command; its message is printed as one line.
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(" ".join(sentence.split()))
+    Args:
+        code: the `code` of the problem document, where the service has refused the request.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(" ".join(message.split()))
+        self.code = code
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"mes: {self.message}", err=True)
 
 
 class ServiceUnreachable(CommandError):
-    """Nobody answers at all."""
+    """No server accepts connections at the address."""
 
 
-class Client:
-    """Asks one service. Every method raises Problem."""
+@dataclass(frozen=True)
+class Target:
+    """The service that a command talks to, and the API key for it."""
+
+    url: str
+    key: str = field(repr=False)
+
+
+def find_target(url: str | None, key: str | None) -> Target:
+    """Return the target given by the options, else by the environment, else the local service.
+
+    The settings are read unchecked: a wrong setting of the service must not keep a command from
+    talking to it.
+    """
+    environment = settings.load_unchecked()
+    url = url or environment.get("MES_URL") or _local_url(environment)
+    return Target(
+        url=(url if "://" in url else f"http://{url}").rstrip("/"),
+        key=key or environment.get("MES_API_KEY") or DEVELOPMENT_KEY,
+    )
+
+
+def _local_url(environment: Mapping[str, str]) -> str:
+    host = environment.get("HOST", "127.0.0.1")
+    host = _CONNECTABLE.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{environment.get('PORT', 8001)}"
+
+
+class MesClient:
+    """HTTP client of one MES service.
+
+    Every method raises `CommandError` if the service cannot be reached, is not MES, or answers with
+    an error.
+    """
 
     def __init__(self, target: Target) -> None:
         self.url = target.url
         self._session = requests.Session()
-        # A proxy or a .netrc of the environment is for other places than this one.
+        # Proxies and .netrc entries of the environment are not meant for this service.
         self._session.trust_env = False
         self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
-        self._session.headers["Authorization"] = f"Bearer {_sendable(target.key)}"
+        self._session.headers["Authorization"] = f"Bearer {_checked_key(target.key)}"
 
-    def get(self, path: str, *, having: str) -> dict[str, Any]:
-        """The document there, which has at least this member."""
-        document = self._agreed(self._send("GET", path, seconds=LOOK_SECONDS))
-        if having not in document:
+    def get(self, path: str, *, required_field: str) -> dict[str, Any]:
+        """Return the JSON object at `path`.
+
+        Raises:
+            CommandError: also if the object lacks `required_field`; the service is then not MES.
+        """
+        document = self._successful(self._send("GET", path, timeout=GET_TIMEOUT_SECONDS))
+        if required_field not in document:
             raise self._not_mes(200)
         return document
 
+    def get_any_status(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Return the status and the JSON object at `path`, without raising for an error status."""
+        response = self._send("GET", path, timeout=GET_TIMEOUT_SECONDS)
+        return response.status_code, self._parse(response.content, response.status_code)
+
     def post(self, path: str, body: Any = None) -> dict[str, Any]:
-        """What comes of it, however long that takes."""
-        return self._agreed(self._send("POST", path, body))
+        """Send `body` as JSON and return the answer, without a time limit."""
+        return self._successful(self._send("POST", path, body))
 
-    def look(self, path: str) -> tuple[int, dict[str, Any]]:
-        """The status and the document, whatever they are."""
-        answer = self._send("GET", path, seconds=LOOK_SECONDS)
-        return answer.status_code, self._document(answer)
-
-    def lines(self, path: str) -> Iterator[dict[str, Any]]:
-        """The documents of a stream, as they come; one of type `error` is raised."""
-        with self._send("POST", path, stream=True) as answer:
+    def post_stream(self, path: str) -> Iterator[dict[str, Any]]:
+        """Yield the JSON lines of a streamed answer as they arrive; raise one of type `error`."""
+        with self._send("POST", path, stream=True) as response:
             try:
-                yield from self._documents(answer)
+                yield from self._json_lines(response)
             except requests.RequestException as exc:
-                raise self._lost(exc) from exc
+                raise self._connection_error(exc) from exc
 
     def _send(
         self,
@@ -82,7 +141,7 @@ class Client:
         body: Any = None,
         *,
         stream: bool = False,
-        seconds: float | None = _AS_LONG_AS_IT_TAKES,
+        timeout: float | None = _NO_TIMEOUT,
     ) -> requests.Response:
         try:
             return self._session.request(
@@ -91,34 +150,31 @@ class Client:
                 data=None if body is None else json.dumps(body),
                 headers={} if body is None else {"Content-Type": "application/json"},
                 stream=stream,
-                timeout=(_CONNECT_SECONDS, seconds),
-                # The key is for this service and no other.
+                timeout=(_CONNECT_TIMEOUT_SECONDS, timeout),
+                # A redirect would send the key to another server.
                 allow_redirects=False,
             )
         except requests.RequestException as exc:
-            raise self._lost(exc) from exc
+            raise self._connection_error(exc) from exc
 
-    def _documents(self, answer: requests.Response) -> Iterator[dict[str, Any]]:
-        if answer.status_code != 200:
-            self._agreed(answer)
-        for line in answer.iter_lines(chunk_size=1):
-            document = self._parsed(line, answer.status_code)
+    def _json_lines(self, response: requests.Response) -> Iterator[dict[str, Any]]:
+        if response.status_code != 200:
+            self._successful(response)
+        for line in response.iter_lines(chunk_size=1):
+            document = self._parse(line, response.status_code)
             if document.get("type") == "error":
-                raise _error_from(document)
+                raise _problem_error(document)
             yield document
 
-    def _agreed(self, answer: requests.Response) -> dict[str, Any]:
-        document = self._document(answer)
-        if answer.status_code == 200:
+    def _successful(self, response: requests.Response) -> dict[str, Any]:
+        document = self._parse(response.content, response.status_code)
+        if response.status_code == 200:
             return document
         if "code" not in document:
-            raise self._not_mes(answer.status_code)
-        raise _error_from(document)
+            raise self._not_mes(response.status_code)
+        raise _problem_error(document)
 
-    def _document(self, answer: requests.Response) -> dict[str, Any]:
-        return self._parsed(answer.content, answer.status_code)
-
-    def _parsed(self, text: bytes, status: int) -> dict[str, Any]:
+    def _parse(self, text: bytes, status: int) -> dict[str, Any]:
         try:
             document = json.loads(text)
         except ValueError as exc:
@@ -127,73 +183,38 @@ class Client:
             raise self._not_mes(status)
         return document
 
-    def _lost(self, error: requests.RequestException) -> CommandError:
-        if isinstance(error, requests.exceptions.SSLError):
-            return CommandError(
-                f"the certificate of {self.url} is not trusted; see REQUESTS_CA_BUNDLE"
-            )
-        if isinstance(error, ValueError):
-            return CommandError(
-                f"{self.url} is not an address; set --url or MES_URL to http://host:port"
-            )
-        if isinstance(error, requests.ReadTimeout):
-            return CommandError(
-                f"{self.url} does not answer within {LOOK_SECONDS:g} s; see its log"
-            )
+    def _connection_error(self, error: requests.RequestException) -> CommandError:
+        for kind, message in _CONNECTION_ERRORS.items():
+            if isinstance(error, kind):
+                return CommandError(message.format(url=self.url))
         if error.args and isinstance(error.args[0], ProtocolError):
-            return CommandError(f"{self.url} broke off in the middle of its answer; see its log")
+            return CommandError(
+                f"the connection to {self.url} broke off before the answer ended; check its log"
+            )
         return ServiceUnreachable(
-            f"nothing answers at {self.url}; start MES with `mes serve`, "
-            "or say where it is with --url or MES_URL"
+            f"no server answers at {self.url}; start MES with `mes serve`, "
+            "or set --url or MES_URL to its address"
         )
 
     def _not_mes(self, status: int) -> CommandError:
         return CommandError(
-            f"what answers at {self.url} (status {status}) is not MES; "
-            "say where that is with --url or MES_URL"
+            f"the server at {self.url} (status {status}) is not MES; "
+            "set --url or MES_URL to the address of MES"
         )
 
 
-def _error_from(problem: dict[str, Any]) -> CommandError:
-    """The service's own words, and where its log tells more."""
+def _problem_error(problem: dict[str, Any]) -> CommandError:
+    """Return a problem document as an error, with the request id that the service's log has."""
     code = str(problem.get("code"))
     detail = _UNAUTHORIZED if code == "unauthorized" else str(problem.get("detail"))
     remedy = _REMEDIES.get(code, "")
-    return CommandError(f"{detail}{remedy} ({code}, request {problem.get('request_id')})")
+    return CommandError(f"{detail}{remedy} ({code}, request {problem.get('request_id')})", code)
 
 
-def _sendable(key: str) -> str:
+def _checked_key(key: str) -> str:
     if key.isascii() and key.isprintable() and " " not in key:
         return key
-    raise CommandError("the key holds what no key may; set --key or MES_API_KEY to visible ASCII")
-
-
-# The target: which service the commands speak to, and with which key.
-
-# Addresses to listen on, which nobody can call.
-_TO_CALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-
-
-@dataclass(frozen=True)
-class Target:
-    url: str
-    key: str = field(repr=False)
-
-
-def find_target(url: str | None, key: str | None) -> Target:
-    """The service that is meant: by option, else by the environment, else the one on this machine.
-
-    A wrong setting of the service is no reason not to speak to it, so nothing is checked here.
-    """
-    told = settings.unchecked()
-    url = url or told.get("MES_URL") or _local(told)
-    return Target(
-        url=(url if "://" in url else f"http://{url}").rstrip("/"),
-        key=key or told.get("MES_API_KEY") or DEVELOPMENT_KEY,
+    raise CommandError(
+        "the key contains characters that no key may have; "
+        "set --key or MES_API_KEY to visible ASCII characters"
     )
-
-
-def _local(told: Mapping[str, str]) -> str:
-    host = told.get("HOST", "127.0.0.1")
-    host = _TO_CALL.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{told.get('PORT', 8001)}"

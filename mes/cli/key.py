@@ -1,4 +1,4 @@
-"""`mes key`: makes, lists and revokes the keys of the keys file."""
+"""`mes key`: create, list and revoke the keys of the API keys file."""
 
 from __future__ import annotations
 
@@ -18,51 +18,52 @@ from mes.config.settings import SettingsError, load
 
 @click.group()
 def key() -> None:
-    """Make, list and revoke the keys that callers show.
+    """Create, list and revoke API keys.
 
-    They stand in the keys file (MES_API_KEYS_FILE), as hashes; a running service reads an edit
-    within a second.
+    They are stored as hashes in the API keys file (MES_API_KEYS_FILE). A running service reads a
+    change within a second.
     """
 
 
-def _file(command: Callable[..., None]) -> Callable[..., None]:
-    """Hand the command the keys file as `path`, and tell what goes wrong without a traceback."""
-    option = click.option("--file", type=Path, help="The keys file, instead of MES_API_KEYS_FILE.")
+def _with_keys_file(command: Callable[..., None]) -> Callable[..., None]:
+    """Add `--file` to the command, pass the API keys file as `path`, and report its errors."""
+    option = click.option("--file", type=Path, help="API keys file, instead of MES_API_KEYS_FILE.")
 
     @option
     @wraps(command)
     def with_path(file: Path | None, **kwargs: Any) -> None:
-        with _told():
-            command(path=file or _configured(), **kwargs)
+        with _errors_as_messages():
+            command(path=file or _configured_file(), **kwargs)
 
     return with_path
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _errors_as_messages() -> Iterator[None]:
+    """Turn errors of the settings and the keys file into click's, which print no traceback."""
     try:
         yield
     except (ApiKeysError, SettingsError) as exc:
         raise click.ClickException(str(exc)) from exc
-    except api_keys_admin.NoSuchKey as exc:
+    except api_keys_admin.ApiKeyNotFound as exc:
         raise click.UsageError(str(exc)) from exc
 
 
-def _configured() -> Path:
+def _configured_file() -> Path:
     path = load().api_keys_file
     if path is None:
-        raise click.UsageError("name the keys file with --file, or set MES_API_KEYS_FILE")
+        raise click.UsageError("no API keys file is set; use --file, or set MES_API_KEYS_FILE")
     return path
 
 
-def _name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def _valid_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
     if KEY_NAME.fullmatch(value):
         return value
     raise click.BadParameter("use 1 to 64 of A-Z a-z 0-9 . _ -")
 
 
 @key.command()
-@click.option("--name", required=True, callback=_name, help="Who has it; it stands in the log.")
+@click.option("--name", required=True, callback=_valid_name, help="Owner of the key; it is logged.")
 @click.option(
     "--scope",
     "scopes",
@@ -70,47 +71,54 @@ def _name(context: click.Context, parameter: click.Parameter, value: str) -> str
     type=click.Choice(SCOPES),
     default=[INFERENCE],
     show_default=True,
-    help="What it may do; may be repeated. admin includes the others.",
+    help="Scope of the key; may be repeated. admin includes the others.",
 )
 @click.option(
     "--expires",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]),
-    help="When it ends, in UTC.",
+    help="Time in UTC when the key expires.",
 )
-@_file
+@_with_keys_file
 def new(path: Path, name: str, scopes: tuple[str, ...], expires: datetime | None) -> None:
-    """Make a key and print it, this once."""
-    ends = expires and expires.replace(tzinfo=UTC)
-    made = api_keys_admin.create_key(path, name=name, scopes=dict.fromkeys(scopes), expires=ends)
-    click.echo(f"added {name} to {path}; this is the key, which is not kept anywhere:", err=True)
-    click.echo(made)
+    """Create a key and print it. It cannot be shown again."""
+    secret = api_keys_admin.create_key(
+        path,
+        name=name,
+        scopes=dict.fromkeys(scopes),
+        expires=expires and expires.replace(tzinfo=UTC),
+    )
+    click.echo(f"added {name} to {path}; store the key, it cannot be shown again:", err=True)
+    click.echo(secret)
 
 
 @key.command("list")
-@_file
-def show(path: Path) -> None:
-    """List the keys: name, id, scopes, when made, and whether they are in force."""
-    for each in api_keys_admin.list_keys(path):
-        scopes, made = ",".join(sorted(each.scopes)), _day(each.created)
-        click.echo(f"{each.name:<24} {each.id}  {scopes:<24} {made}  {_state(each)}")
+@_with_keys_file
+def list_command(path: Path) -> None:
+    """List the keys: name, id, scopes, creation date and state."""
+    for entry in api_keys_admin.list_keys(path):
+        scopes, created = ",".join(sorted(entry.scopes)), _date(entry.created)
+        click.echo(f"{entry.name:<24} {entry.id}  {scopes:<24} {created}  {_state(entry)}")
 
 
 @key.command()
 @click.argument("name_or_id")
-@_file
+@_with_keys_file
 def revoke(path: Path, name_or_id: str) -> None:
-    """Disable a key, by its name, or by its id where two have one name."""
+    """Disable a key, given by name or id.
+
+    The id is needed if several keys have the name.
+    """
     revoked = api_keys_admin.revoke_key(path, name_or_id)
-    click.echo(f"revoked {revoked.name} ({revoked.id}); it is refused within a second", err=True)
+    click.echo(f"revoked {revoked.name} ({revoked.id}); it is rejected within a second", err=True)
 
 
-def _day(time: datetime | None) -> str:
+def _date(time: datetime | None) -> str:
     return f"{time:%Y-%m-%d}" if time else "-         "
 
 
-def _state(each: ApiKey) -> str:
-    if each.disabled:
+def _state(entry: ApiKey) -> str:
+    if entry.disabled:
         return "disabled"
-    if not each.is_valid_at(datetime.now(UTC)):
-        return f"expired {_day(each.expires)}"
-    return f"until {_day(each.expires)}" if each.expires else "in force"
+    if not entry.is_valid_at(datetime.now(UTC)):
+        return f"expired {_date(entry.expires)}"
+    return f"valid until {_date(entry.expires)}" if entry.expires else "valid"

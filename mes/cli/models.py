@@ -1,4 +1,4 @@
-"""`mes models`, `mes load`, `mes unload`: what may be run, and what is in memory."""
+"""`mes models`, `mes load`, `mes unload` and `mes pull`: the models of the catalog."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from mes.cli.client import Client, CommandError, Target
-from mes.cli.output import colored_word, console, print_json, table, waiting
+from mes.cli.client import CommandError, MesClient, Target
+from mes.cli.output import colored_word, console, print_json, spinner, table
+
+Documents = Iterator[dict[str, Any]]
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="The service's own answer, for scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print the service's JSON answer.")
 @click.pass_obj
 def models(target: Target, as_json: bool) -> None:
-    """List the configured models."""
-    document = Client(target).get("/v1/models", having="models")
+    """List the models of the catalog."""
+    document = MesClient(target).get("/v1/models", required_field="models")
     if as_json:
         print_json(document)
     else:
-        console().print(_table(document["models"]))
+        console().print(_catalog_table(document["models"]))
 
 
 @click.command()
@@ -40,33 +42,47 @@ def models(target: Target, as_json: bool) -> None:
 @click.pass_obj
 def load(target: Target, model: str) -> None:
     """Load MODEL and wait until it is ready."""
-    _bring(target, model, "load", f"loading {model}")
+    _post_action(target, model, "load", f"loading {model}")
 
 
 @click.command()
 @click.argument("model")
 @click.pass_obj
 def unload(target: Target, model: str) -> None:
-    """Let MODEL finish what it does, then unload it."""
-    _bring(target, model, "unload", f"unloading {model}")
+    """Unload MODEL after its running requests have ended."""
+    _post_action(target, model, "unload", f"unloading {model}")
 
 
-def path_of(model: str, action: str) -> str:
-    """Where a model is asked to do something; ids carry `/` and `:`."""
+@click.command()
+@click.argument("model")
+@click.pass_obj
+def pull(target: Target, model: str) -> None:
+    """Download MODEL to the runtime's disk. MODEL must be in the catalog.
+
+    Ctrl-C cancels the download; the next pull continues it.
+    """
+    errors = console(stderr=True)
+    documents = MesClient(target).post_stream(_action_path(model, "pull"))
+    show = _show_progress_bars if errors.is_terminal else _print_steps
+    click.echo(show(documents, errors)["message"])
+
+
+def _action_path(model: str, action: str) -> str:
+    # Model ids contain `/` and `:`, which the service expects unescaped.
     return f"/v1/models/{quote(model, safe='/:')}/{action}"
 
 
-def _bring(target: Target, model: str, action: str, sentence: str) -> None:
-    with waiting(sentence):
-        document = Client(target).post(path_of(model, action))
+def _post_action(target: Target, model: str, action: str, text: str) -> None:
+    with spinner(text):
+        document = MesClient(target).post(_action_path(model, action))
     click.echo(document.get("message", "done"))
 
 
-def _table(described: list[dict[str, Any]]) -> Table:
+def _catalog_table(entries: list[dict[str, Any]]) -> Table:
     numbers = ("SIZE", "CONTEXT")
-    made = table("MODEL", "NAME", "STATUS", *numbers, "JSON", "PINNED", numbers=numbers)
-    for model in described:
-        made.add_row(
+    result = table("MODEL", "NAME", "STATUS", *numbers, "JSON", "PINNED", numbers=numbers)
+    for model in entries:
+        result.add_row(
             model.get("id"),
             model.get("name"),
             colored_word(str(model.get("status"))),
@@ -75,37 +91,18 @@ def _table(described: list[dict[str, Any]]) -> Table:
             "yes" if model.get("supports_json") else "no",
             "yes" if model.get("pinned") else "no",
         )
-    return made
+    return result
 
 
 def _size(gigabytes: float | None) -> str:
     return "-" if gigabytes is None else f"{gigabytes:.1f} GB"
 
 
-# `mes pull`: a model fetched onto the runtime's disk, with a bar that grows.
-
-Documents = Iterator[dict[str, Any]]
-
-
-@click.command()
-@click.argument("model")
-@click.pass_obj
-def pull(target: Target, model: str) -> None:
-    """Fetch MODEL, which the catalog must name, onto the runtime's disk.
-
-    Ctrl-C ends it; the next pull goes on where the runtime left off.
-    """
-    beside = console(stderr=True)
-    documents = Client(target).lines(path_of(model, "pull"))
-    result = _drawn(documents, beside) if beside.is_terminal else _told(documents)
-    click.echo(result["message"])
-
-
-def _drawn(documents: Documents, beside: Console) -> dict[str, Any]:
-    """A bar for each file; what has no size is a line."""
+def _show_progress_bars(documents: Documents, errors: Console) -> dict[str, Any]:
+    """Show a bar for each file and a line for each step without a size; return the result."""
     columns = [BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
     bars: dict[str, TaskID | None] = {}
-    with Progress(TextColumn("{task.description}"), *columns, console=beside) as progress:
+    with Progress(TextColumn("{task.description}"), *columns, console=errors) as progress:
         for document in documents:
             if document.get("type") == "result":
                 return document
@@ -116,22 +113,22 @@ def _drawn(documents: Documents, beside: Console) -> dict[str, Any]:
                     progress.console.print(status)
             if (bar := bars[status]) is not None:
                 progress.update(bar, completed=document.get("completed_bytes") or 0)
-    raise _broken_off()
+    raise _incomplete()
 
 
-def _told(documents: Documents) -> dict[str, Any]:
-    """Each step once, in plain lines."""
-    before = None
+def _print_steps(documents: Documents, errors: Console) -> dict[str, Any]:
+    """Print each step once as a plain line; return the result."""
+    last_status = None
     for document in documents:
         if document.get("type") == "result":
             return document
-        if (status := document.get("status")) != before:
-            click.echo(status, err=True)
-        before = status
-    raise _broken_off()
+        if (status := document.get("status")) != last_status:
+            errors.print(status)
+        last_status = status
+    raise _incomplete()
 
 
-def _broken_off() -> CommandError:
+def _incomplete() -> CommandError:
     return CommandError(
-        "the pull broke off; run it again, and see the service's log if it does so again"
+        "the pull broke off before its result; run it again, or check the service's log"
     )

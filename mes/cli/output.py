@@ -1,4 +1,4 @@
-"""The console: tables and spinners on a terminal, plain text anywhere else."""
+"""Output of the commands: tables and spinners on a terminal, plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# Wide enough for any row: what is piped must not be cut or wrapped.
+# Wider than any row: output to a pipe must not be cut or wrapped.
 _PLAIN_WIDTH = 1000
 
 _STYLES = {
@@ -28,39 +28,43 @@ _STYLES = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Standard output, or what stands beside it; NO_COLOR is respected."""
+    """Return a console for standard output or standard error; it respects NO_COLOR."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PLAIN_WIDTH
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def table(*headings: str, numbers: tuple[str, ...] = ()) -> Table:
-    """A table without lines, so that `awk` can read it too."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    """Return an empty table without lines, which `awk` can read.
+
+    The columns named in `numbers` are aligned to the right.
+    """
+    result = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        made.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
-    return made
+        result.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
+    return result
 
 
-def colored_word(said: str) -> Text:
-    """One of the words for how things stand, in its colour."""
-    return Text(said, style=_STYLES.get(said, ""))
+def colored_word(word: str) -> Text:
+    """Return a status or level (`ready`, `fail`) in its color."""
+    return Text(word, style=_STYLES.get(word, ""))
 
 
-def waiting(sentence: str) -> AbstractContextManager[Any]:
-    """Something moves while the block lasts, if somebody is there to see it."""
-    beside = console(stderr=True)
-    return beside.status(Text(sentence)) if beside.is_terminal else nullcontext()
+def spinner(text: str) -> AbstractContextManager[Any]:
+    """Show a spinner with `text` on standard error during the block, if it is a terminal."""
+    errors = console(stderr=True)
+    return errors.status(Text(text)) if errors.is_terminal else nullcontext()
 
 
 def print_json(document: Any) -> None:
+    """Print a document as indented JSON."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def print_text(text: str) -> None:
-    """Somebody else's words; on a terminal without what could steer it."""
-    click.echo(_harmless(text) if sys.stdout.isatty() else text)
+    """Print text from a model, on a terminal without control characters, which could steer it."""
+    click.echo(without_control_characters(text) if sys.stdout.isatty() else text)
 
 
-def _harmless(text: str) -> str:
+def without_control_characters(text: str) -> str:
     return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")

@@ -1,7 +1,7 @@
-"""Quickstart: start MES, with the embedded runtime where no Ollama is configured.
+"""Quickstart for `make run`: start MES, and the embedded runtime if no Ollama is configured.
 
-`python -m mes.cli.quickstart` is what `make run` calls. Where OLLAMA_HOST is set (also in `.env`),
-MES uses that runtime and starts none.
+Run as `python -m mes.cli.quickstart`. If OLLAMA_HOST is set, in the environment or in `.env`, MES
+uses that runtime, and the embedded one is not started.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -29,94 +29,104 @@ _EMBEDDED_PORT = 11435
 _EMBEDDED_CATALOG = "config/models.embedded.json"
 _LOGS = Path("logs")
 _READY_WITHIN_SECONDS = 120.0
-# Ctrl-C: what runs may finish, but a person waits at the keyboard.
+# On Ctrl-C running requests may finish, but not for longer than a user likes to wait.
 _STOP_WITHIN_SECONDS = 5.0
 
 
-class CannotServe(Exception):
-    """What keeps MES from starting, in words."""
+class StartError(Exception):
+    """MES cannot start; the message is printed for the user."""
 
 
 def main() -> int:
-    """Serve until Ctrl-C or SIGTERM; the exit status."""
+    """Serve until Ctrl-C or SIGTERM, and return the exit status."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         with ExitStack() as stack:
             return _serve(stack)
     except KeyboardInterrupt:
-        say("stopped")
+        report("stopped")
         return 0
-    except (CannotServe, SettingsError) as exc:
+    except (StartError, SettingsError) as exc:
         print(f"MES does not start:\n{exc}", file=sys.stderr)
         return 1
 
 
 def _serve(stack: ExitStack) -> int:
     began = time.monotonic()
-    own_runtime = not _configured("OLLAMA_HOST")
-    # An empty value counts as not set; gunicorn would trip over an empty WEB_CONCURRENCY.
+    embedded = not _is_configured("OLLAMA_HOST")
+    # An empty value counts as not set; gunicorn fails on an empty WEB_CONCURRENCY.
     environ = {name: value for name, value in os.environ.items() if value.strip()}
-    environ = _with_own_runtime(environ) if own_runtime else environ
+    if embedded:
+        environ |= _embedded_settings()
     settings = load(environ)
-    _refuse_taken_port(settings)
-    if own_runtime:
+    _check_port_is_free(settings)
+    if embedded:
         _fetch_models()
-        port = settings.ollama_host.rpartition(":")[2]
-        say(f"starting the embedded runtime on {settings.ollama_host}, log in {_LOGS}/runtime.log")
-        serve = ["mes.embedded", "serve", "--until-stdin-closes", "--port", port]
-        stack.enter_context(_running("runtime", serve, environ))
+        stack.enter_context(_embedded_runtime(settings, environ))
     else:
-        say(f"using the runtime at {settings.ollama_host}")
+        report(f"using the runtime at {settings.ollama_host}")
     url = f"http://{settings.bind}"
-    say(f"starting {settings.workers} workers on {url}, log in {_LOGS}/mes.log")
+    report(f"starting {settings.workers} workers on {url}, log in {_LOGS}/mes.log")
     gunicorn = ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
     service = stack.enter_context(_running("mes", gunicorn, environ))
     _wait_until_ready(url, service)
-    say(f"ready after {time.monotonic() - began:.1f} s; Ctrl-C ends everything. Try:\n")
-    model = MODEL if own_runtime else _first_model(settings)
+    report(f"ready after {time.monotonic() - began:.1f} s; Ctrl-C stops everything. Try:\n")
+    model = MODEL if embedded else _first_model(settings)
     print(_example(url, settings.api_key or "YOUR-KEY", model))
     return service.wait()
 
 
-def say(sentence: str) -> None:
-    print(f"mes: {sentence}", flush=True)
+def report(message: str) -> None:
+    """Print a line about the progress of the start."""
+    print(f"mes: {message}", flush=True)
 
 
-def _configured(name: str) -> bool:
+def _is_configured(name: str) -> bool:
     return bool(os.environ.get(name) or dotenv_values(".env").get(name))
 
 
-def _with_own_runtime(environ: dict[str, str]) -> dict[str, str]:
-    environ["OLLAMA_HOST"] = f"http://127.0.0.1:{_free_port(_EMBEDDED_PORT)}"
-    if not _configured("MODELS_CONFIG_PATH"):
+def _embedded_settings() -> dict[str, str]:
+    """Return the settings of MES that make it use the embedded runtime."""
+    environ = {"OLLAMA_HOST": f"http://127.0.0.1:{_free_port(_EMBEDDED_PORT)}"}
+    if not _is_configured("MODELS_CONFIG_PATH"):
         environ["MODELS_CONFIG_PATH"] = _EMBEDDED_CATALOG
     return environ
 
 
+def _embedded_runtime(
+    settings: Settings, environ: dict[str, str]
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    url = settings.ollama_host
+    report(f"starting the embedded runtime on {url}, log in {_LOGS}/runtime.log")
+    port = url.rpartition(":")[2]
+    serve = ["mes.embedded", "serve", "--until-stdin-closes", "--port", port]
+    return _running("runtime", serve, environ)
+
+
 def _fetch_models() -> None:
-    say(f"fetching {MODEL} and {EMBEDDER} (177 MB, some seconds the first time)")
+    report(f"fetching {MODEL} and {EMBEDDER} (177 MB, some seconds the first time)")
     began = time.monotonic()
     _fetch(MODEL)
     try:
         _fetch(EMBEDDER)
-    except CannotServe as exc:
-        say(f"there are no embeddings for now: {exc}")
-    say(f"fetched after {time.monotonic() - began:.1f} s")
+    except StartError as exc:
+        report(f"continuing without embeddings: {exc}")
+    report(f"fetched after {time.monotonic() - began:.1f} s")
 
 
 def _fetch(model: str) -> None:
     pull = [sys.executable, "-m", "mes.embedded", "pull", model]
     done = subprocess.run(pull, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        raise CannotServe(f"{model} could not be fetched:\n{done.stdout.strip()[-2000:]}")
+        raise StartError(f"{model} could not be fetched:\n{done.stdout.strip()[-2000:]}")
 
 
 @contextmanager
 def _running(
     name: str, module: list[str], environ: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program beside us for the length of the block, its output in a file."""
+    """Run a Python module during the block, with its output in `logs/<name>.log`."""
     _LOGS.mkdir(exist_ok=True)
     with (_LOGS / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
@@ -125,7 +135,7 @@ def _running(
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environ,
-            # Ctrl-C reaches us alone, so that we end them in order.
+            # Ctrl-C reaches only this process, which then stops the others in order.
             start_new_session=True,
         )
     try:
@@ -149,7 +159,7 @@ def _wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
     checks = "it does not answer"
     while time.monotonic() < deadline:
         if service.poll() is not None:
-            raise CannotServe(_last_lines("mes"))
+            raise StartError(_last_lines("mes"))
         try:
             with urllib.request.urlopen(f"{url}/ready", timeout=5):
                 return
@@ -158,7 +168,7 @@ def _wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
         except OSError:
             pass
         time.sleep(0.1)
-    raise CannotServe(f"not ready after {_READY_WITHIN_SECONDS:g} s: {checks}")
+    raise StartError(f"not ready after {_READY_WITHIN_SECONDS:g} s: {checks}")
 
 
 def _last_lines(name: str) -> str:
@@ -166,16 +176,16 @@ def _last_lines(name: str) -> str:
     return "\n".join(lines[-15:])
 
 
-def _refuse_taken_port(settings: Settings) -> None:
+def _check_port_is_free(settings: Settings) -> None:
     if not _is_free(settings.host, settings.port):
-        raise CannotServe(
-            f"port {settings.port} is taken; set PORT to another one, or stop what listens there"
+        raise StartError(
+            f"port {settings.port} is taken; set PORT to another port, or stop the program using it"
         )
 
 
-def _free_port(wanted: int) -> int:
-    if _is_free("127.0.0.1", wanted):
-        return wanted
+def _free_port(preferred: int) -> int:
+    if _is_free("127.0.0.1", preferred):
+        return preferred
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""`mes status`: the models and their queues, as they stand or as they change."""
+"""`mes status`: show the models and their queues, once or continuously."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mes.cli.client import Client, CommandError, Target
+from mes.cli.client import CommandError, MesClient, Target
 from mes.cli.output import colored_word, console, print_json, table
 
-_EVERY_SECONDS = 1.0
-_MOST_WAITING = 10
+_REFRESH_SECONDS = 1.0
+_MAX_QUEUE_ROWS = 10
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Show it once and end, as where nobody watches.")
-@click.option("--json", "as_json", is_flag=True, help="The service's own answer, once.")
+@click.option("--once", is_flag=True, help="Show the status once. Implied if output is piped.")
+@click.option("--json", "as_json", is_flag=True, help="Print the service's JSON answer once.")
 @click.pass_obj
 def status(target: Target, once: bool, as_json: bool) -> None:
-    """Watch the models and the queue; Ctrl-C ends it."""
-    client, out = Client(target), console()
-    document = _ask(client)
+    """Show the models and the queue every second until Ctrl-C."""
+    client, out = MesClient(target), console()
+    document = _get_status(client)
     if as_json:
         print_json(document)
     elif once or not out.is_terminal:
-        out.print(_screen(document))
+        out.print(_render(document))
     else:
-        with Live(_screen(document), console=out, auto_refresh=False) as live:
-            _event_loop(client, live)
+        with Live(_render(document), console=out, auto_refresh=False) as live:
+            _refresh_forever(client, live)
 
 
-def _ask(client: Client) -> dict[str, Any]:
-    return client.get("/v1/status", having="models")
+def _get_status(client: MesClient) -> dict[str, Any]:
+    return client.get("/v1/status", required_field="models")
 
 
-def _event_loop(client: Client, live: Live) -> None:
+def _refresh_forever(client: MesClient, live: Live) -> None:
     while True:
-        time.sleep(_EVERY_SECONDS)
+        time.sleep(_REFRESH_SECONDS)
         try:
-            live.update(_screen(_ask(client)), refresh=True)
-        except CommandError as problem:
-            # Whoever watches a restart wants to see the end of it.
-            live.update(Text(f"mes: {problem.message}"), refresh=True)
+            live.update(_render(_get_status(client)), refresh=True)
+        except CommandError as error:
+            # Continue: the service may only be restarting.
+            live.update(Text(f"mes: {error.message}"), refresh=True)
 
 
-def _screen(document: dict[str, Any]) -> RenderableType:
-    parts: list[RenderableType] = [Text(_headline(document)), "", _models(document["models"])]
+def _render(document: dict[str, Any]) -> RenderableType:
+    parts: list[RenderableType] = [Text(_headline(document)), "", _status_table(document["models"])]
     if queue := document.get("queue"):
-        parts += ["", _queue(queue[:_MOST_WAITING])]
-        if len(queue) > _MOST_WAITING:
-            parts.append(f"and {len(queue) - _MOST_WAITING} more")
+        parts += ["", _queue_table(queue[:_MAX_QUEUE_ROWS])]
+        if len(queue) > _MAX_QUEUE_ROWS:
+            parts.append(f"and {len(queue) - _MAX_QUEUE_ROWS} more")
     return Group(*parts)
 
 
@@ -66,17 +66,17 @@ def _headline(document: dict[str, Any]) -> str:
         [
             f"MES {document.get('version')}",
             runtime or "the runtime does not answer",
-            f"{loaded} of {document.get('max_loaded_models')} places taken",
+            f"{loaded} of {document.get('max_loaded_models')} models loaded",
             "memory unknown" if memory is None else f"{memory:.1f} GB of memory free",
         ]
     )
 
 
-def _models(described: list[dict[str, Any]]) -> Table:
+def _status_table(entries: list[dict[str, Any]]) -> Table:
     numbers = ("RUNNING", "WAITING", "OLDEST", "LOADS", "EVICTED")
-    made = table("MODEL", "STATUS", *numbers, numbers=numbers)
-    for model in described:
-        made.add_row(
+    result = table("MODEL", "STATUS", *numbers, numbers=numbers)
+    for model in entries:
+        result.add_row(
             model.get("id"),
             colored_word(str(model.get("status"))),
             f"{model.get('in_flight')}/{model.get('max_concurrent')}",
@@ -85,21 +85,21 @@ def _models(described: list[dict[str, Any]]) -> Table:
             str(model.get("loads")),
             str(model.get("evictions")),
         )
-    return made
+    return result
 
 
-def _queue(waiting: list[dict[str, Any]]) -> Table:
+def _queue_table(tickets: list[dict[str, Any]]) -> Table:
     numbers = ("POSITION", "WAITED", "STARTS IN")
-    made = table("REQUEST", "MODEL", *numbers, numbers=numbers)
-    for each in waiting:
-        made.add_row(
-            each.get("request_id") or "-",
-            each.get("model_id"),
-            str(each.get("position")),
-            _seconds(each.get("waited_ms")),
-            _seconds(each.get("expected_start_ms")),
+    result = table("REQUEST", "MODEL", *numbers, numbers=numbers)
+    for ticket in tickets:
+        result.add_row(
+            ticket.get("request_id") or "-",
+            ticket.get("model_id"),
+            str(ticket.get("position")),
+            _seconds(ticket.get("waited_ms")),
+            _seconds(ticket.get("expected_start_ms")),
         )
-    return made
+    return result
 
 
 def _seconds(milliseconds: float | None) -> str:

@@ -1,1 +1,1 @@
-"""Configuration: settings, catalog of models and API keys, from environment and files."""
+"""Configuration: the settings, the catalog of models and the API keys."""

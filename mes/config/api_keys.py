@@ -17,15 +17,13 @@ from mes import strict_json
 from mes.config.reloading_file import FileError, ReloadingFile
 from mes.errors import Mistake
 
-# Keys: who may enter, and how far.
-
 INFERENCE, ADMIN, METRICS = "inference", "admin", "metrics"
 SCOPES = (INFERENCE, ADMIN, METRICS)
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """One key. What callers show is not kept, only its digest."""
+    """One API key. Only its SHA-256 is stored, not the key itself."""
 
     name: str
     scopes: frozenset[str]
@@ -36,70 +34,74 @@ class ApiKey:
 
     @property
     def id(self) -> str:
-        """Enough of the digest to tell two keys of one name apart."""
+        """The start of the digest, which distinguishes keys with the same name."""
         return self.digest[:8]
 
     def allows(self, scope: str) -> bool:
-        """May it do what needs this scope? `admin` may do everything."""
+        """Return whether the key grants this scope; `admin` grants every scope."""
         return scope in self.scopes or ADMIN in self.scopes
 
     def is_valid_at(self, now: datetime) -> bool:
+        """Return whether the key is neither disabled nor expired."""
         return not self.disabled and (self.expires is None or now < self.expires)
 
 
-# By digest. Looking one up may take longer for some digests than for others, but nobody can choose
-# a key by its digest, so the time tells nothing about the keys.
+# Keys by digest. The time of a lookup may depend on the digest, but no client can choose a key by
+# its digest, so the time reveals nothing about the keys.
 Keyring = Mapping[str, ApiKey]
 
 
 class ApiKeys:
-    """The keys that are accepted now: the one of the settings, and those of a file."""
+    """The accepted keys: the one of MES_API_KEY, with all scopes, and those of a file.
 
-    def __init__(self, api_key: str | None, of_file: Callable[[], Keyring] = dict) -> None:
-        own = [] if api_key is None else [ApiKey("default", frozenset(SCOPES), key_digest(api_key))]
-        self._own: Keyring = {key.digest: key for key in own}
-        self._of_file = of_file
+    `file_keys` returns the current keys of the file.
+    """
 
-    def find(self, shown: str) -> ApiKey | None:
-        """The key in force that the caller shows; None where there is none."""
-        digest = key_digest(shown)
-        key = self._own.get(digest) or self._of_file().get(digest)
+    def __init__(self, api_key: str | None, file_keys: Callable[[], Keyring] = dict) -> None:
+        self._settings_keys: dict[str, ApiKey] = {}
+        if api_key is not None:
+            digest = key_digest(api_key)
+            self._settings_keys[digest] = ApiKey("default", frozenset(SCOPES), digest)
+        self._file_keys = file_keys
+
+    def find(self, key_text: str) -> ApiKey | None:
+        """Return the valid key with this text; None if there is none."""
+        digest = key_digest(key_text)
+        key = self._settings_keys.get(digest) or self._file_keys().get(digest)
         return key if key is not None and key.is_valid_at(datetime.now(UTC)) else None
 
 
 def key_digest(key: str) -> str:
-    """The SHA-256 of a key, in hexadecimal.
+    """Return the SHA-256 of a key, in hexadecimal.
 
-    Neither salted nor slow: that protects passwords, which people choose. Our keys are 256 random
-    bits, which no one guesses however fast the guessing, and each request computes this once.
+    The hash is fast and has no salt. Salts and slow hashes protect passwords, which people choose;
+    keys are 256 random bits, which cannot be guessed, and each request computes the hash once.
     """
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-# The keys file: names, scopes and digests of the keys that are accepted, as MES_API_KEYS_FILE.
-
 KEY_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TIME = "is not a time with its zone, such as 2027-01-31T00:00:00Z"
-_OTHERS = 0o077
+_TIME = "is not a time with a time zone, such as 2027-01-31T00:00:00Z"
+_OTHERS_PERMISSIONS = 0o077
 
 
 class ApiKeysError(FileError):
-    """The keys file does not hold."""
+    """The file of API keys is invalid or cannot be read."""
 
 
-def _field(kind: Any, told: str, **more: Any) -> Any:
-    """A field with one message, which never shows the value: it might be a key."""
-    wrong = dict.fromkeys(("invalid", "null", "invalid_utf8", "format"), told)
-    return kind(error_messages={"required": "is missing; add it", **wrong}, **more)
+def _field(kind: Any, message: str, **options: Any) -> Any:
+    """Return a field with one error message, without the value, which might be a key."""
+    messages = dict.fromkeys(("invalid", "null", "invalid_utf8", "format"), message)
+    return kind(error_messages={"required": "is missing; add it", **messages}, **options)
 
 
-def _text(pattern: str, told: str) -> Any:
-    check = validate.Regexp(rf"(?:{pattern})\Z", error=told)
-    return _field(fields.String, told, required=True, validate=check)
+def _text(pattern: str, message: str) -> Any:
+    check = validate.Regexp(rf"(?:{pattern})\Z", error=message)
+    return _field(fields.String, message, required=True, validate=check)
 
 
-def _time(**more: Any) -> Any:
-    return _field(fields.AwareDateTime, _TIME, format="iso", **more)
+def _time(**options: Any) -> Any:
+    return _field(fields.AwareDateTime, _TIME, format="iso", **options)
 
 
 class _StrictBoolean(fields.Boolean):
@@ -114,10 +116,10 @@ class ApiKeySchema(Schema):
 
     error_messages = {
         "type": "is not a JSON object; write {...}",
-        "unknown": "is not known here; an entry has name, scopes, sha256, created, expires and "
+        "unknown": "is not a known field; an entry has name, scopes, sha256, created, expires and "
         "disabled",
     }
-    name = _text(KEY_NAME.pattern, "is not 1 to 64 of A-Z a-z 0-9 . _ -")
+    name = _text(KEY_NAME.pattern, "is not a name of 1 to 64 characters from A-Z a-z 0-9 . _ -")
     scopes = _field(
         fields.List,
         "is not a list of scopes",
@@ -127,15 +129,15 @@ class ApiKeySchema(Schema):
             "is not a scope",
             validate=validate.OneOf(SCOPES, error=f"is not one of {', '.join(SCOPES)}"),
         ),
-        validate=validate.Length(1, error="is empty; name a scope, or disable the key"),
+        validate=validate.Length(1, error="is empty; add a scope, or disable the key"),
     )
-    sha256 = _text("[0-9a-f]{64}", "is not a SHA-256 of 64 lower-case hexadecimal digits")
+    sha256 = _text("[0-9a-f]{64}", "is not a SHA-256 in 64 lower-case hexadecimal digits")
     created = _time(load_default=None)
     expires = _time(load_default=None)
     disabled = _field(_StrictBoolean, "is not true or false", load_default=False)
 
     @post_load
-    def _key(self, data: dict[str, Any], **_: Any) -> ApiKey:
+    def _make_key(self, data: dict[str, Any], **_: Any) -> ApiKey:
         scopes, digest = frozenset(data.pop("scopes")), data.pop("sha256")
         return ApiKey(scopes=scopes, digest=digest, **data)
 
@@ -145,7 +147,7 @@ class ApiKeysSchema(Schema):
 
     error_messages = {
         "type": 'is not a JSON object; write {"keys": [...]}',
-        "unknown": "is not known here; the file has keys alone",
+        "unknown": "is not a known field; the file has only keys",
     }
     keys = _field(
         fields.List,
@@ -155,37 +157,40 @@ class ApiKeysSchema(Schema):
     )
 
     @validates_schema
-    def _digests_are_apart(self, data: dict[str, Any], **_: Any) -> None:
-        taken = Counter(key.digest for key in data["keys"])
-        twice = [at for at, key in enumerate(data["keys"]) if taken[key.digest] > 1]
-        if twice:
-            told = {"sha256": ["is that of another entry too; keep one"]}
-            raise ValidationError({"keys": dict.fromkeys(twice, told)})
+    def _check_digests_are_unique(self, data: dict[str, Any], **_: Any) -> None:
+        counts = Counter(key.digest for key in data["keys"])
+        duplicates = [index for index, key in enumerate(data["keys"]) if counts[key.digest] > 1]
+        if duplicates:
+            messages = {"sha256": ["is also the sha256 of another entry; keep one of them"]}
+            raise ValidationError({"keys": dict.fromkeys(duplicates, messages)})
 
 
 def parse_api_keys(text: bytes, *, path: Path) -> tuple[ApiKey, ...]:
-    """The keys in a file's text. Raises KeysError, which tells all mistakes at once."""
+    """Return the keys in a file's text.
+
+    Raises ApiKeysError, which lists all mistakes.
+    """
     try:
         return tuple(ApiKeysSchema().load(strict_json.parse_json(text))["keys"])
     except strict_json.NotJson as exc:
-        raise ApiKeysError(path, [Mistake("", f"is not JSON: {exc}; mend it")]) from exc
+        raise ApiKeysError(path, [Mistake("", f"is not JSON: {exc}; correct it")]) from exc
     except ValidationError as exc:
         raise ApiKeysError(path, list(_mistakes(exc.messages_dict))) from exc
 
 
 def _mistakes(messages: Any, pointer: str = "") -> Iterator[Mistake]:
     if isinstance(messages, dict):
-        for step, inner in messages.items():
-            yield from _mistakes(inner, pointer if step == "_schema" else f"{pointer}/{step}")
+        for name, inner in messages.items():
+            yield from _mistakes(inner, pointer if name == "_schema" else f"{pointer}/{name}")
     else:
-        yield from (Mistake(pointer, text) for text in messages)
+        yield from (Mistake(pointer, message) for message in messages)
 
 
 class ApiKeysFile(ReloadingFile[Keyring]):
-    """The keys as the file has them now; see RereadFile."""
+    """The file of API keys (MES_API_KEYS_FILE), read again when it changes."""
 
     noun = "keys"
-    setting = "MES_API_KEYS_FILE, or make one with: mes key new"
+    setting = "MES_API_KEYS_FILE, or create the file with: mes key new"
     error = ApiKeysError
 
     def parse(self, text: bytes) -> Keyring:
@@ -193,5 +198,5 @@ class ApiKeysFile(ReloadingFile[Keyring]):
 
 
 def is_accessible_by_others(path: Path) -> bool:
-    """May the group or everybody read or change the file?"""
-    return bool(path.stat().st_mode & _OTHERS)
+    """Return whether users other than the owner may read or change the file."""
+    return bool(path.stat().st_mode & _OTHERS_PERMISSIONS)

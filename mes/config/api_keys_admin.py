@@ -1,4 +1,4 @@
-"""The keysmith: makes keys and revokes them, in the keys file."""
+"""Create, list and revoke API keys in the file of API keys."""
 
 from __future__ import annotations
 
@@ -17,71 +17,75 @@ from mes.config import api_keys
 from mes.config.api_keys import ApiKey, ApiKeysError, key_digest
 from mes.errors import Mistake
 
-# Programs that look for secrets in the wrong places can tell that this is one.
+# Secret scanners recognize keys by this prefix.
 _PREFIX = "mes_"
 
 
-class NoSuchKey(LookupError):
-    """What was named is no key, or more than one; the text says which there are."""
+class ApiKeyNotFound(LookupError):
+    """No enabled key has the name or id, or several have it; the text lists the candidates."""
 
 
 def create_key(
     path: Path, *, name: str, scopes: Iterable[str], expires: datetime | None = None
 ) -> str:
-    """A new key, whose digest is added to the file; nobody can tell the key ever after.
+    """Add a new key to the file and return it. The file contains only its digest.
 
-    Raises KeysError.
+    Raises ApiKeysError.
     """
     key = _PREFIX + secrets.token_urlsafe(32)
     entry: dict[str, Any] = {"name": name, "scopes": list(scopes), "sha256": key_digest(key)}
-    entry["created"] = _written(datetime.now(UTC))
+    entry["created"] = _format_time(datetime.now(UTC))
     if expires is not None:
-        entry["expires"] = _written(expires)
-    with _edited(path) as entries:
+        entry["expires"] = _format_time(expires)
+    with _edit_entries(path) as entries:
         entries.append(entry)
     return key
 
 
 def list_keys(path: Path) -> tuple[ApiKey, ...]:
-    """The keys of the file, in its order. Raises KeysError."""
-    return api_keys.parse_api_keys(_text(path), path=path)
+    """Return the keys in the order of the file. Raises ApiKeysError."""
+    return api_keys.parse_api_keys(_read(path), path=path)
 
 
-def revoke_key(path: Path, which: str) -> ApiKey:
-    """Disable the key of this name or id. Raises NoSuchKey, KeysError.
+def revoke_key(path: Path, name_or_id: str) -> ApiKey:
+    """Disable the key with this name or id, and return it.
 
-    Its entry stays, so that the name in an old log line can still be explained.
+    Its entry stays in the file, so that its name in old log lines can still be looked up.
+
+    Raises ApiKeyNotFound, ApiKeysError.
     """
-    with _edited(path) as entries:
-        key = _the_one(which, list_keys(path))
-        next(each for each in entries if each["sha256"] == key.digest)["disabled"] = True
+    with _edit_entries(path) as entries:
+        key = _find_enabled(name_or_id, list_keys(path))
+        next(entry for entry in entries if entry["sha256"] == key.digest)["disabled"] = True
     return key
 
 
-def _the_one(which: str, keys: Iterable[ApiKey]) -> ApiKey:
+def _find_enabled(name_or_id: str, keys: Iterable[ApiKey]) -> ApiKey:
     enabled = [key for key in keys if not key.disabled]
-    found = [key for key in enabled if which in (key.name, key.id)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        ids = ", ".join(key.id for key in found)
-        raise NoSuchKey(f"{len(found)} keys have the name {which}; name one by its id: {ids}")
+    matches = [key for key in enabled if name_or_id in (key.name, key.id)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        ids = ", ".join(key.id for key in matches)
+        raise ApiKeyNotFound(
+            f"{len(matches)} keys have the name {name_or_id}; use one of their ids: {ids}"
+        )
     names = ", ".join(f"{key.name} ({key.id})" for key in enabled) or "none"
-    raise NoSuchKey(f"no enabled key has the name or id {which}; there are: {names}")
+    raise ApiKeyNotFound(f"no enabled key has the name or id {name_or_id}; enabled keys: {names}")
 
 
-def _written(time: datetime) -> str:
+def _format_time(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @contextmanager
-def _edited(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """The file's entries, to be changed; afterwards the file is replaced whole, if it holds."""
-    # Where the name is a link, what it points to is replaced and not the link.
+def _edit_entries(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """Yield the entries of the file for changes; afterwards replace the file, if it is valid."""
+    # If the path is a symbolic link, its target is replaced and the link stays.
     path = path.resolve()
     try:
         with _locked(path.parent):
-            text = _text(path) if path.exists() else b'{"keys": []}'
+            text = _read(path) if path.exists() else b'{"keys": []}'
             api_keys.parse_api_keys(text, path=path)
             document = json.loads(text)
             yield document["keys"]
@@ -89,13 +93,16 @@ def _edited(path: Path) -> Iterator[list[dict[str, Any]]]:
             api_keys.parse_api_keys(changed, path=path)
             _replace(path, changed)
     except OSError as exc:
-        told = f"cannot be written ({exc.strerror}); run this as the file's owner"
-        raise ApiKeysError(path, [Mistake("", told)]) from exc
+        detail = f"cannot be written ({exc.strerror}); run the command as the owner of the file"
+        raise ApiKeysError(path, [Mistake("", detail)]) from exc
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Two who edit at a time would lose one edit. The folder is locked: the file is replaced."""
+    """Lock the folder during the block; without a lock, concurrent edits would be lost.
+
+    The lock is not on the file, because an edit replaces the file.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -104,19 +111,19 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _text(path: Path) -> bytes:
+def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        told = f"cannot be read ({exc.strerror}); make it with: mes key new"
-        raise ApiKeysError(path, [Mistake("", told)]) from exc
+        detail = f"cannot be read ({exc.strerror}); create it with: mes key new"
+        raise ApiKeysError(path, [Mistake("", detail)]) from exc
 
 
 def _replace(path: Path, text: bytes) -> None:
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            _as_before(path, descriptor)
+            _copy_owner_and_mode(path, descriptor)
             stream.write(text)
             stream.flush()
             os.fsync(descriptor)
@@ -126,9 +133,9 @@ def _replace(path: Path, text: bytes) -> None:
         raise
 
 
-def _as_before(path: Path, descriptor: int) -> None:
-    """The owner stays, so that a service of its own user can still read what root has edited."""
+def _copy_owner_and_mode(path: Path, descriptor: int) -> None:
+    """Keep the file's owner, so that the service can still read a file that root has edited."""
     if path.exists():
-        before = path.stat()
-        os.fchown(descriptor, before.st_uid, before.st_gid)
-        os.fchmod(descriptor, before.st_mode & 0o640)
+        status = path.stat()
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+        os.fchmod(descriptor, status.st_mode & 0o640)

@@ -1,4 +1,4 @@
-"""The catalog: which models may be run, and how; read from config/models.json."""
+"""The catalog: the models that may be run and their options, from config/models.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mes.config.reloading_file import FileError, ReloadingFile
 from mes.domain import ModelSpec, normalise
 from mes.errors import Mistake, ModelNotFound
 
-# What holds where neither the model nor the file's defaults say otherwise.
+# The values if neither the model nor the file's defaults set them.
 _DEFAULTS = {
     "enabled": True,
     "preload": False,
@@ -31,35 +31,41 @@ _DEFAULTS = {
 
 
 class CatalogError(FileError):
-    """The catalog does not hold."""
+    """The catalog is invalid or cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """The configured models, those that are switched off included."""
+    """All configured models, including those that are disabled."""
 
     models: tuple[ModelSpec, ...]
 
     @cached_property
     def enabled(self) -> tuple[ModelSpec, ...]:
+        """The models that may be run."""
         return tuple(spec for spec in self.models if spec.enabled)
 
     @cached_property
     def capacity(self) -> int:
-        """How many requests may run or wait at a time, over all models."""
+        """The most requests that may run or wait at a time, for all models together."""
         return sum(spec.capacity for spec in self.enabled)
 
     def get(self, model_id: str) -> ModelSpec:
-        """The model that may be run under this id. Raises ModelNotFound."""
+        """Return the enabled model with this id.
+
+        Raises ModelNotFound.
+        """
         spec = self._by_id.get(normalise(model_id))
         if spec is None:
-            raise ModelNotFound(f"the model {_shown(model_id)} is not configured; {self._offer}")
+            raise ModelNotFound(
+                f"the model {_quote(model_id)} is not configured; {self._alternatives}"
+            )
         if not spec.enabled:
-            raise ModelNotFound(f"the model {_shown(model_id)} is disabled; {self._offer}")
+            raise ModelNotFound(f"the model {_quote(model_id)} is disabled; {self._alternatives}")
         return spec
 
     def by_tag(self, name: str) -> ModelSpec | None:
-        """The model that the runtime knows by this name, also where it is disabled."""
+        """Return the model with this name in the runtime, enabled or not; None if there is none."""
         return self._by_tag.get(normalise(name))
 
     @cached_property
@@ -71,57 +77,55 @@ class Catalog:
         return {spec.tag: spec for spec in self.models}
 
     @cached_property
-    def _offer(self) -> str:
+    def _alternatives(self) -> str:
         ids = [spec.id for spec in self.enabled]
-        some = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
-        return f"there are: {some}" if ids else "no model is enabled"
+        listed = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+        return f"available models: {listed}" if ids else "no model is enabled"
 
 
-def _shown(model_id: str) -> str:
+def _quote(model_id: str) -> str:
     return ascii(model_id if len(model_id) <= 80 else f"{model_id[:80]}...")
 
 
-def parse(text: str | bytes, *, path: Path, default_timeout_seconds: float) -> Catalog:
-    """The catalog in a file's text. Raises CatalogError, which tells all mistakes at once."""
-    document = _json(text, path)
+def parse_catalog(text: str | bytes, *, path: Path, default_timeout_seconds: float) -> Catalog:
+    """Return the catalog in a file's text; `path` appears in the error.
+
+    Raises CatalogError, which lists all mistakes.
+    """
     try:
-        loaded = catalog_schema.CatalogSchema().load(document)
+        loaded = catalog_schema.CatalogSchema().load(strict_json.parse_json(text))
+    except strict_json.NotJson as exc:
+        raise CatalogError(path, [Mistake("", f"is not JSON: {exc}; correct it")]) from exc
     except ValidationError as exc:
         raise CatalogError(path, catalog_schema.catalog_mistakes(exc.messages_dict)) from exc
-    defaults = {"timeout": float(default_timeout_seconds), **_given(loaded["defaults"])}
-    return Catalog(tuple(_spec(each, entry, defaults) for each, entry in loaded["models"].items()))
+    defaults = {"timeout": float(default_timeout_seconds), **_without_null(loaded["defaults"])}
+    return Catalog(tuple(_spec(name, entry, defaults) for name, entry in loaded["models"].items()))
 
 
-def _json(text: str | bytes, path: Path) -> Any:
-    try:
-        return strict_json.parse_json(text)
-    except strict_json.NotJson as exc:
-        raise CatalogError(path, [Mistake("", f"is not JSON: {exc}; mend it")]) from exc
-
-
-def _given(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _without_null(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if value is not None}
 
 
 def _spec(model_id: str, entry: Mapping[str, Any], defaults: Mapping[str, Any]) -> ModelSpec:
-    said = {**_DEFAULTS, **_with_window(defaults), **_with_window(entry)}
-    said["options"] = {**defaults.get("options", {}), **entry.get("options", {})}
-    said["options"].pop("num_ctx", None)
-    said["tag"] = normalise(said.pop("ollama_tag", model_id))
-    said["timeout_seconds"] = said.pop("timeout")
-    said["temperature"] = said.pop("default_temperature", said["temperature"])
-    said.setdefault("display_name", model_id)
-    return ModelSpec(id=model_id, **said)
+    """Return the model, with the defaults of the file and of MES for the fields it does not set."""
+    values = {**_DEFAULTS, **_with_context_window(defaults), **_with_context_window(entry)}
+    values["options"] = {**defaults.get("options", {}), **entry.get("options", {})}
+    values["options"].pop("num_ctx", None)
+    values["tag"] = normalise(values.pop("ollama_tag", model_id))
+    values["timeout_seconds"] = values.pop("timeout")
+    values["temperature"] = values.pop("default_temperature", values["temperature"])
+    values.setdefault("display_name", model_id)
+    return ModelSpec(id=model_id, **values)
 
 
-def _with_window(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said here, with `num_ctx` under its other name: a model has one window."""
+def _with_context_window(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are set, with the option `num_ctx` as `context_window`."""
     num_ctx = entry.get("options", {}).get("num_ctx")
-    return _given({"context_window": num_ctx, **_given(entry)})
+    return _without_null({"context_window": num_ctx, **_without_null(entry)})
 
 
 class CatalogFile(ReloadingFile[Catalog]):
-    """The catalog as the file has it now; see RereadFile."""
+    """The file of the catalog (MODELS_CONFIG_PATH), read again when it changes."""
 
     noun = "catalog"
     setting = "MODELS_CONFIG_PATH"
@@ -138,5 +142,6 @@ class CatalogFile(ReloadingFile[Catalog]):
         self._default_timeout_seconds = default_timeout_seconds
 
     def parse(self, text: bytes) -> Catalog:
-        """The catalog in a text. Raises CatalogError, which tells all mistakes at once."""
-        return parse(text, path=self.path, default_timeout_seconds=self._default_timeout_seconds)
+        return parse_catalog(
+            text, path=self.path, default_timeout_seconds=self._default_timeout_seconds
+        )

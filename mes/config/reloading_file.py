@@ -1,4 +1,4 @@
-"""A file that is read anew when it changes; a broken edit leaves the last good one in force."""
+"""A configuration file that is read again when it changes; an invalid edit changes nothing."""
 
 from __future__ import annotations
 
@@ -18,28 +18,32 @@ T = TypeVar("T")
 
 
 class FileError(ValueError):
-    """The file does not hold; the text has one line a mistake: where, problem, remedy."""
+    """The file is invalid or cannot be read; each line of the text names one mistake."""
 
     def __init__(self, path: Path, mistakes: list[Mistake]) -> None:
-        lines = [f"{path}: {each.pointer or '/'}: {each.detail}" for each in mistakes]
+        lines = [f"{path}: {m.pointer or '/'}: {m.detail}" for m in mistakes]
         super().__init__("\n".join(lines))
         self.mistakes = tuple(mistakes)
 
 
 @dataclass(frozen=True)
 class _LoadedFile(Generic[T]):
-    """What the last look at the file gave; replaced whole, so that readers need no lock."""
+    """The result of the last check; replaced as a whole, so that readers need no lock."""
 
-    stamp: tuple[int, ...]
+    fingerprint: tuple[int, ...]
     content: T | None
     problem: str | None = None
 
 
 class ReloadingFile(Generic[T]):
-    """What the file says now.
+    """The current content of a file. Thread-safe.
 
-    An edit shows at most `look_every_seconds` later. A copy of the last good text is kept as
-    `last_good`, so that all processes fall back on the same. Thread-safe.
+    The file is checked for changes at most every `check_interval_seconds`. While the file is
+    invalid, its last valid content is used. The last valid text is also stored in
+    `last_good_path`, so that all processes use the same one.
+
+    Subclasses implement `parse` and set `noun`, which starts the names of log events, `setting`,
+    which error details refer to, and `error`, the class of the errors.
     """
 
     noun: ClassVar[str]
@@ -55,75 +59,76 @@ class ReloadingFile(Generic[T]):
         self.path = Path(path)
         self._last_good_path = last_good_path
         self._check_interval_seconds = check_interval_seconds
-        self._next_wakeup = 0.0
-        self._reading: _LoadedFile[T] = _LoadedFile(stamp=(-1,), content=None)
+        self._next_check = 0.0
+        self._loaded: _LoadedFile[T] = _LoadedFile(fingerprint=(-1,), content=None)
         self._lock = threading.Lock()
 
     def parse(self, text: bytes) -> T:
-        """What a text of the file means. Raises the file's own error."""
+        """Return the content that the text describes. Raises `error`."""
         raise NotImplementedError
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the file since its last edit, if anything."""
-        self.current()  # whoever asks may be the first to look since that edit
-        return self._reading.problem
+        """The mistakes in the file as it is now; None if it is valid."""
+        self.current()  # check for an edit that no call has noticed yet
+        return self._loaded.problem
 
     def current(self) -> T:
-        """The content. Raises the file's own error only while there never was a good one."""
-        reading, now = self._reading, time.monotonic()
-        if reading.content is None or now >= self._next_wakeup:
-            self._next_wakeup = now + self._check_interval_seconds
+        """Return the content.
+
+        Raises `error` only if there has been no valid content yet.
+        """
+        loaded, now = self._loaded, time.monotonic()
+        if loaded.content is None or now >= self._next_check:
+            self._next_check = now + self._check_interval_seconds
             with self._lock:
-                reading = self._reload()
-        assert reading.content is not None
-        return reading.content
+                loaded = self._reload()
+        assert loaded.content is not None
+        return loaded.content
 
     def _fingerprint(self) -> tuple[int, ...]:
         try:
-            found = os.stat(self.path)
+            status = os.stat(self.path)
         except OSError:
             return (0,)
-        return (found.st_mtime_ns, found.st_size, found.st_ino)
+        return (status.st_mtime_ns, status.st_size, status.st_ino)
 
     def _reload(self) -> _LoadedFile[T]:
-        # Before reading: an edit in between is then seen at the next look.
-        stamp = self._fingerprint()
-        if stamp != self._reading.stamp:
-            self._reading = self._read(stamp)
-        return self._reading
+        # Taken before the read, so that an edit in between is noticed at the next check.
+        fingerprint = self._fingerprint()
+        if fingerprint != self._loaded.fingerprint:
+            self._loaded = self._load(fingerprint)
+        return self._loaded
 
-    def _read(self, stamp: tuple[int, ...]) -> _LoadedFile[T]:
-        told = {"path": str(self.path)}
+    def _load(self, fingerprint: tuple[int, ...]) -> _LoadedFile[T]:
+        log_fields = {"path": str(self.path)}
         try:
-            text = self._text()
+            text = self._read_text()
             content = self.parse(text)
         except FileError as exc:
-            # Ours may be older than the kept one: this process need not have seen every edit.
-            recalled = self._restore_last_good()
-            good = self._reading.content if recalled is None else recalled
-            if good is None:
+            # The stored text comes first: another process may have read a later edit than this one.
+            restored = self._restore_last_good()
+            last_good = self._loaded.content if restored is None else restored
+            if last_good is None:
                 raise
-            log.error(f"{self.noun}_broken", extra={**told, "problem": str(exc)})
-            return _LoadedFile(stamp, good, str(exc))
+            log.error(f"{self.noun}_broken", extra={**log_fields, "problem": str(exc)})
+            return _LoadedFile(fingerprint, last_good, str(exc))
         self._save_last_good(text)
-        log.info(f"{self.noun}_read", extra=told)
-        return _LoadedFile(stamp, content)
+        log.info(f"{self.noun}_read", extra=log_fields)
+        return _LoadedFile(fingerprint, content)
 
-    def _text(self) -> bytes:
+    def _read_text(self) -> bytes:
         try:
             return self.path.read_bytes()
         except OSError as exc:
-            told = Mistake("", f"cannot be read ({exc.strerror}); see {self.setting}")
-            raise self.error(self.path, [told]) from exc
+            mistake = Mistake("", f"cannot be read ({exc.strerror}); see {self.setting}")
+            raise self.error(self.path, [mistake]) from exc
 
     def _restore_last_good(self) -> T | None:
+        if self._last_good_path is None:
+            return None
         try:
-            return (
-                None
-                if self._last_good_path is None
-                else self.parse(self._last_good_path.read_bytes())
-            )
+            return self.parse(self._last_good_path.read_bytes())
         except (OSError, FileError):
             return None
 
@@ -136,5 +141,5 @@ class ReloadingFile(Generic[T]):
             draft.write_bytes(text)
             os.replace(draft, self._last_good_path)
         except OSError as exc:
-            # It only matters once an edit is broken.
+            # The stored text is only needed when a later edit is invalid.
             log.warning(f"{self.noun}_not_kept", extra={"reason": str(exc)})

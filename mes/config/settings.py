@@ -1,4 +1,4 @@
-"""Settings: the environment, checked once and frozen."""
+"""Settings: read from the environment and `.env`, validated once at the start."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from typing import Any
 from dotenv.parser import parse_stream
 from marshmallow import ValidationError
 
-from mes.config.settings_schema import FIELDS, MOST_THREADS, NAMES, SettingsSchema
+from mes.config.settings_schema import FIELDS, MAX_THREADS, NAMES, SettingsSchema
 
-# Beside those who run or wait: health, status, models, and refusing whoever is too many.
+# For health, status, models and refusals, in addition to the requests that run or wait.
 _SPARE_THREADS = 16
 
-# Read by the `mes` command alone, which may share a `.env` with the service.
-_FOR_CLIENTS = frozenset({"MES_URL"})
+# Only the `mes` command reads these; it may share a `.env` with the service.
+_COMMAND_LINE_NAMES = frozenset({"MES_URL"})
 
-# Kubernetes sets these by itself in every container beside a service that is called "mes".
-_SET_BY_OTHERS = re.compile(r"MES_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\w+)?)")
+# Kubernetes sets these in every container of a namespace with a service called "mes".
+_KUBERNETES_NAMES = re.compile(r"MES_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\w+)?)")
 
 
 class SettingsError(ValueError):
-    """The settings do not hold; the text has one line a mistake: name, problem, remedy."""
+    """A setting is invalid; each line of the text has a name, the problem and the remedy."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the operator decided; made by `load`."""
+    """All settings of the service; `load` returns them."""
 
     api_key: str | None = field(repr=False)
     api_keys_file: Path | None
@@ -80,58 +80,70 @@ class Settings:
 
     @property
     def bind(self) -> str:
-        """Where to listen, as gunicorn wants to be told."""
+        """The address to listen on, in the form of gunicorn's `bind`."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def longest_request_seconds(self) -> int:
-        """How long a request may last that nobody breaks off: its queue, its load, its answer."""
+        """The longest time of a request: its queue, unload and load of models, and generation."""
         waits = self.queue_timeout_seconds + 2 * self.load_timeout_seconds
         return math.ceil(waits + self.unload_timeout_seconds + self.max_timeout_seconds)
 
     def threads_for(self, capacity: int) -> int:
-        """Threads of each worker: enough for all who may run or wait, and some for the rest."""
-        return self.threads or min(capacity + _SPARE_THREADS, MOST_THREADS)
+        """Return the number of threads of each worker.
+
+        `capacity` is the number of requests that may run or wait; some threads are added for all
+        other requests.
+        """
+        return self.threads or min(capacity + _SPARE_THREADS, MAX_THREADS)
 
 
 def load(environ: Mapping[str, str] | None = None, dotenv: str | None = ".env") -> Settings:
-    """The settings from the environment, which wins, and from a `.env` file if there is one.
+    """Return the settings from the environment and from a `.env` file, if there is one.
 
-    An empty value counts as not set. Raises SettingsError, which tells all mistakes at once.
+    The environment wins over the file. An empty value counts as not set.
+
+    Args:
+        environ: the environment; None for that of the process.
+        dotenv: the path of the file; None for no file.
+
+    Raises:
+        SettingsError: a setting is invalid; the text lists all mistakes.
     """
-    given, mistakes = _read(environ, dotenv)
-    mistakes += _unknown_names(given)
+    texts, mistakes = _read(environ, dotenv)
+    mistakes += _unknown_names(texts)
     try:
-        values = SettingsSchema().load({name: given[name] for name in NAMES if name in given})
+        values = SettingsSchema().load({name: texts[name] for name in NAMES if name in texts})
     except ValidationError as exc:
-        mistakes += _told(exc, given)
+        mistakes += _invalid_values(exc, texts)
     if mistakes:
         raise SettingsError("\n".join(mistakes))
-    return _settings(values, given)
+    return _settings(values, texts)
 
 
-def unchecked(
+def load_unchecked(
     environ: Mapping[str, str] | None = None, dotenv: str | None = ".env"
 ) -> dict[str, str]:
-    """Names and texts as they were given, for programs beside the service."""
+    """Return the texts of all set variables by name, without validation."""
     return _read(environ, dotenv)[0]
 
 
 def settings_table() -> list[tuple[str, str, str]]:
-    """Name, default and help of every setting, for documents."""
+    """Return the name, default and help of every setting, for the documentation."""
     return [
-        (each.data_key, each.metadata["default"], each.metadata["help"]) for each in FIELDS.values()
+        (field.data_key, field.metadata["default"], field.metadata["help"])
+        for field in FIELDS.values()
     ]
 
 
 def _read(
     environ: Mapping[str, str] | None, dotenv: str | None
 ) -> tuple[dict[str, str], list[str]]:
-    """What was given, and a line for each statement of the file that says nothing."""
+    """Return the texts by name, and a line for each mistake in the file."""
     environ = os.environ if environ is None else environ
     from_file, mistakes = _read_dotenv(dotenv)
-    given = {name: text.strip() for name, text in {**from_file, **environ}.items() if text.strip()}
-    return given, mistakes
+    texts = {name: text.strip() for name, text in {**from_file, **environ}.items() if text.strip()}
+    return texts, mistakes
 
 
 def _settings(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -148,66 +160,68 @@ def _settings(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
 
 
 def _default_state_dir(environ: Mapping[str, str], port: int) -> str:
-    # In memory: each request replaces a small file there, which costs 1 ms on a disk.
-    of_user = os.path.join(environ.get("XDG_RUNTIME_DIR", ""), f"mes-{port}")
-    if _can_hold(of_user):
-        return of_user
-    of_machine = f"/dev/shm/mes-{os.getuid()}-{port}"
-    if _can_hold(of_machine):
-        return of_machine
-    return os.path.join(tempfile.gettempdir(), os.path.basename(of_machine))
+    # A folder in memory: each request replaces a small file there, which takes 1 ms on a disk.
+    user_dir = os.path.join(environ.get("XDG_RUNTIME_DIR", ""), f"mes-{port}")
+    if _parent_is_writable(user_dir):
+        return user_dir
+    shared_dir = f"/dev/shm/mes-{os.getuid()}-{port}"
+    if _parent_is_writable(shared_dir):
+        return shared_dir
+    return os.path.join(tempfile.gettempdir(), os.path.basename(shared_dir))
 
 
-def _can_hold(path: str) -> bool:
+def _parent_is_writable(path: str) -> bool:
     parent = os.path.dirname(path)
     return os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)
 
 
 def _read_dotenv(path: str | None) -> tuple[dict[str, str], list[str]]:
-    """The names and values of the file, and a line for each statement that says nothing."""
+    """Return the values of the file by name, and a line for each mistake in it."""
     if path is None or not os.path.exists(path):
         return {}, []
     try:
         with open(path, encoding="utf-8") as stream:
             bindings = list(parse_stream(stream))
     except (OSError, UnicodeDecodeError) as exc:
-        return {}, [f"{path}: cannot be read ({exc}); mend or remove it"]
-    values = {each.key: each.value for each in bindings if each.key and each.value is not None}
+        return {}, [f"{path}: cannot be read ({exc}); correct or remove it"]
+    values = {line.key: line.value for line in bindings if line.key and line.value is not None}
     return values, [
-        f"{path}: line {each.original.line} is not NAME=value; mend or remove it"
-        for each in bindings
-        if each.error
+        f"{path}: line {line.original.line} is not NAME=value; correct or remove it"
+        for line in bindings
+        if line.error
     ]
 
 
-def _unknown_names(given: Mapping[str, str]) -> list[str]:
-    """A line for each MES_ name that nobody reads: most likely a known one, misspelt."""
+def _unknown_names(texts: Mapping[str, str]) -> list[str]:
+    """Return a line for each unknown name with the prefix MES_, most likely a misspelt setting."""
     return [
-        f"{name}: there is no such setting; {_nearest(name)}"
-        for name in sorted(given)
+        f"{name}: there is no such setting; {_suggestion(name)}"
+        for name in sorted(texts)
         if name.startswith("MES_")
-        and name not in _FOR_CLIENTS.union(NAMES)
-        and not _SET_BY_OTHERS.fullmatch(name)
+        and name not in _COMMAND_LINE_NAMES.union(NAMES)
+        and not _KUBERNETES_NAMES.fullmatch(name)
     ]
 
 
-def _nearest(name: str) -> str:
-    spelt = {**{f"MES_{known}": known for known in NAMES}, **{known: known for known in NAMES}}
-    close = difflib.get_close_matches(name, spelt, n=1, cutoff=0.75)
-    return f"did you mean {spelt[close[0]]}?" if close else "remove it"
+def _suggestion(name: str) -> str:
+    spellings = {**{f"MES_{known}": known for known in NAMES}, **{known: known for known in NAMES}}
+    close = difflib.get_close_matches(name, spellings, n=1, cutoff=0.75)
+    return f"did you mean {spellings[close[0]]}?" if close else "remove it"
 
 
-def _told(exc: ValidationError, given: Mapping[str, str]) -> list[str]:
-    problems = exc.messages_dict
+def _invalid_values(exc: ValidationError, texts: Mapping[str, str]) -> list[str]:
     return [
-        f"{name}: {_with_remedy(name, text, given)}" for name in problems for text in problems[name]
+        f"{name}: {_with_remedy(name, message, texts)}"
+        for name, messages in exc.messages_dict.items()
+        for message in messages
     ]
 
 
-def _with_remedy(name: str, problem: str, given: Mapping[str, str]) -> str:
-    if ";" in problem:  # a rule between settings, which names its own remedies
-        return problem
-    shown = "this value" if name == "MES_API_KEY" else reprlib.repr(given[name])
+def _with_remedy(name: str, message: str, texts: Mapping[str, str]) -> str:
+    """Return the message with the value and the remedy; it is the expected kind of value."""
+    if ";" in message:  # a rule between settings, whose message has the remedy
+        return message
+    value = "this value" if name == "MES_API_KEY" else reprlib.repr(texts[name])
     default = FIELDS[NAMES[name]].metadata["default"]
-    otherwise = f"leave it out for {default}" if default else "leave it out"
-    return f"{shown} will not do; set {problem}, or {otherwise}"
+    alternative = f"remove it for the default {default}" if default else "remove it"
+    return f"{value} is invalid; set {message}, or {alternative}"

@@ -1,4 +1,4 @@
-"""The one list of settings: name, type, default, bounds and help of each."""
+"""The list of all settings: the name, type, default, bounds and help of each."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, pre_load, validate, validates_schema
 
 DEVELOPMENT_KEY = "mes-dev-key-123"
-MOST_THREADS = 1000
-_A_DAY = 86_400
+MAX_THREADS = 1000
+_ONE_DAY_SECONDS = 86_400
 
 _RUNTIME_ADDRESS = re.compile(
     r"((?P<scheme>https?)://)?(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]*)(:(?P<port>\d{1,5}))?"
@@ -20,12 +20,12 @@ _RUNTIME_ADDRESS = re.compile(
 
 _HOST_NAME = re.compile(r"\.?[a-z0-9-]+(\.[a-z0-9-]+)*")
 
-# Addresses to listen on, which a client can call only by luck.
-_TO_CALL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+# OLLAMA_HOST may be the address that Ollama listens on; clients connect to these instead.
+_CONNECT_ADDRESSES = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 class RuntimeAddress(fields.String):
-    """OLLAMA_HOST in any of Ollama's own forms, as a URL without trailing slash."""
+    """OLLAMA_HOST in any form that Ollama accepts; loads as a URL without a trailing slash."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
         text = _bracketed(super()._deserialize(value, attr, data, **kwargs).strip())
@@ -33,14 +33,14 @@ class RuntimeAddress(fields.String):
         if match is None or int(match["port"] or 1) not in range(1, 65_536):
             raise self.make_error("invalid")
         scheme = (match["scheme"] or "").lower()
-        # As Ollama reads it: http://host is port 80, and only a bare host is its own port.
+        # The rule of Ollama: a URL has the default port of its scheme, a bare host has port 11434.
         port = match["port"] or {"http": "80", "https": "443"}.get(scheme, "11434")
-        host = _TO_CALL.get(match["host"], match["host"])
+        host = _CONNECT_ADDRESSES.get(match["host"], match["host"])
         return f"{scheme or 'http'}://{host}:{port}{match['path']}"
 
 
 class AutoSeconds(fields.Field[float | None]):
-    """A number of seconds, or the word auto, which becomes None."""
+    """A number of seconds, or the word auto, which loads as None."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> float | None:
         if str(value).strip().lower() == "auto":
@@ -49,13 +49,13 @@ class AutoSeconds(fields.Field[float | None]):
             seconds = float(value)
         except ValueError as exc:
             raise self.make_error("invalid") from exc
-        if not 0 <= seconds <= _A_DAY:
+        if not 0 <= seconds <= _ONE_DAY_SECONDS:
             raise self.make_error("invalid")
         return seconds
 
 
 class HostNames(fields.String):
-    """Host names with commas or blanks between, as a tuple."""
+    """Host names separated by commas or spaces; loads as a tuple."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs).lower()
@@ -73,157 +73,171 @@ def _bracketed(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Can only this machine reach what listens there?"""
+    """Return whether only this machine can connect to a service that listens on `host`."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 
 
-def _setting(kind: Any, name: str, default: Any, expects: str, help: str, **more: Any) -> Any:
-    """A field with one message, whichever way its value is wrong: what it should have been."""
-    wrong = dict.fromkeys(("invalid", "too_large", "special", "invalid_utf8"), expects)
+def _setting(kind: Any, name: str, default: Any, expected: str, help: str, **options: Any) -> Any:
+    """Return a field whose only error message is the kind of value that it expects."""
+    messages = dict.fromkeys(("invalid", "too_large", "special", "invalid_utf8"), expected)
     return kind(
         data_key=name,
         load_default=default,
-        error_messages=wrong,
-        metadata={"help": help, "default": _as_written(default)},
-        **more,
+        error_messages=messages,
+        metadata={"help": help, "default": _format_default(default)},
+        **options,
     )
 
 
-def _as_written(default: Any) -> str:
+def _format_default(default: Any) -> str:
     if default is None:
         return "auto"
     return f"{default:g}" if isinstance(default, float) else str(default).replace("False", "false")
 
 
-def _text(name: str, default: str, expects: str, pattern: str, help: str, **more: Any) -> Any:
-    check = validate.Regexp(rf"(?:{pattern})\Z", error=expects)
-    return _setting(fields.String, name, default, expects, help, validate=check, **more)
+def _text(name: str, default: str, expected: str, pattern: str, help: str, **options: Any) -> Any:
+    check = validate.Regexp(rf"(?:{pattern})\Z", error=expected)
+    return _setting(fields.String, name, default, expected, help, validate=check, **options)
 
 
-def _whole(name: str, default: int, least: int, most: int, help: str) -> Any:
-    expects = f"a whole number from {least} to {most}"
-    check = validate.Range(least, most, error=expects)
-    return _setting(fields.Integer, name, default, expects, help, validate=check)
+def _integer(name: str, default: int, minimum: int, maximum: int, help: str) -> Any:
+    expected = f"a whole number from {minimum} to {maximum}"
+    check = validate.Range(minimum, maximum, error=expected)
+    return _setting(fields.Integer, name, default, expected, help, validate=check)
 
 
 def _seconds(name: str, default: float, help: str, *, or_zero: bool = False) -> Any:
-    expects = f"a number of seconds {'from 0' if or_zero else 'above 0'} to {_A_DAY}"
-    check = validate.Range(0, _A_DAY, min_inclusive=or_zero, error=expects)
-    return _setting(fields.Float, name, default, expects, f"{help} (seconds)", validate=check)
+    expected = f"a number of seconds {'from 0' if or_zero else 'above 0'} to {_ONE_DAY_SECONDS}"
+    check = validate.Range(0, _ONE_DAY_SECONDS, min_inclusive=or_zero, error=expected)
+    return _setting(fields.Float, name, default, expected, f"{help} (seconds)", validate=check)
 
 
 # fmt: off
 class SettingsSchema(Schema):
-    """The environment's names and texts -> the values of `settings.Settings`."""
+    """Loads the texts of the environment as the values of `settings.Settings`."""
 
     api_key = _text("MES_API_KEY", DEVELOPMENT_KEY,
         "1 to 512 visible ASCII characters", "[!-~]{1,512}",
-        "The key that callers show. The default is for development on one's own machine, and holds "
-        "only without MES_API_KEYS_FILE", allow_none=True)
+        "The API key of the clients, with all scopes. The default is for development on one "
+        "machine, and valid only without MES_API_KEYS_FILE", allow_none=True)
     api_keys_file = _setting(fields.String, "MES_API_KEYS_FILE", "", "a path",
-        "Several keys with names and scopes: a file that `mes key new` makes")
+        "The file with several API keys, their names and scopes; `mes key new` creates it")
     allow_dev_key = _setting(fields.Boolean, "MES_ALLOW_DEV_KEY", False, "true or false",
-        "Allow the development key although others can reach the service")
+        "Allow the development key although other machines can reach the service")
     ollama_host = _setting(RuntimeAddress, "OLLAMA_HOST", "http://ollama:11434",
         "a URL such as http://ollama:11434, or host:port",
-        "Where Ollama listens: a URL or host:port")
+        "The address of Ollama: a URL or host:port")
     host = _text("HOST", "127.0.0.1", "an address or a host name",
-        r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", "The address to listen on; 0.0.0.0 for all")
-    port = _whole("PORT", 8001, 1, 65_535, "The port to listen on")
+        r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", "The address to listen on; 0.0.0.0 for all addresses")
+    port = _integer("PORT", 8001, 1, 65_535, "The port to listen on")
     log_level = _text("LOG_LEVEL", "INFO", "one of DEBUG, INFO, WARNING, ERROR",
-        "(?i:DEBUG|INFO|WARNING|ERROR)", "The least important level that is logged")
+        "(?i:DEBUG|INFO|WARNING|ERROR)", "The lowest level that is logged")
     models_config_path = _text("MODELS_CONFIG_PATH", "config/models.json", "a path", r"[^\0]+",
-        "The catalog: which models may be run, and how")
+        "The file with the catalog: the models that may be run, and their options")
     state_dir = _setting(fields.String, "STATE_DIR", "", "a path",
-        "The folder where the workers agree, in memory and this service's own. Without it: "
-        "mes-<port> in $XDG_RUNTIME_DIR, else mes-<uid>-<port> in /dev/shm")
-    max_loaded_models = _whole("MAX_LOADED_MODELS", 2, 1, 64,
-        "How many models may be in memory at a time")
+        "The folder for the state that the workers share; it should be in memory, and no other "
+        "service may use it. Default: mes-<port> in $XDG_RUNTIME_DIR, else mes-<uid>-<port> in "
+        "/dev/shm")
+    max_loaded_models = _integer("MAX_LOADED_MODELS", 2, 1, 64,
+        "The maximum number of models in memory at a time")
     default_timeout_seconds = _seconds("DEFAULT_TIMEOUT", 30.0,
-        "How long a generation may last if neither the caller nor the catalog says")
-    max_timeout_seconds = _seconds("MAX_TIMEOUT", 3600.0, "The longest timeout a caller may set")
-    queue_timeout_seconds = _seconds("QUEUE_TIMEOUT", 300.0, "How long a request may wait its turn")
-    load_timeout_seconds = _seconds("LOAD_TIMEOUT", 300.0, "How long loading a model may take")
+        "The timeout of a generation if neither the request nor the catalog sets one")
+    max_timeout_seconds = _seconds("MAX_TIMEOUT", 3600.0,
+        "The longest timeout that a request may set")
+    queue_timeout_seconds = _seconds("QUEUE_TIMEOUT", 300.0,
+        "The longest time that a request waits in the queue")
+    load_timeout_seconds = _seconds("LOAD_TIMEOUT", 300.0, "The longest time for loading a model")
     unload_timeout_seconds = _seconds("UNLOAD_TIMEOUT", 30.0,
-        "How long an unload may take, and a drain asked for by a person")
+        "The longest time for unloading a model, and for the running requests to end before an "
+        "unload that a client asked for")
     load_retry_pause_seconds = _seconds("LOAD_RETRY_PAUSE", 1.0,
-        "The pause before a failed load is tried once more", or_zero=True)
+        "The pause before a failed load is tried again", or_zero=True)
     pull_timeout_seconds = _seconds("PULL_TIMEOUT", 14_400.0,
-        "How long pulling a model may take; what has come by then need not come again")
+        "The longest time for pulling a model; the next pull continues with the data already "
+        "received")
     cooldown_seconds = _seconds("COOLDOWN", 10.0,
-        "How long a model that fails to load is left alone; doubles with each failure")
-    cooldown_max_seconds = _seconds("COOLDOWN_MAX", 300.0, "The longest that it is left alone")
+        "The time after a failed load in which the model is not loaded again; it doubles with each "
+        "failure")
+    cooldown_max_seconds = _seconds("COOLDOWN_MAX", 300.0,
+        "The longest cooldown after repeated failures")
     swap_patience_seconds = _setting(AutoSeconds, "SWAP_PATIENCE", None,
-        f"auto or a number of seconds from 0 to {_A_DAY}",
-        "How long requests for loaded models may overtake one that needs a swap (seconds); auto: "
-        "ten times the slowest load for each model in line, within the two bounds")
-    swap_patience_min_seconds = _seconds("SWAP_PATIENCE_MIN", 20.0, "The least that auto makes it",
-        or_zero=True)
-    swap_patience_max_seconds = _seconds("SWAP_PATIENCE_MAX", 300.0, "The most that auto makes it")
+        f"auto or a number of seconds from 0 to {_ONE_DAY_SECONDS}",
+        "How long requests for loaded models may overtake a request whose model must first replace "
+        "another (seconds); auto: ten times the slowest load for each waiting model, between "
+        "SWAP_PATIENCE_MIN and SWAP_PATIENCE_MAX")
+    swap_patience_min_seconds = _seconds("SWAP_PATIENCE_MIN", 20.0,
+        "The lower bound of SWAP_PATIENCE=auto", or_zero=True)
+    swap_patience_max_seconds = _seconds("SWAP_PATIENCE_MAX", 300.0,
+        "The upper bound of SWAP_PATIENCE=auto")
     max_model_memory_gb = _setting(fields.Float, "MAX_MODEL_MEMORY_GB", 0.0,
         "a number of gigabytes from 0 to 100000",
-        "How much memory all loaded models may take up together; 0 for no limit (gigabytes)",
+        "The maximum memory for all loaded models together; 0 for no limit (gigabytes)",
         validate=validate.Range(0, 100_000, error="a number of gigabytes from 0 to 100000"))
     idle_unload_seconds = _seconds("IDLE_UNLOAD", 0.0,
-        "Unload a model that nobody used for so long; 0 for never", or_zero=True)
+        "Unload a model that has had no request for this time; 0 for never", or_zero=True)
     stream_write_timeout_seconds = _seconds("STREAM_WRITE_TIMEOUT", 30.0,
-        "How long a client may take to read a line of a stream, and hold up a generation at most")
-    workers = _whole("WEB_CONCURRENCY", 4, 1, 64, "Worker processes")
-    threads = _whole("THREADS", 0, 0, MOST_THREADS,
-        "Threads in each worker; 0 to compute them from the catalog")
-    graceful_timeout_seconds = _whole("GRACEFUL_TIMEOUT", 30, 1, _A_DAY,
-        "How long a stop waits for running requests (seconds)")
+        "The longest time for a client to read one line of a stream, and the longest total delay "
+        "of a generation by a slow client")
+    workers = _integer("WEB_CONCURRENCY", 4, 1, 64, "The number of worker processes")
+    threads = _integer("THREADS", 0, 0, MAX_THREADS,
+        "The number of threads in each worker; 0 to compute it from the catalog")
+    graceful_timeout_seconds = _integer("GRACEFUL_TIMEOUT", 30, 1, _ONE_DAY_SECONDS,
+        "How long a stopping service waits for running requests (seconds)")
     stop_notice_seconds = _seconds("STOP_NOTICE", 0.0,
-        "How long /ready says no before a stop refuses requests, for a load balancer to see it",
+        "How long /ready answers 503 before a stopping service refuses requests, so that a load "
+        "balancer notices",
         or_zero=True)
-    max_body_bytes = _whole("MAX_BODY_BYTES", 1 << 20, 1 << 10, 1 << 30,
-        "The largest request body that is read")
-    schema_max_bytes = _whole("SCHEMA_MAX_BYTES", 128 << 10, 1 << 10, 1 << 20,
-        "The longest json_schema that is taken")
-    schema_max_depth = _whole("SCHEMA_MAX_DEPTH", 32, 1, 64,
-        "How deep its sub-schemas may be nested")
-    schema_max_subschemas = _whole("SCHEMA_MAX_SUBSCHEMAS", 5000, 1, 50_000,
-        "How many sub-schemas it may have")
-    schema_max_properties = _whole("SCHEMA_MAX_PROPERTIES", 512, 1, 10_000,
-        "How many properties one object of it may declare")
-    schema_max_enum_values = _whole("SCHEMA_MAX_ENUM_VALUES", 2000, 1, 20_000,
-        "How many values one enum of it may list")
-    schema_max_patterns = _whole("SCHEMA_MAX_PATTERNS", 256, 0, 5000,
-        "How many patterns it may have")
-    schema_max_pattern_length = _whole("SCHEMA_MAX_PATTERN_LENGTH", 2048, 1, 65_536,
-        "How many characters one pattern may have")
-    schema_max_fan_out = _whole("SCHEMA_MAX_FAN_OUT", 10_000, 1, 1_000_000,
-        "How many of its sub-schemas may judge one and the same value")
+    max_body_bytes = _integer("MAX_BODY_BYTES", 1 << 20, 1 << 10, 1 << 30,
+        "The maximum size of a request body (bytes)")
+    schema_max_bytes = _integer("SCHEMA_MAX_BYTES", 128 << 10, 1 << 10, 1 << 20,
+        "The maximum size of a json_schema (bytes)")
+    schema_max_depth = _integer("SCHEMA_MAX_DEPTH", 32, 1, 64,
+        "The maximum nesting depth of the sub-schemas in a json_schema")
+    schema_max_subschemas = _integer("SCHEMA_MAX_SUBSCHEMAS", 5000, 1, 50_000,
+        "The maximum number of sub-schemas in a json_schema")
+    schema_max_properties = _integer("SCHEMA_MAX_PROPERTIES", 512, 1, 10_000,
+        "The maximum number of properties in one sub-schema")
+    schema_max_enum_values = _integer("SCHEMA_MAX_ENUM_VALUES", 2000, 1, 20_000,
+        "The maximum number of values in one enum")
+    schema_max_patterns = _integer("SCHEMA_MAX_PATTERNS", 256, 0, 5000,
+        "The maximum number of patterns in a json_schema")
+    schema_max_pattern_length = _integer("SCHEMA_MAX_PATTERN_LENGTH", 2048, 1, 65_536,
+        "The maximum number of characters in one pattern")
+    schema_max_fan_out = _integer("SCHEMA_MAX_FAN_OUT", 10_000, 1, 1_000_000,
+        "The maximum number of sub-schemas that apply to the same value")
     metrics_open = _setting(fields.Boolean, "METRICS_OPEN", False, "true or false",
-        "Answer GET /metrics without a key")
-    trusted_proxies = _whole("TRUSTED_PROXIES", 0, 0, 8,
-        "How many proxies stand in front and add to X-Forwarded-For; 0 to believe nobody")
+        "Serve GET /metrics without an API key")
+    trusted_proxies = _integer("TRUSTED_PROXIES", 0, 0, 8,
+        "The number of proxies in front that append to X-Forwarded-For; 0 to ignore the header")
     allowed_hosts = _setting(HostNames, "ALLOWED_HOSTS", "",
         "host names without port, such as mes.example,.example.org",
-        "The names in the Host header that are answered, beside localhost; a leading dot for all "
-        "below. Without it: any")
+        "The accepted names in the Host header, in addition to localhost; a leading dot includes "
+        "all subdomains. Default: any name")
     # fmt: on
 
     @pre_load
-    def _the_development_key_gives_way_to_a_file(self, data: Any, **_: Any) -> Any:
+    def _drop_development_key_beside_file(self, data: Any, **_: Any) -> Any:
         return {"MES_API_KEY": None, **data} if data.get("MES_API_KEYS_FILE") else data
 
     @validates_schema(skip_on_field_errors=False)
-    def _the_development_key_stays_at_home(self, data: dict[str, Any], **_: Any) -> None:
+    def _check_development_key_is_local(self, data: dict[str, Any], **_: Any) -> None:
         exposed = "host" in data and not is_loopback(data["host"])
         if exposed and data.get("api_key") == DEVELOPMENT_KEY and not data.get("allow_dev_key"):
-            problem = f"the development key is public, and HOST={data['host']} lets others in"
+            problem = (
+                "the development key is public, and other machines can connect to "
+                f"HOST={data['host']}"
+            )
             remedy = (
                 "set MES_API_KEY to a key of your own, or MES_API_KEYS_FILE, or HOST to 127.0.0.1, "
-                "or MES_ALLOW_DEV_KEY to true if it is meant"
+                "or MES_ALLOW_DEV_KEY to true to allow this"
             )
             raise ValidationError(f"{problem}; {remedy}", "MES_API_KEY")
 
     @validates_schema(skip_on_field_errors=False)
-    def _defaults_are_within_their_maxima(self, data: dict[str, Any], **_: Any) -> None:
+    def _check_values_are_within_maxima(self, data: dict[str, Any], **_: Any) -> None:
         errors = {
             **_excess(data, "default_timeout_seconds", "max_timeout_seconds"),
             **_excess(data, "cooldown_seconds", "cooldown_max_seconds"),
@@ -234,12 +248,14 @@ class SettingsSchema(Schema):
 
 
 def _excess(data: dict[str, Any], attribute: str, maximum: str) -> dict[str, list[str]]:
+    """Return the message about a value above its maximum by name, or nothing."""
     value, limit = data.get(attribute), data.get(maximum)
     if value is None or limit is None or value <= limit:
         return {}
-    name, most = FIELDS[attribute].data_key, FIELDS[maximum].data_key
-    return {str(name): [f"{value:g} is more than {most}={limit:g}; lower it, or raise {most}"]}
+    name, maximum_name = FIELDS[attribute].data_key, FIELDS[maximum].data_key
+    detail = f"{value:g} is more than {maximum_name}={limit:g}; lower it, or raise {maximum_name}"
+    return {str(name): [detail]}
 
 
 FIELDS: dict[str, Any] = SettingsSchema().fields
-NAMES: dict[str, str] = {each.data_key: attribute for attribute, each in FIELDS.items()}
+NAMES: dict[str, str] = {field.data_key: attribute for attribute, field in FIELDS.items()}

@@ -1,7 +1,7 @@
-"""The nouns MES speaks of, frozen; and the interfaces with two implementations."""
+"""The data classes that all packages share, and the protocols of runtimes and clients."""
 
 from mes.domain.events import Emit, Event, Loading, Queued, Thought, Token, no_op
-from mes.domain.inference_request import SCHEMA_PLACE, InferenceRequest, Message, Prompt, ToolCall
+from mes.domain.inference_request import SCHEMA_POINTER, InferenceRequest, Message, Prompt, ToolCall
 from mes.domain.models import (
     LOAD_OPTIONS,
     LoadedModel,
@@ -32,7 +32,7 @@ from mes.domain.runtime import Client, Runtime
 
 __all__ = [
     "LOAD_OPTIONS",
-    "SCHEMA_PLACE",
+    "SCHEMA_POINTER",
     "Attempt",
     "Client",
     "Emit",

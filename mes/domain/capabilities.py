@@ -1,4 +1,4 @@
-"""Capabilities: whether a model can do what it is asked for, as far as the runtime has told."""
+"""Capabilities: the check that a model can do all that a request needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mes.domain import InferenceRequest, ModelSpec, PulledModel
 from mes.errors import Mistake, NotCapable
 
-# As Ollama names them.
+# The names that Ollama uses.
 COMPLETION, EMBEDDING, TOOLS, VISION, THINKING = (
     "completion",
     "embedding",
@@ -16,41 +16,54 @@ COMPLETION, EMBEDDING, TOOLS, VISION, THINKING = (
     "thinking",
 )
 
-_REFUSALS = {
+_DETAILS = {
     COMPLETION: (
         "{id} makes embeddings and no text; send it to /v1/embeddings, or name another model"
     ),
     EMBEDDING: "{id} makes no embeddings; name a model with the capability embedding",
     TOOLS: "{id} cannot call tools; leave them out, or name a model with the capability tools",
     VISION: "{id} cannot see images; name a model with the capability vision",
-    THINKING: "{id} cannot think; ask for no thinking, or name a model with that capability",
+    THINKING: "{id} cannot think; set think to false, or name a model with the capability thinking",
 }
 
 
 def required_capabilities(request: InferenceRequest) -> dict[str, str]:
-    """What a model has to be able to do, and where the request says so."""
-    shown = any(turn.images for turn in request.messages)
-    wanted = {
+    """Return the capabilities that the request needs, each with a JSON pointer to the field.
+
+    Every inference needs `completion`.
+    """
+    has_images = any(message.images for message in request.messages)
+    candidates = {
         COMPLETION: ("/model_id", True),
         TOOLS: ("/tools", request.tools),
-        VISION: ("/messages", shown),
+        VISION: ("/messages", has_images),
         THINKING: ("/think", request.think),
     }
-    return {capability: pointer for capability, (pointer, asked) in wanted.items() if asked}
+    return {capability: pointer for capability, (pointer, needed) in candidates.items() if needed}
 
 
 def require_capability(
     capability: str, spec: ModelSpec, pulled: Mapping[str, PulledModel], *, pointer: str
 ) -> None:
-    """Raises NotCapable, before another model is evicted for one that cannot do it anyway."""
+    """Check that the model has the capability.
+
+    The check precedes the queue, so that no model is evicted for one that cannot serve the request.
+    An older runtime does not list capabilities; the request is then tried.
+
+    Args:
+        pulled: the models on the runtime's disk, by tag.
+        pointer: a JSON pointer to the field of the request that needs the capability.
+
+    Raises:
+        NotCapable: the runtime lists the model's capabilities, and this one is not among them.
+    """
     model = pulled.get(spec.tag)
-    # An older runtime does not tell, and then has to be tried.
-    told = model and model.capabilities
-    if told and capability not in told:
+    known = model.capabilities if model is not None else None
+    if known and capability not in known:
         raise not_capable(capability, spec.id, pointer=pointer)
 
 
 def not_capable(capability: str, model: str, *, pointer: str) -> NotCapable:
-    """The refusal, in the same words whoever has found out."""
-    detail = _REFUSALS[capability].format(id=model)
+    """Return the error for a missing capability, whether MES or the runtime noticed it."""
+    detail = _DETAILS[capability].format(id=model)
     return NotCapable(detail, mistakes=(Mistake(pointer, detail),))

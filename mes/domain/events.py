@@ -1,4 +1,4 @@
-"""Events: what happens to an inference before its end."""
+"""Events: the progress of an inference until its result is complete."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from mes.domain.results import Logprob
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """It has to wait; position 1 is the next to be served by its model."""
+    """The request waits in the queue; its model serves position 1 next."""
 
     position: int
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Its model is being loaded."""
+    """The request waits for its model to be loaded."""
 
 
-class Token(NamedTuple):  # there are many: as a frozen dataclass it takes four times as long
-    """A piece of the answer; with its tokens' probabilities where they were asked for."""
+class Token(NamedTuple):  # one per token: creating a frozen dataclass takes four times as long
+    """A piece of the answer's text.
+
+    `logprobs` are the probabilities of its tokens, if the request asks for them.
+    """
 
     text: str
     attempt: int = 1
@@ -29,27 +32,27 @@ class Token(NamedTuple):  # there are many: as a frozen dataclass it takes four 
 
 
 class Thought(NamedTuple):
-    """A piece of the reasoning before the answer."""
+    """A piece of the model's reasoning, which precedes the answer."""
 
     text: str
     attempt: int = 1
 
 
 Event = Queued | Loading | Token | Thought
-"""What happens to an inference before its end."""
+"""Any progress of an inference."""
 
 
 class Emit(Protocol):
-    """Hears of the events; whatever it raises ends the inference."""
+    """A callback that receives the events. An exception that it raises ends the inference."""
 
     def __call__(self, *events: Event) -> bool:
-        """These have happened, in this order, since it was told last.
+        """Receive the events since the previous call, in their order.
 
-        True where they have been passed on. Only then the next ones may be told in another thread
-        than the one that runs the inference, and that must wait meanwhile.
+        Return True if the events were passed on at once. Only then may the next call come from
+        another thread than the one that runs the inference; that thread must wait meanwhile.
         """
 
 
 def no_op(*events: Event) -> bool:
-    """Where nobody wants to hear."""
+    """Ignore the events."""
     return False

@@ -1,4 +1,4 @@
-"""Requests: what is asked for, and what of that the runtime is asked."""
+"""Inference requests as clients send them, and the prompts that runtimes get."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from mes.domain.models import ModelSpec
 
-SCHEMA_PLACE = "/json_schema"
-"""Where requests of our own have their schema, as a JSON pointer."""
+SCHEMA_POINTER = "/json_schema"
+"""The JSON pointer to the schema in a request of the native API."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A function that the model wants to be called."""
+    """A call of a function that the model asks the client to make."""
 
     id: str
     name: str
@@ -23,9 +23,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; images in base64, as they came.
+    """One message of a conversation.
 
-    A turn of the assistant may hold calls, and a turn of role `tool` what came of one of them.
+    `images` are in base64, unchanged. A message of the assistant may contain tool calls; a message
+    with the role `tool` contains the result of the call with the id `tool_call_id`.
     """
 
     role: str
@@ -38,10 +39,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """What a caller asks for; None means: as the model's configuration says.
+    """One inference as the client asks for it. None means the value of the model's configuration.
 
-    Either a prompt, with a system prompt perhaps, or messages; tools go with messages. With
-    `top_logprobs`, even with 0, each token comes with its probability.
+    A request has either a `prompt` with an optional `system_prompt`, or `messages`; `tools` need
+    `messages`. If `top_logprobs` is set, even to 0, each token comes with its probability.
+    `json_schema_pointer` is the JSON pointer to the schema in the body that the client sent;
+    errors about the schema start with it.
     """
 
     model_id: str
@@ -56,8 +59,7 @@ class InferenceRequest:
     max_tokens: int | None = None
     timeout_seconds: float | None = None
     json_schema: Mapping[str, Any] | None = None
-    json_schema_at: str = SCHEMA_PLACE
-    """where in what the caller has sent, as a JSON pointer"""
+    json_schema_pointer: str = SCHEMA_POINTER
     max_attempts: int | None = None
     constrain: bool = True
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -65,10 +67,11 @@ class InferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the runtime is asked to complete; `options` are the effective ones, all of them.
+    """The input of one generation.
 
-    With messages, it is a conversation, and `text` and `system` say nothing. `format` constrains
-    decoding: to a JSON Schema, or with "json" to any JSON object.
+    `options` are all effective options of the runtime. If there are `messages`, they are the
+    prompt, and `text` and `system` are not used. `format` constrains decoding: to a JSON Schema,
+    or to any JSON object if it is "json".
     """
 
     spec: ModelSpec
@@ -83,17 +86,17 @@ class Prompt:
 
     @property
     def question(self) -> str:
-        """What the user said last."""
-        return self.messages[self._last_of_user].content if self.messages else self.text
+        """The last message of the user, or the text."""
+        return self.messages[self._last_user_message].content if self.messages else self.text
 
-    def rephrased(self, question: str) -> Prompt:
-        """The same prompt with another question."""
+    def with_question(self, question: str) -> Prompt:
+        """Return the same prompt with another question."""
         if not self.messages:
             return replace(self, text=question)
-        turns = list(self.messages)
-        turns[self._last_of_user] = replace(turns[self._last_of_user], content=question)
-        return replace(self, messages=tuple(turns))
+        messages, index = list(self.messages), self._last_user_message
+        messages[index] = replace(messages[index], content=question)
+        return replace(self, messages=tuple(messages))
 
     @property
-    def _last_of_user(self) -> int:
-        return max(n for n, each in enumerate(self.messages) if each.role == "user")
+    def _last_user_message(self) -> int:
+        return max(n for n, message in enumerate(self.messages) if message.role == "user")

@@ -1,4 +1,4 @@
-"""Models: how one is configured, and what the runtime says of it."""
+"""Models: their configuration in the catalog, and their description by the runtime."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Changing one of these between requests makes Ollama reload the model, so they belong to the
-# model's configuration and are sent alike on the load and on every generation.
+# Ollama reloads a model when one of these changes between two requests. They are therefore part of
+# the model's configuration, and the load and every generation send the same values.
 LOAD_OPTIONS = frozenset(
     {
         "num_ctx",
@@ -22,10 +22,11 @@ LOAD_OPTIONS = frozenset(
 
 
 def normalise(name: str) -> str:
-    """The one spelling of a model name, matched as Ollama matches it.
+    """Return the canonical spelling of a model name, by the rules of Ollama.
 
-    Case does not count, `:latest` and the default registry and namespace are implied. A `:`
-    separates a tag only after the last `/` (before it stands a registry's port).
+    Names are compared without case; the tag `latest`, the default registry and the default
+    namespace are implied. A `:` starts a tag only after the last `/`; before that it starts the
+    port of a registry.
     """
     name = name.strip().lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
@@ -33,7 +34,12 @@ def normalise(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model of the catalog: what may be run, and how."""
+    """One model of the catalog, with its options and limits.
+
+    `id` is the name that clients use, `tag` the runtime's name in canonical spelling.
+    `max_concurrent` limits the running requests, `max_queue` the waiting ones. `size_gb` and
+    `min_memory_gb` are in gigabytes, `context_window` is in tokens.
+    """
 
     id: str
     tag: str
@@ -55,21 +61,24 @@ class ModelSpec:
 
     @property
     def capacity(self) -> int:
-        """How many requests may run or wait at a time."""
+        """The most requests that may run or wait at a time."""
         return self.max_concurrent + self.max_queue
 
     @property
     def load_options(self) -> dict[str, Any]:
-        """The options that are part of the loaded model, alike for every request."""
-        chosen = {name: value for name, value in self.options.items() if name in LOAD_OPTIONS}
+        """The options that are part of the loaded model, the same for every request."""
+        options = {name: value for name, value in self.options.items() if name in LOAD_OPTIONS}
         if self.context_window is not None:
-            chosen.setdefault("num_ctx", self.context_window)
-        return chosen
+            options.setdefault("num_ctx", self.context_window)
+        return options
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model the runtime holds in memory, in the runtime's own words."""
+    """A model in the runtime's memory, as the runtime describes it.
+
+    `vram_bytes` is the part of `size_bytes` in the GPU's memory; `context_length` is in tokens.
+    """
 
     name: str
     digest: str
@@ -81,7 +90,7 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class PulledModel:
-    """A model the runtime has on disk; `capabilities` is None until the runtime was asked."""
+    """A model on the runtime's disk. `capabilities` is None until the runtime has listed them."""
 
     name: str
     digest: str
@@ -93,7 +102,7 @@ class PulledModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """All that the runtime knows of one model."""
+    """The runtime's full description of one model. `context_length` is in tokens."""
 
     quantization: str
     parameter_size: str
@@ -103,7 +112,7 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """How far a pull has come, in the runtime's own words; the bytes are those of one file."""
+    """The progress of a pull. `status` is the runtime's text; the bytes are those of one file."""
 
     status: str
     completed_bytes: int | None = None

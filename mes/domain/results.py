@@ -1,4 +1,4 @@
-"""What a runtime replies, and the result of an inference made of it."""
+"""Results: the replies of a runtime, their validation, and the inference made of them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Any
 
 from mes.domain.inference_request import ToolCall
 
-# Replies: what the runtime has made of a question.
-
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens, as the runtime counted them."""
+    """The number of tokens, counted by the runtime."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -26,7 +24,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
-    """How probable a token was: the natural logarithm. `top_logprobs` are the likeliest there."""
+    """The natural logarithm of a token's probability.
+
+    `bytes` are the token's text in UTF-8. `top_logprobs` are the most probable tokens in its place.
+    """
 
     token: str
     logprob: float
@@ -36,10 +37,10 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One finished generation; times in milliseconds, as the runtime measured them.
+    """One finished generation. The runtime measured the times, in milliseconds.
 
-    `reasoning` is what a reasoning model thought before it answered; `text` has none of it, and
-    `logprobs` are those of the text.
+    `reasoning` is the reasoning of the model before its answer, and no part of `text`. `logprobs`
+    belong to the tokens of `text`.
     """
 
     text: str
@@ -59,34 +60,34 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """What texts became: a vector for each, in their order, in the runtime's own numbers."""
+    """The vectors of an embedding, one for each text in the order of the texts."""
 
-    each: tuple[array[float], ...]
+    values: tuple[array[float], ...]
     prompt_tokens: int
 
 
 def total_usage(usages: Iterable[Usage]) -> Usage:
-    """What was used altogether."""
-    counts = [(each.prompt_tokens, each.completion_tokens) for each in usages]
+    """Return the sum of the usages."""
+    counts = [(usage.prompt_tokens, usage.completion_tokens) for usage in usages]
     return Usage(*map(sum, zip(*counts, strict=True)))
 
 
 def milliseconds(seconds: float) -> int:
-    """As answers tell durations."""
+    """Return a duration as responses contain it: whole milliseconds."""
     return round(seconds * 1000)
 
 
 def tokens_per_second(tokens: int, milliseconds: float) -> float | None:
-    """Tokens per second; None where no time was measured."""
+    """Return the rate, rounded to one decimal; None if no time was measured."""
     return round(tokens / milliseconds * 1000, 1) if milliseconds else None
-
-
-# An inference: all that came about on the way to an answer.
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time went; milliseconds."""
+    """The time that each phase of an inference took, over all its attempts.
+
+    `time_to_first_token_ms` is that of the first attempt.
+    """
 
     queue_ms: int
     load_ms: int
@@ -99,7 +100,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One way in which an answer breaks its schema."""
+    """One violation of the schema by an answer.
+
+    `pointer` is a JSON pointer into the answer, `keyword` the keyword of the schema.
+    """
 
     pointer: str
     keyword: str
@@ -108,9 +112,11 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """What came of an answer that had to fit a schema; `parsed` counts where it is valid.
+    """The validation of an answer against a schema.
 
-    `extraction` tells where the JSON stood: the `whole` answer, a `fence` in it, or its `prose`.
+    `verdict` is valid, not_json, schema_violation, truncated, empty or aborted. `parsed` is the
+    JSON value of a valid answer. `extraction` is the place of the JSON in the answer: the `whole`
+    text, a code `fence`, or the surrounding `prose`.
     """
 
     verdict: str
@@ -125,10 +131,10 @@ class ValidationResult:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One time the model was asked: how, what it said, and what came of it.
+    """One generation of an inference, with its decoding mode, options, reply and validation.
 
-    Without a schema the mode is `free` and there is no judgement but those of the calls, in their
-    order; without a reply the attempt was broken off.
+    Without a schema the mode is `free` and `validation` is None. `tool_call_validations` has one
+    result for each tool call of the reply, in their order. An aborted attempt has no reply.
     """
 
     mode: str
@@ -136,7 +142,7 @@ class Attempt:
     reply: Reply | None
     validation: ValidationResult | None
     seconds: float
-    of_calls: tuple[ValidationResult, ...] = ()
+    tool_call_validations: tuple[ValidationResult, ...] = ()
 
     @property
     def verdict(self) -> str | None:
@@ -145,7 +151,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a run needs to be repeated, beside the options of its answer."""
+    """The versions that, with the options, are needed to reproduce an answer."""
 
     model_digest: str | None
     quantization: str | None
@@ -156,7 +162,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class KeywordSupport:
-    """A schema's keywords: those that the runtime enforces while it writes, and the others."""
+    """A schema's keywords: those that the runtime enforces during decoding, and the others."""
 
     enforced: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
@@ -164,7 +170,7 @@ class KeywordSupport:
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """One answered inference: how it came about, and what became of its schema."""
+    """The result of an inference, with all its attempts. `keywords` are those of the schema."""
 
     model_id: str
     latency_ms: int
@@ -185,7 +191,8 @@ class Inference:
     @property
     def usage(self) -> Usage:
         """The tokens of all attempts together."""
-        return total_usage([each.reply.usage for each in self.attempts if each.reply is not None])
+        replies = (attempt.reply for attempt in self.attempts)
+        return total_usage(reply.usage for reply in replies if reply is not None)
 
     @property
     def validation(self) -> ValidationResult | None:
@@ -193,11 +200,11 @@ class Inference:
 
     @property
     def failure(self) -> ValidationResult | None:
-        """What is wrong with the answer, or with the first call that does not fit its tool."""
-        judged = (self.validation, *self.final.of_calls)
-        return next((each for each in judged if each is not None and not each.valid), None)
+        """The failed validation of the answer, or of the first tool call that is invalid."""
+        results = (self.validation, *self.final.tool_call_validations)
+        return next((result for result in results if result is not None and not result.valid), None)
 
 
 def final_attempt(attempts: Sequence[Attempt]) -> Attempt:
-    """The attempt whose answer counts: the last one that has a reply."""
-    return next(each for each in reversed(attempts) if each.reply is not None)
+    """Return the last attempt that has a reply; its reply is the answer."""
+    return next(attempt for attempt in reversed(attempts) if attempt.reply is not None)

@@ -1,4 +1,8 @@
-"""Whoever runs models, and whoever waits for them: interfaces with two implementations."""
+"""The protocols of a runtime, which runs models, and of a client, which waits for an answer.
+
+`Runtime` is the contract for every implementation. All deadlines are absolute times of
+`time.monotonic()`, in seconds. Methods may be called from several threads at the same time.
+"""
 
 from __future__ import annotations
 
@@ -13,35 +17,51 @@ from mes.domain.results import Reply, Vectors
 
 
 class Client(Protocol):
-    """Whoever waits for an answer, and may stop waiting."""
+    """The client of one request, which may disconnect before it has its answer."""
 
     @property
-    def gone(self) -> bool:
-        """Has the caller hung up?"""
+    def disconnected(self) -> bool:
+        """Whether the client has closed the connection."""
 
-    def on_disconnect(self, act: Callable[[], None]) -> AbstractContextManager[None]:
-        """Inside the block, `act` is called once, from another thread, if the caller hangs up.
+    def on_disconnect(self, callback: Callable[[], None]) -> AbstractContextManager[None]:
+        """Return a context in which `callback` is called once if the client disconnects.
 
-        At once where it has hung up already.
+        The callback may run in another thread. It is called at once if the client has disconnected
+        before.
         """
 
 
 class Runtime(Protocol):
-    """Who runs the models. Deadlines are times of `time.monotonic()`.
+    """A program that runs models.
 
-    Every method raises RuntimeUnavailable where the runtime cannot be reached and
-    RuntimeReplyInvalid where it answers nonsense.
+    Raises:
+        RuntimeUnavailable: from every method, if the runtime cannot be reached.
+        RuntimeReplyInvalid: from every method, if the reply does not follow the protocol.
     """
 
     def generate(
         self, prompt: Prompt, *, deadline: float, client: Client, emit: Emit = no_op
     ) -> Reply:
-        """Run one generation to its end, telling its tokens and thoughts as they come.
+        """Run one generation to its end, and return the whole reply.
 
-        Raises GenerationTimeout at the deadline, CallerGone once the caller has hung up (the
-        generation is cancelled in the runtime within a second either way), GenerationAborted
-        where it broke off, SchemaRefused, PromptTooLong, ModelNotPulled; RequestInvalid for what
-        the model cannot do. All the tokens joined are the reply's text.
+        Tokens and thoughts are emitted as they arrive; the joined tokens are the text of the
+        reply. When the deadline passes or the client disconnects, the runtime stops the generation
+        within a second.
+
+        Args:
+            prompt: the prompt, its options and the format of the answer.
+            deadline: the latest end of the generation.
+            client: the client that waits for the reply.
+            emit: receives Token and Thought events.
+
+        Raises:
+            GenerationTimeout: the deadline has passed.
+            ClientDisconnected: the client has closed the connection.
+            GenerationAborted: the generation ended without its final message.
+            SchemaRefused: the runtime cannot decode under `prompt.format`.
+            PromptTooLong: the prompt does not fit into the model's context.
+            ModelNotPulled: the model is not on the runtime's disk.
+            RequestInvalid: the model cannot do what the prompt asks for.
         """
 
     def embed(
@@ -53,36 +73,56 @@ class Runtime(Protocol):
         deadline: float,
         client: Client,
     ) -> Vectors:
-        """Make a vector of each text; of so many dimensions, where that is said.
+        """Return a vector for each text, in the order of `texts`.
 
-        Raises what `generate` raises, as far as it applies; RequestInvalid where the model cannot
-        make vectors, or none of that length.
+        Args:
+            dimensions: the length of each vector; None for the model's own length.
+            deadline: the latest end of the whole call.
+            client: the client that waits for the vectors.
+
+        Raises:
+            GenerationTimeout, ClientDisconnected, PromptTooLong, ModelNotPulled: as in `generate`.
+            RequestInvalid: the model makes no vectors, or none of that length.
         """
 
     def load(self, spec: ModelSpec, *, deadline: float) -> None:
-        """Load and wait until ready. Raises LoadFailed, LoadTimeout, ModelNotPulled."""
+        """Load the model with its load options, and return when it is ready.
 
-    def unload(self, name: str) -> None:
-        """Ask for the model to leave memory. It may still be listed for a moment."""
-
-    def loaded(self) -> list[LoadedModel]:
-        """The models in memory; those still loading are not listed."""
-
-    def pulled(self) -> list[PulledModel]:
-        """The models on disk."""
-
-    def version(self) -> str:
-        """What runs, such as "ollama 0.33.0"."""
-
-    def card(self, name: str) -> ModelCard:
-        """What the runtime knows of one model. Raises ModelNotPulled."""
-
-    def pull(self, name: str, *, deadline: float, client: Client) -> Iterator[PullProgress]:
-        """Fetch a model onto the runtime's disk, telling how it goes; complete at the end.
-
-        To be iterated by one thread. Raises PullFailed, also at the deadline, and CallerGone once
-        the caller has hung up. Closing the iterator ends the pull too.
+        Raises:
+            LoadFailed: the runtime could not load the model.
+            LoadTimeout: the deadline has passed.
+            ModelNotPulled: the model is not on the runtime's disk.
         """
 
-    def shut(self) -> None:
-        """End all that is under way, and whatever still comes, with ShuttingDown; do not block."""
+    def unload(self, name: str) -> None:
+        """Ask the runtime to unload the model. `loaded` may list it for a moment longer."""
+
+    def loaded(self) -> list[LoadedModel]:
+        """Return the models in memory, without those that are still being loaded."""
+
+    def pulled(self) -> list[PulledModel]:
+        """Return the models on disk."""
+
+    def version(self) -> str:
+        """Return the runtime's name and version, such as "ollama 0.33.0"."""
+
+    def card(self, name: str) -> ModelCard:
+        """Return the runtime's description of one model.
+
+        Raises:
+            ModelNotPulled: the model is not on the runtime's disk.
+        """
+
+    def pull(self, name: str, *, deadline: float, client: Client) -> Iterator[PullProgress]:
+        """Download a model to the runtime's disk, and yield the progress.
+
+        The pull is complete when the iterator is exhausted. Closing the iterator cancels the pull.
+        Only one thread may iterate.
+
+        Raises:
+            PullFailed: the model cannot be downloaded, or the deadline has passed.
+            ClientDisconnected: the client has closed the connection.
+        """
+
+    def shut_down(self) -> None:
+        """End all calls that run, and all later ones, with ShuttingDown. Return at once."""

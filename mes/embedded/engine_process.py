@@ -1,6 +1,7 @@
-"""The program of the process that holds one model: llama.cpp's HTTP server, until stdin closes.
+"""Program of an engine process: runs llama.cpp's HTTP server with one model until stdin closes.
 
-It reads one line of JSON (the launch) and writes one: {"address": ...} or {"error": ...}.
+It reads one line of JSON, the order to load a model, and writes one line of JSON:
+{"address": url} or {"error": message}.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any
 
 
 def main() -> None:
-    # Whatever the engine prints must not be taken for the answer.
+    # Output that the engine prints to stdout goes to stderr, apart from the answer.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    launch = json.loads(sys.stdin.buffer.readline())
+    order = json.loads(sys.stdin.buffer.readline())
     try:
-        server = start(launch)
+        server = start(order)
     except Exception as exc:
         print(json.dumps({"error": str(exc)}), file=answer, flush=True)
         os._exit(1)
@@ -27,24 +28,25 @@ def main() -> None:
     os._exit(0)
 
 
-def start(launch: dict[str, Any]) -> Any:
+def start(order: dict[str, Any]) -> Any:
+    """Return the engine's HTTP server once it has loaded the model and listens."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = launch["path"]
-    params.api_keys = [launch["key"]]
-    params.n_parallel = launch["slots"]
+    params.model.path = order["path"]
+    params.api_keys = [order["key"]]
+    params.n_parallel = order["slots"]
     # One pool of cells, large enough that every slot can fill its own context.
     params.kv_unified = True
-    params.n_ctx = launch["context_length"] * launch["slots"]
-    params.kv_unified_per_slot = launch["context_length"]
-    params.n_batch = params.n_ubatch = launch["batch"]
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = launch["threads"]
-    params.embedding = launch["embedding"]
-    params.chat_template = launch["chat_template"]
-    # The engine would keep 8 GiB of old prompts.
+    params.n_ctx = order["context_length"] * order["slots"]
+    params.kv_unified_per_slot = order["context_length"]
+    params.n_batch = params.n_ubatch = order["batch"]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = order["threads"]
+    params.embedding = order["embedding"]
+    params.chat_template = order["chat_template"]
+    # By default the engine caches up to 8 GiB of earlier prompts.
     params.cache_ram_mib = 0
-    # The launch says what it wants; it must fail rather than get less.
+    # The load must fail rather than get a smaller context than the order demands.
     params.fit_params = False
     params.ui = False
     params.endpoint_slots = False

@@ -1,4 +1,4 @@
-"""What the engine needs of the machine it runs on, told in words where it is missing."""
+"""Requirements of the engine on the machine it runs on, and messages for the missing ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-# Compiled into the engine without a look at the processor: it dies of SIGILL without them.
+# The engine is compiled for these without a check at run time: it dies of SIGILL without them.
 INSTRUCTIONS = ("avx2", "fma", "f16c", "bmi2")
 
 
@@ -21,22 +21,24 @@ def engine_version() -> str:
 
 
 def missing_requirements() -> list[str]:
-    """One sentence for each thing without which no model can be loaded"""
+    """Return a message for each missing requirement; with one missing, no model can be loaded."""
     found = (_missing_engine(), _missing_library(), _missing_instructions())
-    return [sentence for sentence in found if sentence]
+    return [message for message in found if message]
 
 
 def _missing_engine() -> str:
     if importlib.util.find_spec("xllamacpp"):
         return ""
-    return "the engine is not installed: pip install -e '.[embedded]' in the folder of MES"
+    return (
+        "the package xllamacpp is not installed: run pip install -e '.[embedded]' in MES's folder"
+    )
 
 
 def _missing_library() -> str:
     try:
         ctypes.CDLL("libgomp.so.1")
     except OSError:
-        return "the system library libgomp.so.1 is missing: apt-get install libgomp1"
+        return "the system library libgomp.so.1 is missing: run apt-get install libgomp1"
     return ""
 
 
@@ -46,5 +48,7 @@ def _missing_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     except OSError:
         return ""
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    lacking = [name for name in INSTRUCTIONS if flags and name not in flags.split()]
-    return f"the processor lacks {', '.join(lacking)}, which the engine needs" if lacking else ""
+    missing = [name for name in INSTRUCTIONS if flags and name not in flags.split()]
+    if not missing:
+        return ""
+    return f"the processor lacks {', '.join(missing)}, which the engine xllamacpp requires"

@@ -1,31 +1,28 @@
-"""Generations and embeddings, asked of an engine and answered in Ollama's form."""
+"""Text generation: one request to an engine, its answer as lines of Ollama's API."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
 from mes.embedded import durations, grammar
-from mes.embedded.api_errors import BadRequest, EngineDied, RuntimeFailure
+from mes.embedded.api_errors import BadRequest, EngineDied
+from mes.embedded.client_connection import ClientConnection
 from mes.embedded.engine import Engine
 from mes.embedded.model_pool import ModelPool
 from mes.embedded.model_store import StoredModel
-from mes.embedded.request_parsing import EmbedRequest, GenerateRequest
-from mes.embedded.slots import ClientConnection
-
-# Generation: one request to a model, its answer as Ollama's lines.
+from mes.embedded.request_parsing import GenerateRequest
 
 ResponseLine = dict[str, Any]
 ResponseLines = Generator[ResponseLine, None, None]
-# The engine calls a full context `limit` too.
+# The engine reports a full context as `limit` too.
 DONE_REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
 
 
 def check_generation_model(request: GenerateRequest, model: StoredModel) -> None:
-    """BadRequest for a model that only embeds; it can be unloaded all the same"""
+    """Raise `BadRequest` if `model` only embeds, unless the request unloads it."""
     if request.is_unload:
         return
     if model.header.is_embedding:
@@ -34,79 +31,79 @@ def check_generation_model(request: GenerateRequest, model: StoredModel) -> None
 
 
 def load_or_unload(
-    request: GenerateRequest, model: StoredModel, pool: ModelPool, caller: ClientConnection
+    request: GenerateRequest, model: StoredModel, pool: ModelPool, client: ClientConnection
 ) -> ResponseLine:
-    """The answer to a request without a prompt: its keep_alive says which of the two it means"""
+    """Answer a request without a prompt: unload the model if `keep_alive` is 0, else load it."""
     if request.is_unload:
         pool.unload(model)
         return _response_line(request, "", done=True, done_reason="unload")
-    with pool.engine(model, request.options, request.keep_alive, caller):
+    with pool.engine(model, request.options, request.keep_alive, client):
         return _response_line(request, "", done=True, done_reason="load")
 
 
 def generation_lines(
-    request: GenerateRequest, model: StoredModel, pool: ModelPool, caller: ClientConnection
+    request: GenerateRequest, model: StoredModel, pool: ModelPool, client: ClientConnection
 ) -> ResponseLines:
-    """Pieces of text as they come, then the one with `done: true` and the engine's own counts.
+    """Yield a line for each piece of text, then the line with `done: true` and the counts.
 
-    An over-long prompt is always refused: nothing is cut away in silence.
+    Counts and times, except `total_duration` and `load_duration`, are those of the engine.
+    Raise `EngineRefused` for a prompt that is longer than the context; it is never cut.
     """
     started = time.perf_counter_ns()
     with (
-        pool.engine(model, request.options, request.keep_alive, caller) as engine,
-        engine.slots.one(caller),
+        pool.engine(model, request.options, request.keep_alive, client) as engine,
+        engine.slots.acquire(client),
     ):
-        loaded = durations.nanoseconds_since(started)
-        body = _engine_request(request, engine, caller)
-        with closing(engine.stream("/completion", body, caller)) as events:
+        load_duration = durations.nanoseconds_since(started)
+        body = _engine_request(request, engine, client)
+        with closing(engine.stream("/completion", body, client)) as events:
             for event in events:
-                if event["content"]:
-                    yield _response_line(
-                        request, event["content"], done=False, **_logprobs(request, event)
-                    )
+                if text := event["content"]:
+                    yield _response_line(request, text, done=False, **_logprobs(request, event))
                 if event["stop"]:
-                    yield _response_line(request, "", done=True, **_metrics(event, started, loaded))
+                    metrics = _metrics(event, started, load_duration)
+                    yield _response_line(request, "", done=True, **metrics)
                     return
-        raise EngineDied(engine.last_words())
+        raise EngineDied(engine.exit_reason())
 
 
-def fold_lines(lines: Iterator[ResponseLine]) -> ResponseLine:
-    """The lines of a stream as the one object of `stream: false`"""
+def join_lines(lines: Iterator[ResponseLine]) -> ResponseLine:
+    """Return the lines of a stream as the one object of `stream: false`."""
     texts, logprobs = [], []
     for line in lines:
         texts.append(_text_of(line))
         logprobs += line.get("logprobs", [])
-    whole = _with_text(line, "".join(texts))
-    return {**whole, "logprobs": logprobs} if logprobs else whole
+    answer = _with_text(line, "".join(texts))
+    return {**answer, "logprobs": logprobs} if logprobs else answer
 
 
 def _engine_request(
-    request: GenerateRequest, engine: Engine, caller: ClientConnection
+    request: GenerateRequest, engine: Engine, client: ClientConnection
 ) -> dict[str, Any]:
-    body = {**request.options.sampling, "prompt": _prompt(request, engine, caller)}
+    body = {**request.options.sampling, "prompt": _prompt(request, engine, client)}
     if request.top_logprobs is not None:
-        body["n_probs"] = max(1, request.top_logprobs)  # with 0 the engine tells nothing at all
+        body["n_probs"] = max(1, request.top_logprobs)  # with 0 the engine reports none at all
     if request.format is not None:
-        body["grammar"] = grammar.grammar_for(request.format, engine, caller)
-    # Progress reports give the engine something to write while it reads the prompt, and so the
-    # chance to notice that nobody is there any more.
+        body["grammar"] = grammar.grammar_for(request.format, engine, client)
+    # With progress reports the engine writes while it reads the prompt. Only by writing does it
+    # notice that the connection was closed.
     return {**body, "return_progress": True}
 
 
-def _prompt(request: GenerateRequest, engine: Engine, caller: ClientConnection) -> str:
+def _prompt(request: GenerateRequest, engine: Engine, client: ClientConnection) -> str:
     if request.prompt is not None:
         return request.prompt
-    # A model that could think aloud would do so inside the answer.
+    # With thinking enabled, a model would put its reasoning into the answer.
     arguments = {"chat_template_kwargs": {"enable_thinking": False}}
     body = {"messages": request.messages, **arguments}
-    return str(engine.ask("/apply-template", body, caller)["prompt"])
+    return str(engine.request("/apply-template", body, client)["prompt"])
 
 
-def _response_line(request: GenerateRequest, text: str, **rest: Any) -> ResponseLine:
+def _response_line(request: GenerateRequest, text: str, **fields: Any) -> ResponseLine:
     head = {"model": request.model, "created_at": durations.now()}
     if request.is_chat:
-        return {**head, "message": {"role": "assistant", "content": text}, **rest}
-    return {**head, "response": text, **rest}
+        return {**head, "message": {"role": "assistant", "content": text}, **fields}
+    return {**head, "response": text, **fields}
 
 
 def _logprobs(request: GenerateRequest, event: dict[str, Any]) -> dict[str, Any]:
@@ -116,10 +113,10 @@ def _logprobs(request: GenerateRequest, event: dict[str, Any]) -> dict[str, Any]
     return {"logprobs": [_logprob(token, request.top_logprobs) for token in tokens]}
 
 
-def _logprob(token: dict[str, Any], most: int) -> dict[str, Any]:
-    told = {name: token[name] for name in ("token", "logprob", "bytes")}
-    likeliest = [_logprob(each, 0) for each in token.get("top_logprobs", [])[:most]]
-    return {**told, "top_logprobs": likeliest} if likeliest else told
+def _logprob(token: dict[str, Any], limit: int) -> dict[str, Any]:
+    logprob = {name: token[name] for name in ("token", "logprob", "bytes")}
+    alternatives = [_logprob(each, 0) for each in token.get("top_logprobs", [])[:limit]]
+    return {**logprob, "top_logprobs": alternatives} if alternatives else logprob
 
 
 def _text_of(line: ResponseLine) -> str:
@@ -132,91 +129,14 @@ def _with_text(line: ResponseLine, text: str) -> ResponseLine:
     return {**line, "response": text}
 
 
-def _metrics(event: dict[str, Any], started: int, loaded: int) -> dict[str, Any]:
+def _metrics(event: dict[str, Any], started: int, load_duration: int) -> dict[str, Any]:
     timings = event["timings"]
     return {
         "done_reason": DONE_REASONS.get(event["stop_type"], "stop"),
         "total_duration": durations.nanoseconds_since(started),
-        "load_duration": loaded,
+        "load_duration": load_duration,
         "prompt_eval_count": timings["cache_n"] + timings["prompt_n"],
         "prompt_eval_duration": round(timings["prompt_ms"] * 1e6),
         "eval_count": timings["predicted_n"],
         "eval_duration": round(timings["predicted_ms"] * 1e6),
     }
-
-
-# Embeddings: texts to vectors, cut to the model's context as Ollama cuts them.
-
-# The engine notices between two calls, not within one, that nobody waits any more.
-TEXTS_AT_ONCE = 8
-Vector = list[float]
-
-
-class NotAnEmbeddingModel(RuntimeFailure):
-    status = 501
-
-
-def check_embedding_model(model: StoredModel) -> None:
-    if not model.header.is_embedding:
-        raise NotAnEmbeddingModel(
-            "This server does not support embeddings. Start it with `--embeddings`"
-        )
-
-
-def embed_texts(
-    request: EmbedRequest, model: StoredModel, pool: ModelPool, caller: ClientConnection
-) -> dict[str, Any]:
-    """The answer of /api/embed; with no inputs it only loads the model"""
-    started = time.perf_counter_ns()
-    with pool.engine(model, request.options, request.keep_alive, caller) as engine:
-        loaded = durations.nanoseconds_since(started)
-        if not request.inputs:
-            return {"model": request.model, "embeddings": []}
-        limit = engine.launch.context_length
-        tokens = [
-            _tokenize(index, limit, request, engine, caller) for index in range(len(request.inputs))
-        ]
-        vectors = _vectors(tokens, engine, caller)
-    return {
-        "model": request.model,
-        "embeddings": [_shortened(vector, request.dimensions) for vector in vectors],
-        "total_duration": durations.nanoseconds_since(started),
-        "load_duration": loaded,
-        "prompt_eval_count": sum(map(len, tokens)),
-    }
-
-
-def _tokenize(
-    index: int, limit: int, request: EmbedRequest, engine: Engine, caller: ClientConnection
-) -> list[int]:
-    body = {"content": request.inputs[index], "add_special": True}
-    tokens: list[int] = engine.ask("/tokenize", body, caller)["tokens"]
-    if len(tokens) <= limit:
-        return tokens
-    if not request.truncate:
-        raise BadRequest(
-            "the input length exceeds the context length",
-            input=index,
-            n_prompt_tokens=len(tokens),
-            n_ctx=limit,
-        )
-    # The last one marks the end of the text.
-    return [*tokens[: limit - 1], tokens[-1]]
-
-
-def _vectors(tokens: list[list[int]], engine: Engine, caller: ClientConnection) -> list[Vector]:
-    vectors: list[Vector] = []
-    for start in range(0, len(tokens), TEXTS_AT_ONCE):
-        body = {"input": tokens[start : start + TEXTS_AT_ONCE]}
-        answer = engine.ask("/v1/embeddings", body, caller)
-        ordered = sorted(answer["data"], key=lambda item: item["index"])
-        vectors += [item["embedding"] for item in ordered]
-    return vectors
-
-
-def _shortened(vector: Vector, dimensions: int | None) -> Vector:
-    if not dimensions or dimensions >= len(vector):
-        return vector
-    head = vector[:dimensions]
-    norm = math.hypot(*head) or 1.0
-    return [value / norm for value in head]

@@ -1,4 +1,4 @@
-"""Reader for the header of a GGUF file: what the model is, without its weights."""
+"""Reader for the header of a GGUF file: the metadata of a model, without its weights."""
 
 from __future__ import annotations
 
@@ -25,8 +25,14 @@ SCALARS = {
     11: "q",
     12: "d",
 }
-# A vocabulary has 10^5 entries and nobody asks for it; the stop words and languages have a few.
+# Longer arrays are skipped: a vocabulary has 10^5 entries and is not needed here. Stop words and
+# languages have a few.
 LONGEST_ARRAY_KEPT = 64
+# ChatML templates often add a default system message if the request has none, so that the model
+# follows instructions that the client did not send. Ollama uses plain ChatML for these models.
+DEFAULT_SYSTEM_MESSAGE = re.compile(
+    r"{%-? *if loop\.first and messages\[0\]\['role'\] != 'system' *-?%}.*?{%-? *endif *-?%}", re.S
+)
 FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
     11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
@@ -37,11 +43,13 @@ FILE_TYPES = {
 
 
 class NotGGUF(RuntimeFailure):
-    """The file is not a GGUF, or it ends inside its header"""
+    """The file is not a GGUF file, or it ends inside its header."""
 
 
 @dataclass(frozen=True)
 class Header:
+    """Metadata of a model; arrays longer than `LONGEST_ARRAY_KEPT` are None."""
+
     metadata: dict[str, Any]
     parameter_count: int
 
@@ -51,16 +59,16 @@ class Header:
 
     @property
     def context_length(self) -> int:
-        """What the model was trained for; 0 where the file does not say"""
-        return int(self._of_architecture("context_length") or 0)
+        """Context length of the training in tokens; 0 if the file does not state it."""
+        return int(self._architecture_value("context_length") or 0)
 
     @property
     def embedding_length(self) -> int:
-        return int(self._of_architecture("embedding_length") or 0)
+        return int(self._architecture_value("embedding_length") or 0)
 
     @property
     def is_embedding(self) -> bool:
-        return self._of_architecture("pooling_type") is not None
+        return self._architecture_value("pooling_type") is not None
 
     @property
     def quantization(self) -> str:
@@ -68,19 +76,21 @@ class Header:
 
     @property
     def chat_template(self) -> str:
-        return str(self.metadata.get("tokenizer.chat_template", ""))
+        """The file's template without a default system message; "" if the file has none."""
+        template = str(self.metadata.get("tokenizer.chat_template", ""))
+        return DEFAULT_SYSTEM_MESSAGE.sub("", template)
 
-    def _of_architecture(self, key: str) -> Any:
+    def _architecture_value(self, key: str) -> Any:
         return self.metadata.get(f"{self.architecture}.{key}")
 
 
 def read_header(path: Path) -> Header:
-    """Metadata (long arrays as None) with the number of weights; NotGGUF for anything else"""
+    """Return the header of the file at `path`. Raise `NotGGUF` if it has no valid one."""
     with path.open("rb") as file:
         try:
             return _Reader(file).header()
         except (struct.error, KeyError, OverflowError, MemoryError) as exc:
-            raise NotGGUF(f"unexpected end or content of {path.name}: {exc!r}") from exc
+            raise NotGGUF(f"invalid GGUF header in {path.name}: {exc!r}") from exc
 
 
 class _Reader:
@@ -133,17 +143,3 @@ class _Reader:
     def _scalar(self, code: str) -> Any:
         (value,) = struct.unpack("<" + code, self._file.read(struct.calcsize(code)))
         return value
-
-
-# The chat template that a model is run with.
-
-# ChatML templates often open with a system message of their own when the caller sent none, so the
-# model answers to words that nobody wrote. Ollama runs these files with plain ChatML.
-UNASKED_SYSTEM_MESSAGE = re.compile(
-    r"{%-? *if loop\.first and messages\[0\]\['role'\] != 'system' *-?%}.*?{%-? *endif *-?%}", re.S
-)
-
-
-def chat_template(header: Header) -> str:
-    """The file's own, without a system message that the caller did not send; "" if it has none"""
-    return UNASKED_SYSTEM_MESSAGE.sub("", header.chat_template)

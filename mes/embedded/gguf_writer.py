@@ -1,4 +1,7 @@
-"""Converter of the MiniLM sentence encoder from safetensors to GGUF, by the standard library."""
+"""Converter of the MiniLM sentence encoder from safetensors to GGUF.
+
+It needs only the standard library.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ U32, F32, BOOL, STRING_TYPE, ARRAY_TYPE, I32 = 4, 6, 7, 8, 9, 5
 MEAN_POOLING = 1
 NORMAL_TOKEN, CONTROL_TOKEN = 1, 3
 ALIGNMENT = 32
-FLOATS_AT_ONCE = 1 << 18
+FLOATS_PER_READ = 1 << 18
 NAMES = {
     "embeddings.word_embeddings": "token_embd",
     "embeddings.position_embeddings": "position_embd",
@@ -36,7 +39,7 @@ class Tensor:
     name: str
     shape: list[int]
     start: int
-    """of its float32 values in the source file"""
+    """Position of its float32 values in the source file."""
 
     @property
     def count(self) -> int:
@@ -44,7 +47,7 @@ class Tensor:
 
     @property
     def is_half(self) -> bool:
-        """Matrices shrink to float16; what is added rather than multiplied must stay float32"""
+        """Whether to store float16. Tensors that are added, not multiplied, must stay float32."""
         return len(self.shape) == 2 and not self.name.startswith(("position_embd", "token_types"))
 
     @property
@@ -53,7 +56,7 @@ class Tensor:
 
 
 def convert_to_gguf(weights: Path, target: Path) -> None:
-    """Write `target` from `weights` and the config.json and vocab.txt beside it"""
+    """Write the GGUF file `target` from `weights` and the config.json and vocab.txt beside it."""
     config = json.loads((weights.parent / "config.json").read_text())
     vocabulary = (
         (weights.parent / "vocab.txt").read_text("utf-8").split("\n")[: config["vocab_size"]]
@@ -77,7 +80,7 @@ def _renamed(name: str) -> str | None:
     block = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", stem)
     known = NAMES.get(block[2] if block else stem)
     if known is None:
-        return None  # the pooler and the position ids: llama.cpp has its own
+        return None  # the pooler and the position ids, of which llama.cpp has its own
     return f"blk.{block[1]}.{known}.{kind}" if block else f"{known}.{kind}"
 
 
@@ -117,7 +120,7 @@ def _is_special(word: str) -> bool:
 
 
 def _token(word: str) -> str:
-    """llama.cpp marks the start of a word where BERT marks its continuation"""
+    """Return `word` in llama.cpp's spelling: it marks word starts, BERT marks continuations."""
     if _is_special(word):
         return word
     return word[2:] if word.startswith("##") else "\u2581" + word
@@ -137,16 +140,16 @@ def _write_header(file: BinaryIO, tensors: list[Tensor], metadata: list[bytes]) 
 
 def _write_values(source: BinaryIO, file: BinaryIO, tensor: Tensor) -> None:
     source.seek(tensor.start)
-    left = tensor.count
-    while left:
-        count = min(left, FLOATS_AT_ONCE)
+    remaining = tensor.count
+    while remaining:
+        count = min(remaining, FLOATS_PER_READ)
         raw = source.read(4 * count)
-        file.write(_halved(raw, count) if tensor.is_half else raw)
-        left -= count
+        file.write(_to_float16(raw, count) if tensor.is_half else raw)
+        remaining -= count
     file.write(bytes(_padded(file.tell()) - file.tell()))
 
 
-def _halved(raw: bytes, count: int) -> bytes:
+def _to_float16(raw: bytes, count: int) -> bytes:
     return struct.pack(f"<{count}e", *struct.unpack(f"<{count}f", raw))
 
 

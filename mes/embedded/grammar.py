@@ -1,4 +1,4 @@
-"""The grammar that holds a model to a JSON schema."""
+"""Grammars that constrain a model's answer to a JSON schema."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import json
 from typing import Any
 
 from mes.embedded.api_errors import EngineRefused, RuntimeFailure
+from mes.embedded.client_connection import ClientConnection
 from mes.embedded.engine import Engine
-from mes.embedded.slots import ClientConnection
 
 Schema = dict[str, Any]
 ANY_OBJECT: Schema = {"type": "object"}
 COMPOSING = {"allOf", "anyOf", "oneOf", "if", "not", "$ref", "patternProperties"}
 NESTED = {"items", "prefixItems", "additionalProperties", "anyOf", "oneOf"}
 NESTED_BY_NAME = {"properties", "$defs", "definitions"}
-# A word that no model writes unasked.
-WITNESS = "ZQXJ"
+# A word that a model does not write unless the grammar demands it.
+PROBE_WORD = "ZQXJ"
 
 
 class BadFormat(RuntimeFailure):
-    """A status of 500 for the client's mistake, because Ollama has it so"""
+    """The request's `format` is invalid; like Ollama, answered with status 500."""
 
 
 def parse_format(value: Any) -> Schema | None:
-    """The schema that `format` stands for, None for free text; BadFormat"""
+    """Return the schema of a request's `format`, None for free text. Raise `BadFormat`."""
     if value is None or value == "":
         return None
     if value == "json":
@@ -34,48 +34,50 @@ def parse_format(value: Any) -> Schema | None:
     raise BadFormat(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object')
 
 
-def grammar_for(schema: Schema, engine: Engine, caller: ClientConnection) -> str:
-    """For the engine's `grammar` field; EngineRefused where it cannot enforce the schema.
+def grammar_for(schema: Schema, engine: Engine, client: ClientConnection) -> str:
+    """Return the value of the engine's `grammar` field that enforces `schema`.
 
-    The engine only logs a schema that it cannot compile and then answers as if there were none.
-    So each new one is first tried behind a word that only a working grammar can produce.
+    Raise `EngineRefused` if the engine cannot compile the schema. The engine itself only logs
+    the failure and then answers without a grammar. Each new schema is therefore tried once
+    behind a word that only a working grammar produces.
     """
-    rule = f"%json {json.dumps(_as_ollama_reads_it(schema))}"
-    if rule not in engine.schemas_that_compile:
-        if _try(f'%llguidance {{}}\nstart: "{WITNESS}" rest\nrest: {rule}', engine, caller):
-            engine.schemas_that_compile.add(rule)
-        else:
-            raise EngineRefused(400, _refusal(engine))
+    rule = f"%json {json.dumps(_normalize_schema(schema))}"
+    if rule not in engine.verified_grammars:
+        probe = f'%llguidance {{}}\nstart: "{PROBE_WORD}" rest\nrest: {rule}'
+        if not _is_enforced(probe, engine, client):
+            raise EngineRefused(400, _compile_error(engine))
+        engine.verified_grammars.add(rule)
     return f"%llguidance {{}}\nstart: {rule}"
 
 
-def _try(text: str, engine: Engine, caller: ClientConnection) -> bool:
-    body = {"prompt": "x", "n_predict": len(WITNESS), "temperature": 0, "grammar": text}
-    return bool(engine.ask("/completion", body, caller)["content"] == WITNESS)
+def _is_enforced(grammar: str, engine: Engine, client: ClientConnection) -> bool:
+    body = {"prompt": "x", "n_predict": len(PROBE_WORD), "temperature": 0, "grammar": grammar}
+    return bool(engine.request("/completion", body, client)["content"] == PROBE_WORD)
 
 
-def _refusal(engine: Engine) -> str:
+def _compile_error(engine: Engine) -> str:
     marker = "failed to compile JSON schema: "
-    reasons = [line.partition(marker)[2] for line in engine.complaints(marker)] or ["unsupported"]
+    reasons = [line.partition(marker)[2] for line in engine.log_lines(marker)] or ["unsupported"]
     message = f"Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n{reasons[-1]}"
     error = {"code": 400, "message": message, "type": "invalid_request_error"}
     return json.dumps({"error": error})
 
 
-def _as_ollama_reads_it(schema: Schema) -> Schema:
-    """`oneOf` as `anyOf`, and no properties but the declared ones unless the schema allows them.
+def _normalize_schema(schema: Schema) -> Schema:
+    """Return `schema` as Ollama interprets it.
 
-    Left free, a small model adds properties until its tokens run out.
+    `oneOf` counts as `anyOf`. Properties that are not declared are excluded unless the schema
+    allows them: left free, a small model adds properties until it runs out of tokens.
     """
     try:
-        closed = schema if _composes(schema) else _closed(schema)
+        closed = schema if _composes(schema) else _close(schema)
     except (AttributeError, RecursionError):
-        closed = schema  # malformed: the engine says in which way
+        closed = schema  # malformed: the engine's error names the reason
     return {**closed, "x-guidance": {"coerce_one_of": True}}
 
 
 def _composes(node: Any) -> bool:
-    """True where closing one object could contradict another that describes the same value"""
+    """Return whether closing an object could contradict another that describes the same value."""
     if isinstance(node, list):
         return any(map(_composes, node))
     if not isinstance(node, dict):
@@ -84,16 +86,17 @@ def _composes(node: Any) -> bool:
     return bool("allOf" in node or beside or any(map(_composes, node.values())))
 
 
-def _closed(node: Any) -> Any:
+def _close(node: Any) -> Any:
+    """Return `node` with `additionalProperties: false` in each object that leaves it out."""
     if isinstance(node, list):
-        return [_closed(item) for item in node]
+        return [_close(item) for item in node]
     if not isinstance(node, dict):
         return node
     closed = dict(node)
     for key in NESTED.intersection(node):
-        closed[key] = _closed(node[key])
+        closed[key] = _close(node[key])
     for key in NESTED_BY_NAME.intersection(node):
-        closed[key] = {name: _closed(value) for name, value in node[key].items()}
+        closed[key] = {name: _close(value) for name, value in node[key].items()}
     if "properties" in node:
         closed.setdefault("additionalProperties", False)
     return closed

@@ -1,20 +1,19 @@
-"""How a model is described: in the list, in full, and as one that is loaded."""
+"""Descriptions of a model in answers: in the list, in full, and as a running one."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from mes.embedded import durations
-from mes.embedded.gguf import chat_template
 from mes.embedded.model_pool import PooledModel
 from mes.embedded.model_store import StoredModel
 
 Json = dict[str, Any]
-HIDDEN = ("general.name", "tokenizer.chat_template")
+HIDDEN_METADATA = ("general.name", "tokenizer.chat_template")
 
 
 def describe_tag(model: StoredModel) -> Json:
-    """As an entry of /api/tags"""
+    """Return the entry of /api/tags."""
     header = model.header
     lengths = {"context_length": header.context_length, "embedding_length": header.embedding_length}
     return {
@@ -29,13 +28,13 @@ def describe_tag(model: StoredModel) -> Json:
 
 
 def describe_model(model: StoredModel) -> Json:
-    """As the answer of /api/show"""
+    """Return the answer of /api/show."""
     header = model.header
-    info = {key: value for key, value in header.metadata.items() if key not in HIDDEN}
+    info = {key: value for key, value in header.metadata.items() if key not in HIDDEN_METADATA}
     return {
         "license": str(header.metadata.get("general.license", "")),
         "modelfile": f"FROM {model.path}",
-        "template": chat_template(header),
+        "template": header.chat_template,
         "details": _details(model),
         "model_info": {**info, "general.parameter_count": header.parameter_count},
         "capabilities": model.capabilities,
@@ -44,13 +43,13 @@ def describe_model(model: StoredModel) -> Json:
 
 
 def describe_running(loaded: PooledModel) -> Json:
-    """As an entry of /api/ps"""
+    """Return the entry of /api/ps."""
     model = loaded.model
-    resident = loaded.engine.resident_bytes if loaded.engine else 0
+    resident_bytes = loaded.engine.resident_bytes if loaded.engine else 0
     return {
         "name": str(model.name),
         "model": str(model.name),
-        "size": resident or model.size,
+        "size": resident_bytes or model.size,
         "digest": model.digest,
         "details": _details(model),
         "expires_at": durations.timestamp_after(loaded.expires_in),
@@ -66,12 +65,12 @@ def _details(model: StoredModel) -> Json:
         "format": "gguf",
         "family": family,
         "families": [family],
-        "parameter_size": _in_words(model.header.parameter_count),
+        "parameter_size": _format_count(model.header.parameter_count),
         "quantization_level": model.header.quantization,
     }
 
 
-def _in_words(count: int) -> str:
+def _format_count(count: int) -> str:
     for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if count >= size:
             return f"{count / size:.{1 if unit == 'B' else 2}f}{unit}"

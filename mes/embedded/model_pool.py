@@ -1,7 +1,7 @@
-"""The models that are loaded: shared by requests, reloaded, evicted, expired.
+"""The pool of loaded models: loads, shares, reloads, evicts and expires them.
 
-Who waits for whom is as in Ollama: a loaded model serves at once, and whoever needs a load or an
-eviction stands in one line in order of arrival, where the first holds up all behind.
+The order is that of Ollama: a request for a loaded model is served at once. Requests that need a
+load or an eviction wait in one queue in order of arrival, and only the first of them is served.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mes.embedded.api_errors import Busy, EngineDied, RuntimeFailure
+from mes.embedded.client_connection import ClientConnection
 from mes.embedded.engine import Engine
 from mes.embedded.model_store import StoredModel
 from mes.embedded.options import LoadParameters, Options, fits_parameters, load_parameters
 from mes.embedded.runtime_settings import EmbeddedSettings
-from mes.embedded.slots import ClientConnection
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
-LONGEST_LINE = 512
-LOOK_SECONDS = 0.2
+LONGEST_QUEUE = 512
+CLIENT_CHECK_SECONDS = 0.2
 LONGEST_WAIT = threading.TIMEOUT_MAX
 
 
 @dataclass(eq=False)
 class PooledModel:
-    """One entry of the pool, from the start of its load until its process is gone"""
+    """An entry of the pool, from the start of its load until its process is gone."""
 
     model: StoredModel
     launch: LoadParameters
@@ -36,40 +36,44 @@ class PooledModel:
     engine: Engine | None = None
     ready: bool = False
     failure: RuntimeFailure | None = None
-    users: int = 0
+    active_requests: int = 0
     idle_since: float = field(default_factory=time.monotonic)
-    leaving: bool = False
-    """takes no new users, and stops when it has none"""
+    draining: bool = False
+    """Accepts no new requests, and is stopped when the active ones have ended."""
     stopping: bool = False
 
     @property
     def expires_in(self) -> float:
-        """Seconds; counted from now while it is in use"""
-        idle = 0.0 if self.users else time.monotonic() - self.idle_since
+        """Seconds until the model expires, if its active requests ended now."""
+        idle = 0.0 if self.active_requests else time.monotonic() - self.idle_since
         return self.keep_alive - idle
 
     @property
     def is_idle(self) -> bool:
-        return self.ready and not self.users and not self.stopping
+        return self.ready and not self.active_requests and not self.stopping
 
     @property
     def is_dead(self) -> bool:
         return self.ready and not (self.engine and self.engine.alive)
 
     @property
-    def takes_users(self) -> bool:
-        return self.ready and not self.leaving and not self.is_dead
+    def accepts_requests(self) -> bool:
+        return self.ready and not self.draining and not self.is_dead
 
 
 class ModelPool:
+    """The loaded models, at most `max_loaded_models`. Thread-safe."""
+
     def __init__(
-        self, settings: EmbeddedSettings, make: Callable[[StoredModel, LoadParameters], Engine]
+        self,
+        settings: EmbeddedSettings,
+        create_engine: Callable[[StoredModel, LoadParameters], Engine],
     ) -> None:
         self._settings = settings
-        self._make = make
-        self._loaded: dict[str, PooledModel] = {}
-        self._line: list[object] = []
-        # Held for decisions only. Loads and stops take their time without it.
+        self._create_engine = create_engine
+        self._models: dict[str, PooledModel] = {}
+        self._queue: list[object] = []
+        # Held for decisions only: loading and stopping an engine take place outside it.
         self._changed = threading.Condition()
         self._closed = False
         threading.Thread(target=self._expire, name="expire", daemon=True).start()
@@ -80,126 +84,134 @@ class ModelPool:
         model: StoredModel,
         options: Options,
         keep_alive: float | None,
-        caller: ClientConnection,
+        client: ClientConnection,
     ) -> Iterator[Engine]:
-        """The model's engine, loaded if need be and kept for the time of the block.
+        """Load the model if needed and keep its engine for the block.
 
-        Raises LoadFailed, Busy (no room in time) and CallerLeft.
+        `keep_alive` is in seconds; None keeps the model's own.
+
+        Raises:
+            EngineLoadFailed: the model could not be loaded.
+            Busy: the queue is full, or there was no room within the load timeout.
+            ClientLeft: the client left while it waited.
         """
-        loaded = self._enter(model, options, keep_alive, caller)
+        loaded = self._acquire(model, options, keep_alive, client)
         try:
             assert loaded.engine
             yield loaded.engine
         except EngineDied:
-            loaded.leaving = True
+            loaded.draining = True
             raise
         finally:
-            self._leave(loaded)
+            self._release(loaded)
 
     def unload(self, model: StoredModel) -> None:
-        """Returns at once; the process goes when its running requests have ended"""
+        """Begin to unload the model and return; it goes when its active requests have ended."""
         with self._changed:
-            if loaded := self._loaded.get(model.name.key):
+            if loaded := self._models.get(model.name.key):
                 loaded.keep_alive = 0.0
-                self._retire_if_due(loaded)
+                self._stop_if_due(loaded)
 
     def running(self) -> list[PooledModel]:
-        """Those with a process that lives, the one that stays longest first; none that loads"""
+        """Return the loaded models whose process is alive, the last to expire first."""
         with self._changed:
-            living = [one for one in self._loaded.values() if one.ready and not one.is_dead]
-        return sorted(living, key=lambda one: one.expires_in, reverse=True)
+            models = list(self._models.values())
+        running = [loaded for loaded in models if loaded.ready and not loaded.is_dead]
+        return sorted(running, key=lambda loaded: loaded.expires_in, reverse=True)
 
     def close(self) -> None:
-        """Stop all engines, whatever they do; nothing can be loaded any more"""
+        """Stop all engines, with their requests, and refuse further loads."""
         with self._changed:
             self._closed = True
-            engines = [one.engine for one in self._loaded.values() if one.engine]
+            engines = [loaded.engine for loaded in self._models.values() if loaded.engine]
         for engine in engines:
             engine.stop()
 
-    def _enter(
+    def _acquire(
         self,
         model: StoredModel,
         options: Options,
         keep_alive: float | None,
-        caller: ClientConnection,
+        client: ClientConnection,
     ) -> PooledModel:
         deadline = time.monotonic() + self._settings.load_deadline_seconds
         with self._changed:
-            loaded = self._fitting(model, options)
+            loaded = self._find_usable(model, options)
             if loaded is None:
-                with self._place_in_line() as is_first:
-                    while not (is_first() and (loaded := self._provide(model, options))):
-                        self._wait(model, deadline, caller)
-            loaded.users += 1
+                with self._queued() as is_first:
+                    while not (is_first() and (loaded := self._find_or_reserve(model, options))):
+                        self._wait_for_change(model, deadline, client)
+            loaded.active_requests += 1
             if keep_alive is not None:
                 loaded.keep_alive = keep_alive
         return self._load(loaded) if loaded.engine is None else loaded
 
     @contextmanager
-    def _place_in_line(self) -> Iterator[Callable[[], bool]]:
-        if len(self._line) >= LONGEST_LINE:
+    def _queued(self) -> Iterator[Callable[[], bool]]:
+        if len(self._queue) >= LONGEST_QUEUE:
             raise Busy(BUSY)
         place = object()
-        self._line.append(place)
+        self._queue.append(place)
         try:
-            yield lambda: self._line[0] is place
+            yield lambda: self._queue[0] is place
         finally:
-            self._line.remove(place)
+            self._queue.remove(place)
             self._changed.notify_all()
 
-    def _fitting(self, model: StoredModel, options: Options) -> PooledModel | None:
-        loaded = self._loaded.get(model.name.key)
-        if loaded and loaded.takes_users:
-            return (
-                loaded if fits_parameters(loaded.launch, model, options, self._settings) else None
-            )
-        return None
+    def _find_usable(self, model: StoredModel, options: Options) -> PooledModel | None:
+        loaded = self._models.get(model.name.key)
+        if not loaded or not loaded.accepts_requests:
+            return None
+        fits = fits_parameters(loaded.launch, model, options, self._settings)
+        return loaded if fits else None
 
-    def _provide(self, model: StoredModel, options: Options) -> PooledModel | None:
-        """The model as it is or, where there is room, about to be loaded; else a step towards it"""
-        if loaded := self._fitting(model, options):
+    def _find_or_reserve(self, model: StoredModel, options: Options) -> PooledModel | None:
+        """Return the loaded model or, if there is room, a new entry that is yet to be loaded.
+
+        Otherwise begin to make room and return None.
+        """
+        if loaded := self._find_usable(model, options):
             return loaded
-        if loaded := self._loaded.get(model.name.key):
-            self._make_way(loaded)
+        if loaded := self._models.get(model.name.key):
+            self._drain(loaded)
             return None
         return self._reserve(model, options) if self._has_room() else None
 
-    def _make_way(self, loaded: PooledModel) -> None:
-        """What is loaded with other options, or is dead, goes as soon as nobody uses it"""
+    def _drain(self, loaded: PooledModel) -> None:
+        # A model that still loads is left alone; the next change decides anew.
         if loaded.ready:
-            loaded.leaving = True
-            self._retire_if_due(loaded)
+            loaded.draining = True
+            self._stop_if_due(loaded)
 
     def _has_room(self) -> bool:
-        if len(self._loaded) < self._settings.max_loaded_models:
+        if len(self._models) < self._settings.max_loaded_models:
             return True
-        if not any(one.stopping for one in self._loaded.values()):
+        if not any(loaded.stopping for loaded in self._models.values()):
             self._evict()
         return False
 
     def _evict(self) -> None:
-        idle = [one for one in self._loaded.values() if one.is_idle]
+        idle = [loaded for loaded in self._models.values() if loaded.is_idle]
         if idle:
-            victim = min(idle, key=lambda one: one.idle_since)
-            victim.leaving = True
-            self._retire_if_due(victim)
+            self._drain(min(idle, key=lambda loaded: loaded.idle_since))
 
     def _reserve(self, model: StoredModel, options: Options) -> PooledModel:
         launch = load_parameters(model, options, self._settings)
         loaded = PooledModel(model, launch, self._settings.keep_alive_seconds)
-        self._loaded[model.name.key] = loaded
+        self._models[model.name.key] = loaded
         return loaded
 
-    def _wait(self, model: StoredModel, deadline: float, caller: ClientConnection) -> None:
-        """Until something has changed; its failure, if it was for a load that failed"""
-        awaited = self._loaded.get(model.name.key)
-        self._changed.wait(LOOK_SECONDS)
+    def _wait_for_change(
+        self, model: StoredModel, deadline: float, client: ClientConnection
+    ) -> None:
+        """Wait until the pool has changed. Raise the failure of a load of `model` meanwhile."""
+        awaited = self._models.get(model.name.key)
+        self._changed.wait(CLIENT_CHECK_SECONDS)
         if awaited and awaited.failure:
             raise awaited.failure
         if time.monotonic() > deadline:
             raise Busy(BUSY)
-        caller.check()
+        client.check()
 
     def _load(self, loaded: PooledModel) -> PooledModel:
         try:
@@ -214,39 +226,39 @@ class ModelPool:
         return loaded
 
     def _spawn(self, loaded: PooledModel) -> Engine:
-        # With the lock, so that `close` misses no process.
+        # Under the lock, so that `close` stops every process.
         with self._changed:
             if self._closed:
                 raise Busy(BUSY)
-            loaded.engine = self._make(loaded.model, loaded.launch)
+            loaded.engine = self._create_engine(loaded.model, loaded.launch)
             return loaded.engine
 
-    def _leave(self, loaded: PooledModel) -> None:
+    def _release(self, loaded: PooledModel) -> None:
         with self._changed:
-            loaded.users -= 1
+            loaded.active_requests -= 1
             loaded.idle_since = time.monotonic()
-            self._retire_if_due(loaded)
+            self._stop_if_due(loaded)
             self._changed.notify_all()
 
-    def _retire_if_due(self, loaded: PooledModel) -> None:
-        if loaded.is_idle and (loaded.leaving or loaded.expires_in <= 0):
-            loaded.stopping = loaded.leaving = True
+    def _stop_if_due(self, loaded: PooledModel) -> None:
+        if loaded.is_idle and (loaded.draining or loaded.expires_in <= 0):
+            loaded.stopping = loaded.draining = True
             threading.Thread(target=self._stop, args=(loaded,), daemon=True).start()
 
     def _stop(self, loaded: PooledModel) -> None:
         if loaded.engine:
             loaded.engine.stop()
         with self._changed:
-            self._loaded.pop(loaded.model.name.key, None)
+            self._models.pop(loaded.model.name.key, None)
             self._changed.notify_all()
 
     def _expire(self) -> None:
         with self._changed:
             while not self._closed:
-                for loaded in list(self._loaded.values()):
-                    self._retire_if_due(loaded)
-                self._changed.wait(self._next_expiry())
+                for loaded in list(self._models.values()):
+                    self._stop_if_due(loaded)
+                self._changed.wait(self._seconds_to_next_expiry())
 
-    def _next_expiry(self) -> float:
-        idle = [one.expires_in for one in self._loaded.values() if one.is_idle]
+    def _seconds_to_next_expiry(self) -> float:
+        idle = [loaded.expires_in for loaded in self._models.values() if loaded.is_idle]
         return min(max(0.0, min(idle, default=math.inf)), LONGEST_WAIT)

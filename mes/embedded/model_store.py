@@ -1,4 +1,9 @@
-"""Names of models, and the files that hold them."""
+"""The models folder: the names of models and their GGUF files.
+
+A file in the folder is a model: `<name>--<tag>.gguf` is `<name>:<tag>`, a plain `<name>.gguf` is
+`<name>:latest`, and a sub-folder is the part before a slash (`me/tiny--v1.gguf` is `me/tiny:v1`).
+A link to a file under a second name is a second model with a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +22,18 @@ from typing import Any
 from mes.embedded.api_errors import BadRequest, UnknownModel
 from mes.embedded.gguf import Header, NotGGUF, read_header
 
-# Model names, read as Ollama reads them: `:latest` is implied, case does not matter.
-
+log = logging.getLogger(__name__)
+DIGESTS_FILE = ".digests.json"
 NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
-IMPLIED = ("registry.ollama.ai", "library")
+IMPLIED_PARTS = ("registry.ollama.ai", "library")
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """`path` is what stands before the tag, without what is implied"""
+    """A model name as Ollama reads it: `:latest` is implied, and case does not matter.
+
+    `path` is the part before the tag, without an implied registry or library.
+    """
 
     path: str
     tag: str = "latest"
@@ -35,18 +43,18 @@ class ModelName:
 
     @property
     def key(self) -> str:
-        """Equal for all spellings of one name"""
+        """A string that is equal for all spellings of a name."""
         return str(self).casefold()
 
     @property
     def full(self) -> str:
-        """With registry and library, as Ollama's capability errors spell it"""
+        """The name with registry and library, as in Ollama's errors about capabilities."""
         slashes = self.path.count("/")
-        return "/".join((*IMPLIED[: max(0, 2 - slashes)], str(self)))
+        return "/".join((*IMPLIED_PARTS[: max(0, 2 - slashes)], str(self)))
 
 
 def parse_name(text: object) -> ModelName:
-    """BadRequest("invalid model name") where Ollama would say so"""
+    """Return the model name in `text`. Raise `BadRequest` where Ollama rejects the name."""
     if not isinstance(text, str):
         raise BadRequest("invalid model name")
     path, tag = _split_name(re.sub(r"^https?://", "", text.strip()))
@@ -62,20 +70,11 @@ def _split_name(text: str) -> tuple[str, str]:
 
 
 def _without_implied(parts: list[str]) -> str:
-    if len(parts) == 3 and parts[0].casefold() == IMPLIED[0]:
+    if len(parts) == 3 and parts[0].casefold() == IMPLIED_PARTS[0]:
         parts = parts[1:]
-    if len(parts) == 2 and parts[0].casefold() == IMPLIED[1]:
+    if len(parts) == 2 and parts[0].casefold() == IMPLIED_PARTS[1]:
         parts = parts[1:]
     return "/".join(parts)
-
-
-# The folder of GGUF files, seen as a list of models. A file is a model by being there:
-# `<name>--<tag>.gguf` is `<name>:<tag>`, a plain `<name>.gguf` is `<name>:latest`, and a sub-
-# folder is what stands before a slash (`me/tiny--v1.gguf` is `me/tiny:v1`). A link to a file
-# under a second name is a second model with a process of its own.
-
-log = logging.getLogger(__name__)
-DIGESTS = ".digests.json"
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class StoredModel:
     modified_ns: int
     header: Header
     digest: str
-    """sha256 of the file"""
+    """SHA-256 of the file, in hexadecimal digits."""
 
     @cached_property
     def capabilities(self) -> list[str]:
@@ -94,42 +93,47 @@ class StoredModel:
 
 
 class ModelStore:
+    """The models of a folder. Files that are added or replaced are noticed at once."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._headers: dict[str, Header | NotGGUF] = {}
         self._digests: dict[str, str] = self._read_digests()
 
     def models(self) -> list[StoredModel]:
-        """All that can be run, the newest first; a file that is no GGUF is passed over"""
+        """Return all models, the newest first. Files that are not GGUF are skipped."""
         found = []
         for name, path in self._files():
             try:
                 found.append(self._model(name, path))
             except (NotGGUF, OSError) as exc:
-                log.debug("passed over %s: %s", path, exc)
+                log.debug("skipped %s: %s", path, exc)
         return sorted(found, key=lambda model: model.modified_ns, reverse=True)
 
     def find(self, text: object) -> StoredModel:
-        """The model of that name, however it is spelt; ModelNotFound"""
-        wanted = parse_name(text)
+        """Return the model called `text`, in any spelling of its name.
+
+        Raise `UnknownModel`, or `BadRequest` if `text` is not a model name.
+        """
+        key = parse_name(text).key
         for name, path in self._files():
-            if name.key == wanted.key:
-                return self._readable(name, path)
+            if name.key == key:
+                return self._existing_model(name, path)
         raise UnknownModel(f"model '{text}' not found")
 
     def has(self, text: str) -> bool:
-        wanted = parse_name(text).key
-        return any(name.key == wanted for name, _ in self._files())
+        key = parse_name(text).key
+        return any(name.key == key for name, _ in self._files())
 
     def path_for(self, name: ModelName) -> Path:
         return self.folder / f"{name.path}--{name.tag}.gguf"
 
     def delete(self, model: StoredModel) -> None:
-        """Another name for the same file stays"""
+        """Remove the file. Other links to the same file stay."""
         model.path.unlink(missing_ok=True)
 
     def copy(self, source: object, destination: object) -> None:
-        """Give the file a second name; costs no disk where the file system has hard links"""
+        """Link the file of `source` under the name `destination`, or copy it without hard links."""
         model, target = self.find(source), self.path_for(parse_name(destination))
         if target == model.path:
             return
@@ -147,7 +151,7 @@ class ModelStore:
             try:
                 yield self._name_of(path), path
             except BadRequest:
-                log.debug("passed over %s: not a model name", path)
+                log.debug("skipped %s: not a model name", path)
 
     def _is_hidden(self, path: Path) -> bool:
         return any(part.startswith(".") for part in path.relative_to(self.folder).parts)
@@ -157,7 +161,7 @@ class ModelStore:
         head, dashes, tag = text.rpartition("--")
         return parse_name(f"{head}:{tag}" if dashes else text)
 
-    def _readable(self, name: ModelName, path: Path) -> StoredModel:
+    def _existing_model(self, name: ModelName, path: Path) -> StoredModel:
         try:
             return self._model(name, path)
         except FileNotFoundError as exc:
@@ -165,7 +169,7 @@ class ModelStore:
 
     def _model(self, name: ModelName, path: Path) -> StoredModel:
         stat = path.stat()
-        # The same bytes under another name are read and hashed once.
+        # Links to one file share the key, so that it is read and hashed only once.
         key = f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"
         header = self._header(key, path)
         return StoredModel(
@@ -192,16 +196,16 @@ class ModelStore:
 
     def _read_digests(self) -> dict[str, str]:
         try:
-            loaded: dict[str, Any] = json.loads((self.folder / DIGESTS).read_text())
+            loaded: dict[str, Any] = json.loads((self.folder / DIGESTS_FILE).read_text())
         except (OSError, ValueError):
             return {}
         return loaded
 
     def _write_digests(self) -> None:
-        draft = self.folder / f"{DIGESTS}.{os.getpid()}"
+        temporary = self.folder / f"{DIGESTS_FILE}.{os.getpid()}"
         try:
-            draft.write_text(json.dumps(self._digests))
-            draft.replace(self.folder / DIGESTS)
+            temporary.write_text(json.dumps(self._digests))
+            temporary.replace(self.folder / DIGESTS_FILE)
         except OSError as exc:
-            # A read-only folder costs a reading of each file at the next start, no more.
-            log.debug("digests not kept: %s", exc)
+            # In a read-only folder, each file is hashed again after the next start.
+            log.debug("digests not saved: %s", exc)

@@ -1,4 +1,4 @@
-"""Ollama's `options`, checked as Ollama checks them, in the words of the engine."""
+"""Ollama's `options`: sampling parameters for the engine, and parameters of the load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mes.embedded.api_errors import RuntimeFailure
 from mes.embedded.model_store import StoredModel
 from mes.embedded.runtime_settings import EmbeddedSettings
 
-# Ollama's defaults; the engine's own differ.
+# Ollama's defaults, which differ from those of the engine.
 SAMPLING: dict[str, Any] = {
     "temperature": 0.8,
     "top_k": 40,
@@ -24,33 +24,53 @@ SAMPLING: dict[str, Any] = {
     "num_keep": 4,
     "num_predict": -1,
 }
-LOADING = {"num_ctx": int, "num_batch": int, "num_thread": int}
-# Nothing to place on a GPU here, and nothing of it changes an answer.
-WITHOUT_EFFECT = {"num_gpu": int, "main_gpu": int, "use_mmap": bool, "draft_num_predict": int}
+LOAD_TYPES = {"num_ctx": int, "num_batch": int, "num_thread": int}
+# Only their type is checked: there is no GPU here, and none of them changes an answer.
+IGNORED = {"num_gpu": int, "main_gpu": int, "use_mmap": bool, "draft_num_predict": int}
 ENGINE_NAMES = {"num_predict": "n_predict", "num_keep": "n_keep"}
 TYPE_NAMES = {int: "integer", float: "float32", bool: "boolean"}
+# Requests cannot be cancelled, and other slots get no token, until a batch is processed. Prompts
+# are read no slower than in batches of 512.
+BATCH = 64
+SMALLEST_CONTEXT = 4
 
 
 class BadOption(RuntimeFailure):
-    """A status of 500 for the client's mistake, because Ollama has it so"""
+    """An option has the wrong type; like Ollama, answered with status 500."""
 
 
 @dataclass(frozen=True)
 class Options:
+    """Options of a request; None for a parameter of the load that it leaves open."""
+
     sampling: dict[str, Any]
-    """for the engine, complete"""
+    """Sampling parameters by the engine's names, complete with defaults."""
     context_length: int | None = None
     batch: int | None = None
     threads: int | None = None
 
 
-def parse_options(given: Any) -> Options:
-    """Unknown names are ignored, as Ollama ignores them; a wrong type is a BadOption"""
-    if given is None:
-        given = {}
-    if not isinstance(given, dict):
+@dataclass(frozen=True)
+class LoadParameters:
+    """Parameters that a model is loaded with."""
+
+    context_length: int
+    """Tokens of each slot."""
+    batch: int
+    threads: int
+    slots: int
+
+
+def parse_options(value: Any) -> Options:
+    """Return the options of a request; unknown names are ignored, as in Ollama.
+
+    Raise `BadOption` for a value of the wrong type.
+    """
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
         raise BadOption("options must be an object")
-    checked = {name: _checked(name, value) for name, value in given.items() if value is not None}
+    checked = {name: _checked(name, item) for name, item in value.items() if item is not None}
     sampling = {name: checked.get(name, default) for name, default in SAMPLING.items()}
     if sampling["num_predict"] <= 0:
         sampling["num_predict"] = -1  # until the context is full
@@ -63,76 +83,27 @@ def parse_options(given: Any) -> Options:
     )
 
 
-def _checked(name: str, value: Any) -> Any:
-    if name == "stop":
-        return _strings(name, value)
-    kind = _kind(name)
-    if kind is None:
-        return value
-    fits = isinstance(value, bool) if kind is bool else _is_number(value)
-    if not fits:
-        raise BadOption(f'option "{name}" must be of type {TYPE_NAMES[kind]}')
-    return kind(value)
-
-
-def _kind(name: str) -> type | None:
-    if name in SAMPLING:
-        return type(SAMPLING[name])
-    return LOADING.get(name) or WITHOUT_EFFECT.get(name)
-
-
-def _positive(number: int | None) -> int | None:
-    """0 and less leave the choice to us"""
-    return number if number and number > 0 else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _strings(name: str, value: Any) -> list[str]:
-    if not isinstance(value, list):
-        raise BadOption(f'option "{name}" must be of type array')
-    if not all(isinstance(item, str) for item in value):
-        raise BadOption(f'option "{name}" must be of an array of strings')
-    return value
-
-
-# What a model is loaded with, decided from the request, the settings and the model's limits.
-
-# Small, because nothing can be cancelled, and no other slot gets a token, before a batch is read;
-# prompts are read no slower than in batches of 512.
-BATCH = 64
-SMALLEST_CONTEXT = 4
-
-
-@dataclass(frozen=True)
-class LoadParameters:
-    context_length: int
-    """of each slot"""
-    batch: int
-    threads: int
-    slots: int
-
-
 def load_parameters(
     model: StoredModel, options: Options, settings: EmbeddedSettings
 ) -> LoadParameters:
+    """Return the parameters to load `model` with, from the request's options and the settings."""
     context = _context_length(model, options.context_length or settings.context_length)
     threads = options.threads or settings.engine_threads
     if model.header.is_embedding:
-        # A text to embed is read in one piece.
+        # The engine reads a text to embed in one batch.
         return LoadParameters(context, batch=context, threads=threads, slots=1)
     slots = settings.num_parallel
-    return LoadParameters(
-        context, batch=max(options.batch or BATCH, slots), threads=threads, slots=slots
-    )
+    batch = max(options.batch or BATCH, slots)
+    return LoadParameters(context, batch=batch, threads=threads, slots=slots)
 
 
 def fits_parameters(
     launch: LoadParameters, model: StoredModel, options: Options, settings: EmbeddedSettings
 ) -> bool:
-    """Whether a request with these options can use what is loaded; what it leaves open, fits"""
+    """Return whether a model loaded with `launch` can serve a request with these options.
+
+    A parameter that the options leave open fits any value.
+    """
     as_loaded = replace(
         options,
         context_length=options.context_length or launch.context_length,
@@ -142,6 +113,41 @@ def fits_parameters(
     return load_parameters(model, as_loaded, settings) == launch
 
 
-def _context_length(model: StoredModel, wanted: int) -> int:
-    """Never more than the model was trained for, as under Ollama"""
-    return max(SMALLEST_CONTEXT, min(wanted, model.header.context_length or wanted))
+def _context_length(model: StoredModel, requested: int) -> int:
+    # As in Ollama, the context is limited to the one that the model was trained for.
+    return max(SMALLEST_CONTEXT, min(requested, model.header.context_length or requested))
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name == "stop":
+        return _checked_strings(name, value)
+    kind = _kind(name)
+    if kind is None:
+        return value
+    is_valid = isinstance(value, bool) if kind is bool else _is_number(value)
+    if not is_valid:
+        raise BadOption(f'option "{name}" must be of type {TYPE_NAMES[kind]}')
+    return kind(value)
+
+
+def _kind(name: str) -> type | None:
+    if name in SAMPLING:
+        return type(SAMPLING[name])
+    return LOAD_TYPES.get(name) or IGNORED.get(name)
+
+
+def _positive(number: int | None) -> int | None:
+    # Zero and negative numbers leave the choice to the settings.
+    return number if number and number > 0 else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _checked_strings(name: str, value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise BadOption(f'option "{name}" must be of type array')
+    if not all(isinstance(item, str) for item in value):
+        raise BadOption(f'option "{name}" must be of an array of strings')
+    return value

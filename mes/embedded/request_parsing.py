@@ -1,98 +1,32 @@
-"""Requests: the JSON body as it is read, and the fields of each kind of request."""
+"""Parsing of request bodies: JSON to the dataclass of each kind of request."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from email.message import Message
-from io import BufferedIOBase
 from typing import Any
 
 from mes.embedded import durations, grammar, model_store, options
-from mes.embedded.api_errors import BadRequest, TooLarge, UnknownModel
+from mes.embedded.api_errors import BadRequest, UnknownModel
 from mes.embedded.options import Options
 
-# The JSON body of a request.
-
-LARGEST = 64 << 20
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"invalid character '{constant[0]}' looking for beginning of value")
-
-
-# Python would take NaN and Infinity, which are no JSON.
-DECODER = json.JSONDecoder(parse_constant=_refuse)
-
-
-def read_body(headers: Message, file: BufferedIOBase) -> bytes:
-    """All of it, so that the next request on the connection is found; TooLarge"""
-    if "chunked" in headers.get("Transfer-Encoding", "").lower():
-        return _read_chunks(file)
-    length = headers.get("Content-Length") or "0"
-    if not length.isdecimal():
-        raise BadRequest("invalid Content-Length")
-    return file.read(_bounded(int(length)))
-
-
-def parse_body(raw: bytes) -> dict[str, Any]:
-    """The object in it; BadRequest in Ollama's words. What follows the object is ignored"""
-    text = raw.decode("utf-8", "replace").lstrip()
-    if not text:
-        raise BadRequest("missing request body")
-    try:
-        value, _ = DECODER.raw_decode(text)
-    except json.JSONDecodeError as exc:
-        raise BadRequest(_as_go_says_it(exc)) from exc
-    except (ValueError, RecursionError) as exc:
-        raise BadRequest(f"json: {exc}") from exc
-    if not isinstance(value, dict):
-        raise BadRequest("json: cannot unmarshal into a request: an object is expected")
-    return value
-
-
-def _read_chunks(file: BufferedIOBase) -> bytes:
-    body = b""
-    while size := _chunk_size(file.readline(64)):
-        body += file.read(_bounded(size, len(body)))
-        file.readline(64)
-    while file.readline(1024).strip():
-        pass  # trailers
-    return body
-
-
-def _chunk_size(line: bytes) -> int:
-    try:
-        return int(line.split(b";")[0], 16)
-    except ValueError as exc:
-        raise BadRequest("invalid chunk") from exc
-
-
-def _bounded(size: int, read: int = 0) -> int:
-    if size + read > LARGEST:
-        raise TooLarge("http: request body too large")
-    return size
-
-
-def _as_go_says_it(exc: json.JSONDecodeError) -> str:
-    rest = exc.doc[exc.pos : exc.pos + 1]
-    if not rest:
-        return "unexpected EOF"
-    wanted = "object key string" if "property name" in exc.msg else "value"
-    return f"invalid character '{rest}' looking for beginning of {wanted}"
-
-
-# What a client asks for, read from the JSON of Ollama's requests.
-
 Body = dict[str, Any]
-# What this runtime cannot do; left unsaid, the answer would pass for one that took it into account.
+# Refused, because an answer that ignores them would be wrong without notice.
 UNSUPPORTED = ("template", "context")
 MOST_LOGPROBS = 20
 
 
+def _reject_constant(constant: str) -> None:
+    raise ValueError(f"invalid character '{constant[0]}' looking for beginning of value")
+
+
+# By default Python accepts NaN and Infinity, which are not JSON.
+DECODER = json.JSONDecoder(parse_constant=_reject_constant)
+
+
 @dataclass(frozen=True)
 class GenerateRequest:
-    """One text to be written: after a raw `prompt`, or as the next of `messages`"""
+    """A request for one text: after a raw `prompt`, or as the next of `messages`."""
 
     model: str
     is_chat: bool
@@ -103,11 +37,11 @@ class GenerateRequest:
     keep_alive: float | None
     stream: bool
     top_logprobs: int | None
-    """how many of the likeliest tokens to tell at each place; None for not even the chosen one"""
+    """Number of alternatives to report for each token; None for no log probabilities at all."""
 
     @property
     def is_empty(self) -> bool:
-        """Asks to load the model, or to unload it"""
+        """Whether the request only loads or unloads the model."""
         return not (self.prompt or self.messages)
 
     @property
@@ -125,56 +59,86 @@ class EmbedRequest:
     keep_alive: float | None
 
 
+def parse_body(raw: bytes) -> Body:
+    """Return the JSON object in `raw`; bytes after the object are ignored, as in Ollama.
+
+    Raise `BadRequest` with the message of Ollama's JSON parser.
+    """
+    text = raw.decode("utf-8", "replace").lstrip()
+    if not text:
+        raise BadRequest("missing request body")
+    try:
+        value, _ = DECODER.raw_decode(text)
+    except json.JSONDecodeError as exc:
+        raise BadRequest(_go_syntax_error(exc)) from exc
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(f"json: {exc}") from exc
+    if not isinstance(value, dict):
+        raise BadRequest("json: cannot unmarshal into a request: an object is expected")
+    return value
+
+
 def parse_generate(body: Body) -> GenerateRequest:
-    name = generate_name(body)
-    _refuse_unsupported(body)
-    text, system, raw = (
-        _text_field(body, "prompt"),
-        _text_field(body, "system"),
-        bool(body.get("raw")),
-    )
-    if raw and system:
+    """Return the request of /api/generate. Raise `BadRequest` or `UnknownModel`."""
+    name = model_or_404(body)
+    _reject_unsupported(body)
+    prompt, system = _text_field(body, "prompt"), _text_field(body, "system")
+    if not body.get("raw"):
+        messages = _conversation(prompt, system)
+        return _generate_request(body, name, is_chat=False, prompt=None, messages=messages)
+    if system:
         raise BadRequest("raw mode does not support template, system, or context")
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": text})
-    spoken = bool(text) and not raw
-    return _generation(
-        body, name, is_chat=False, prompt=text if raw else None, messages=messages if spoken else []
-    )
+    return _generate_request(body, name, is_chat=False, prompt=prompt, messages=[])
 
 
 def parse_chat(body: Body) -> GenerateRequest:
-    name = required_name(body)
-    _refuse_unsupported(body)
+    """Return the request of /api/chat. Raise `BadRequest`."""
+    name = model_or_400(body)
+    _reject_unsupported(body)
     messages = [_message(item) for item in _list_field(body, "messages")]
-    return _generation(body, name, is_chat=True, prompt=None, messages=messages)
+    return _generate_request(body, name, is_chat=True, prompt=None, messages=messages)
 
 
 def parse_embed(body: Body) -> EmbedRequest:
-    name = generate_name(body)
-    given = body.get("input")
-    inputs = [given] if isinstance(given, str) else given or []
+    """Return the request of /api/embed. Raise `BadRequest` or `UnknownModel`."""
+    name = model_or_404(body)
+    value = body.get("input")
+    inputs = [value] if isinstance(value, str) else value or []
     if not isinstance(inputs, list) or not all(isinstance(item, str) for item in inputs):
         raise BadRequest("invalid input type")
-    return _embedding(body, name, [] if given == "" else inputs)
+    return _embed_request(body, name, [] if value == "" else inputs)
 
 
 def parse_embeddings(body: Body) -> EmbedRequest:
-    """The older route: one `prompt`"""
+    """Return the request of the older route /api/embeddings, with one `prompt`."""
     text = _text_field(body, "prompt")
-    return _embedding(body, required_name(body), [text] if text else [])
+    return _embed_request(body, model_or_400(body), [text] if text else [])
+
+
+def model_or_404(body: Body) -> str:
+    """Return the model's name; a missing one is an unknown model, as in /api/generate."""
+    if not body.get("model"):
+        raise UnknownModel("model '' not found")
+    return _text_field(body, "model")
+
+
+def model_or_400(body: Body) -> str:
+    """Return the model's name; a missing one is a bad request, as in /api/chat."""
+    if not body.get("model"):
+        raise BadRequest("model is required")
+    return _text_field(body, "model")
+
+
+def model_or_name(body: Body) -> str:
+    """Return the model's name of a route that manages models; older clients send it as `name`."""
+    return model_or_400({"model": body.get("model") or body.get("name")})
 
 
 def wants_stream(body: Body) -> bool:
     return bool(body.get("stream") is None or body["stream"])
 
 
-def model_name(body: Body) -> str:
-    """For the routes about a model rather than with one; some clients still say `name`"""
-    return required_name({"model": body.get("model") or body.get("name")})
-
-
-def _generation(body: Body, name: str, **rest: Any) -> GenerateRequest:
+def _generate_request(body: Body, name: str, **fields: Any) -> GenerateRequest:
     return GenerateRequest(
         model=name,
         format=grammar.parse_format(body.get("format")),
@@ -182,11 +146,11 @@ def _generation(body: Body, name: str, **rest: Any) -> GenerateRequest:
         keep_alive=durations.parse_keep_alive(body.get("keep_alive")),
         stream=wants_stream(body),
         top_logprobs=_top_logprobs(body),
-        **rest,
+        **fields,
     )
 
 
-def _embedding(body: Body, name: str, inputs: list[str]) -> EmbedRequest:
+def _embed_request(body: Body, name: str, inputs: list[str]) -> EmbedRequest:
     return EmbedRequest(
         model=name,
         inputs=inputs,
@@ -197,21 +161,17 @@ def _embedding(body: Body, name: str, inputs: list[str]) -> EmbedRequest:
     )
 
 
-def generate_name(body: Body) -> str:
-    if not body.get("model"):
-        raise UnknownModel("model '' not found")
-    return _text_field(body, "model")
-
-
-def required_name(body: Body) -> str:
-    if not body.get("model"):
-        raise BadRequest("model is required")
-    return _text_field(body, "model")
+def _conversation(prompt: str, system: str) -> list[dict[str, str]]:
+    """Return the messages for a prompt; none for an empty one, which only loads the model."""
+    if not prompt:
+        return []
+    instructions = [{"role": "system", "content": system}] if system else []
+    return [*instructions, {"role": "user", "content": prompt}]
 
 
 def _message(item: Any) -> dict[str, str]:
     if not isinstance(item, dict):
-        raise _wrong_type(item, "messages", "api.Message")
+        raise _go_type_error(item, "messages", "api.Message")
     if item.get("images"):
         raise BadRequest("image input is not supported by the embedded runtime")
     if item.get("tool_calls"):
@@ -219,7 +179,7 @@ def _message(item: Any) -> dict[str, str]:
     return {"role": _text_field(item, "role").lower(), "content": _text_field(item, "content")}
 
 
-def _refuse_unsupported(body: Body) -> None:
+def _reject_unsupported(body: Body) -> None:
     name = model_store.parse_name(body["model"])
     if body.get("think"):
         raise BadRequest(f'"{body["model"]}" does not support thinking')
@@ -235,10 +195,10 @@ def _refuse_unsupported(body: Body) -> None:
 
 
 def _top_logprobs(body: Body) -> int | None:
-    most = body.get("top_logprobs") or 0
-    if not isinstance(most, int) or not 0 <= most <= MOST_LOGPROBS:
+    count = body.get("top_logprobs") or 0
+    if not isinstance(count, int) or not 0 <= count <= MOST_LOGPROBS:
         raise BadRequest(f"top_logprobs must be between 0 and {MOST_LOGPROBS}")
-    return most if body.get("logprobs") else None
+    return count if body.get("logprobs") else None
 
 
 def _text_field(body: Body, field: str) -> str:
@@ -246,7 +206,7 @@ def _text_field(body: Body, field: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _wrong_type(value, field, "string")
+        raise _go_type_error(value, field, "string")
     return value
 
 
@@ -255,12 +215,20 @@ def _list_field(body: Body, field: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise _wrong_type(value, field, "[]api.Message")
+        raise _go_type_error(value, field, "[]api.Message")
     return value
 
 
-def _wrong_type(value: Any, field: str, wanted: str) -> BadRequest:
+def _go_syntax_error(exc: json.JSONDecodeError) -> str:
+    character = exc.doc[exc.pos : exc.pos + 1]
+    if not character:
+        return "unexpected EOF"
+    expected = "object key string" if "property name" in exc.msg else "value"
+    return f"invalid character '{character}' looking for beginning of {expected}"
+
+
+def _go_type_error(value: Any, field: str, expected: str) -> BadRequest:
     kind = {bool: "bool", str: "string", list: "array", dict: "object"}.get(type(value), "number")
     return BadRequest(
-        f"json: cannot unmarshal {kind} into Go struct field {field} of type {wanted}"
+        f"json: cannot unmarshal {kind} into Go struct field {field} of type {expected}"
     )

@@ -14,7 +14,7 @@ from mes.embedded.api_errors import BadRequest
 
 
 class EmbeddedSettingsError(ValueError):
-    """One line for each setting that is wrong"""
+    """Settings are invalid; the message has one line for each."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class EmbeddedSettings:
     port: int = 11435
     models_dir: Path = Path("models")
     threads: int = 0
-    """per model; 0 is as many as there are cores"""
+    """Threads of each model; 0 for one per core."""
     num_parallel: int = 4
-    """requests that one model answers at a time; each has the whole context"""
+    """Simultaneous requests of one model; each has the whole context."""
     max_loaded_models: int = 3
     keep_alive_seconds: float = 300.0
     context_length: int = 4096
     load_timeout_seconds: float = 300.0
-    """for one load, and for waiting until there is room for it; 0 is no limit"""
+    """Limit for one load and for the wait for room; 0 for no limit."""
 
     @property
     def load_deadline_seconds(self) -> float:
@@ -42,13 +42,18 @@ class EmbeddedSettings:
 
 
 def _at_least(minimum: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        number = int(text)
+    error = ValueError(f"must be a whole number of {minimum} or more")
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise error from None
         if number < minimum:
-            raise ValueError(f"must be {minimum} or more")
+            raise error
         return number
 
-    return read
+    return parse
 
 
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -65,17 +70,20 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def load_settings(environ: Mapping[str, str] = os.environ, **overrides: Any) -> EmbeddedSettings:
-    """Settings of this process; an override that is not None wins over the environment"""
-    values, mistakes = {}, []
+    """Return the settings of this process; overrides that are not None take precedence.
+
+    Raise `EmbeddedSettingsError` with every invalid variable.
+    """
+    values, errors = {}, []
     for field in fields(EmbeddedSettings):
-        name, read = VARIABLES[field.name]
+        name, parse = VARIABLES[field.name]
         if overrides.get(field.name) is not None:
             values[field.name] = overrides[field.name]
         elif text := environ.get(name, "").strip():
             try:
-                values[field.name] = read(text)
+                values[field.name] = parse(text)
             except (ValueError, BadRequest) as exc:
-                mistakes.append(f"{name}={text}: {exc}")
-    if mistakes:
-        raise EmbeddedSettingsError("\n".join(mistakes))
+                errors.append(f"{name}={text}: {exc}")
+    if errors:
+        raise EmbeddedSettingsError("\n".join(errors))
     return EmbeddedSettings(**values)

@@ -1,4 +1,7 @@
-"""The HTTP server: reads a request, calls its route, writes the answer in Ollama's manner."""
+"""The HTTP server: reads a request, calls its route and writes the answer.
+
+It refuses requests of web pages from elsewhere, which a browser on this machine may send.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,29 @@ from contextlib import closing
 from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
 from mes.embedded import request_parsing
-from mes.embedded.api import ROUTES, Answer, Call, Lines, OllamaApi
-from mes.embedded.api_errors import ClientLeft, ForbiddenOrigin, RuntimeFailure
-from mes.embedded.slots import ClientConnection
+from mes.embedded.api import ROUTES, Answer, OllamaApi, Route
+from mes.embedded.api_errors import (
+    BadRequest,
+    ClientLeft,
+    ForbiddenOrigin,
+    RuntimeFailure,
+    TooLarge,
+)
+from mes.embedded.client_connection import ClientConnection
+from mes.embedded.generation import ResponseLine, ResponseLines
 
 log = logging.getLogger(__name__)
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
 TEXT = "text/plain; charset=utf-8"
+LARGEST_BODY = 64 << 20
+LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 
 
 class Server(ThreadingHTTPServer):
@@ -36,13 +49,13 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, Handler)
 
     def server_bind(self) -> None:
-        # The inherited one asks the name service who we are, which can take seconds.
+        # The inherited method looks up the host's name, which can take seconds.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("the connection of %s broke", client_address, exc_info=True)
+        log.debug("connection of %s failed", client_address, exc_info=True)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -51,6 +64,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def handle_any(self) -> None:
+        """Answer one request of any method."""
         try:
             self._route()
         except (ClientLeft, BrokenPipeError, ConnectionResetError):
@@ -58,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         except RuntimeFailure as exc:
             self._send(exc.status, JSON, _encoded({"error": str(exc), **exc.facts}))
         except Exception as exc:
-            log.exception("a mistake of the runtime itself")
+            log.exception("unexpected error in a request")
             self._send(500, JSON, _encoded({"error": repr(exc)}))
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = handle_any
@@ -75,23 +89,20 @@ class Handler(BaseHTTPRequestHandler):
         elif self.command not in methods:
             self._send(405, TEXT, b"405 method not allowed")
         else:
-            self._answer(self._called(methods[self.command], raw))
+            self._answer(self._call(methods[self.command], raw))
 
     def _read_body(self) -> bytes:
         try:
-            return request_parsing.read_body(self.headers, self.rfile)
+            return read_body(self.headers, self.rfile)
         except RuntimeFailure:
-            # Nobody knows where the next request begins.
+            # The start of the next request is unknown.
             self.close_connection = True
             raise
 
-    def _called(self, call: Call, raw: bytes) -> Answer:
-        reads = self.command in ("POST", "DELETE")
-        return call(
-            self.server.api,
-            request_parsing.parse_body(raw) if reads else {},
-            ClientConnection(self.connection),
-        )
+    def _call(self, route: Route, raw: bytes) -> Answer:
+        has_body = self.command in ("POST", "DELETE")
+        body = request_parsing.parse_body(raw) if has_body else {}
+        return route(self.server.api, body, ClientConnection(self.connection))
 
     def _answer(self, answer: Answer) -> None:
         if answer is None:
@@ -103,30 +114,81 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._stream(answer)
 
-    def _stream(self, lines: Lines) -> None:
-        # Closing the lines ends the work behind them, however this block is left.
+    def _stream(self, lines: ResponseLines) -> None:
+        # Closing the lines stops the engine, also when the client leaves.
         with closing(lines):
-            # A failure before the first line still has a status of its own.
+            # Only before the first line can a failure still set the status.
             first = next(lines)
             self.wfile.write(self._head(200, NDJSON, "Transfer-Encoding: chunked"))
-            for line in _with_failures(chain([first], lines)):
+            for line in _with_failure(chain([first], lines)):
                 data = _encoded(line) + b"\n"
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
             self.wfile.write(b"0\r\n\r\n")
 
-    def _send(self, status: int, kind: str, data: bytes) -> None:
-        head = self._head(status, kind, f"Content-Length: {len(data)}")
+    def _send(self, status: int, content_type: str, data: bytes) -> None:
+        head = self._head(status, content_type, f"Content-Length: {len(data)}")
         self.wfile.write(head if self.command == "HEAD" else head + data)
 
-    def _head(self, status: int, kind: str, *more: str) -> bytes:
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *more]
-        lines += [f"Content-Type: {kind}"] if kind else []
+    def _head(self, status: int, content_type: str, *headers: str) -> bytes:
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *headers]
+        lines += [f"Content-Type: {content_type}"] if content_type else []
         lines += ["Connection: close"] if self.close_connection else []
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def _with_failures(lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What goes wrong after the headers are sent can only be said in a line"""
+def read_body(headers: Message, file: BufferedIOBase) -> bytes:
+    """Return the whole body of a request.
+
+    Raise `TooLarge` beyond `LARGEST_BODY` bytes, `BadRequest` for an invalid length or chunk.
+    """
+    if "chunked" in headers.get("Transfer-Encoding", "").lower():
+        return _read_chunks(file)
+    length = headers.get("Content-Length") or "0"
+    if not length.isdecimal():
+        raise BadRequest("invalid Content-Length")
+    return file.read(_check_size(int(length)))
+
+
+def check_origin(headers: Message, address: str) -> None:
+    """Raise `ForbiddenOrigin` for a web page of another site.
+
+    A server that listens on a loopback `address` also refuses a foreign host name that resolves
+    to this machine.
+    """
+    origin = headers.get("Origin")
+    if origin and not _is_local(urlsplit(origin).hostname):
+        raise ForbiddenOrigin(f"the origin {origin} is not allowed: use a page of this machine")
+    if ipaddress.ip_address(address).is_loopback:
+        host = urlsplit(f"//{headers.get('Host') or 'localhost'}").hostname or ""
+        if not _is_local(host):
+            raise ForbiddenOrigin(f"the host {host} is not allowed: use localhost or 127.0.0.1")
+
+
+def _read_chunks(file: BufferedIOBase) -> bytes:
+    body = b""
+    while size := _chunk_size(file.readline(64)):
+        body += file.read(_check_size(size, len(body)))
+        file.readline(64)
+    while file.readline(1024).strip():
+        pass  # trailers
+    return body
+
+
+def _chunk_size(line: bytes) -> int:
+    try:
+        return int(line.split(b";")[0], 16)
+    except ValueError as exc:
+        raise BadRequest("invalid chunk") from exc
+
+
+def _check_size(size: int, already_read: int = 0) -> int:
+    if size + already_read > LARGEST_BODY:
+        raise TooLarge("http: request body too large")
+    return size
+
+
+def _with_failure(lines: Iterator[ResponseLine]) -> Iterator[ResponseLine]:
+    # After the headers are sent, a failure is reported as a line of the answer.
     try:
         yield from lines
     except RuntimeFailure as exc:
@@ -135,24 +197,6 @@ def _with_failures(lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _encoded(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
-# Guard against web pages that reach for this server through somebody's browser.
-
-LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
-
-
-def check_origin(headers: Message, bound_to: str) -> None:
-    """Forbidden for a page of another site, and for a foreign name that leads to this machine"""
-    origin = headers.get("Origin")
-    if origin and not _is_local(urlsplit(origin).hostname):
-        raise ForbiddenOrigin("this origin is not allowed")
-    if ipaddress.ip_address(bound_to).is_loopback and not _is_local(_host_of(headers)):
-        raise ForbiddenOrigin("this host name is not allowed")
-
-
-def _host_of(headers: Message) -> str:
-    return urlsplit(f"//{headers.get('Host') or 'localhost'}").hostname or ""
 
 
 def _is_local(name: str | None) -> bool:

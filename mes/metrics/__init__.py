@@ -1,1 +1,1 @@
-"""Metrics: what an operator can count and watch, over all workers and their deaths."""
+"""Metrics for Prometheus, of all workers together; they survive the death of a worker."""

@@ -1,4 +1,4 @@
-"""The Prometheus collector: all metrics as the page that Prometheus scrapes."""
+"""The Prometheus collector: all metrics of the service, as `GET /metrics` returns them."""
 
 from __future__ import annotations
 
@@ -25,44 +25,11 @@ from mes.scheduling.board import Board
 from mes.scheduling.sight import SharedSight
 from mes.scheduling.worker import Worker
 
-# The exposition: all metrics as the page that Prometheus scrapes.
-
-
-@dataclass(frozen=True)
-class MetricsCollector(Collector):
-    """What has been counted and how things stand, told by whichever worker is asked."""
-
-    request_counters: RequestCounters
-    board: Board
-    sight: SharedSight
-    worker: Worker
-    catalog: Callable[[], Catalog]
-
-    def page(self, accept: str) -> tuple[bytes, str]:
-        """The page and its media type: OpenMetrics for who accepts it, else Prometheus's own."""
-        encode, media_type = choose_encoder(accept)
-        return encode(self), media_type
-
-    def collect(self) -> Iterator[Metric]:
-        catalog, sight = self.catalog(), self.sight.current()
-        yield from request_metrics(self.request_counters.rows(), catalog)
-        yield from gauges.model_gauges(catalog, self.board.read(), sight)
-        yield GaugeMetricFamily(
-            "mes_models_loaded_limit",
-            "Models that may be in memory at a time (MAX_LOADED_MODELS)",
-            self.board.limits.max_loaded,
-        )
-        yield from gauges.runtime_gauges(sight)
-        yield from gauges.process_gauges(self.worker.pids())
-
-
-# Families: what was counted of requests, as Prometheus wants to be told.
-
 Rows = Mapping[RequestLabels, Sequence[float]]
 
-# Told of every model from the start: Prometheus sees no increase in a series that begins with its
-# first error, so an alert would miss the first burst.
-_FAULTS = (
+# These errors are exported as 0 for every model from the start: Prometheus sees no increase in a
+# series that begins with its first error, so an alert would miss the first burst.
+_ERRORS_FROM_START = (
     errors.QueueFull,
     errors.QueueTimeout,
     errors.RuntimeUnavailable,
@@ -74,35 +41,99 @@ _FAULTS = (
 )
 
 
+@dataclass(frozen=True)
+class MetricsCollector(Collector):
+    """Collects the metrics of all workers, in the worker that is scraped."""
+
+    request_counters: RequestCounters
+    board: Board
+    sight: SharedSight
+    worker: Worker
+    catalog: Callable[[], Catalog]
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return all metrics as text, and its media type.
+
+        Args:
+            accept: the Accept header; the format is OpenMetrics if it is accepted, else
+                Prometheus's own.
+        """
+        encode, media_type = choose_encoder(accept)
+        return encode(self), media_type
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics."""
+        catalog, sight = self.catalog(), self.sight.current()
+        yield from request_metrics(self.request_counters.rows(), catalog)
+        yield from gauges.model_gauges(catalog, self.board.read(), sight)
+        yield GaugeMetricFamily(
+            "mes_models_loaded_limit",
+            "Maximum number of models in memory (MAX_LOADED_MODELS)",
+            self.board.limits.max_loaded,
+        )
+        yield from gauges.runtime_gauges(sight)
+        yield from gauges.process_gauges(self.worker.pids())
+        yield from gauges.host_gauges()
+
+
 def request_metrics(rows: Rows, catalog: Catalog) -> Iterator[Metric]:
-    """All metrics about requests."""
-    for name in dict.fromkeys(measure.name for measure in DEFINITIONS):
-        yield _histogram([placed for placed in METRIC_OFFSETS if placed[1].name == name], rows)
+    """Yield the metrics of the counted requests."""
+    for name in dict.fromkeys(metric.name for metric in DEFINITIONS):
+        yield _histogram([entry for entry in METRIC_OFFSETS if entry[1].name == name], rows)
     yield _errors(rows, catalog)
-    yield _answers(rows)
+    yield _structured_answers(rows)
+
+
+def _histogram(metrics: Sequence[tuple[int, MetricDefinition]], rows: Rows) -> Metric:
+    """Return one family from the definitions that share its name, given with their offsets."""
+    first = metrics[0][1]
+    family = HistogramMetricFamily(first.name, first.help, labels=list(first.labels))
+    for offset, metric in metrics:
+        bounds = [*map(str, map(float, metric.bounds)), "+Inf"]
+        for values, numbers in _sums_by_labels(offset, metric, rows).items():
+            buckets = list(zip(bounds, accumulate(numbers[:-1]), strict=True))
+            family.add_metric(values, buckets, numbers[-1])
+    return family
+
+
+def _sums_by_labels(
+    offset: int, metric: MetricDefinition, rows: Rows
+) -> dict[tuple[str, ...], list[float]]:
+    """Add up the metric's numbers of all rows with the same values of the metric's labels."""
+    sums: dict[tuple[str, ...], list[float]] = {}
+    for labels, row in rows.items():
+        numbers = row[offset : offset + metric.width]
+        if any(numbers):
+            values = tuple(text.format(**labels._asdict()) for text in metric.labels.values())
+            previous = sums.get(values, [0.0] * metric.width)
+            sums[values] = [a + b for a, b in zip(previous, numbers, strict=True)]
+    return sums
 
 
 def _errors(rows: Rows, catalog: Catalog) -> Metric:
-    pairs = product(_FAULTS, catalog.enabled)
+    pairs = product(_ERRORS_FROM_START, catalog.enabled)
     counts: Counter[tuple[str, ...]] = Counter({(kind.code, spec.id): 0 for kind, spec in pairs})
-    for kind, numbers in rows.items():
-        if kind.code:
-            counts[kind.code, kind.model] += _requests(numbers)
-    help = "Requests that were answered with an error"
-    return _counter("mes_errors", help, ("code", "model"), counts)
+    for labels, numbers in rows.items():
+        if labels.code:
+            counts[labels.code, labels.model] += _request_count(numbers)
+    return _counter("mes_errors", "Requests that failed, by error code", ("code", "model"), counts)
 
 
-def _answers(rows: Rows) -> Metric:
+def _structured_answers(rows: Rows) -> Metric:
     counts: Counter[tuple[str, ...]] = Counter()
-    for kind, numbers in rows.items():
-        if kind.verdict:
-            counts[kind.model, kind.first_verdict, kind.verdict] += _requests(numbers)
-    help = "Answers that had to fit a schema"
+    for labels, numbers in rows.items():
+        if labels.verdict:
+            key = labels.model, labels.first_verdict, labels.verdict
+            counts[key] += _request_count(numbers)
+    help = "Outputs validated with a JSON Schema, by the verdicts on the first and last attempt"
     return _counter("mes_structured_answers", help, ("model", "first_verdict", "verdict"), counts)
 
 
-def _requests(numbers: Sequence[float]) -> int:
-    """Each request has a duration, which is the first measure."""
+def _request_count(numbers: Sequence[float]) -> int:
+    """Return the number of requests in a row, from the buckets of the first metric.
+
+    The first metric is the duration, which every request has.
+    """
     return round(sum(numbers[: DEFINITIONS[0].width - 1]))
 
 
@@ -113,29 +144,3 @@ def _counter(
     for values, count in counts.items():
         family.add_metric(values, count)
     return family
-
-
-def _histogram(placed: Sequence[tuple[int, MetricDefinition]], rows: Rows) -> HistogramMetricFamily:
-    """One family, made of the measures that share its name."""
-    first = placed[0][1]
-    family = HistogramMetricFamily(first.name, first.help, labels=list(first.labels))
-    for start, measure in placed:
-        bounds = [*map(str, map(float, measure.bounds)), "+Inf"]
-        for values, numbers in _by_labels(start, measure, rows).items():
-            buckets = list(zip(bounds, accumulate(numbers[:-1]), strict=True))
-            family.add_metric(values, buckets, numbers[-1])
-    return family
-
-
-def _by_labels(
-    start: int, measure: MetricDefinition, rows: Rows
-) -> dict[tuple[str, ...], list[float]]:
-    """The measure's numbers, added up over all rows with the same labels."""
-    found: dict[tuple[str, ...], list[float]] = {}
-    for kind, row in rows.items():
-        numbers = row[start : start + measure.width]
-        if any(numbers):
-            values = tuple(text.format(**kind._asdict()) for text in measure.labels.values())
-            before = found.get(values, [0.0] * measure.width)
-            found[values] = [a + b for a, b in zip(before, numbers, strict=True)]
-    return found

@@ -1,4 +1,4 @@
-"""Counters of requests, kept in one file that all workers add to."""
+"""Counters of requests, in one file to which all workers add."""
 
 from __future__ import annotations
 
@@ -15,139 +15,160 @@ import orjson
 
 from mes.config.catalog import Catalog
 from mes.errors import ModelNotFound
-from mes.metrics.definitions import DEFINITIONS, ROW_WIDTH, Facts, RequestLabels, increments
+from mes.metrics.definitions import DEFINITIONS, ROW_WIDTH, LogFields, RequestLabels, increments
 from mes.scheduling.files import FileLock
 
-# The ledger: rows of numbers that all workers add to, in one file under one lock.
+log = logging.getLogger(__name__)
 
-# Divides a page of memory: a write within one page is done or not done, also by who is killed.
-_RECORD = 2048
+# The label for models, paths and methods that a client may have made up.
+OTHER = "other"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+# A divisor of the size of a memory page: a write within one page is complete or not done at all,
+# even if the writer is killed.
+_RECORD_BYTES = 2048
 
 
 class CounterFile:
-    """Numbers under keys, which only ever grow.
+    """A file of rows of numbers that only grow, each row under a key.
 
-    The file belongs to no worker, so none takes its numbers along when it dies. It is read and
-    written, not mapped: whoever touches a mapped file that was truncated, or for which the disk has
-    no room, is killed.
+    The file belongs to no worker, so a worker that dies takes no numbers with it. It is read and
+    written with system calls and not mapped into memory: a process is killed if it accesses a
+    mapped file that was truncated, or for which the disk has no space.
+
+    Args:
+        path: the file, created if it does not exist.
+        width: the numbers in each row.
     """
 
     def __init__(self, path: Path, *, width: int) -> None:
-        self._lock = FileLock(path)
-        self._threads = threading.Lock()
-        self._nothing = bytes(8 * width)
-        self._key_bytes = _RECORD - len(self._nothing)
-        self._places: dict[bytes, int] = {}
+        self._file_lock = FileLock(path)
+        # A FileLock does not exclude threads of the same process.
+        self._thread_lock = threading.Lock()
+        self._zeros = bytes(8 * width)
+        self._key_bytes = _RECORD_BYTES - len(self._zeros)
+        self._offsets: dict[bytes, int] = {}
 
     def add(self, key: bytes, amounts: Iterable[tuple[int, float]]) -> None:
-        """Add to some numbers of a row. Raises OSError where the file cannot be written."""
+        """Add amounts, given as (index, amount), to the row of `key`.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         key = key.ljust(self._key_bytes, b"\0")
         assert len(key) == self._key_bytes, "the key is too long"
-        with self._threads, self._lock:
-            fd = self._lock.fileno()
-            place, numbers = self._row(fd, key)
+        with self._thread_lock, self._file_lock:
+            fd = self._file_lock.fileno()
+            offset, numbers = self._row(fd, key)
             for index, amount in amounts:
                 numbers[index] += amount
-            os.pwrite(fd, key + numbers.tobytes(), place)
+            os.pwrite(fd, key + numbers.tobytes(), offset)
 
     def read(self) -> dict[bytes, array[float]]:
-        """All rows as they stand. Raises OSError where the file cannot be read."""
-        with self._threads, self._lock:
-            content = _content(self._lock.fileno())
-        records = (content[at : at + _RECORD] for at in _record_offsets(content))
+        """Return all rows by their keys.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with self._thread_lock, self._file_lock:
+            content = _read_all(self._file_lock.fileno())
+        records = (content[at : at + _RECORD_BYTES] for at in _record_offsets(content))
         return {
             record[: self._key_bytes].rstrip(b"\0"): self._numbers(record) for record in records
         }
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._lock.close()
+        """Close the file."""
+        self._file_lock.close()
 
     def _row(self, fd: int, key: bytes) -> tuple[int, array[float]]:
-        """Where the row is, and what it holds; a new one at the end where there is none."""
-        place = self._places.get(key)
-        if place is None or not (record := os.pread(fd, _RECORD, place)).startswith(key):
-            place = self._look_for(fd, key)
-            record = os.pread(fd, _RECORD, place)
-        # Short at the end of the file, and where somebody has cut a piece off it.
-        return place, self._numbers(record if len(record) == _RECORD else key + self._nothing)
+        """Return the offset and the numbers of a row; those of a new row are zeros."""
+        offset = self._offsets.get(key)
+        if offset is None or not (record := os.pread(fd, _RECORD_BYTES, offset)).startswith(key):
+            offset = self._find(fd, key)
+            record = os.pread(fd, _RECORD_BYTES, offset)
+        # The record is incomplete at the end of the file, or if the file was truncated.
+        is_complete = len(record) == _RECORD_BYTES
+        return offset, self._numbers(record if is_complete else key + self._zeros)
 
-    def _look_for(self, fd: int, key: bytes) -> int:
-        content = _content(fd)
-        places = _record_offsets(content)
-        self._places = {content[at : at + self._key_bytes]: at for at in places}
-        return self._places.setdefault(key, places.stop)
+    def _find(self, fd: int, key: bytes) -> int:
+        """Read the offsets of all rows; return that of `key`, which is the end for a new row."""
+        content = _read_all(fd)
+        offsets = _record_offsets(content)
+        self._offsets = {content[at : at + self._key_bytes]: at for at in offsets}
+        return self._offsets.setdefault(key, offsets.stop)
 
     def _numbers(self, record: bytes) -> array[float]:
         return array("d", record[self._key_bytes :])
 
 
-def _content(fd: int) -> bytes:
+def _read_all(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
 def _record_offsets(content: bytes) -> range:
-    return range(0, len(content) // _RECORD * _RECORD, _RECORD)
-
-
-# Observed: what the requests were like, counted from the facts of their log lines.
-
-log = logging.getLogger(__name__)
-
-# Whatever callers may make up: a model, a path, a method.
-OTHER = "other"
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+    return range(0, len(content) // _RECORD_BYTES * _RECORD_BYTES, _RECORD_BYTES)
 
 
 class RequestCounters:
-    """Counts the requests of all workers, in `STATE_DIR/metrics-<layout>.counts`."""
+    """Counts the requests of all workers, in `STATE_DIR/metrics-<layout>.counts`.
+
+    A file that cannot be written or read is logged once, until it works again; requests go on.
+
+    Args:
+        directory: the folder of the file.
+        catalog: returns the current catalog, whose model ids become labels.
+    """
 
     def __init__(self, directory: Path, catalog: Callable[[], Catalog]) -> None:
-        # During a reload into another version both count, each in rows of its own layout.
+        # While an upgrade replaces the workers, each version counts in the file of its own layout.
         layout = repr(
-            (RequestLabels._fields, [(measure.name, measure.bounds) for measure in DEFINITIONS])
+            (RequestLabels._fields, [(metric.name, metric.bounds) for metric in DEFINITIONS])
         )
         digest = hashlib.sha256(layout.encode()).hexdigest()[:8]
-        self._counter_file = CounterFile(directory / f"metrics-{digest}.counts", width=ROW_WIDTH)
+        self._file = CounterFile(directory / f"metrics-{digest}.counts", width=ROW_WIDTH)
         self._catalog = catalog
-        self._well = True
+        self._works = True
 
-    def note(self, facts: Facts, *, route: str | None) -> None:
-        """Count one request. Raises nothing: the request is worth more than its count."""
+    def count(self, fields: LogFields, *, route: str | None) -> None:
+        """Count one request from the fields of its log line.
+
+        Nothing is raised, because a request must not fail for its count.
+        """
         try:
-            self._counter_file.add(_key(self._kind(facts, route)), increments(facts))
-            self._well = True
+            self._file.add(_key(self._labels(fields, route)), increments(fields))
+            self._works = True
         except OSError as exc:
-            self._complain(exc)
+            self._log_failure(exc)
 
     def rows(self) -> dict[RequestLabels, array[float]]:
-        """What has been counted, by the kind of request."""
+        """Return the counted numbers by labels; METRIC_OFFSETS describes a row."""
         try:
-            kept = self._counter_file.read()
+            rows = self._file.read()
         except OSError as exc:
-            self._complain(exc)
+            self._log_failure(exc)
             return {}
-        read = {_labels_from_key(key): numbers for key, numbers in kept.items()}
-        return {kind: numbers for kind, numbers in read.items() if kind is not None}
+        by_labels = {_labels_from_key(key): numbers for key, numbers in rows.items()}
+        return {labels: numbers for labels, numbers in by_labels.items() if labels is not None}
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._counter_file.close()
+        """Close the file."""
+        self._file.close()
 
-    def _kind(self, facts: Facts, route: str | None) -> RequestLabels:
-        verdict = facts.get("verdict") or ""
+    def _labels(self, fields: LogFields, route: str | None) -> RequestLabels:
+        verdict = fields.get("verdict") or ""
         return RequestLabels(
-            method=facts["method"] if facts["method"] in _METHODS else OTHER,
+            method=fields["method"] if fields["method"] in _METHODS else OTHER,
             route=route or OTHER,
-            operation=facts.get("operation") or "text_completion",
-            status=str(facts["status"]),
-            code=facts["code"] or "",
-            model=self._model(facts.get("model")),
-            first_verdict=facts.get("first_verdict") or verdict,
+            operation=fields.get("operation") or "text_completion",
+            status=str(fields["status"]),
+            code=fields["code"] or "",
+            model=self._model_label(fields.get("model")),
+            first_verdict=fields.get("first_verdict") or verdict,
             verdict=verdict,
         )
 
-    def _model(self, name: str | None) -> str:
+    def _model_label(self, name: str | None) -> str:
         if not name:
             return ""
         try:
@@ -155,19 +176,19 @@ class RequestCounters:
         except ModelNotFound:
             return OTHER
 
-    def _complain(self, error: OSError) -> None:
-        if self._well:
-            log.warning("metrics_not_kept", extra={"reason": str(error)})
-        self._well = False
+    def _log_failure(self, error: OSError) -> None:
+        if self._works:
+            log.warning("metrics_write_failed", extra={"reason": str(error)})
+        self._works = False
 
 
 @lru_cache(maxsize=1024)
-def _key(kind: RequestLabels) -> bytes:
-    return orjson.dumps(list(kind))
+def _key(labels: RequestLabels) -> bytes:
+    return orjson.dumps(list(labels))
 
 
 def _labels_from_key(key: bytes) -> RequestLabels | None:
     try:
         return RequestLabels(*orjson.loads(key))
     except (ValueError, TypeError):
-        return None  # somebody else has written into the file
+        return None  # another program has written into the file

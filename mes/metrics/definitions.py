@@ -1,7 +1,7 @@
-"""Measures: what is noted of each request, and under which names Prometheus hears of it.
+"""Definitions of the histograms of requests: names, labels, bounds, and where values come from.
 
-Names, labels and bounds are those of OpenTelemetry's semantic conventions (HTTP; generative AI)
-where these have one, written as Prometheus writes them; all others begin with `mes_`.
+Names, labels and bounds are those of OpenTelemetry's semantic conventions (HTTP; generative AI) if
+these define one, spelled as Prometheus requires. All other names begin with `mes_`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-Facts = Mapping[str, Any]
+# The fields of a request's log line.
+LogFields = Mapping[str, Any]
 
 
 class RequestLabels(NamedTuple):
-    """What sort of request it was. Each field has few values, whatever callers send."""
+    """The labels that a request is counted under.
+
+    Each field has few values, whatever clients send, so that the number of rows is limited.
+    """
 
     method: str
     route: str
@@ -29,62 +33,68 @@ class RequestLabels(NamedTuple):
 
 @dataclass(frozen=True)
 class MetricDefinition:
-    """A number of each request, told as a histogram; None where a request has none.
+    """A histogram of one value of each request.
 
-    The values of `labels` are filled in from the Kind of the request.
+    Attributes:
+        name: the metric's name.
+        help: the metric's HELP text.
+        labels: the values of the labels; `{model}` stands for that field of RequestLabels.
+        bounds: the upper bounds of the buckets, ascending, without the unbounded one.
+        value: returns the value from a request's log fields, or None if the request has none.
     """
 
     name: str
     help: str
     labels: Mapping[str, str]
     bounds: tuple[float, ...]
-    of: Callable[[Facts], float | None]
+    value: Callable[[LogFields], float | None]
 
     @property
     def width(self) -> int:
-        """A count for each bucket, the unbounded one included, and the sum."""
+        """Return how many numbers a row has for it: a count for each bucket, and the sum."""
         return len(self.bounds) + 2
 
 
-def increments(facts: Facts) -> Iterator[tuple[int, float]]:
-    """What a request adds to the row of its kind."""
-    for start, measure in METRIC_OFFSETS:
-        value = measure.of(facts)
+def increments(fields: LogFields) -> Iterator[tuple[int, float]]:
+    """Yield the index and the amount of each number that a request adds to its row."""
+    for offset, metric in METRIC_OFFSETS:
+        value = metric.value(fields)
         if value is not None and value >= 0:
-            yield start + bisect_left(measure.bounds, value), 1.0
-            yield start + measure.width - 1, value
+            yield offset + bisect_left(metric.bounds, value), 1.0
+            yield offset + metric.width - 1, value
 
 
-def _seconds(facts: Facts) -> float:
-    return float(facts["ms"]) / 1000
+def _request_seconds(fields: LogFields) -> float:
+    return float(fields["ms"]) / 1000
 
 
-def _inference_seconds(facts: Facts) -> float | None:
-    return _seconds(facts) if facts.get("model") else None
+def _inference_seconds(fields: LogFields) -> float | None:
+    return _request_seconds(fields) if fields.get("model") else None
 
 
-def _first_token_seconds(facts: Facts) -> float | None:
-    timings = facts.get("timings")
+def _first_token_seconds(fields: LogFields) -> float | None:
+    timings = fields.get("timings")
     if not timings or "time_to_first_token_ms" not in timings:
-        return None  # vectors come all at once
-    return _sum_of(timings, "queue_ms", "load_ms", "time_to_first_token_ms") / 1000
+        return None  # embeddings have no tokens
+    parts = ("queue_ms", "load_ms", "time_to_first_token_ms")
+    return float(sum(timings[name] for name in parts)) / 1000
 
 
-def _sum_of(timings: Facts, *names: str) -> float:
-    return float(sum(timings[name] for name in names))
+def _seconds_per_token(fields: LogFields) -> float | None:
+    tokens = _token_count("completion_tokens")(fields)
+    return fields["timings"]["generation_ms"] / tokens / 1000 if tokens else None
 
 
-def _seconds_per_token(facts: Facts) -> float | None:
-    tokens = _tokens("completion_tokens")(facts)
-    return facts["timings"]["generation_ms"] / tokens / 1000 if tokens else None
+def _timing_seconds(name: str) -> Callable[[LogFields], float | None]:
+    return lambda fields: fields["timings"][name] / 1000 if fields.get("timings") else None
 
 
-def _timing(name: str) -> Callable[[Facts], float | None]:
-    return lambda facts: facts["timings"][name] / 1000 if facts.get("timings") else None
+def _token_count(name: str) -> Callable[[LogFields], float | None]:
+    return lambda fields: fields["usage"].get(name) if fields.get("usage") else None
 
 
-def _tokens(name: str) -> Callable[[Facts], float | None]:
-    return lambda facts: facts["usage"].get(name) if facts.get("usage") else None
+def _attempts(fields: LogFields) -> float | None:
+    return fields.get("attempts")
 
 
 _GEN_AI = {
@@ -102,88 +112,90 @@ _FIRST_TOKEN_BOUNDS = (
     *(0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 120, 300),
 )
 _PER_TOKEN_BOUNDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
-# The conventions go on to 67108864, which no model's context holds.
+# The conventions continue to 67108864, which is more than any model's context window.
 _TOKEN_BOUNDS = tuple(4**n for n in range(11))
 _WAIT_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+_TOKEN_USAGE_HELP = "Tokens of the prompt and of the output, as counted by the runtime"
 
 DEFINITIONS = (
     MetricDefinition(
         "http_server_request_duration_seconds",
-        "Time from a request's arrival to its answer",
+        "Time from the arrival of a request to its response",
         {
             "http_request_method": "{method}",
             "http_route": "{route}",
             "http_response_status_code": "{status}",
         },
         _HTTP_BOUNDS,
-        _seconds,
+        _request_seconds,
     ),
     MetricDefinition(
         "gen_ai_server_request_duration_seconds",
-        "Time from an inference's arrival to its answer",
+        "Time from the arrival of an inference request to its response",
         {**_GEN_AI, "error_type": "{code}"},
         _DURATION_BOUNDS,
         _inference_seconds,
     ),
     MetricDefinition(
         "gen_ai_server_time_to_first_token_seconds",
-        "Time from an inference's arrival to its first token, queue and load included",
+        "Time from the arrival of an inference request to its first token, with queue and load",
         _GEN_AI,
         _FIRST_TOKEN_BOUNDS,
         _first_token_seconds,
     ),
     MetricDefinition(
         "gen_ai_server_time_per_output_token_seconds",
-        "Time that each token of an answer took to generate",
+        "Generation time of a successful inference divided by its output tokens",
         _GEN_AI,
         _PER_TOKEN_BOUNDS,
         _seconds_per_token,
     ),
     MetricDefinition(
         "gen_ai_client_token_usage",
-        "Tokens of prompts and of answers, as the runtime counted them",
+        _TOKEN_USAGE_HELP,
         {**_GEN_AI, "gen_ai_token_type": "input"},
         _TOKEN_BOUNDS,
-        _tokens("prompt_tokens"),
+        _token_count("prompt_tokens"),
     ),
     MetricDefinition(
         "gen_ai_client_token_usage",
-        "Tokens of prompts and of answers, as the runtime counted them",
+        _TOKEN_USAGE_HELP,
         {**_GEN_AI, "gen_ai_token_type": "output"},
         _TOKEN_BOUNDS,
-        _tokens("completion_tokens"),
+        _token_count("completion_tokens"),
     ),
     MetricDefinition(
         "mes_queue_wait_seconds",
-        "Time that an answered inference waited its turn, loads not included",
+        "Time that a successful inference waited in the queue, without loads",
         _MODEL,
         _WAIT_BOUNDS,
-        _timing("queue_ms"),
+        _timing_seconds("queue_ms"),
     ),
     MetricDefinition(
         "mes_load_wait_seconds",
-        "Time that an answered inference waited for its model to be loaded",
+        "Time that a successful inference waited for its model to load",
         _MODEL,
         _WAIT_BOUNDS,
-        _timing("load_ms"),
+        _timing_seconds("load_ms"),
     ),
     MetricDefinition(
         "mes_structured_attempts",
-        "How often the model was asked for an answer that fits its schema",
+        "Attempts of the model at an output that matches the JSON Schema",
         _MODEL,
         (1, 2, 3, 4),
-        lambda facts: facts.get("attempts"),
+        _attempts,
     ),
 )
 
 
-def _placed() -> Iterator[tuple[int, MetricDefinition]]:
-    start = 0
-    for measure in DEFINITIONS:
-        yield start, measure
-        start += measure.width
+def _metric_offsets() -> Iterator[tuple[int, MetricDefinition]]:
+    offset = 0
+    for metric in DEFINITIONS:
+        yield offset, metric
+        offset += metric.width
 
 
-# Where in a row each measure begins.
-METRIC_OFFSETS = tuple(_placed())
-ROW_WIDTH = sum(measure.width for measure in DEFINITIONS)
+# The index in a row at which the numbers of each metric begin.
+METRIC_OFFSETS = tuple(_metric_offsets())
+ROW_WIDTH = sum(metric.width for metric in DEFINITIONS)

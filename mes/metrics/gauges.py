@@ -1,4 +1,4 @@
-"""Gauges of models, runtime, processes and machine, read when they are scraped."""
+"""Gauges of models, runtime, processes and host, read when Prometheus scrapes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,18 @@ from mes.scheduling.registry import Resident
 from mes.scheduling.sight import Sight
 from mes.scheduling.state import State
 
-# The present: how the models, the runtime and the machine stand at the moment of the scrape.
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+# Metrics of the host, and the lines of /proc/meminfo with their values.
+_HOST_MEMORY = {
+    "mes_host_memory_total_bytes": "MemTotal",
+    "mes_host_memory_available_bytes": "MemAvailable",
+}
 
 
 @dataclass(frozen=True)
-class _ModelFigures:
-    """One model in the state that all workers share."""
+class _ModelState:
+    """The part of the shared state that concerns one model."""
 
     spec: ModelSpec
     state: State
@@ -64,142 +70,133 @@ class _ModelFigures:
 
 
 @dataclass(frozen=True)
-class _Gauge:
-    """A metric with one number for each model; None where it has none yet."""
+class _ModelMetric:
+    """A gauge or counter of each model; `value` returns None if the model has no value yet."""
 
-    family: type[GaugeMetricFamily] | type[CounterMetricFamily]
+    metric_type: type[GaugeMetricFamily] | type[CounterMetricFamily]
     name: str
     help: str
-    of: Callable[[_ModelFigures], float | None]
+    value: Callable[[_ModelState], float | None]
 
 
-_MODEL_GAUGES = (
-    _Gauge(
+_MODEL_METRICS = (
+    _ModelMetric(
         GaugeMetricFamily,
         "mes_requests_in_flight",
-        "Generations under way",
+        "Generations that are running",
         lambda model: model.in_flight,
     ),
-    _Gauge(
+    _ModelMetric(
         GaugeMetricFamily,
         "mes_requests_in_flight_limit",
-        "Generations that may be under way at a time (max_concurrent)",
+        "Maximum number of generations running at a time (max_concurrent)",
         lambda model: model.spec.max_concurrent,
     ),
-    _Gauge(
+    _ModelMetric(
         GaugeMetricFamily,
         "mes_requests_queued",
-        "Requests that wait their turn",
+        "Requests waiting in the queue",
         lambda model: model.queued,
     ),
-    _Gauge(
+    _ModelMetric(
         GaugeMetricFamily,
         "mes_requests_queued_limit",
-        "Requests that may wait at a time (max_queue)",
+        "Maximum number of requests waiting at a time (max_queue)",
         lambda model: model.spec.max_queue,
     ),
-    _Gauge(
+    _ModelMetric(
         GaugeMetricFamily,
         "mes_queue_oldest_wait_seconds",
-        "How long the first in the queue has waited",
+        "Time that the first request in the queue has waited",
         lambda model: model.oldest_wait_seconds,
     ),
-    _Gauge(
+    _ModelMetric(
         GaugeMetricFamily,
         "mes_model_loaded",
-        "1 while the model is in memory and ready",
+        "1 if the model is in memory and ready, else 0",
         lambda model: model.resident is not None,
     ),
-    _Gauge(
+    _ModelMetric(
         GaugeMetricFamily,
         "mes_model_memory_bytes",
-        "Memory that the loaded model takes up, on the GPU or not, as the runtime says",
+        "Memory of the loaded model, on the GPU or not, as reported by the runtime",
         lambda model: model.resident.size_bytes if model.resident else 0,
     ),
-    _Gauge(
+    _ModelMetric(
         GaugeMetricFamily,
         "mes_model_gpu_memory_bytes",
-        "The part of it that is on the GPU",
+        "GPU memory of the loaded model, as reported by the runtime",
         lambda model: model.resident.vram_bytes if model.resident else 0,
     ),
-    _Gauge(
+    _ModelMetric(
         CounterMetricFamily,
         "mes_model_loads",
         "Loads that succeeded",
         lambda model: model.tally.loads,
     ),
-    _Gauge(
+    _ModelMetric(
         CounterMetricFamily,
         "mes_model_evictions",
-        "Unloads, to make room or because somebody asked",
+        "Unloads, to make room or by request",
         lambda model: model.tally.evictions,
     ),
-    _Gauge(
+    _ModelMetric(
         GaugeMetricFamily,
         "mes_model_load_seconds",
-        "How long a load takes: a moving average over the last few",
+        "Duration of a load: a moving average of the last loads",
         lambda model: model.tally.load_seconds,
     ),
-    _Gauge(
+    _ModelMetric(
         GaugeMetricFamily,
         "mes_model_load_failures",
-        "Loads given up in a row; 0 once one has succeeded",
+        "Loads that failed in a row; 0 after a successful load",
         lambda model: model.failures,
     ),
 )
 
 
 def model_gauges(catalog: Catalog, state: State, sight: Sight) -> Iterator[Metric]:
-    """How it stands with each model of the catalog."""
-    standings = [_ModelFigures(spec, state, sight.running) for spec in catalog.models]
-    for told in _MODEL_GAUGES:
-        family = told.family(told.name, told.help, labels=["model"])
-        for model in standings:
-            if (value := told.of(model)) is not None:
+    """Yield the metrics of each model of the catalog."""
+    models = [_ModelState(spec, state, sight.running) for spec in catalog.models]
+    for metric in _MODEL_METRICS:
+        family = metric.metric_type(metric.name, metric.help, labels=["model"])
+        for model in models:
+            if (value := metric.value(model)) is not None:
                 family.add_metric([model.spec.id], value)
         yield family
 
 
 def runtime_gauges(sight: Sight) -> Iterator[Metric]:
-    """How it stands with the runtime, as the keeper last saw it."""
-    yield GaugeMetricFamily("mes_runtime_up", "1 while the runtime answers", sight.running)
+    """Yield the metrics of the runtime, as the leader last observed it."""
+    yield GaugeMetricFamily("mes_runtime_up", "1 if the runtime answers, else 0", sight.running)
     yield InfoMetricFamily(
-        "mes_runtime", "What runs the models", {"version": sight.version or "unknown"}
+        "mes_runtime", "Name and version of the runtime", {"version": sight.version or "unknown"}
     )
 
 
 def process_gauges(pids: Sequence[int]) -> Iterator[Metric]:
-    """What the service itself is, and what it takes of the machine."""
+    """Yield the metrics of the worker processes with these ids."""
     sizes = [resident_bytes(pid) for pid in pids]
-    yield InfoMetricFamily(
-        "mes_build",
-        "What serves",
-        {"version": __version__, "python_version": platform.python_version()},
-    )
-    yield GaugeMetricFamily("mes_worker_processes", "Worker processes that run", len(pids))
+    yield GaugeMetricFamily("mes_worker_processes", "Running worker processes", len(pids))
     yield GaugeMetricFamily(
         "mes_worker_memory_bytes", "Resident memory of all worker processes", sum(sizes)
     )
     yield GaugeMetricFamily(
-        "mes_worker_memory_max_bytes", "Resident memory of the largest of them", max(sizes)
+        "mes_worker_memory_max_bytes", "Resident memory of the largest worker process", max(sizes)
     )
+
+
+def host_gauges() -> Iterator[Metric]:
+    """Yield the versions of the service and the memory of the host."""
+    versions = {"version": __version__, "python_version": platform.python_version()}
+    yield InfoMetricFamily("mes_build", "Versions of MES and Python", versions)
     for name, line in _HOST_MEMORY.items():
-        yield GaugeMetricFamily(name, f"{line} of the machine", memory_bytes(line))
+        help = f"{line} of the host, from /proc/meminfo"
+        yield GaugeMetricFamily(name, help, meminfo_bytes(line))
 
 
-_HOST_MEMORY = {
-    "mes_host_memory_total_bytes": "MemTotal",
-    "mes_host_memory_available_bytes": "MemAvailable",
-}
-
-
-# The host: how much memory the machine has, and how much of it a process takes.
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def memory_bytes(name: str) -> int | None:
-    """A line of /proc/meminfo, such as MemTotal or MemAvailable; None where there is none."""
+def meminfo_bytes(name: str) -> int | None:
+    """Return a value of /proc/meminfo, such as MemTotal; None if there is no such value."""
     try:
         with open("/proc/meminfo") as lines:
             kilobytes = next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
@@ -209,8 +206,8 @@ def memory_bytes(name: str) -> int | None:
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory of a process that is in use; 0 where it has ended."""
+    """Return the resident memory of a process; 0 if it has ended."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     except OSError:
         return 0

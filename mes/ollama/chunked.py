@@ -9,8 +9,6 @@ from http.client import HTTPException, IncompleteRead
 # A frame begins with the line end that closes the one before. Extensions say nothing to us.
 _HEAD = re.compile(rb"\r\n([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n")
 _HEAD_BEGUN = re.compile(rb"(?:\r(?:\n(?:[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?\r?)?)?)?")
-# Nearly all that comes: one chunk, whole and without extensions.
-_ONE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n(.+)\r\n", re.DOTALL)
 _LONGEST_HEAD = 4096
 _LONGEST_TRAILER = 65536
 
@@ -43,10 +41,6 @@ def decode_chunks(begun: bytes, read: Callable[[], bytes]) -> Iterator[bytes]:
         if begun not in (b"", b"\r\n"):
             _check_head(begun)
         arrived = read()
-        if begun == b"\r\n":
-            while (one := _ONE.fullmatch(arrived)) and len(one[2]) == int(one[1], 16):
-                yield one[2]
-                arrived = read()
         if not arrived:
             raise IncompleteRead(b"")
         data = begun + arrived

@@ -38,7 +38,7 @@ from mes.errors import (
 )
 from mes.event_loop import EventLoop
 from mes.ollama import embeddings, payloads, pull_progress, responses
-from mes.ollama.connections import RuntimeAdapter, connection_pool
+from mes.ollama.connections import RuntimeAdapter
 from mes.ollama.embeddings import EmbeddingBatch
 from mes.ollama.exchange import Exchange, OpenExchanges, Operation
 from mes.ollama.generation import read_generation
@@ -74,7 +74,7 @@ class OllamaRuntime:
         self._reply_timeout_seconds = reply_timeout_seconds
         self._max_reply_bytes = max_reply_bytes
         self._open_exchanges = OpenExchanges()
-        self._adapter = RuntimeAdapter(connection_pool(url, size=pool_size))
+        self._adapter = RuntimeAdapter(size=pool_size)
         self._generate = prepare_request("POST", url, "/api/generate")
         self._chat = prepare_request("POST", url, "/api/chat")
         self._embed = prepare_request("POST", url, "/api/embed")
@@ -205,7 +205,7 @@ class OllamaRuntime:
             yield from pull_progress.parse_progress(pieces)
             exchange.finish(pieces)
 
-    def shut(self) -> None:
+    def shut_down(self) -> None:
         """End all that is under way, and whatever still comes, with ShuttingDown."""
         self._open_exchanges.end(
             lambda: ShuttingDown("the service is shutting down and waits no longer")

@@ -6,11 +6,9 @@ import http.client
 import threading
 from typing import TYPE_CHECKING, Any
 
-import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import Url
 
 if TYPE_CHECKING:
     from mes.ollama.exchange import Exchange
@@ -45,7 +43,6 @@ class RuntimeConnection(HTTPConnection):
         super().__init__(*args, **kwargs)
         self.lock = threading.Lock()
         self.exchange: Exchange | None = None
-        self._held_back: list[Any] | None = None
 
     def connect(self) -> None:
         super().connect()
@@ -56,22 +53,6 @@ class RuntimeConnection(HTTPConnection):
         exchange.take(self)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        self._make_ready()
-        self._held_back = []
-        try:
-            super().request(*args, **kwargs)
-        finally:
-            whole, self._held_back = b"".join(self._held_back), None
-        self.send(whole)
-
-    def send(self, data: Any) -> None:
-        # Head and body in one packet: the runtime wakes once, and so do we.
-        if self._held_back is None:
-            super().send(data)
-        else:
-            self._held_back.append(data)
-
-    def _make_ready(self) -> None:
         exchange = this_thread.exchange
         assert exchange is not None
         if exchange.wants_fresh_connection and exchange.reused:
@@ -79,41 +60,31 @@ class RuntimeConnection(HTTPConnection):
         if not self.is_closed:
             self.timeout = exchange.patience_seconds
             exchange.take(self)
+        super().request(*args, **kwargs)
 
 
 class _TlsRuntimeConnection(RuntimeConnection, HTTPSConnection):
     pass
 
 
-def connection_pool(url: Url, *, size: int) -> HTTPConnectionPool:
-    """The connections to one host, kept open between requests."""
-    kind, line = (
-        (HTTPSConnectionPool, _TlsRuntimeConnection)
-        if url.scheme == "https"
-        else (HTTPConnectionPool, RuntimeConnection)
-    )
-    connections = kind(url.host or "", url.port, maxsize=size)
-    connections.ConnectionCls = line
-    return connections
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = RuntimeConnection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsRuntimeConnection
 
 
 class RuntimeAdapter(HTTPAdapter):
-    """An adapter with one pool, which spares a request all that serves many hosts.
+    """A transport adapter of `requests` whose connections know the exchanges they serve.
 
-    It keeps no cookies and knows no proxies, whatever the environment says.
+    Requests are sent through it without a session: no cookies are kept, no redirect is followed,
+    and no proxy, netrc or certificate of the environment counts.
     """
 
-    def __init__(self, connections: HTTPConnectionPool) -> None:
-        super().__init__()
-        self._connections = connections
+    def __init__(self, *, size: int) -> None:
+        super().__init__(pool_connections=1, pool_maxsize=size)
 
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
-        return self._connections
-
-    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        return request.path_url
-
-    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        response = requests.Response()
-        response.status_code, response.raw, response.request = resp.status, resp, req
-        return response
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}

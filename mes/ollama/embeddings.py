@@ -68,7 +68,7 @@ def _vector(listed: Any) -> array[float]:
 def join_batches(parts: Iterable[Vectors]) -> Vectors:
     """The vectors of all batches, all of one length. Raises RuntimeReplyInvalid."""
     parts = list(parts)
-    each = tuple(chain.from_iterable(part.each for part in parts))
+    each = tuple(chain.from_iterable(part.values for part in parts))
     if len(set(map(len, each))) != 1:
         raise RuntimeReplyInvalid("the runtime sent embeddings of several lengths")
     return Vectors(each, sum(part.prompt_tokens for part in parts))
@@ -76,7 +76,7 @@ def join_batches(parts: Iterable[Vectors]) -> Vectors:
 
 def check_length(made: Vectors, *, tag: str, dimensions: int | None) -> None:
     """Raises RequestInvalid where the vectors do not have the dimensions that were asked for."""
-    has = len(made.each[0])
+    has = len(made.values[0])
     if dimensions is None or has == dimensions:
         return
     detail = f"{tag} makes vectors of {has} dimensions; ask for no more than that"

@@ -7,7 +7,6 @@ import itertools
 import logging
 import math
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -109,7 +108,7 @@ class Exchange:
     def __enter__(self) -> Self:
         if self.remaining_seconds <= 0:
             raise self._late()
-        self._timer = self._event_loop.at(self._deadline, lambda: self.cut(self._late()))
+        self._timer = self._event_loop.call_at(self._deadline, lambda: self.cut(self._late()))
         this_thread.exchange = self
         self._open_exchanges.add(self)
         return self
@@ -209,13 +208,9 @@ class Exchange:
         return iter(partial(self.answer.read1, _READ_BYTES), b"")
 
     def _chunks(self) -> Iterator[bytes]:
-        # Without what lies between, as urllib3 reads them, which costs four times as much.
+        # From the socket itself: what a buffer holds, epoll does not see.
         assert self._head is not None
         assert self._sock is not None
-        # The kernel keeps the time: Python would ask it before each read whether there is anything.
-        self._sock.settimeout(None)
-        patience = struct.pack("ll", math.ceil(self.patience_seconds), 0)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
         # Some of the body may have come with the head.
         return decode_chunks(self._head.fp.read1(), partial(self._sock.recv, _READ_BYTES))
 

@@ -104,17 +104,13 @@ def prepare_request(method: str, url: Url, path: str) -> requests.PreparedReques
         "Content-Type": "application/json",
     }
     whole = url._replace(path=(url.path or "").rstrip("/") + path).url
-    request = requests.Request(method, whole, headers=headers).prepare()
-    # A plain dict: these names need no folding, and every request copies it three times.
-    vars(request)["headers"] = dict(request.headers)
-    return request
+    return requests.Request(method, whole, headers=headers).prepare()
 
 
 def with_body(template: requests.PreparedRequest, body: dict[str, Any]) -> requests.PreparedRequest:
-    request = requests.PreparedRequest()
-    vars(request).update(vars(template))  # copy() also copies what never changes
-    request.body = _encoded(body)
-    vars(request)["headers"] = {**template.headers, "Content-Length": str(len(request.body))}
+    """Return a copy of the template that carries the body, encoded as JSON."""
+    request = template.copy()
+    request.prepare_body(_encoded(body), None)
     return request
 
 

@@ -41,12 +41,12 @@ class Bell:
         self.close()
         # Open for writing too: a pipe without a writer would always be readable.
         self._fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._event_loop.readable(self._fd, self._listen)
+        self._event_loop.add_reader(self._fd, self._listen)
 
     def close(self) -> None:
         with self._lock:
             if self._fd >= 0:
-                self._event_loop.forget(self._fd)
+                self._event_loop.remove_reader(self._fd)
                 os.close(self._fd)
             self._fd = -1
 

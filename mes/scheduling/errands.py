@@ -34,7 +34,7 @@ _STRANGERS = "strangers"
 class Nobody:
     """A caller that never hangs up: MES itself (domain.Caller)."""
 
-    gone = False
+    disconnected = False
 
     def on_disconnect(self, act: Callable[[], None]) -> AbstractContextManager[None]:
         return nullcontext()

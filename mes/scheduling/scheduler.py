@@ -156,7 +156,7 @@ class Scheduler:
         if ticket.duty is not None:
             self._duties.do(ticket, wish.spec)
             return
-        if wish.client.gone:
+        if wish.client.disconnected:
             raise ClientDisconnected("the caller hung up while it waited in the queue")
         waited = policy.queue_seconds(state, ticket, time.monotonic())
         left = self._seconds_left(wish, waited)

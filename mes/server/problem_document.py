@@ -1,4 +1,4 @@
-"""The problem document (RFC 9457), in which every error is told."""
+"""The problem document (RFC 9457), the body of every error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ MIMETYPE = "application/problem+json"
 def problem_document(
     status: int, code: str, detail: str, *, request_id: str, errors: Sequence[dict[str, str]] = ()
 ) -> dict[str, Any]:
-    """`success` and `error` are for clients of the original interface."""
+    """Return the problem document of an error.
+
+    Args:
+        errors: mistakes of the request, each `{"pointer": ..., "detail": ...}`.
+
+    `success` and `error` serve clients of the original interface.
+    """
     return {
         "type": f"urn:mes:problem:{code}",
         "title": code.replace("_", " ").capitalize(),

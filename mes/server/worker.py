@@ -1,10 +1,11 @@
-"""The gunicorn worker: gthread, in which a slow client holds up nobody else.
+"""The gunicorn worker: gthread without the faults that let slow clients block the others.
 
-Gthread gives a thread to each new connection and to each request that has begun to arrive, waits
-in its main loop for up to 2 s until a client closes its side, and accepts connections while all its
-threads are taken: some slow clients would silence `/health`. Here the poller does the waiting. A
-request gets a thread once it has arrived, or of a large one the head; few threads at a time wait
-for large bodies; and a worker without a free thread leaves new connections to the others.
+Gthread gives a thread to each new connection for up to 5 s and to each request that has begun to
+arrive, waits in its main loop for up to 2 s until a client closes its side, and accepts connections
+while all its threads are busy. A few slow clients would make `/health` time out. Here the poller
+waits instead: a request gets a thread once it has arrived (of a large one, the head), a limited
+number of threads wait for large bodies, and a worker without a free thread leaves new connections
+to the other workers.
 """
 
 from __future__ import annotations
@@ -23,43 +24,46 @@ from typing import Any
 from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import TConn
 
-from mes.server.ending import EndingWorker
-from mes.server.reader import Reader, TooSlow
-from mes.server.refusals import refuse
+from mes.server.connection import RequestReader, RequestTooSlow, send_refusal
+from mes.server.gunicorn_interface import require_expected_gunicorn
+from mes.server.shutdown import GracefulWorker
 
 log = logging.getLogger(__name__)
 
 _ARRIVAL_SECONDS = 10.0
 _BODY_SECONDS = 30.0
-# Beside the threads for requests that have arrived, so that those never lack one.
+# In addition to the threads for requests that have arrived, so that those always have one.
 _BODY_THREADS = 32
-# So much of a body that nobody wanted is thrown away; behind more of it the connection ends.
-_UNWANTED_BYTES = 64 * 1024
+# An unread body up to this size is discarded; with a larger one the connection is closed.
+_DISCARDED_BODY_BYTES = 64 * 1024
 _LINGER_SECONDS = 2.0
 
 
-class Worker(EndingWorker):
-    """Threads are for requests that have arrived."""
+class Worker(GracefulWorker):
+    """Gives threads to requests that have arrived, and to nothing else."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._threads = self.cfg.threads + _BODY_THREADS
         self._busy_threads = 0
         self._body_waits = BoundedSemaphore(_BODY_THREADS)
-        # Until when a request must be there; the first to be late comes first.
+        # The deadline of each request that is still arriving, earliest first.
         self._arriving: dict[TConn, float] = {}
         self._lingering: deque[TConn] = deque()
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
+        require_expected_gunicorn()
         if cfg.is_ssl:
-            raise SystemExit("MES does not start:\ncertfile: TLS is the proxy's part; leave it out")
+            raise SystemExit(
+                "MES does not start:\ncertfile: MES does not serve TLS; let the proxy do it"
+            )
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._threads)
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        # The main loop asks for this in each round, so a thread that comes free is soon of use.
+        # The main loop calls this in each round, so accepting resumes when a thread is free.
         super().set_accept_enabled(enabled and self._busy_threads < self._threads)
 
     def accept(self, listener: socket.socket) -> None:
@@ -68,27 +72,27 @@ class Worker(EndingWorker):
         except OSError as exc:
             if exc.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-            # Gunicorn would let the worker die, and with it all that it runs.
-            log.warning("no_descriptor_left", extra={"connections": self.nr_conns})
+            # gunicorn would let the worker die, with all requests that it serves.
+            log.warning("file_descriptors_exhausted", extra={"connections": self.nr_conns})
             self._make_room()
-            time.sleep(0.01)  # where nothing could be ended, this would come again at once
+            time.sleep(0.01)  # where no connection could be closed, the error recurs at once
 
     def enqueue_req(self, conn: TConn) -> None:
-        """See in the next request, on a connection that is new or was kept alive."""
+        """Wait for the next request of a connection, in the poller."""
         if not conn.initialized:
             conn.init()
-            conn.parser.unreader = Reader(conn.sock, self._body_waits)
+            conn.parser.unreader = RequestReader(conn.sock, self._body_waits)
         conn.sock.setblocking(False)
         self._arriving[conn] = time.monotonic() + _ARRIVAL_SECONDS
-        self.poller.register(conn.sock, EVENT_READ, partial(self._see_in, conn))
-        self._see_in(conn, conn.sock)
+        self.poller.register(conn.sock, EVENT_READ, partial(self._on_readable, conn))
+        self._on_readable(conn, conn.sock)
 
     def handle(self, conn: TConn) -> Any:
         conn.parser.unreader.deadline = time.monotonic() + _BODY_SECONDS
         return super().handle(conn)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        refuse(client, exc)
+        send_refusal(client, exc)
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
         self._busy_threads -= 1
@@ -101,29 +105,29 @@ class Worker(EndingWorker):
         super().murder_pending()
         now = time.monotonic()
         while self._arriving and next(iter(self._arriving.values())) < now:
-            self._dismiss(next(iter(self._arriving)), TooSlow())
+            self._refuse(next(iter(self._arriving)), RequestTooSlow())
         while self._lingering and self._lingering[0].timeout < now:
-            self._let_go(self._lingering[0])
+            self._close_lingering(self._lingering[0])
         if self.nr_conns >= self.worker_connections:
             self._make_room()
 
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
-        # No thread waits for the rest of a body that nobody wanted.
+        # No thread waits for the rest of a body that the application has not read.
         conn.parser.unreader.deadline = 0.0
-        return keepalive and bool(conn.parser.finish_body(max_bytes=_UNWANTED_BYTES))
+        return keepalive and bool(conn.parser.finish_body(max_bytes=_DISCARDED_BODY_BYTES))
 
-    def cap_arrivals(self, deadline: float) -> None:
-        """Let no request take longer than until then to arrive."""
+    def limit_arrival_times(self, deadline: float) -> None:
+        """Refuse requests that have not arrived by `deadline` (of `time.monotonic()`)."""
         self._arriving = {conn: min(by, deadline) for conn, by in self._arriving.items()}
 
-    def _see_in(self, conn: TConn, _: socket.socket) -> None:
-        """A request gets a thread; what can be none is sent away."""
+    def _on_readable(self, conn: TConn, _: socket.socket) -> None:
+        """Read from a connection; give a complete request a thread, and refuse an invalid one."""
         try:
             if conn.parser.unreader.gather():
-                self._end_arrival(conn)
+                self._stop_arrival(conn)
                 self._give_thread(conn)
         except ParseException as exc:
-            self._dismiss(conn, exc)
+            self._refuse(conn, exc)
         except OSError:
             self._drop(conn)
 
@@ -134,35 +138,35 @@ class Worker(EndingWorker):
             self.set_accept_enabled(False)
 
     def _make_room(self) -> None:
-        """End the connection that has taken longest; failing that, those kept alive."""
+        """Close the connection that has been arriving longest; without one, all that are idle."""
         if self._arriving:
             self._drop(next(iter(self._arriving)))
         else:
             self.murder_keepalived(force=True)
 
-    def _dismiss(self, conn: TConn, exc: Exception) -> None:
+    def _refuse(self, conn: TConn, exc: Exception) -> None:
         if conn.parser.unreader.has_begun:
-            self._end_arrival(conn)
-            refuse(conn.sock, exc)
+            self._stop_arrival(conn)
+            send_refusal(conn.sock, exc)
             self._linger(conn)
         else:
-            self._drop(conn)  # an answer would be taken for that to its first request
+            self._drop(conn)  # the client would take an answer for that to its next request
 
     def _drop(self, conn: TConn) -> None:
-        self._end_arrival(conn)
+        self._stop_arrival(conn)
         self.nr_conns -= 1
         conn.close()
 
-    def _end_arrival(self, conn: TConn) -> None:
+    def _stop_arrival(self, conn: TConn) -> None:
         del self._arriving[conn]
         self.poller.unregister(conn.sock)
 
     def _linger(self, conn: TConn) -> None:
-        """Say that this was all, and close once the client has closed (RFC 9112, 9.6)."""
+        """Close the sending side, and the socket once the client has closed (RFC 9112, 9.6)."""
         try:
             conn.sock.shutdown(socket.SHUT_WR)
             conn.sock.setblocking(False)
-        except OSError:  # the client has gone already
+        except OSError:  # the client has disconnected
             self.nr_conns -= 1
             conn.close()
             return
@@ -172,14 +176,14 @@ class Worker(EndingWorker):
 
     def _drain(self, conn: TConn, sock: socket.socket) -> None:
         try:
-            # What the client still sends is thrown away; left unread it would reset our answer.
+            # Unread bytes would make the kernel reset the connection, and the answer with it.
             if sock.recv(65536):
                 return
         except OSError:
             pass
-        self._let_go(conn)
+        self._close_lingering(conn)
 
-    def _let_go(self, conn: TConn) -> None:
+    def _close_lingering(self, conn: TConn) -> None:
         self._lingering.remove(conn)
         self.poller.unregister(conn.sock)
         self.nr_conns -= 1

@@ -1,4 +1,4 @@
-"""Screening: what a schema must pass before a token is spent on it."""
+"""Checks that a schema must pass before a model is asked to follow it."""
 
 from __future__ import annotations
 
@@ -6,44 +6,86 @@ from typing import Any
 
 import jsonschema_rs
 
-from mes.structured.cost import refuse_endless_schema
-from mes.structured.messages import VALUE, describe_violation, schema_invalid, schema_unsafe
+from mes.structured.cost import check_validation_cost
+from mes.structured.messages import (
+    VALUE,
+    SchemaProblem,
+    describe_violation,
+    schema_invalid,
+    schema_unsafe,
+)
 from mes.structured.schema_tree import SchemaLimits, SchemaTree
+
+DEFAULT_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_DIALECTS = {
+    "http://json-schema.org/draft-04/schema",
+    "http://json-schema.org/draft-06/schema",
+    "http://json-schema.org/draft-07/schema",
+    "https://json-schema.org/draft/2019-09/schema",
+    DEFAULT_DIALECT,
+}
 
 
 def check_structure(document: dict[str, Any], limits: SchemaLimits) -> SchemaTree:
-    """The schema's outline. Raises SchemaInvalid, SchemaUnsafe; nothing is fetched.
+    """Return the tree of the schema's sub-schemas. Nothing is fetched.
 
-    The size comes first and what costs most last, so that a refusal is never dear.
+    The limits of size are checked first and the expensive checks last, so that a schema that is
+    too large is rejected at little cost.
+
+    Raises:
+        SchemaProblem: the schema is invalid or unsafe.
     """
-    address = dialect(document)
-    outline = SchemaTree(document, limits, address)
+    tree = SchemaTree(document, limits, dialect(document))
     check_against_metaschema(document)
-    outline.follow_references()
-    refuse_endless_schema(outline, limits)
-    return outline
+    tree.follow_references()
+    check_validation_cost(tree, limits)
+    return tree
+
+
+def dialect(document: dict[str, Any]) -> str:
+    """Return the address of the schema's dialect without `#`; 2020-12 if it names none.
+
+    Raises:
+        SchemaProblem: `$schema` is not the address of a supported dialect.
+    """
+    address = document.get("$schema", DEFAULT_DIALECT)
+    if isinstance(address, str) and address.removesuffix("#") in _DIALECTS:
+        return address.removesuffix("#")
+    raise schema_invalid(["$schema"], "is not draft 4, 6, 7, 2019-09 or 2020-12; omit it")
+
+
+def check_against_metaschema(document: dict[str, Any]) -> None:
+    """Raise SchemaProblem if the meta-schema of the dialect does not allow the document."""
+    try:
+        jsonschema_rs.meta.validate(document)
+    except jsonschema_rs.ValidationError as exc:
+        violation = describe_violation(exc)
+        raise schema_invalid(exc.instance_path, violation.detail) from exc
+    except (ValueError, jsonschema_rs.ReferencingError) as exc:
+        raise _first_line(exc) from exc
 
 
 def compile_validator(document: dict[str, Any]) -> jsonschema_rs.Validator:
-    """The judge: it asserts `format`, takes linear time for any pattern and fetches nothing.
+    """Return a validator that asserts `format`, matches patterns in linear time, fetches nothing.
 
-    Raises SchemaInvalid, and SchemaUnsafe for a pattern that takes more than linear time.
+    Raises:
+        SchemaProblem: the schema is invalid, or a pattern needs more than linear time.
     """
     try:
         return jsonschema_rs.validator_for(
             document,
-            retriever=_fetch_nothing,
+            retriever=_refuse_to_fetch,
             validate_formats=True,
             pattern_options=jsonschema_rs.RegexOptions(),
             mask=VALUE,
         )
     except jsonschema_rs.ValidationError as exc:
-        raise _compile_error(exc) from exc
+        raise _compile_problem(exc) from exc
     except (ValueError, jsonschema_rs.ReferencingError) as exc:
-        raise schema_invalid((), str(exc).partition("\n")[0]) from exc
+        raise _first_line(exc) from exc
 
 
-def _compile_error(error: jsonschema_rs.ValidationError) -> Exception:
+def _compile_problem(error: jsonschema_rs.ValidationError) -> SchemaProblem:
     path, pattern = error.instance_path, error.instance
     if error.kind.name == "format" and isinstance(pattern, str):
         if _compiles_with_backtracking(pattern):
@@ -61,36 +103,9 @@ def _compiles_with_backtracking(pattern: str) -> bool:
     return True
 
 
-def _fetch_nothing(uri: str) -> Any:
+def _first_line(exc: Exception) -> SchemaProblem:
+    return schema_invalid((), str(exc).partition("\n")[0])
+
+
+def _refuse_to_fetch(uri: str) -> Any:
     raise ValueError("references must stay inside the schema")
-
-
-# Dialects: which draft of JSON Schema a schema is written in, and whether it keeps to it.
-
-NEWEST = "https://json-schema.org/draft/2020-12/schema"
-_DIALECTS = {
-    "http://json-schema.org/draft-04/schema",
-    "http://json-schema.org/draft-06/schema",
-    "http://json-schema.org/draft-07/schema",
-    "https://json-schema.org/draft/2019-09/schema",
-    NEWEST,
-}
-
-
-def dialect(document: dict[str, Any]) -> str:
-    """The dialect's address, without `#`; 2020-12 where none is named. Raises SchemaInvalid."""
-    said = document.get("$schema", NEWEST)
-    if isinstance(said, str) and said.removesuffix("#") in _DIALECTS:
-        return said.removesuffix("#")
-    raise schema_invalid(["$schema"], "names a dialect other than draft 4 to 2020-12; leave it out")
-
-
-def check_against_metaschema(document: dict[str, Any]) -> None:
-    """Raises SchemaInvalid where the dialect's own schema does not allow the document."""
-    try:
-        jsonschema_rs.meta.validate(document)
-    except jsonschema_rs.ValidationError as exc:
-        violation = describe_violation(exc)
-        raise schema_invalid(exc.instance_path, violation.detail) from exc
-    except (ValueError, jsonschema_rs.ReferencingError) as exc:
-        raise schema_invalid((), str(exc).partition("\n")[0]) from exc

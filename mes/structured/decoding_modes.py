@@ -1,8 +1,9 @@
-"""The grammar: what the runtime's constrained decoding will make of a schema.
+"""Decoding modes: the effect of a schema in the runtime's grammar, and the modes that suit it.
 
-llama.cpp, which Ollama asks, turns the schema into a grammar. It leaves most keywords out, refuses
-some, forbids valid answers with others, and a few make it crash or never end. Which engine it is
-cannot be seen from here, so the answer is validated in any case and this only chooses the mode.
+llama.cpp, which Ollama uses, converts the schema into a grammar. The conversion leaves most
+keywords out, refuses some schemas, and excludes valid answers of others. A few schemas crash the
+converter or keep it busy for ever. MES cannot see which engine a runtime uses, so each answer is
+validated in any case, and this module only chooses the mode.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mes.structured.llama_grammar import (
     FATAL,
     IGNORED,
     convert_keywords,
-    converted_below,
+    converted_children,
     optional_properties,
 )
 from mes.structured.messages import json_pointer, shorten
@@ -36,7 +37,7 @@ _MOST_SQUARES = 40_000
 
 
 class GrammarFinding(NamedTuple):
-    """What becomes of one keyword at one place."""
+    """The effect of one keyword of one sub-schema in the grammar."""
 
     path: Path
     keyword: str
@@ -54,104 +55,101 @@ class GrammarFinding(NamedTuple):
 
 @dataclass(frozen=True)
 class GrammarReport:
-    """What becomes of each keyword, and how a model may therefore be held to the schema."""
+    """The effect of each keyword in the grammar; `allows_objects` if an object can be valid."""
 
     findings: tuple[GrammarFinding, ...]
-    takes_objects: bool
+    allows_objects: bool
 
     @cached_property
     def modes(self) -> tuple[str, ...]:
-        """The strictest first.
+        """The modes that suit the schema, the strictest first.
 
-        `grammar`: decoding is constrained to the schema; `json`: to some JSON object, and the
-        schema is told in the prompt; `prompt`: the schema is told, no more.
+        - `grammar`: decoding is constrained to the schema.
+        - `json`: decoding is constrained to any JSON object; the prompt contains the schema.
+        - `prompt`: decoding is free; the prompt contains the schema.
         """
         harmful = any(each.effect in (FATAL, EXCLUDED) for each in self.findings)
-        possible = {GRAMMAR: not harmful, JSON: self.takes_objects, PROMPT: True}
-        return tuple(mode for mode in possible if possible[mode])
+        suitable = {GRAMMAR: not harmful, JSON: self.allows_objects, PROMPT: True}
+        return tuple(mode for mode in suitable if suitable[mode])
 
     @cached_property
-    def under_grammar(self) -> KeywordSupport:
-        """What the grammar enforces wherever it stands, and what it ignores somewhere."""
+    def support_with_grammar(self) -> KeywordSupport:
+        """The keywords that are enforced everywhere, and those that are ignored somewhere."""
         ignored = self._keywords(IGNORED)
         return KeywordSupport(
             tuple(sorted(self._keywords(ENFORCED) - ignored)), tuple(sorted(ignored))
         )
 
     @cached_property
-    def under_no_grammar(self) -> KeywordSupport:
-        """Without a grammar all of them are left to the model."""
+    def support_without_grammar(self) -> KeywordSupport:
+        """The same without a grammar, which means that all keywords are ignored."""
         return KeywordSupport((), tuple(sorted(self._keywords(ENFORCED) | self._keywords(IGNORED))))
 
     def _keywords(self, effect: str) -> set[str]:
         return {each.keyword for each in self.findings if each.effect == effect}
 
 
-def grammar_report(outline: SchemaTree) -> GrammarReport:
-    """What a runtime will make of the schema, from the facts known of llama.cpp."""
-    findings = (*_findings(outline.root), *_crashes(outline), *_delays(outline))
-    return GrammarReport(findings, _takes_objects(outline.root))
+def grammar_report(tree: SchemaTree) -> GrammarReport:
+    """Return the effects of the schema in a grammar, from the facts known of llama.cpp."""
+    findings = (*_keyword_findings(tree.root), *_crashes(tree), *_delays(tree))
+    return GrammarReport(findings, _allows_objects(tree.root))
 
 
-def _findings(root: SchemaNode) -> Iterator[GrammarFinding]:
-    seen, waiting = {root}, [(root, True)]
-    while waiting:
-        place, is_needed = waiting.pop()
-        for keyword, effect, reason in convert_keywords(place):
-            # What no answer can do without, and what the grammar forbids, leaves no valid answer.
-            is_hopeless = is_needed and effect == DISTORTED
-            yield GrammarFinding(place.path, keyword, EXCLUDED if is_hopeless else effect, reason)
-        for below in reversed(converted_below(place)):
-            if below not in seen:
-                seen.add(below)
-                waiting.append((below, is_needed and _needs(place, below)))
+def _keyword_findings(root: SchemaNode) -> Iterator[GrammarFinding]:
+    """Yield the findings of all sub-schemas that the converter reads."""
+    seen, stack = {root}, [(root, True)]
+    while stack:
+        node, is_needed = stack.pop()
+        for keyword, effect, reason in convert_keywords(node):
+            # No valid answer is left if the grammar forbids a part that each of them needs.
+            excludes_all = is_needed and effect == DISTORTED
+            yield GrammarFinding(node.path, keyword, EXCLUDED if excludes_all else effect, reason)
+        for child in reversed(converted_children(node)):
+            if child not in seen:
+                seen.add(child)
+                stack.append((child, is_needed and _needs(node, child)))
 
 
-def _needs(place: SchemaNode, below: SchemaNode) -> bool:
-    """Does every value that fits the one hold something that fits the other?"""
-    if below in place.references:
+def _needs(node: SchemaNode, child: SchemaNode) -> bool:
+    """Return whether each value valid under `node` contains a value valid under `child`."""
+    if child in node.references:
         return True
-    keyword, *rest = below.path[len(place.path) :]
-    required = place.keywords.get("required", ())
+    keyword, *rest = child.path[len(node.path) :]
+    required = node.keywords.get("required", ())
     return keyword == "allOf" or (keyword == "properties" and rest[0] in required)
 
 
-def _crashes(outline: SchemaTree) -> Iterator[GrammarFinding]:
-    """Recursion through allOf runs the converter out of its stack."""
-    cyclic = nodes_on_cycles(outline)
-    for place in cyclic:
-        if any(each in cyclic for each in _components(place)):
-            yield GrammarFinding(place.path, "allOf", FATAL, "is part of a recursion")
+def _crashes(tree: SchemaTree) -> Iterator[GrammarFinding]:
+    """Yield the recursions through allOf, which overflow the converter's stack."""
+    cyclic = nodes_on_cycles(tree)
+    for node in cyclic:
+        if any(each in cyclic for each in _children_under(node, "allOf")):
+            yield GrammarFinding(node.path, "allOf", FATAL, "is part of a recursion")
 
 
-def _delays(outline: SchemaTree) -> Iterator[GrammarFinding]:
-    """The grammar for optional properties takes seconds to make where there are many."""
-    squares = sum(optional_properties(place) ** 2 for place in outline.places)
+def _delays(tree: SchemaTree) -> Iterator[GrammarFinding]:
+    """Yield a finding if the conversion takes seconds because of many optional properties."""
+    squares = sum(optional_properties(node) ** 2 for node in tree.nodes)
     if squares > _MOST_SQUARES:
-        yield GrammarFinding(
-            (), "properties", FATAL, "so many optional ones take the runtime seconds"
-        )
+        reason = "so many are optional that the runtime's conversion takes seconds"
+        yield GrammarFinding((), "properties", FATAL, reason)
 
 
-def _components(place: SchemaNode) -> list[SchemaNode]:
-    depth = len(place.path)
-    return [each for _, each in place.below if each.path[depth : depth + 1] == ("allOf",)]
+def _children_under(node: SchemaNode, keyword: str) -> list[SchemaNode]:
+    depth = len(node.path)
+    return [child for _, child in node.children if child.path[depth : depth + 1] == (keyword,)]
 
 
-def _takes_objects(place: SchemaNode) -> bool:
-    """May an object be valid? Where none may, JSON mode, which writes objects, is of no use."""
-    said = place.keywords.get("type", "object")
-    if said != "object" and "object" not in said:
+def _allows_objects(node: SchemaNode) -> bool:
+    """Return whether an object can be valid. JSON mode, which writes objects, is useless if not."""
+    types = node.keywords.get("type", "object")
+    if types != "object" and "object" not in types:
         return False
-    if "enum" in place.keywords or "const" in place.keywords:
-        values = place.keywords.get("enum", [place.keywords.get("const")])
+    if "enum" in node.keywords or "const" in node.keywords:
+        values = node.keywords.get("enum", [node.keywords.get("const")])
         return any(isinstance(value, dict) for value in values)
-    alternatives = [
-        each
-        for _, each in place.below
-        if each.path[len(place.path) : len(place.path) + 1] in (("anyOf",), ("oneOf",))
-    ]
-    needed = [*place.references, *_components(place)]
-    return all(map(_takes_objects, needed)) and (
-        not alternatives or any(map(_takes_objects, alternatives))
+    alternatives = [*_children_under(node, "anyOf"), *_children_under(node, "oneOf")]
+    needed = [*node.references, *_children_under(node, "allOf")]
+    return all(map(_allows_objects, needed)) and (
+        not alternatives or any(map(_allows_objects, alternatives))
     )

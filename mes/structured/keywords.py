@@ -1,21 +1,22 @@
-"""Keywords: which of them hold sub-schemas, and which part of a value those apply to."""
+"""Keywords that contain sub-schemas, and the part of a value to which those apply."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-# To the same value as the schema around it.
+# The part of the value to which a sub-schema applies: the same value as the schema around it,
 IN_PLACE = "in place"
-# To the members of an object, to its names, to the elements of an array.
-MEMBERS = "members"
-NAMES = "names"
-ELEMENTS = "elements"
-# To nothing until a reference says so.
-NOWHERE = "nowhere"
+# the values of an object's properties, their names, the items of an array,
+PROPERTY_VALUES = "property values"
+PROPERTY_NAMES = "property names"
+ITEMS = "items"
+# or no part, unless a reference leads to the sub-schema.
+DEFINITION = "definition"
 
-# A keyword holds one schema, a list of them, or an object of them; some take two of these forms.
-_HOLDERS = {
+# The value of an applicator is a schema, a list of schemas or an object of schemas; some
+# applicators allow two of these forms.
+_APPLICATORS = {
     "allOf": IN_PLACE,
     "anyOf": IN_PLACE,
     "oneOf": IN_PLACE,
@@ -23,21 +24,21 @@ _HOLDERS = {
     "if": IN_PLACE,
     "then": IN_PLACE,
     "else": IN_PLACE,
-    "properties": MEMBERS,
-    "patternProperties": MEMBERS,
-    "additionalProperties": MEMBERS,
-    "unevaluatedProperties": MEMBERS,
-    "propertyNames": NAMES,
-    "items": ELEMENTS,
-    "prefixItems": ELEMENTS,
-    "additionalItems": ELEMENTS,
-    "unevaluatedItems": ELEMENTS,
-    "contains": ELEMENTS,
+    "properties": PROPERTY_VALUES,
+    "patternProperties": PROPERTY_VALUES,
+    "additionalProperties": PROPERTY_VALUES,
+    "unevaluatedProperties": PROPERTY_VALUES,
+    "propertyNames": PROPERTY_NAMES,
+    "items": ITEMS,
+    "prefixItems": ITEMS,
+    "additionalItems": ITEMS,
+    "unevaluatedItems": ITEMS,
+    "contains": ITEMS,
     "dependentSchemas": IN_PLACE,
     "dependencies": IN_PLACE,
-    "$defs": NOWHERE,
-    "definitions": NOWHERE,
-    "contentSchema": NOWHERE,
+    "$defs": DEFINITION,
+    "definitions": DEFINITION,
+    "contentSchema": DEFINITION,
 }
 _BY_NAME = {
     "properties",
@@ -53,9 +54,9 @@ PathStep = str | int
 
 
 class Subschema(NamedTuple):
-    """A sub-schema directly below another one."""
+    """A sub-schema directly below a schema, with its path relative to that schema."""
 
-    where: str
+    applies_to: str
     path: tuple[PathStep, ...]
     schema: Any
 
@@ -65,23 +66,26 @@ class Subschema(NamedTuple):
 
 
 def subschemas(schema: dict[str, Any]) -> Iterator[Subschema]:
-    """The sub-schemas directly below a schema; booleans among them."""
+    """Yield the sub-schemas directly below a schema, booleans included."""
     for keyword, value in schema.items():
-        if keyword in _HOLDERS:
-            yield from _held(keyword, _HOLDERS[keyword], value)
+        if keyword in _APPLICATORS:
+            yield from _subschemas_of_keyword(keyword, value)
 
 
-def _held(keyword: str, where: str, value: Any) -> Iterator[Subschema]:
+def _subschemas_of_keyword(keyword: str, value: Any) -> Iterator[Subschema]:
     found: list[tuple[tuple[PathStep, ...], Any]] = [((keyword,), value)]
     if isinstance(value, list):
-        found = [((keyword, place), each) for place, each in enumerate(value)]
+        found = [((keyword, index), each) for index, each in enumerate(value)]
     elif isinstance(value, dict) and keyword in _BY_NAME:
         found = [((keyword, name), each) for name, each in value.items()]
-    return (Subschema(where, path, each) for path, each in found if isinstance(each, dict | bool))
+    applies_to = _APPLICATORS[keyword]
+    return (
+        Subschema(applies_to, path, each) for path, each in found if isinstance(each, dict | bool)
+    )
 
 
 def patterns(schema: dict[str, Any]) -> Iterator[tuple[tuple[PathStep, ...], str]]:
-    """The regular expressions directly in a schema, with where they stand."""
+    """Yield the path and the text of each regular expression directly in a schema."""
     if isinstance(schema.get("pattern"), str):
         yield ("pattern",), schema["pattern"]
     if isinstance(schema.get("patternProperties"), dict):
@@ -89,6 +93,6 @@ def patterns(schema: dict[str, Any]) -> Iterator[tuple[tuple[PathStep, ...], str
             yield ("patternProperties", pattern), pattern
 
 
-def is_holder(keyword: str) -> bool:
-    """Does this keyword hold sub-schemas?"""
-    return keyword in _HOLDERS
+def is_applicator(keyword: str) -> bool:
+    """Return whether the keyword contains sub-schemas."""
+    return keyword in _APPLICATORS

@@ -1,6 +1,7 @@
-"""Conversion: what llama.cpp's converter makes of one sub-schema.
+"""The effect of each keyword in the grammar to which llama.cpp converts a schema.
 
-Facts: `common/json-schema-to-grammar.cpp` as of August and October 2026, read and probed.
+The facts are from reading and probing `common/json-schema-to-grammar.cpp` as of August and
+October 2026.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeGuard
 
-from mes.structured.patterns import repeats_nothing
+from mes.structured.patterns import repeats_empty_match
 from mes.structured.schema_tree import SchemaNode
 
 ENFORCED = "enforced"
 IGNORED = "ignored"
-# The runtime answers 400 before any token is spent.
+# The runtime responds with 400 before it generates a token.
 REFUSED = "refused"
-# Valid answers cannot be written under the grammar: some, or none at all.
+# The grammar excludes some valid answers, or all of them.
 DISTORTED = "distorted"
 EXCLUDED = "excluded"
-# The converter crashes or never ends, or decoding ends nowhere.
+# The converter crashes or does not end, or decoding cannot end.
 FATAL = "fatal"
 
 
 class Effect(NamedTuple):
-    """What becomes of a keyword."""
+    """The effect of a keyword: one of the kinds above, and the reason."""
 
     keyword: str
     kind: str
@@ -35,9 +36,9 @@ class Effect(NamedTuple):
 Keywords = dict[str, Any]
 Effects = Iterator[Effect]
 
-# The first of these that is there hides all that stands beside it.
+# The converter reads the first of these that is present, and ignores all keywords beside it.
 _GOVERNING = ("$ref", "oneOf", "anyOf", "const", "enum")
-_SILENT = {
+_WITHOUT_EFFECT = {
     "$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$comment", "$defs",
     "definitions", "$vocabulary", "title", "description", "default", "examples", "deprecated",
     "readOnly", "writeOnly", "contentEncoding", "contentMediaType", "contentSchema",
@@ -48,24 +49,24 @@ _NEVER_READ = {
     "propertyNames", "minProperties", "maxProperties", "unevaluatedProperties",
     "unevaluatedItems", "additionalItems", "$dynamicRef", "$recursiveRef",
 }  # fmt: skip
-_READ_ON = {"properties", "additionalProperties", "items", "prefixItems", "allOf"}
+_READ = {"properties", "additionalProperties", "items", "prefixItems", "allOf"}
 _FORMATS = {"date", "time", "date-time", "uuid"}
 _NUMBER_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _MOST_REPETITIONS = 2000
 
-# Escapes and groups that make the runtime refuse the grammar.
+# Escapes and groups because of which the runtime refuses the grammar.
 _UNREADABLE_IN_PATTERN = re.compile(r"\\[^\[\](){}^$.|*+?\\\"nrt]|\(\?[^:]")
 _COUNT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
 
-def convert_keywords(place: SchemaNode) -> Effects:
-    """What becomes of each keyword of the sub-schema."""
-    keywords = place.keywords
-    if isinstance(place.schema, bool):
-        yield Effect(str(place.schema).lower(), REFUSED, "a schema that is true or false")
+def convert_keywords(node: SchemaNode) -> Effects:
+    """Yield the effect of each keyword of the sub-schema."""
+    keywords = node.keywords
+    if isinstance(node.schema, bool):
+        yield Effect(str(node.schema).lower(), REFUSED, "a schema that is true or false")
         return
     governing = _governing(keywords)
-    for keyword in keywords.keys() - _SILENT:
+    for keyword in keywords.keys() - _WITHOUT_EFFECT:
         if keyword in _NEVER_READ:
             yield Effect(keyword, IGNORED, "the grammar cannot express it")
         elif governing is not None and keyword not in (governing, "type"):
@@ -75,22 +76,27 @@ def convert_keywords(place: SchemaNode) -> Effects:
     yield from _contradictions(keywords)
 
 
-def converted_below(place: SchemaNode) -> list[SchemaNode]:
-    """The sub-schemas that the converter reads on from this one."""
-    governing = _governing(place.keywords)
+def converted_children(node: SchemaNode) -> list[SchemaNode]:
+    """Return the sub-schemas that the converter reads after this one."""
+    governing = _governing(node.keywords)
     if governing == "$ref":
-        return place.references
-    read = {governing} if governing else set(_READ_ON)
-    if "properties" in place.keywords:
+        return node.references
+    read = {governing} if governing else set(_READ)
+    if "properties" in node.keywords:
         read.discard("allOf")
-    depth = len(place.path)
+    depth = len(node.path)
     return [
-        below
-        for _, below in place.below
-        if below.path[:depth] == place.path
-        and below.path[depth] in read
-        and not (below.path[depth] == "additionalProperties" and isinstance(below.schema, bool))
+        child
+        for _, child in node.children
+        if child.path[:depth] == node.path
+        and child.path[depth] in read
+        and not (child.path[depth] == "additionalProperties" and isinstance(child.schema, bool))
     ]
+
+
+def optional_properties(node: SchemaNode) -> int:
+    """Return the number of optional properties. The grammar grows with its square."""
+    return len(node.keywords.get("properties", {}).keys() - set(_required(node.keywords)))
 
 
 def _governing(keywords: Keywords) -> str | None:
@@ -102,7 +108,7 @@ def _reference(keywords: Keywords) -> Effects:
     if reference.startswith("#/") and "~" not in reference and "%" not in reference:
         yield Effect("$ref", ENFORCED)
     else:
-        yield Effect("$ref", REFUSED, "only plain #/... references are read")
+        yield Effect("$ref", REFUSED, "only references of the form #/... are read")
 
 
 def _one_of(keywords: Keywords) -> Effects:
@@ -122,7 +128,7 @@ def _properties(keywords: Keywords) -> Effects:
         yield Effect("properties", REFUSED, "a property called $ref is read as a reference")
 
 
-def _required_names(keywords: Keywords) -> Effects:
+def _required_properties(keywords: Keywords) -> Effects:
     missing = set(_required(keywords)) - keywords.get("properties", {}).keys()
     if not missing:
         yield Effect("required", ENFORCED)
@@ -130,11 +136,6 @@ def _required_names(keywords: Keywords) -> Effects:
         yield Effect("required", DISTORTED, "names a property that is not declared")
     else:
         yield Effect("required", IGNORED, "names a property that is not declared")
-
-
-def optional_properties(place: SchemaNode) -> int:
-    """How many properties may be left out; the grammar grows with the square of that."""
-    return len(place.keywords.get("properties", {}).keys() - set(_required(place.keywords)))
 
 
 def _required(keywords: Keywords) -> list[str]:
@@ -145,13 +146,14 @@ def _required(keywords: Keywords) -> list[str]:
 def _all_of(keywords: Keywords) -> Effects:
     if "properties" in keywords:
         yield Effect("allOf", IGNORED, "stands beside properties")
-    elif any(_says_what_to_write(each) for each in keywords["allOf"]):
+    elif any(_is_generative(each) for each in keywords["allOf"]):
         yield Effect("allOf", ENFORCED)
     else:
-        yield Effect("allOf", DISTORTED, "only constrains, which the grammar reads as {}")
+        yield Effect("allOf", DISTORTED, "only adds constraints, which the grammar reads as {}")
 
 
-def _says_what_to_write(schema: Any) -> bool:
+def _is_generative(schema: Any) -> bool:
+    """Return whether the grammar generates text for the schema, and does not only constrain it."""
     return isinstance(schema, dict) and bool(
         schema.keys() & {"properties", "additionalProperties", "allOf", *_GOVERNING}
     )
@@ -160,25 +162,25 @@ def _says_what_to_write(schema: Any) -> bool:
 def _item_count(keyword: str) -> Callable[[Keywords], Effects]:
     def rule(keywords: Keywords) -> Effects:
         if isinstance(keywords.get("items"), dict) and "prefixItems" not in keywords:
-            yield _bounded(keyword, keywords[keyword])
+            yield _count_effect(keyword, keywords[keyword])
         else:
-            yield Effect(keyword, IGNORED, "counts only where items is one schema")
+            yield Effect(keyword, IGNORED, "is enforced only if items is one schema")
 
     return rule
 
 
 def _length(keyword: str) -> Callable[[Keywords], Effects]:
     def rule(keywords: Keywords) -> Effects:
-        plain = "pattern" not in keywords and keywords.get("format") not in _FORMATS
-        if keywords.get("type") == "string" and plain:
-            yield _bounded(keyword, keywords[keyword])
+        is_plain = "pattern" not in keywords and keywords.get("format") not in _FORMATS
+        if keywords.get("type") == "string" and is_plain:
+            yield _count_effect(keyword, keywords[keyword])
         else:
-            yield Effect(keyword, IGNORED, "counts only for a string without pattern or format")
+            yield Effect(keyword, IGNORED, "is enforced only for strings without pattern or format")
 
     return rule
 
 
-def _bounded(keyword: str, count: float) -> Effect:
+def _count_effect(keyword: str, count: float) -> Effect:
     if count < _MOST_REPETITIONS:
         return Effect(keyword, ENFORCED)
     if keyword.startswith("max") and count > _MOST_REPETITIONS:
@@ -186,12 +188,12 @@ def _bounded(keyword: str, count: float) -> Effect:
     return Effect(keyword, REFUSED, f"is {_MOST_REPETITIONS} or more")
 
 
-def _bound(keyword: str) -> Callable[[Keywords], Effects]:
+def _number_bound(keyword: str) -> Callable[[Keywords], Effects]:
     def rule(keywords: Keywords) -> Effects:
         if keywords.get("type") == "integer" and not isinstance(keywords[keyword], bool):
             yield Effect(keyword, ENFORCED)
         else:
-            yield Effect(keyword, IGNORED, "counts only for an integer")
+            yield Effect(keyword, IGNORED, "is enforced only for an integer")
 
     return rule
 
@@ -199,12 +201,12 @@ def _bound(keyword: str) -> Callable[[Keywords], Effects]:
 def _pattern(keywords: Keywords) -> Effects:
     pattern = keywords["pattern"]
     counts = [int(each) for pair in _COUNT.findall(pattern) for each in pair if each]
-    if repeats_nothing(pattern):
-        yield Effect("pattern", FATAL, "repeats nothing")
+    if repeats_empty_match(pattern):
+        yield Effect("pattern", FATAL, "repeats a part that may be empty")
     elif not (pattern.startswith("^") and pattern.endswith("$")):
         yield Effect("pattern", REFUSED, "does not start with ^ and end with $")
     elif _UNREADABLE_IN_PATTERN.search(pattern) or max(counts, default=0) >= _MOST_REPETITIONS:
-        yield Effect("pattern", REFUSED, "has an escape, group or count that is not read")
+        yield Effect("pattern", REFUSED, "has an escape, group or count that cannot be read")
     else:
         yield Effect("pattern", ENFORCED)
 
@@ -217,29 +219,30 @@ def _format(keywords: Keywords) -> Effects:
 
 
 def _contradictions(keywords: Keywords) -> Effects:
-    """Bounds that nothing fits: the converter never ends, or decoding ends nowhere."""
+    """Yield bounds that no value can meet: the converter does not end, or decoding cannot end."""
     for least, most in (("minItems", "maxItems"), ("minLength", "maxLength")):
         if keywords.get(least, 0) > keywords.get(most, math.inf):
             yield Effect(least, FATAL, f"is more than {most}")
     if keywords.get("type") == "integer" and _lowest(keywords) > _highest(keywords):
-        yield Effect("minimum", FATAL, "leaves no integer below the maximum")
+        yield Effect("minimum", FATAL, "leaves no integer up to the maximum")
 
 
 def _lowest(keywords: Keywords) -> float:
-    """The least integer within the bounds."""
+    """Return the smallest integer within the bounds."""
     exclusive = keywords.get("exclusiveMinimum")
     above = math.floor(exclusive) + 1 if _is_number(exclusive) else -math.inf
     return max(above, math.ceil(keywords["minimum"]) if "minimum" in keywords else -math.inf)
 
 
 def _highest(keywords: Keywords) -> float:
+    """Return the largest integer within the bounds."""
     exclusive = keywords.get("exclusiveMaximum")
     below = math.ceil(exclusive) - 1 if _is_number(exclusive) else math.inf
     return min(below, math.floor(keywords["maximum"]) if "maximum" in keywords else math.inf)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    # In draft 4 the exclusive bounds are true or false.
+    # In draft 4 the exclusive bounds are booleans.
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -256,7 +259,7 @@ _RULES: dict[str, Callable[[Keywords], Effects]] = {
     "type": _always("type"),
     "properties": _properties,
     "additionalProperties": _always("additionalProperties"),
-    "required": _required_names,
+    "required": _required_properties,
     "allOf": _all_of,
     "items": _always("items"),
     "prefixItems": _always("prefixItems"),
@@ -266,5 +269,5 @@ _RULES: dict[str, Callable[[Keywords], Effects]] = {
     "maxLength": _length("maxLength"),
     "pattern": _pattern,
     "format": _format,
-    **{keyword: _bound(keyword) for keyword in _NUMBER_BOUNDS},
+    **{keyword: _number_bound(keyword) for keyword in _NUMBER_BOUNDS},
 }

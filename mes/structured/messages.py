@@ -1,123 +1,138 @@
-"""The validator's errors in words: short, with the nearest alternative, never the whole answer."""
+"""Texts about schemas: descriptions of violations and of rejected schemas, and prompts.
+
+The texts are short, and no text contains the whole answer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import jsonschema_rs
 
-from mes.domain import SCHEMA_PLACE, ValidationResult, Violation
-from mes.errors import MesError, Mistake, SchemaInvalid, SchemaUnsafe
-from mes.structured.keywords import is_holder
+from mes.domain import SCHEMA_POINTER, ValidationResult, Violation
+from mes.errors import Mistake, SchemaInvalid, SchemaUnsafe
+from mes.structured.keywords import is_applicator
 
 Error = jsonschema_rs.ValidationError
 
-# What stands for a value in the validator's messages.
+# The validator writes this in its messages in place of the value.
 VALUE = "the value"
+
+_LONGEST_DETAIL = 200
+# With the default prefix in front, the pointer is as long as the longest detail.
+_LONGEST_POINTER = _LONGEST_DETAIL - len(SCHEMA_POINTER)
 
 
 def describe_violation(error: Error) -> Violation:
-    """Where, which keyword, and what is wrong."""
-    where = shorten(json_pointer(error.instance_path))
-    return Violation(where, _keyword(error), shorten(_detail(error)))
+    """Return the pointer into the answer, the violated keyword and a description."""
+    pointer = shorten(json_pointer(error.instance_path))
+    return Violation(pointer, _keyword(error), shorten(_detail(error)))
 
 
 def _keyword(error: Error) -> str:
     name = str(error.kind.name)
     if name != "falseSchema":
         return name
-    # `false` is no keyword: the one that holds it says why nothing may stand there.
+    # `false` is not a keyword. The keyword that contains it explains why no value is allowed.
     steps = (str(step) for step in reversed(error.schema_path))
-    return next((step for step in steps if is_holder(step)), "false")
+    return next((step for step in steps if is_applicator(step)), "false")
 
 
 def _detail(error: Error) -> str:
     if error.kind.name == "falseSchema":
         return f"{VALUE} is not allowed here"
-    nearest = _nearest(getattr(error.kind, "context", ()))
+    nearest = _nearest_error(getattr(error.kind, "context", ()))
     if nearest is None:
         return str(error.message)
-    where = json_pointer(nearest.instance_path) or "there"
-    return f"{VALUE} fits none of the alternatives; nearest: at {where} {nearest.message}"
+    pointer = json_pointer(nearest.instance_path) or "there"
+    return f"{VALUE} fits none of the alternatives; nearest: at {pointer} {nearest.message}"
 
 
-def _nearest(alternatives: Sequence[Sequence[Error]]) -> Error | None:
-    """The deepest error of the alternative that was most likely meant."""
+def _nearest_error(alternatives: Sequence[Sequence[Error]]) -> Error | None:
+    """Return the deepest error of the alternative that was most likely intended.
+
+    Each alternative is the sequence of its errors.
+    """
     failed = [errors for errors in alternatives if errors]
     if not failed:
         return None
-    meant: Sequence[Error] = max(failed, key=_likelihood)
-    return max(meant, key=_depth)
+    intended: Sequence[Error] = max(failed, key=_likelihood)
+    return max(intended, key=_depth)
 
 
 def _likelihood(errors: Sequence[Error]) -> tuple[bool, int, int]:
-    """Alternatives are told apart by fixed values; then by how far they got into the value."""
-    is_another_kind = any(error.kind.name in ("const", "enum") for error in errors)
-    return not is_another_kind, max(map(_depth, errors)), -len(errors)
+    """Return a sort key: constants distinguish alternatives first, then the depth of the errors."""
+    fails_constant = any(error.kind.name in ("const", "enum") for error in errors)
+    return not fails_constant, max(map(_depth, errors)), -len(errors)
 
 
 def _depth(error: Error) -> int:
     return len(error.instance_path)
 
 
-# Refusals: why a schema is not taken, and where in it that shows.
+class SchemaProblem(Exception):
+    """The reason why a schema is rejected, at a path relative to the schema.
 
-_LONGEST_DETAIL = 200
+    Only `check_schema` knows where in the request the schema is, so it turns the problem into a
+    SchemaInvalid or SchemaUnsafe with `error_at`.
+    """
+
+    def __init__(
+        self,
+        error_class: type[SchemaInvalid] | type[SchemaUnsafe],
+        summary: str,
+        path: Iterable[Any],
+        detail: str,
+    ) -> None:
+        super().__init__(detail)
+        self._error_class = error_class
+        self._summary = summary
+        self._pointer = shorten(json_pointer(path), _LONGEST_POINTER)
+        self._detail = shorten(detail)
+
+    def error_at(self, prefix: str) -> SchemaInvalid | SchemaUnsafe:
+        """Return the error to raise; `prefix` is the JSON pointer of the schema in the request."""
+        mistake = Mistake(prefix + self._pointer, self._detail)
+        text = f"{self._summary}: {mistake.pointer}: {mistake.detail}"
+        return self._error_class(text, mistakes=(mistake,))
 
 
-def schema_invalid(path: Iterable[Any], problem: str) -> SchemaInvalid:
-    """It is no JSON Schema."""
-    mistake = _mistake(path, problem)
-    summary = f"json_schema is not a valid JSON Schema: {mistake.pointer}: {mistake.detail}"
-    return SchemaInvalid(summary, mistakes=(mistake,))
+def schema_invalid(path: Iterable[Any], detail: str) -> SchemaProblem:
+    """Return the problem of a document that is not a JSON Schema."""
+    return SchemaProblem(SchemaInvalid, "json_schema is not a valid JSON Schema", path, detail)
 
 
-def schema_unsafe(path: Iterable[Any], problem: str) -> SchemaUnsafe:
-    """It is one, but judging by it could hang, leak or cost too much."""
-    mistake = _mistake(path, problem)
-    summary = f"json_schema cannot be used safely: {mistake.pointer}: {mistake.detail}"
-    return SchemaUnsafe(summary, mistakes=(mistake,))
-
-
-def with_pointer_prefix(error: SchemaInvalid | SchemaUnsafe, place: str) -> MesError:
-    """The same, about a schema that stands elsewhere in the request."""
-    mistakes = [
-        replace(each, pointer=place + each.pointer[len(SCHEMA_PLACE) :]) for each in error.mistakes
-    ]
-    summary = error.detail.replace(f" {SCHEMA_PLACE}", f" {place}", 1)
-    return type(error)(summary, mistakes=tuple(mistakes))
-
-
-def _mistake(path: Iterable[Any], problem: str) -> Mistake:
-    return Mistake(shorten(SCHEMA_PLACE + json_pointer(path)), shorten(problem))
+def schema_unsafe(path: Iterable[Any], detail: str) -> SchemaProblem:
+    """Return the problem of a valid schema whose use could hang, leak or cost too much."""
+    return SchemaProblem(SchemaUnsafe, "json_schema cannot be used safely", path, detail)
 
 
 def json_pointer(path: Iterable[Any]) -> str:
-    """A path into a document as a JSON pointer (RFC 6901)."""
+    """Return a path into a document as a JSON pointer (RFC 6901)."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
-def shorten(text: str) -> str:
-    """In a line that fits a log and a prompt; what is left out is told by an ellipsis."""
-    text = text if len(text) <= _LONGEST_DETAIL else f"{text[: _LONGEST_DETAIL - 1]}…"
+def shorten(text: str, most: int = _LONGEST_DETAIL) -> str:
+    """Return the text with at most `most` characters, so that it fits a log line and a prompt.
+
+    An ellipsis replaces the omitted end. Lone surrogates, which UTF-8 cannot encode, are replaced.
+    """
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
     return text.encode("utf-8", "replace").decode()
 
-
-# Prompts: a schema in words for the model, and what was wrong with its answer.
 
 _MOST_MISTAKES = 5
 _LONGEST_ANSWER = 2_000
 
 
 def with_schema(text: str, schema_text: str) -> str:
-    """The prompt, with the schema told."""
+    """Return the prompt followed by the schema."""
     return f"{text}\n\nAnswer only with JSON that satisfies this JSON Schema:\n{schema_text}"
 
 
 def with_feedback(text: str, answer: str, validation: ValidationResult) -> str:
-    """The prompt, with the answer that it got last and what was wrong with it, briefly."""
+    """Return the prompt followed by the last answer and its first mistakes, at most five."""
     mistakes = "\n".join(
         f"- {each.pointer}: {each.detail}" if each.pointer else f"- {each.detail}"
         for each in validation.errors[:_MOST_MISTAKES]

@@ -1,4 +1,4 @@
-"""Patterns: regular expressions that are judged in linear time, whatever the text."""
+"""Regular expressions: their compiled size, and constructs that llama.cpp cannot process."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ _TOKEN = re.compile(
     r"|\{(?P<least>\d{1,6})(?P<comma>,(?P<most>\d{0,6}))?\}|.",
     re.DOTALL,
 )
-# The compiled size of what matches many characters, in literals. Measured with the Rust engine:
-# a literal takes 0.2 us to compile, `.` about 5 us and `\p{L}` about 300 us.
+# The compiled size of an atom that matches many characters, in literals. Measured with the Rust
+# engine: a literal takes 0.2 us to compile, `.` about 5 us and `\p{L}` about 300 us.
 _ANY = 25
 _PROPERTY = 1_600
 
 
 def weight(pattern: str) -> int:
-    """About how large the pattern becomes when its counted repetitions are written out."""
+    """Return the approximate compiled size of the pattern, in literals.
+
+    The compiler expands counted repetitions, so `(a{100}){100}` weighs 10,000.
+    """
     sums, last = [0], 0
     for token in _TOKEN.finditer(pattern):
         text = token[0]
@@ -31,12 +34,12 @@ def weight(pattern: str) -> int:
             sums[-1] += max(more, 0)
             last += max(more, 0)
         else:
-            last = _weight_of(text)
+            last = _weight_of_atom(text)
             sums[-1] += last
     return sum(sums)
 
 
-def _weight_of(atom: str) -> int:
+def _weight_of_atom(atom: str) -> int:
     if "\\p" in atom or "\\P" in atom:
         return _PROPERTY
     if atom == "." or atom.startswith("[^") or atom in ("\\D", "\\W", "\\S"):
@@ -44,24 +47,24 @@ def _weight_of(atom: str) -> int:
     return 1
 
 
-# Whatever opens a group or counts is left as it is; all else matches a character, or a border.
+# Groups, quantifiers and anchors are kept. Any other piece matches a character or a word boundary.
 _PIECE = re.compile(
     r"(?P<kept>\(\?(?:<?[=!]|:)|\{\d+(?:,\d*)?\}|[()|*+?^$])"
-    r"|(?P<border>\\[bB])|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.",
+    r"|(?P<boundary>\\[bB])|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.",
     re.DOTALL,
 )
 _EMPTY = re.compile(
     r"\((?:\?:)?\^*\)|\(\?<?[=!][^)]*\)|\((?:\?:)?(?:a(?:[*?]|\{0[^}]*\}))+\)(?=[*+{])|\$"
 )
-_REPEATS_NOTHING = re.compile(r"(?:^|\^|\||\((?!\?))[*+?{]|[*+}][*+{]")
+_REPEATS_EMPTY = re.compile(r"(?:^|\^|\||\((?!\?))[*+?{]|[*+}][*+{]")
 
 
-def repeats_nothing(pattern: str) -> bool:
-    """Is something repeated that may match no character, or that is repeated already?
+def repeats_empty_match(pattern: str) -> bool:
+    """Return whether a repeated part can match no character, or is itself a repetition.
 
-    It leads llama.cpp's grammar in circles.
+    Such a pattern sends llama.cpp's grammar into an endless loop.
     """
     shape = "".join(
-        piece["kept"] or ("^" if piece["border"] else "a") for piece in _PIECE.finditer(pattern)
+        piece["kept"] or ("^" if piece["boundary"] else "a") for piece in _PIECE.finditer(pattern)
     )
-    return bool(_REPEATS_NOTHING.search(_EMPTY.sub("^", shape)))
+    return bool(_REPEATS_EMPTY.search(_EMPTY.sub("^", shape)))

@@ -1,4 +1,4 @@
-"""Asking: one question put to a model until its answer fits the schema, or there is no point."""
+"""Retries: ask a model until its answer is valid or another attempt would be useless."""
 
 from __future__ import annotations
 
@@ -19,25 +19,56 @@ from mes.structured.messages import with_feedback, with_schema
 from mes.structured.schema import Schema
 
 Generate = Callable[[Prompt, int], Reply]
-"""Ask the model; the number is that of the attempt."""
+"""Send the prompt to the model; the number is that of the attempt, from 1."""
 
-_REMEMBERED_SECONDS = 600
+_REFUSAL_SECONDS = 600
+
+# An attempt starts only if there is time for one that takes as long as the last.
+_MARGIN = 1.2
+_LEAST_SECONDS = 1.0
+# At 0 a small model repeats its answer, even with feedback.
+_LEAST_TEMPERATURE = 0.3
+
+_INDEX = re.compile(r"/\d+(?=/|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPlan:
+    """The decoding modes to use, the strictest first, and the limit of attempts."""
+
+    modes: tuple[str, ...]
+    max_attempts: int
+    may_raise_max_tokens: bool
+    """whether a later attempt may generate more tokens: the client has not set max_tokens"""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryStep:
+    """The next attempt: its mode, options and number, and the attempt to give feedback on."""
+
+    mode: str
+    options: dict[str, Any]
+    feedback_on: Attempt | None = None
+    number: int = 1
 
 
 class RefusedSchemas:
-    """Which schemas the runtime has lately refused for which model, so as not to try again."""
+    """The schemas that a runtime has refused for a model in the last ten minutes.
+
+    MES does not send them again as a grammar.
+    """
 
     def __init__(self) -> None:
-        self._known: TTLCache[tuple[str, str], None] = TTLCache(1024, _REMEMBERED_SECONDS)
+        self._refused: TTLCache[tuple[str, str], None] = TTLCache(1024, _REFUSAL_SECONDS)
         self._lock = threading.Lock()
 
     def add(self, prompt: Prompt, schema: Schema) -> None:
         with self._lock:
-            self._known[prompt.spec.tag, schema.sha256] = None
+            self._refused[prompt.spec.tag, schema.sha256] = None
 
     def has(self, prompt: Prompt, schema: Schema) -> bool:
         with self._lock:
-            return (prompt.spec.tag, schema.sha256) in self._known
+            return (prompt.spec.tag, schema.sha256) in self._refused
 
 
 _refused_schemas = RefusedSchemas()
@@ -46,22 +77,27 @@ _refused_schemas = RefusedSchemas()
 def generate_with_retries(
     prompt: Prompt, schema: Schema, plan: RetryPlan, *, generate: Generate, deadline: float
 ) -> tuple[Attempt, ...]:
-    """All attempts, the last one valid or without a successor. At least one has a reply.
+    """Return all attempts. At least one has a reply.
 
-    Raises what `generate` raises for the first attempt; what befalls a later one is noted in it.
-    `deadline` is a time of `time.monotonic()`.
+    An error of a later attempt is recorded in that attempt, whose verdict is `aborted`.
+
+    Args:
+        deadline: a time of `time.monotonic()`; no attempt starts that would end after it.
+
+    Raises:
+        ClientDisconnected: the client has disconnected.
+        MesError: `generate` raised it in the first attempt.
     """
-    plan = _without_refused(plan, prompt, schema)
-    attempts = [
-        _attempt(RetryStep(plan.modes[0], dict(prompt.options)), prompt, schema, plan, generate)
-    ]
+    plan = _without_refused_grammar(plan, prompt, schema)
+    first = RetryStep(plan.modes[0], dict(prompt.options))
+    attempts = [_attempt(first, prompt, schema, plan, generate)]
     while step := next_step(attempts, plan, seconds_left=deadline - time.monotonic()):
         try:
             attempts.append(_attempt(step, prompt, schema, plan, generate))
         except ClientDisconnected:
             raise
         except MesError as exc:
-            # The answer that was judged before is still worth telling.
+            # The client still gets the invalid answer of the attempt before.
             attempts.append(_aborted(step, exc))
     return tuple(attempts)
 
@@ -69,11 +105,12 @@ def generate_with_retries(
 def _attempt(
     step: RetryStep, prompt: Prompt, schema: Schema, plan: RetryPlan, generate: Generate
 ) -> Attempt:
+    """Return one attempt, made in the next mode if the runtime refuses the schema."""
     began = time.monotonic()
     try:
-        reply = generate(_worded(prompt, schema, step), step.number)
+        reply = generate(_prompt_for(step, prompt, schema), step.number)
     except SchemaRefused:
-        # No token was spent: the runtime cannot make a grammar of it, so the next mode is tried.
+        # No token was generated: the runtime cannot convert the schema into a grammar.
         _refused_schemas.add(prompt, schema)
         weaker = dataclasses.replace(plan, modes=plan.modes[plan.modes.index(step.mode) + 1 :])
         if not weaker.modes:
@@ -94,16 +131,16 @@ def _aborted(step: RetryStep, error: MesError) -> Attempt:
     return Attempt(step.mode, step.options, None, validation, 0.0)
 
 
-def _worded(prompt: Prompt, schema: Schema, step: RetryStep) -> Prompt:
-    """The question as it is put in this step."""
-    asked = prompt.question
+def _prompt_for(step: RetryStep, prompt: Prompt, schema: Schema) -> Prompt:
+    """Return the prompt with the schema, the feedback, the options and the format of the step."""
+    question = prompt.question
     if step.mode != GRAMMAR:
-        asked = with_schema(asked, schema.text)
+        question = with_schema(question, schema.text)
     last = step.feedback_on
     if last is not None and last.reply is not None and last.validation is not None:
-        asked = with_feedback(asked, last.reply.text, last.validation)
+        question = with_feedback(question, last.reply.text, last.validation)
     return dataclasses.replace(
-        prompt.rephrased(asked), options=step.options, format=_format(step.mode, schema)
+        prompt.with_question(question), options=step.options, format=_format(step.mode, schema)
     )
 
 
@@ -112,83 +149,59 @@ def _format(mode: str, schema: Schema) -> Mapping[str, Any] | str | None:
     return formats.get(mode)
 
 
-def _without_refused(plan: RetryPlan, prompt: Prompt, schema: Schema) -> RetryPlan:
+def _without_refused_grammar(plan: RetryPlan, prompt: Prompt, schema: Schema) -> RetryPlan:
     if plan.modes[0] != GRAMMAR or len(plan.modes) == 1 or not _refused_schemas.has(prompt, schema):
         return plan
     return dataclasses.replace(plan, modes=plan.modes[1:])
 
 
-# Retrying: whether a model is asked again, and how. No I/O, no clock of its own.
-
-# An attempt is begun only where there is time for one like the last.
-_MARGIN = 1.2
-_LEAST_SECONDS = 1.0
-# At 0 a small model says the same again, whatever it is told.
-_LEAST_TEMPERATURE = 0.3
-
-_INDEX = re.compile(r"/\d+(?=/|$)")
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPlan:
-    """What asking may take: the modes, strictest first, and how many attempts."""
-
-    modes: tuple[str, ...]
-    max_attempts: int
-    may_grow: bool
-    """whether the answer may be given more tokens: the caller has not said how many"""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryStep:
-    """One attempt to make: in which mode, with which options, with feedback or without."""
-
-    mode: str
-    options: dict[str, Any]
-    feedback_on: Attempt | None = None
-    number: int = 1
-
-
 def next_step(
     attempts: Sequence[Attempt], plan: RetryPlan, *, seconds_left: float
 ) -> RetryStep | None:
-    """What to ask next; None where the answer is valid or asking again has no point."""
+    """Return the next attempt to make; None if the answer is valid or a retry would be useless.
+
+    The function reads no clock and does no I/O.
+    """
     last, number = attempts[-1], len(attempts) + 1
     if last.verdict in ("valid", "aborted") or len(attempts) >= plan.max_attempts:
         return None
     if seconds_left < max(_LEAST_SECONDS, _MARGIN * last.seconds):
         return None
-    if last.verdict == "truncated":
-        return RetryStep(last.mode, _longer(last.options), number=number) if plan.may_grow else None
-    mode = _mode_after(attempts, plan)
-    return RetryStep(mode, _varied(last.options), feedback_on=last, number=number)
+    if last.verdict != "truncated":
+        mode = _next_mode(attempts, plan)
+        return RetryStep(mode, _varied(last.options), feedback_on=last, number=number)
+    if plan.may_raise_max_tokens:
+        return RetryStep(last.mode, _with_more_tokens(last.options), number=number)
+    return None
 
 
-def _longer(options: Mapping[str, Any]) -> dict[str, Any]:
-    # Varied, because a small model that goes in circles would go on in them.
+def _with_more_tokens(options: Mapping[str, Any]) -> dict[str, Any]:
+    # With the same seed a small model that repeats itself would continue to do so.
     return {**_varied(options), "num_predict": 2 * options["num_predict"]}
 
 
 def _varied(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The next seed, and a temperature at which it counts."""
-    warmer = max(options["temperature"], _LEAST_TEMPERATURE)
-    return {**options, "seed": (options["seed"] + 1) % 2**31, "temperature": warmer}
+    """Return the options with the next seed, and a temperature at which the seed has an effect."""
+    temperature = max(options["temperature"], _LEAST_TEMPERATURE)
+    return {**options, "seed": (options["seed"] + 1) % 2**31, "temperature": temperature}
 
 
-def _mode_after(attempts: Sequence[Attempt], plan: RetryPlan) -> str:
-    """The next mode where the grammar has led to the same violation twice.
+def _next_mode(attempts: Sequence[Attempt], plan: RetryPlan) -> str:
+    """Return the last mode, or a weaker one after the same violation twice under the grammar.
 
-    It may forbid every valid answer; then no answer under it can be right.
+    The grammar may exclude every valid answer; then no answer under it can be valid.
     """
     last, before = attempts[-1], attempts[-2:-1]
-    repeats = any(each.mode == last.mode and _signature(each) & _signature(last) for each in before)
+    repeats = any(
+        each.mode == last.mode and _violations(each) & _violations(last) for each in before
+    )
     if last.mode != GRAMMAR or not repeats:
         return last.mode
     return plan.modes[min(plan.modes.index(GRAMMAR) + 1, len(plan.modes) - 1)]
 
 
-def _signature(attempt: Attempt) -> set[tuple[str, str, str]]:
-    """What was wrong, wherever in a list it was."""
+def _violations(attempt: Attempt) -> set[tuple[str, str, str]]:
+    """Return verdict, pointer and keyword of each violation, with `*` in place of array indexes."""
     validation = attempt.validation
     assert validation is not None
     return {

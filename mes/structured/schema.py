@@ -1,4 +1,4 @@
-"""Schemas: screened, compiled and remembered, ready to be shown to models and to judge answers."""
+"""Checked and compiled schemas, cached by their text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import Any
 
 from cachetools import LRUCache, cached
 
-from mes.domain import SCHEMA_PLACE, KeywordSupport, ToolCall, ValidationResult, Violation
-from mes.errors import SchemaInvalid, SchemaUnsafe
-from mes.structured import decoding_modes
+from mes.domain import SCHEMA_POINTER, KeywordSupport, ToolCall, ValidationResult, Violation
 from mes.structured.checks import check_structure, compile_validator
 from mes.structured.cost import unrolled_size
-from mes.structured.messages import schema_unsafe, with_pointer_prefix
+from mes.structured.decoding_modes import GRAMMAR, PROMPT, GrammarReport, grammar_report
+from mes.structured.messages import SchemaProblem, schema_unsafe
 from mes.structured.schema_tree import SchemaLimits, SchemaTree
 from mes.structured.validation import Validator
 
@@ -26,102 +25,115 @@ _DEFAULT_LIMITS = SchemaLimits()
 
 @dataclass(frozen=True)
 class Schema:
-    """A JSON Schema that can be trusted to judge answers, and the one judge of them.
+    """A JSON Schema that has passed all checks, with its validator.
 
-    `sha256` is of the schema's compact text in its own order of keys: the runtime writes an
-    object's properties in that order, so two orders are two experiments.
+    `text` is the compact JSON text in the client's order of keys, and `sha256` its hash. The
+    runtime writes the properties of an object in that order, so that two orders are two
+    experiments.
     """
 
     document: Mapping[str, Any]
     text: str
     sha256: str
     dialect: str
-    outline: SchemaTree
+    tree: SchemaTree
     validator: Validator
 
     @cached_property
-    def report(self) -> decoding_modes.GrammarReport:
-        """What the runtime's grammar will make of the schema."""
-        return decoding_modes.grammar_report(self.outline)
+    def report(self) -> GrammarReport:
+        """The effect of each keyword in the runtime's grammar."""
+        return grammar_report(self.tree)
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """How a model may be held to the schema, the strictest way first."""
+        """The decoding modes that suit the schema, the strictest first."""
         return self.report.modes
 
     def modes_for(self, *, constrain: bool) -> tuple[str, ...]:
-        """The same where decoding may be constrained; else only in words."""
-        return self.modes if constrain else (decoding_modes.PROMPT,)
+        """Return `modes`, or only the prompt mode if decoding must not be constrained."""
+        return self.modes if constrain else (PROMPT,)
 
     def keywords(self, mode: str) -> KeywordSupport:
-        """What the runtime enforces in this mode, and what it leaves to the model."""
-        if mode == decoding_modes.GRAMMAR:
-            return self.report.under_grammar
-        return self.report.under_no_grammar
+        """Return which keywords the runtime enforces in this mode, and which it ignores."""
+        if mode == GRAMMAR:
+            return self.report.support_with_grammar
+        return self.report.support_without_grammar
 
     def validate_answer(self, text: str, finish_reason: str) -> ValidationResult:
-        """The verdict: valid, not_json, schema_violation, truncated or empty."""
+        """Return the verdict: valid, not_json, schema_violation, truncated or empty."""
         return self.validator.validate_answer(text, finish_reason)
 
 
 def check_schema(
-    document: Mapping[str, Any], limits: SchemaLimits = _DEFAULT_LIMITS, *, at: str = SCHEMA_PLACE
+    document: Mapping[str, Any], limits: SchemaLimits = _DEFAULT_LIMITS, *, at: str = SCHEMA_POINTER
 ) -> Schema:
-    """The schema, ready to judge by. Nothing is fetched.
+    """Return the checked and compiled schema. Nothing is fetched.
 
-    Raises SchemaInvalid and SchemaUnsafe, which point to `at`, where the caller has sent it.
+    Args:
+        at: the JSON pointer of the schema in the request, the prefix of pointers in errors.
+
+    Raises:
+        SchemaInvalid: the document is not a JSON Schema.
+        SchemaUnsafe: validation could hang, leak or cost too much.
     """
+    try:
+        return _check_document(document, limits)
+    except SchemaProblem as exc:
+        raise exc.error_at(at) from exc
+
+
+def _check_document(document: Mapping[str, Any], limits: SchemaLimits) -> Schema:
     try:
         text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     except RecursionError as exc:
-        raise with_pointer_prefix(schema_unsafe((), "is nested too deeply"), at) from exc
-    try:
-        return _check_text(text, limits)
-    except (SchemaInvalid, SchemaUnsafe) as exc:
-        raise with_pointer_prefix(exc, at) from exc
+        raise schema_unsafe((), "is nested too deeply") from exc
+    return _check_text(text, limits)
 
 
-# By the size of their texts: the longest schemas take a hundred times the memory of most, and what
-# is remembered is walked by Python's garbage collector (2 MiB of texts: 130 ms).
+# The cache is limited by the size of the texts: the longest schemas take a hundred times the
+# memory of most, and Python's garbage collector walks all that is cached (2 MiB of texts: 130 ms).
 @cached(
     LRUCache(maxsize=512 << 10, getsizeof=lambda schema: len(schema.text)), lock=threading.Lock()
 )
 def _check_text(text: str, limits: SchemaLimits) -> Schema:
     content = text.encode("utf-8", "surrogatepass")
     if len(content) > limits.text_bytes:
-        raise schema_unsafe((), f"has {len(content)} bytes; at most {limits.text_bytes} may be")
+        most = limits.text_bytes
+        raise schema_unsafe((), f"has {len(content)} bytes; SCHEMA_MAX_BYTES allows {most}")
     document = json.loads(text)
-    outline = check_structure(document, limits)
+    tree = check_structure(document, limits)
     return Schema(
         document=document,
         text=text,
         sha256=hashlib.sha256(content).hexdigest(),
-        dialect=outline.dialect,
-        outline=outline,
-        validator=Validator(compile_validator(document), outline.root, unrolled_size(outline)),
+        dialect=tree.dialect,
+        tree=tree,
+        validator=Validator(compile_validator(document), tree.root, unrolled_size(tree)),
     )
-
-
-# Tools: their parameters screened like any schema, and a model's calls judged by them.
 
 
 @dataclass(frozen=True)
 class ToolSchemas:
-    """The functions that a model may call, by their names."""
+    """The schemas of the parameters of tools, by the name of the function."""
 
     schemas: Mapping[str, Schema]
 
     def validate_answer(self, call: ToolCall) -> ValidationResult:
-        """Do the arguments fit the parameters? The verdict: valid or schema_violation."""
+        """Return the verdict on the arguments of a call: valid or schema_violation."""
         schema = self.schemas.get(call.name)
         if schema is None:
-            stranger = Violation("", "", f"there is no tool called {call.name[:100]}")
-            return ValidationResult("schema_violation", errors=(stranger,))
+            unknown_tool = Violation("", "", f"there is no tool called {call.name[:100]}")
+            return ValidationResult("schema_violation", errors=(unknown_tool,))
         return schema.validate_answer(json.dumps(dict(call.arguments)), "stop")
 
 
 def tool_schemas(tools: Sequence[Mapping[str, Any]], limits: SchemaLimits) -> ToolSchemas:
-    """Raises SchemaInvalid and SchemaUnsafe, with pointers into the list of tools."""
+    """Return the checked schemas of a request's tools.
+
+    Raises:
+        SchemaInvalid: the parameters of a tool are not a JSON Schema.
+        SchemaUnsafe: their validation could hang, leak or cost too much.
+    """
     return ToolSchemas(
         {
             tool["function"]["name"]: check_schema(

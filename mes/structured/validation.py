@@ -1,11 +1,11 @@
-"""Judging: the verdict on an answer, and how it breaks its schema."""
+"""Validation: the verdict on a model's answer, and the extraction of JSON from its text."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,125 +18,141 @@ from mes.structured.messages import describe_violation, shorten
 from mes.structured.schema_tree import SchemaNode
 
 _MOST_ERRORS = 20
-# In steps of `effort`: some 20 ms each. A real answer takes a few hundred.
-_MOST_TO_JUDGE = 400_000
-_MOST_TO_LIST = 5_000
+# In steps of `validation_cost`, about 20 ms each. A real answer takes a few hundred steps.
+_MOST_STEPS_TO_VALIDATE = 400_000
+_MOST_STEPS_TO_LIST_ERRORS = 5_000
+
+TOO_LARGE = "too large or too deeply nested to be validated against the schema"
 
 
 @dataclass(frozen=True)
 class Validator:
-    """Judges answers by one schema, in time that does not grow faster than they do."""
+    """Validates answers against one schema, in time linear in the length of the answer.
 
-    validator: jsonschema_rs.Validator
+    `root` is the root of the schema's tree, `unrolled_size` its size without references.
+    """
+
+    compiled: jsonschema_rs.Validator
     root: SchemaNode
-    unrolled: float
+    unrolled_size: float
 
     def validate_answer(self, text: str, finish_reason: str) -> ValidationResult:
-        """The verdict: valid, not_json, schema_violation, truncated or empty.
+        """Return the verdict: valid, not_json, schema_violation, truncated or empty.
 
-        The whole schema is asserted, `format` included, whatever the runtime has enforced.
+        The whole schema is asserted, `format` included, even if the runtime enforced a part of it.
         """
         if not text.strip() and finish_reason != "length":
-            return _without_value("empty", "the model answered nothing")
-        validation = self._judge_whole(text)
-        if finish_reason == "length" and not (validation.valid and _is_closed(validation.parsed)):
+            return _without_value("empty", "the model returned an empty answer")
+        result = self._validate_text(text)
+        if finish_reason == "length" and not (result.valid and _is_complete(result.parsed)):
             cut = Violation("", "", "the answer was cut off at max_tokens")
-            return ValidationResult("truncated", errors=(cut, *validation.errors)[:_MOST_ERRORS])
-        return validation
+            return ValidationResult("truncated", errors=(cut, *result.errors)[:_MOST_ERRORS])
+        return result
 
-    def _judge_whole(self, text: str) -> ValidationResult:
+    def _validate_text(self, text: str) -> ValidationResult:
         try:
-            value, how = extract(text)
+            value, source = extract(text)
         except NotJson as exc:
             return _without_value("not_json", str(exc))
+        try:
+            result = self.validate_value(value, characters=len(text))
+        except CostExceeded:
+            return _without_value("schema_violation", TOO_LARGE)
+        return replace(result, extraction=source)
+
+    def validate_value(self, value: Any, *, characters: int) -> ValidationResult:
+        """Return the verdict on a parsed value: valid or schema_violation.
+
+        Args:
+            characters: the length of the text from which the value was parsed.
+
+        Raises:
+            CostExceeded: validation would take longer than about 20 ms.
+        """
         # A value has fewer parts than its text has characters, so most need no counting.
-        if self.unrolled * len(text) > _MOST_TO_JUDGE and self._exceeds(value, _MOST_TO_JUDGE):
-            return _without_value(
-                "schema_violation", "too large or deep to be judged by the schema"
-            )
-        if self.validator.is_valid(value):
-            return ValidationResult("valid", value, extraction=how)
-        return ValidationResult("schema_violation", errors=self._violations(value), extraction=how)
+        if self.unrolled_size * characters > _MOST_STEPS_TO_VALIDATE:
+            validation_cost(self.root, value, most=_MOST_STEPS_TO_VALIDATE)
+        if self.compiled.is_valid(value):
+            return ValidationResult("valid", value)
+        return ValidationResult("schema_violation", errors=self._violations(value))
 
     def _violations(self, value: Any) -> tuple[Violation, ...]:
-        if self._exceeds(value, _MOST_TO_LIST):
-            return (Violation("", "", "breaks the schema in too many ways to list"),)
-        errors = islice(self.validator.iter_errors(value), _MOST_ERRORS)
-        return tuple(map(describe_violation, errors))
-
-    def _exceeds(self, value: Any, most: int) -> bool:
         try:
-            validation_cost(self.root, value, most=most)
+            validation_cost(self.root, value, most=_MOST_STEPS_TO_LIST_ERRORS)
         except CostExceeded:
-            return True
-        return False
+            return (Violation("", "", "violates the schema in too many ways to list"),)
+        errors = islice(self.compiled.iter_errors(value), _MOST_ERRORS)
+        return tuple(map(describe_violation, errors))
 
 
 def _without_value(verdict: str, detail: str) -> ValidationResult:
     return ValidationResult(verdict, errors=(Violation("", "", shorten(detail)),))
 
 
-def _is_closed(value: Any) -> bool:
-    # A number that ends where the tokens ended may have had more digits to come.
+def _is_complete(value: Any) -> bool:
+    # A number at the end of a truncated answer may lack digits.
     return isinstance(value, str | dict | list | bool | None)
 
 
-# Extraction: the one JSON value in a model's answer, wherever it stands.
-
 _FENCE = "```"
-_BEGINNING = re.compile(r"[\[{]")
+_OPENING_BRACKET = re.compile(r"[\[{]")
 _MOST_CHARACTERS = 512 * 1024
 _MOST_FENCES = 32
 _DECODER = json.JSONDecoder()
 
 
-class Extracted(NamedTuple):
-    """A value, and where it stood: `whole`, in a `fence`, or in `prose`."""
+class ExtractedValue(NamedTuple):
+    """A JSON value and where in the text it was: `whole`, in a `fence` or in `prose`."""
 
     value: Any
-    how: str
+    source: str
 
 
-def extract(text: str) -> Extracted:
-    """The value: the whole text, or what a Markdown fence holds, or the first one in prose.
+def extract(text: str) -> ExtractedValue:
+    """Return the JSON value in a model's answer, in linear time.
 
-    Takes linear time. Raises NotJson, with what is wrong with the text as a whole.
+    It is the whole text, the content of a Markdown fence, or the first object or array in prose.
+
+    Raises:
+        NotJson: the text contains no JSON value; the message is about the text as a whole.
     """
     text = text.strip().lstrip("\ufeff")
     if len(text) > _MOST_CHARACTERS:
         raise NotJson(f"longer than {_MOST_CHARACTERS} characters")
     try:
-        return Extracted(parse_json(text), "whole")
+        return ExtractedValue(parse_json(text), "whole")
     except NotJson as exc:
-        for candidate, how in _candidates(text):
+        for candidate, source in _candidates(text):
             try:
-                return Extracted(parse_json(candidate), how)
+                return ExtractedValue(parse_json(candidate), source)
             except NotJson:
                 continue
         raise exc
 
 
 def _candidates(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the parts of the text that may be JSON, each with its source."""
     for fenced in text.split(_FENCE, 2 * _MOST_FENCES)[1:-1:2]:
-        language, newline, inside = fenced.partition("\n")
+        language, newline, content = fenced.partition("\n")
         if newline and language.strip().lower() in ("", "json"):
-            yield inside.strip(), "fence"
-    if found := _in_prose(text):
+            yield content.strip(), "fence"
+    if found := _first_in_prose(text):
         yield found, "prose"
 
 
-def _in_prose(text: str) -> str | None:
-    """The first text that is a JSON object or array."""
-    left = len(text)
-    for found in _BEGINNING.finditer(text):
+def _first_in_prose(text: str) -> str | None:
+    """Return the first part of the text that is a JSON object or array."""
+    budget = len(text)
+    for bracket in _OPENING_BRACKET.finditer(text):
+        start = bracket.start()
         try:
-            _, end = _DECODER.raw_decode(text, found.start())
-            return text[found.start() : end]
+            _, end = _DECODER.raw_decode(text, start)
+            return text[start:end]
         except json.JSONDecodeError as exc:
-            # Text is read again for each beginning in it, and its lines are counted for the error.
-            left -= exc.pos - found.start() + exc.pos // 16
+            # The text is read again from each bracket, and the error counts the lines before it.
+            budget -= exc.pos - start + exc.pos // 16
         except (ValueError, RecursionError):
             return None
-        if left < 0:
+        if budget < 0:
             return None
     return None

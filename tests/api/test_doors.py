@@ -11,7 +11,7 @@ import pytest
 from mes import errors
 from mes.domain import normalise
 from tests.api.conftest import KEY
-from tests.fakes import ABLE, eventually
+from tests.fakes import ALL_BUT_EMBEDDING, eventually
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
 
@@ -103,7 +103,7 @@ def test_a_model_is_found_under_any_spelling_that_ollama_knows(client, spelling)
     assert shown["id"] == "smollm2:135m"
     assert shown["digest"].startswith("sha256:")
     assert (shown["quantization"], shown["parameter_size"]) == ("Q4_0", "1B")
-    assert shown["capabilities"] == list(ABLE)
+    assert shown["capabilities"] == list(ALL_BUT_EMBEDDING)
 
 
 def test_ids_with_slashes_and_colons_load_and_unload(client, runtime):

@@ -1,4 +1,4 @@
-"""GET /metrics: the metrics of requests, their format and the key they need."""
+"""Tests of GET /metrics: the metrics of requests, who may read them, and their formats."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0
 
 @pytest.fixture
 def samples(client: FlaskClient) -> Any:
-    """Scrape the samples of one name; return their values by their `name=value` labels."""
+    """Return a function that scrapes the samples of one name.
+
+    It returns their values by their labels, which are texts like `name=value`.
+    """
 
     def scrape(name: str) -> dict[frozenset[str], float]:
         text = client.get("/metrics", headers={"X-API-Key": KEY}).text
@@ -39,15 +42,15 @@ def samples(client: FlaskClient) -> Any:
 
 def total(samples: dict[frozenset[str], float], *labels: str) -> float:
     """Return the sum of the samples that have these labels."""
-    return sum(value for having, value in samples.items() if having >= set(labels))
+    return sum(value for found, value in samples.items() if found >= set(labels))
 
 
-def test_the_page_needs_a_key(client):
+def test_metrics_need_a_key(client):
     assert client.get("/metrics").status_code == 401
     assert client.get("/metrics", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
 
 
-def test_the_page_needs_no_key_where_it_is_open(tmp_path, catalog_path):
+def test_metrics_need_no_key_if_they_are_open(tmp_path, catalog_path):
     environment = {
         "METRICS_OPEN": "true",
         "MES_API_KEY": KEY,
@@ -60,7 +63,7 @@ def test_the_page_needs_no_key_where_it_is_open(tmp_path, catalog_path):
     app.extensions["mes"].close()
 
 
-def test_a_client_that_accepts_openmetrics_gets_it(client):
+def test_openmetrics_is_returned_to_clients_that_accept_it(client):
     plain = client.get("/metrics", headers={"X-API-Key": KEY})
     assert plain.content_type == "text/plain; version=0.0.4; charset=utf-8"
     newer = client.get("/metrics", headers={"X-API-Key": KEY, "Accept": OPENMETRICS})
@@ -74,7 +77,7 @@ def test_an_answer_is_counted_with_its_tokens_and_times(ask, samples):
     model = "gen_ai_request_model=smollm2:135m"
     assert total(samples("gen_ai_server_request_duration_seconds_count"), model) == 3
     assert total(samples("gen_ai_server_time_to_first_token_seconds_count"), model) == 3
-    # The fake's 5 tokens take 50 ms.
+    # The fake runtime generates 5 tokens in 50 ms.
     assert total(samples("gen_ai_server_time_per_output_token_seconds_sum"), model) == 0.03
     usage = samples("gen_ai_client_token_usage_sum")
     assert total(usage, model, "gen_ai_token_type=input") == 30
@@ -98,9 +101,9 @@ def test_an_error_is_counted_by_its_code(ask, samples, runtime):
     assert samples("gen_ai_client_token_usage_count") == {}
 
 
-def test_the_errors_of_every_model_are_reported_before_the_first(samples):
-    error_counts = samples("mes_errors_total")
-    assert error_counts[frozenset({"code=queue_full", "model=org/prose:q4"})] == 0
+def test_the_errors_of_every_model_are_exported_before_the_first(samples):
+    errors = samples("mes_errors_total")
+    assert errors[frozenset({"code=queue_full", "model=org/prose:q4"})] == 0
 
 
 def test_verdicts_are_counted(ask, samples, runtime):
@@ -114,7 +117,7 @@ def test_verdicts_are_counted(ask, samples, runtime):
     assert total(samples("mes_structured_attempts_count")) == 3
 
 
-def test_unknown_names_of_clients_become_no_labels(client, ask, samples):
+def test_names_made_up_by_clients_become_no_label(client, ask, samples):
     for number in range(5):
         ask(model_id=f"made-up:{number}")
         client.get(f"/made/up/{number}")
@@ -130,7 +133,7 @@ def test_unknown_names_of_clients_become_no_labels(client, ask, samples):
     assert not any("made" in label for labels in requests for label in labels)
 
 
-def test_a_spelling_of_a_model_is_that_model(ask, samples):
+def test_another_spelling_of_a_model_is_counted_as_that_model(ask, samples):
     ask(model_id="SmolLM2:135M")
     model = "gen_ai_request_model=smollm2:135m"
     assert total(samples("gen_ai_server_request_duration_seconds_count"), model) == 1
@@ -145,7 +148,7 @@ def test_requests_are_served_if_they_cannot_be_counted_and_that_is_logged_once(
     path.mkdir()
     assert [ask().status_code for _ in range(3)] == [200] * 3
     assert samples("mes_runtime_up") == {frozenset(): 1}
-    assert [each.message for each in caplog.records].count("metrics_not_kept") == 1
+    assert [each.message for each in caplog.records].count("metrics_write_failed") == 1
     path.rmdir()
     ask()
     model = "gen_ai_request_model=smollm2:135m"
@@ -158,8 +161,8 @@ def test_loads_and_evictions_are_those_of_the_shared_state(client, ask, samples)
     loaded = samples("mes_model_loaded")[frozenset({"model=smollm2:135m"})]
     client.post("/v1/models/smollm2:135m/unload", headers=headers)
     status = json.loads(client.get("/v1/status", headers=headers).text)
-    model_status = {model["id"]: model for model in status["models"]}["smollm2:135m"]
+    statistics = {model["id"]: model for model in status["models"]}["smollm2:135m"]
     model = frozenset({"model=smollm2:135m"})
     assert (loaded, samples("mes_model_loaded")[model]) == (1, 0)
-    assert samples("mes_model_loads_total")[model] == model_status["loads"] == 1
-    assert samples("mes_model_evictions_total")[model] == model_status["evictions"] == 1
+    assert samples("mes_model_loads_total")[model] == statistics["loads"] == 1
+    assert samples("mes_model_evictions_total")[model] == statistics["evictions"] == 1

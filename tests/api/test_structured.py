@@ -217,7 +217,7 @@ def test_a_schema_can_be_checked_without_a_generation(check, runtime):
             "pointer": "/properties/age",
             "keyword": "minimum",
             "effect": "ignored",
-            "reason": "counts only for an integer",
+            "reason": "is enforced only for an integer",
         }
     ]
     assert runtime.prompts == []

@@ -1,4 +1,4 @@
-"""The `mes` command, in this process or as one of its own, against a real service."""
+"""Fixtures that run the `mes` command, in this process or another, against a real service."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def runtime() -> Iterator[FakeOllama]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, runtime: FakeOllama) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    # One worker, for each has its own moment of seeing what became of the runtime.
+    # One worker, because each notices changes of the runtime at its own time.
     with Service(folder, ollama_url=runtime.url, models=MODELS, WEB_CONCURRENCY=1) as service:
         service.wait_until_ready()
         yield service
 
 
 @pytest.fixture(autouse=True)
-def clean(runtime: FakeOllama) -> None:
+def reset_runtime(runtime: FakeOllama) -> None:
     runtime.control(pulled=[HERE], pull_seconds=0)
     as_new(runtime)
 
 
 @pytest.fixture
 def environ(service: Service, runtime: FakeOllama) -> dict[str, str]:
-    """An environment in which all is well; what a developer's own says does not count."""
+    """Return an environment without problems; the developer's own environment is ignored."""
     return {
         "HOST": "127.0.0.1",
         "PORT": str(service.port),
@@ -61,7 +61,10 @@ def environ(service: Service, runtime: FakeOllama) -> dict[str, str]:
 
 @pytest.fixture
 def mes(environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mes:
-    """Run the command in this process, in an empty folder: `mes("load", "a:1b", MES_URL=...)`."""
+    """Return a function that runs the command in this process, in an empty folder.
+
+    Use it as `mes("load", "a:1b", MES_URL=...)`; keywords are environment variables.
+    """
     monkeypatch.chdir(tmp_path)
     unset = dict.fromkeys(["MES_URL", *(name for name, _, _ in settings_table())])
 
@@ -74,7 +77,7 @@ def mes(environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def program(environ: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command as a process of its own, `python -m mes`, with pipes for its output."""
+    """Return a function that runs `python -m mes` as another process, with its output piped."""
 
     def run(*arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "mes", *arguments]

@@ -1,4 +1,4 @@
-"""`mes check` finds what is planted, says what to do, and is silent where all is well."""
+"""Tests of `mes check`: it reports each injected problem with its remedy, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from mes.cli.checks.installation import filesystem, libraries
+from mes.cli.checks.installation import check_libraries, filesystem_type
 from tests.cli.conftest import HERE, Mes
 from tests.ollama.scripted import ScriptedRuntime, answers, whole
 from tests.support.process import wait_until
@@ -26,8 +26,8 @@ OPEN = {"HOST": "0.0.0.0", "MES_API_KEY": None}
 BUDGET = {"MAX_MODEL_MEMORY_GB": "8"}
 
 
-def found(mes: Mes, *arguments: str, **environ: str | None) -> list[tuple[str, str]]:
-    """Each line that is not ok, as its level and the rest."""
+def problems(mes: Mes, *arguments: str, **environ: str | None) -> list[tuple[str, str]]:
+    """Run `mes check` and return its lines that are not ok, as level and text."""
     result = mes(*arguments, "check", **environ)
     lines = [tuple(line.split(maxsplit=1)) for line in result.stdout.splitlines()]
     assert {level for level, _ in lines} <= {"ok", "warn", "fail"}
@@ -36,40 +36,48 @@ def found(mes: Mes, *arguments: str, **environ: str | None) -> list[tuple[str, s
 
 
 @pytest.fixture
-def well(mes: Mes, tmp_path: Path, environ: dict[str, str]) -> Mes:
-    """With a catalog of which the runtime has everything."""
+def healthy(mes: Mes, tmp_path: Path, environ: dict[str, str]) -> Mes:
+    """The command, with a catalog whose models are all pulled."""
     environ["MODELS_CONFIG_PATH"] = str(catalog(tmp_path / "models.json", **{HERE: {}}))
     return mes
 
 
-# What is planted in the environment -> the level and the words that it is found by.
+# A problem injected into the environment -> the level and a part of the line that reports it.
 ENVIRONMENT: dict[str, tuple[dict[str, str | None], str, str]] = {
-    "a value out of bounds": ({"PORT": "eighty"}, "fail", "PORT: 'eighty' will not do"),
+    "a value out of bounds": ({"PORT": "eighty"}, "fail", "PORT: 'eighty' is invalid"),
     "a misspelt name": ({"MES_APIKEY": "x"}, "fail", "did you mean MES_API_KEY?"),
     "a default above its maximum": ({"MAX_TIMEOUT": "10"}, "fail", "raise MAX_TIMEOUT"),
     "the development key in the open": (OPEN, "fail", "set MES_API_KEY to a key of your own"),
-    "the same, meant": ({**OPEN, "MES_ALLOW_DEV_KEY": "1"}, "warn", "may enter with the dev"),
+    "the same, allowed": (
+        {**OPEN, "MES_ALLOW_DEV_KEY": "1"},
+        "warn",
+        "can use the development key",
+    ),
     "no catalog": ({"MODELS_CONFIG_PATH": "none.json"}, "fail", "see MODELS_CONFIG_PATH"),
-    "a state directory that cannot be": ({"STATE_DIR": "/proc/mes"}, "fail", "name another one"),
-    "a patience that nobody outlasts": ({"SWAP_PATIENCE": "900"}, "fail", "lower SWAP_PATIENCE"),
-    "its least, likewise": ({"QUEUE_TIMEOUT": "5"}, "fail", "lower SWAP_PATIENCE_MIN"),
-    "too few threads": ({"THREADS": "8"}, "warn", "leave THREADS out"),
-    "more memory than there is": ({"MAX_MODEL_MEMORY_GB": "99999"}, "warn", "lower it to what"),
-    "no runtime": ({"OLLAMA_HOST": "127.0.0.1:1"}, "fail", "is OLLAMA_HOST right?"),
-    "a runtime nobody named": ({"OLLAMA_HOST": None}, "warn", "set OLLAMA_HOST, unless"),
-    "few models in Ollama": ({"OLLAMA_MAX_LOADED_MODELS": "1"}, "fail", "is 1, MES needs 2"),
-    "nobody sees Ollama's": ({"OLLAMA_NUM_PARALLEL": None}, "warn", "OLLAMA_NUM_PARALLEL cannot"),
+    "a state directory not writable": ({"STATE_DIR": "/proc/mes"}, "fail", "set another folder"),
+    "a patience above the timeout": ({"SWAP_PATIENCE": "900"}, "fail", "lower SWAP_PATIENCE"),
+    "its minimum, likewise": ({"QUEUE_TIMEOUT": "5"}, "fail", "lower SWAP_PATIENCE_MIN"),
+    "too few threads": ({"THREADS": "8"}, "warn", "unset THREADS"),
+    "more memory than there is": ({"MAX_MODEL_MEMORY_GB": "99999"}, "warn", "lower it below that"),
+    "no runtime": ({"OLLAMA_HOST": "127.0.0.1:1"}, "fail", "start it, or correct OLLAMA_HOST"),
+    "no runtime configured": ({"OLLAMA_HOST": None}, "warn", "set OLLAMA_HOST, unless"),
+    "few models in Ollama": ({"OLLAMA_MAX_LOADED_MODELS": "1"}, "fail", "is 1, but MES needs 2"),
+    "an unknown limit of Ollama": (
+        {"OLLAMA_NUM_PARALLEL": None},
+        "warn",
+        "OLLAMA_NUM_PARALLEL cannot be determined",
+    ),
     "no service": ({"MES_URL": "127.0.0.1:1"}, "warn", "start MES with `mes serve`"),
-    "another key": ({"MES_API_KEY": "another"}, "fail", "does not accept the key"),
+    "a wrong key": ({"MES_API_KEY": "another"}, "fail", "does not accept the key"),
 }
 
-# What is planted in the catalog (and the environment) -> the same.
+# A problem injected into the catalog (and the environment) -> the same.
 CATALOG: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
-    "a field that is none": ({A: {"pined": True}}, {}, "fail", "did you mean pinned?"),
+    "an unknown field": ({A: {"pined": True}}, {}, "fail", "did you mean pinned?"),
     "nothing enabled": ({A: {"enabled": False}}, {}, "warn", "no model is enabled"),
-    "a timeout nobody may ask for": ({A: {"timeout": 7200}}, {}, "fail", "MAX_TIMEOUT is 3600"),
+    "a timeout above the maximum": ({A: {"timeout": 7200}}, {}, "fail", "MAX_TIMEOUT is 3600"),
     "more pinned than fit": ({A: PINNED, B: PINNED, C: PINNED}, {}, "fail", "3 models are pinned"),
-    "no place beside the pinned": ({A: PINNED, B: PINNED, C: {}}, {}, "fail", "c:1b never loads"),
+    "no room beside the pinned": ({A: PINNED, B: PINNED, C: {}}, {}, "fail", "c:1b never loads"),
     "more to preload than fit": ({A: PRELOAD, B: PRELOAD, C: PRELOAD}, {}, "fail", "preload fewer"),
     "too large for the budget": ({A: {"size_gb": 9}}, BUDGET, "fail", "can never be loaded"),
     "too large beside the pinned": (
@@ -82,109 +90,115 @@ CATALOG: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
         {A: {"size_gb": 5, **PRELOAD}, B: {"size_gb": 5, **PRELOAD}, C: {"size_gb": 1}},
         BUDGET,
         "fail",
-        "to preload need 10.0 GB",
+        "with preload need 10.0 GB",
     ),
-    "a budget for one at a time": (
+    "a budget for one model": (
         {A: {"size_gb": 5}, B: {"size_gb": 5}},
         BUDGET,
         "warn",
         "2 models never fit",
     ),
-    "a size unknown": ({A: {}}, BUDGET, "warn", "give it a size_gb"),
+    "an unknown size": ({A: {}}, BUDGET, "warn", "set its size_gb"),
     "more than the machine has": ({A: {"size_gb": 9e4}}, {}, "warn", "set MAX_MODEL_MEMORY_GB"),
     "not pulled": ({A: {}}, {}, "warn", "a:1b is not pulled; mes pull a:1b"),
     "not pulled, to preload": ({A: PRELOAD}, {}, "fail", "a:1b is not pulled; mes pull a:1b"),
-    "more at a time than Ollama": ({HERE: {"max_concurrent": 9}}, {}, "fail", "is 4, MES needs 9"),
+    "more at a time than Ollama": (
+        {HERE: {"max_concurrent": 9}},
+        {},
+        "fail",
+        "is 4, but MES needs 9",
+    ),
 }
 
 
-def test_where_all_is_well_every_line_is_ok(well):
-    assert found(well) == []
+def test_without_problems_every_line_is_ok(healthy):
+    assert problems(healthy) == []
 
 
-@pytest.mark.parametrize(("planted", "level", "told"), ENVIRONMENT.values(), ids=ENVIRONMENT)
-def test_what_is_planted_in_the_environment_is_found(well, planted, level, told):
-    assert any(each == level and told in text for each, text in found(well, **planted))
+@pytest.mark.parametrize(("overrides", "level", "part"), ENVIRONMENT.values(), ids=ENVIRONMENT)
+def test_a_problem_in_the_environment_is_reported(healthy, overrides, level, part):
+    assert any(each == level and part in text for each, text in problems(healthy, **overrides))
 
 
-@pytest.mark.parametrize(("models", "planted", "level", "told"), CATALOG.values(), ids=CATALOG)
-def test_what_is_planted_in_the_catalog_is_found(well, tmp_path, models, planted, level, told):
+@pytest.mark.parametrize(("models", "overrides", "level", "part"), CATALOG.values(), ids=CATALOG)
+def test_a_problem_in_the_catalog_is_reported(healthy, tmp_path, models, overrides, level, part):
     catalog(tmp_path / "models.json", **models)
-    assert any(each == level and told in text for each, text in found(well, **planted))
+    assert any(each == level and part in text for each, text in problems(healthy, **overrides))
 
 
-def test_a_name_in_dotenv_that_nobody_reads_is_found(well, tmp_path):
+def test_a_misspelled_name_in_dotenv_is_reported(healthy, tmp_path):
     (tmp_path / ".env").write_text("MAX_LOADED_MODEL=3\nPATHS=/usr\n")
-    assert found(well) == [
-        ("warn", "settings     MAX_LOADED_MODEL in .env is read by nobody; "
+    assert problems(healthy) == [
+        ("warn", "settings     MAX_LOADED_MODEL in .env is not a setting; "
          "did you mean MAX_LOADED_MODELS?")
     ]  # fmt: skip
 
 
-def test_a_key_that_others_can_read_is_found(well, tmp_path):
+def test_a_key_that_others_can_read_is_found(healthy, tmp_path):
     (tmp_path / ".env").write_text("MES_API_KEY=secret\n")
     (tmp_path / ".env").chmod(0o644)
-    ((level, text),) = found(well)
+    ((level, text),) = problems(healthy)
     assert (level, "chmod 600 .env" in text, "secret" in text) == ("warn", True, False)
 
 
-def test_a_state_directory_that_others_can_enter_is_found(well, service):
+def test_a_state_directory_that_others_can_enter_is_found(healthy, service):
     service.state_dir.chmod(0o755)
-    ((level, text),) = found(well)
+    ((level, text),) = problems(healthy)
     service.state_dir.chmod(0o700)
     assert (level, "chmod 700" in text) == ("warn", True)
 
 
-def test_a_model_of_somebody_elses_in_memory_is_found(well, runtime):
-    runtime.control(pulled=[HERE, "else:1b"])
-    requests.post(f"{runtime.url}/api/generate", json={"model": "else:1b"}).raise_for_status()
-    assert any("else:1b is in the runtime's memory" in text for _, text in found(well))
-    runtime.control(drop=["else:1b"])
+def test_an_untracked_model_in_memory_is_found(healthy, runtime):
+    runtime.control(pulled=[HERE, "other:1b"])
+    requests.post(f"{runtime.url}/api/generate", json={"model": "other:1b"}).raise_for_status()
+    assert any("other:1b is in the runtime's memory" in text for _, text in problems(healthy))
+    runtime.control(drop=["other:1b"])
 
 
-def test_something_else_on_the_port_is_found(well, runtime):
+def test_another_server_on_the_port_is_found(healthy, runtime):
     assert any(
-        level == "fail" and "is not MES" in text for level, text in found(well, MES_URL=runtime.url)
+        level == "fail" and "is not MES" in text
+        for level, text in problems(healthy, MES_URL=runtime.url)
     )
 
 
-def test_a_service_that_is_not_ready_is_found(well, runtime, service):
+def test_a_service_that_is_not_ready_is_found(healthy, runtime, service):
     runtime.control(mode="refuse")
     not_ready = "it is not ready: runtime: "
-    wait_until(lambda: any(not_ready in text for _, text in found(well)))
+    wait_until(lambda: any(not_ready in text for _, text in problems(healthy)))
     runtime.control(mode="ok")
-    wait_until(lambda: not any(not_ready in text for _, text in found(well)))
+    wait_until(lambda: not any(not_ready in text for _, text in problems(healthy)))
 
 
 @pytest.fixture
-def old() -> Iterator[ScriptedRuntime]:
+def old_ollama() -> Iterator[ScriptedRuntime]:
     server = ScriptedRuntime(answers(whole(b'{"version": "0.1.32"}')))
     yield server
     server.close()
 
 
-def test_an_ollama_with_known_holes_is_found(well, old):
-    lines = found(well, OLLAMA_HOST=old.url)
-    assert any("ollama 0.1.32 has known holes; upgrade" in text for _, text in lines)
+def test_an_ollama_with_known_holes_is_found(healthy, old_ollama):
+    lines = problems(healthy, OLLAMA_HOST=old_ollama.url)
+    assert any("ollama 0.1.32 has known security holes; upgrade" in text for _, text in lines)
 
 
-def test_the_settings_of_an_ollama_on_this_machine_are_found(well, tmp_path, runtime):
+def test_the_settings_of_an_ollama_on_this_machine_are_found(healthy, tmp_path, runtime):
     program = tmp_path / "ollama"
     program.symlink_to(sys.executable)
     (tmp_path / "serve").write_text("import time; time.sleep(600)")
     environ = {"OLLAMA_HOST": f"0.0.0.0:{runtime.port}", "OLLAMA_MAX_LOADED_MODELS": "1"}
     with subprocess.Popen([program, "serve"], env=environ, cwd=tmp_path) as ollama:
-        # The kernel lets us go on before it says so of the new program.
+        # The kernel fills this file some time after Popen returns.
         wait_until(Path(f"/proc/{ollama.pid}/environ").read_bytes)
-        lines = found(well, OLLAMA_MAX_LOADED_MODELS=None, OLLAMA_NUM_PARALLEL=None)
+        lines = problems(healthy, OLLAMA_MAX_LOADED_MODELS=None, OLLAMA_NUM_PARALLEL=None)
         ollama.kill()
     assert lines == [
-        ("fail", "runtime      OLLAMA_MAX_LOADED_MODELS is 1, MES needs 2; "
-         "raise it, or ask for less")
+        ("fail", "runtime      OLLAMA_MAX_LOADED_MODELS is 1, but MES needs 2; "
+         "raise it, or lower MAX_LOADED_MODELS")
     ]  # fmt: skip
 
 
-def test_a_library_that_will_not_do_is_found():
+def test_an_unsupported_library_is_found():
     def installed(name: str) -> str:
         versions = {"flask": "2.0", "gunicorn": "27.0.1"}
         if name not in versions:
@@ -192,22 +206,22 @@ def test_a_library_that_will_not_do_is_found():
         return versions[name]
 
     required = ["flask<4,>=3.1", "gunicorn<28,>=27", "orjson>=3", 'pytest; extra == "test"']
-    assert [each.text for each in libraries(required, installed)] == [
-        "flask 2.0 will not do; pip install 'flask<4,>=3.1'",
+    assert [each.text for each in check_libraries(required, installed)] == [
+        "flask 2.0 is not a supported version; pip install 'flask<4,>=3.1'",
         "orjson is missing; pip install 'orjson>=3'",
     ]
 
 
-def test_a_folder_on_a_disk_is_told_from_one_in_memory():
+def test_a_folder_on_a_disk_is_distinguished_from_one_in_memory():
     mounts = (
         "22 1 0:20 / / rw - ext4 /dev/sda1 rw\n"
         "23 22 0:21 / /dev/shm rw,nosuid shared:4 - tmpfs tmpfs rw\n"
     )
-    assert filesystem(Path("/dev/shm/mes-1000-8001"), mounts) == "tmpfs"
-    assert filesystem(Path("/var/lib/mes"), mounts) == "ext4"
+    assert filesystem_type(Path("/dev/shm/mes-1000-8001"), mounts) == "tmpfs"
+    assert filesystem_type(Path("/var/lib/mes"), mounts) == "ext4"
 
 
-def test_no_key_is_ever_shown(well, service):
-    result = well("check", MES_API_KEY="a-secret-of-mine")
+def test_no_key_is_ever_shown(healthy, service):
+    result = healthy("check", MES_API_KEY="a-secret-of-mine")
     assert "a-secret-of-mine" not in result.output
     assert json.dumps(service.log_lines()).count("a-secret-of-mine") == 0

@@ -1,4 +1,4 @@
-"""What the commands print and how they end, against a real service."""
+"""Tests of the output and the exit status of the commands, against a real service."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def status_of(mes, model: str) -> str:
 
 
 @pytest.fixture
-def other() -> Iterator[ScriptedRuntime]:
-    """Something that speaks HTTP and is not MES."""
+def other_server() -> Iterator[ScriptedRuntime]:
+    """A server that speaks HTTP and is not MES."""
     server = ScriptedRuntime(once(whole(b"<html>Welcome to nginx!</html>")))
     yield server
     server.close()
 
 
-def test_every_command_explains_itself(mes):
+def test_every_command_has_a_help_text(mes):
     assert mes("--help").exit_code == 0
     for name in command.commands:
-        told = mes(name, "--help")
-        assert told.exit_code == 0
-        assert len(told.stdout.splitlines()) >= 4
+        result = mes(name, "--help")
+        assert result.exit_code == 0
+        assert len(result.stdout.splitlines()) >= 4
 
 
-def test_the_version_is_told(mes):
+def test_the_version_is_printed(mes):
     assert mes("--version").stdout.startswith("mes, version ")
 
 
@@ -64,13 +64,13 @@ def test_status_shows_models_and_the_queue(mes, service, runtime):
     calls = burst(service, HERE, 4)
     wait_until(lambda: row(mes("status").stdout, HERE)[2:4] == ["2/2", "2/64"])
     shown = mes("status").stdout
-    assert "1 of 2 places taken" in shown
+    assert "1 of 2 models loaded" in shown
     assert shown.count("\n", shown.index("REQUEST")) == 3
     for call in calls:
         call.hang_up()
 
 
-def test_status_and_models_speak_json_to_scripts(mes):
+def test_status_and_models_print_json(mes):
     assert json.loads(mes("status", "--json").stdout)["ollama_running"] is True
     assert json.loads(mes("models", "--json").stdout)["object"] == "list"
 
@@ -81,7 +81,7 @@ def test_run_prints_the_output_and_nothing_else(mes, runtime):
     assert (result.exit_code, result.stdout, result.stderr) == (0, "Paris\n", "")
 
 
-def test_run_sends_what_it_is_told(mes, runtime, tmp_path):
+def test_run_sends_all_its_options(mes, runtime, tmp_path):
     schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
     (tmp_path / "schema.json").write_text(json.dumps(schema))
     runtime.control(reply='{"age": 25}')
@@ -102,14 +102,14 @@ def test_an_answer_that_breaks_its_schema_is_printed_and_fails(mes, runtime, tmp
     assert "schema_violation" in result.stderr
 
 
-def test_a_cut_answer_is_told_beside_the_output(mes, runtime):
+def test_a_truncated_output_causes_a_warning_on_standard_error(mes, runtime):
     runtime.control(tokens=5)
     result = mes("run", HERE, "Count", "--max-tokens", "2")
     assert (result.exit_code, result.stdout) == (0, " alpha beta\n")
     assert "--max-tokens" in result.stderr
 
 
-def test_a_pull_tells_each_step_once_and_makes_the_model_available(mes):
+def test_a_pull_prints_each_step_once_and_makes_the_model_available(mes):
     wait_until(lambda: status_of(mes, ABSENT) == "not_pulled", seconds=20)
     result = mes("pull", ABSENT)
     assert (result.exit_code, result.stdout) == (0, f"{ABSENT} is pulled\n")
@@ -144,62 +144,62 @@ def test_a_service_that_dies_during_a_pull_is_no_success(mes, answer):
 
 
 WRONG = {
-    "an unknown model": (["load", "nope:1b"], "there are: smollm2:135m"),
-    "a model not pulled": (["load", ABSENT], "`mes pull` it"),
+    "an unknown model": (["load", "nope:1b"], "available models: smollm2:135m"),
+    "a model not pulled": (["load", ABSENT], "; or fetch it with `mes pull` ("),
     "a field out of bounds": (["run", HERE, "x", "--temperature", "9"], "/temperature: must be"),
     "not a number": (["run", HERE, "x", "--temperature", "nan"], "NaN is not a JSON value"),
     "no such file": (["run", HERE, "x", "--schema", "none.json"], "none.json cannot be read"),
     "an empty prompt": (["run", HERE, ""], "/prompt: must not be empty"),
     "a wrong key": (["--key", "wrong", "models"], "does not accept the key"),
-    "a key that no key is": (["--key", "ключ", "models"], "visible ASCII"),
-    "nobody there": (["--url", f"127.0.0.1:{free_port()}", "status"], "start MES with `mes serve`"),
-    "no address": (["--url", "http://[", "models"], "is not an address"),
-    "no scheme that is known": (["--url", "ftp://here", "models"], "is not an address"),
+    "an invalid key": (["--key", "ключ", "models"], "visible ASCII"),
+    "no service": (["--url", f"127.0.0.1:{free_port()}", "status"], "start MES with `mes serve`"),
+    "an invalid URL": (["--url", "http://[", "models"], "is not a valid URL"),
+    "an unknown scheme": (["--url", "ftp://here", "models"], "is not a valid URL"),
 }
 
 
-@pytest.mark.parametrize(("arguments", "told"), WRONG.values(), ids=WRONG)
-def test_whatever_goes_wrong_is_one_line_with_a_remedy(mes, arguments, told):
+@pytest.mark.parametrize(("arguments", "expected"), WRONG.values(), ids=WRONG)
+def test_every_error_is_one_line_with_a_remedy(mes, arguments, expected):
     result = mes(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("mes: ")
     assert result.stderr.count("\n") == 1
-    assert told in result.stderr
+    assert expected in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["models"], ["status"], ["load", HERE], ["pull", HERE]])
-def test_what_is_not_mes_is_called_so(mes, other, arguments):
-    result = mes("--url", other.url, *arguments)
+def test_another_server_is_reported_as_not_mes(mes, other_server, arguments):
+    result = mes("--url", other_server.url, *arguments)
     assert result.exit_code == 1
-    assert f"what answers at {other.url} (status 200) is not MES" in result.stderr
+    assert f"the server at {other_server.url} (status 200) is not MES" in result.stderr
 
 
-def test_a_schema_that_is_not_json_is_told_where(mes, tmp_path):
+def test_a_schema_that_is_not_json_is_reported_with_its_path(mes, tmp_path):
     (tmp_path / "schema.json").write_text('{"type": }')
     result = mes("run", HERE, "x", "--schema", "schema.json")
     assert result.exit_code == 1
-    assert "schema.json is not JSON: " in result.stderr
+    assert "schema.json is not valid JSON: " in result.stderr
 
 
-def test_the_services_request_id_is_told(mes, service):
-    told = mes("load", "nope:1b").stderr.rstrip(")\n").rpartition("request ")[2]
-    wait_until(lambda: any(each.get("request_id") == told for each in service.log_lines()))
+def test_an_error_names_the_request_id_of_the_log(mes, service):
+    request_id = mes("load", "nope:1b").stderr.rstrip(")\n").rpartition("request ")[2]
+    wait_until(lambda: any(each.get("request_id") == request_id for each in service.log_lines()))
 
 
-def test_the_target_may_stand_in_a_dotenv_file(mes, service, tmp_path):
+def test_the_target_can_be_set_in_a_dotenv_file(mes, service, tmp_path):
     (tmp_path / ".env").write_text(f"MES_URL=localhost:{service.port}\nMES_API_KEY={KEY}\n")
     assert mes("models", MES_API_KEY=None, PORT=None, HOST=None).exit_code == 0
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost", None])
-def test_where_the_service_listens_is_where_it_is_called(mes, host):
+def test_the_default_target_follows_the_host_setting(mes, host):
     assert mes("models", HOST=host).exit_code == 0
 
 
-def test_a_redirect_is_not_followed_with_the_key(mes, service, other):
-    away = b"HTTP/1.1 302 Found\r\nLocation: %b/v1/models\r\nContent-Length: 0\r\n\r\n"
-    server = ScriptedRuntime(once(away % other.url.encode()))
+def test_a_redirect_is_not_followed_with_the_key(mes, service, other_server):
+    redirect = b"HTTP/1.1 302 Found\r\nLocation: %b/v1/models\r\nContent-Length: 0\r\n\r\n"
+    server = ScriptedRuntime(once(redirect % other_server.url.encode()))
     result = mes("--url", server.url, "models")
     server.close()
     assert result.exit_code == 1
-    assert other.asked == []
+    assert other_server.asked == []

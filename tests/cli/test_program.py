@@ -1,4 +1,4 @@
-"""The command as people run it: a process of its own, a terminal, Ctrl-C."""
+"""Tests of the command as a process: in a terminal, in a pipe, with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MES = [sys.executable, "-m", "mes"]
 
 
 class Terminal:
-    """The command in a terminal of its own; `text` is what that has been sent so far."""
+    """The command in a pseudo-terminal; `text` is its output so far."""
 
     def __init__(self, environ: dict[str, str], *arguments: str) -> None:
         self._master, slave = pty.openpty()
@@ -31,9 +31,10 @@ class Terminal:
         self.text = ""
 
     def wait_for(self, *words: str, seconds: float = 30.0) -> None:
-        until = time.monotonic() + seconds
+        """Read output until it contains all the words."""
+        deadline = time.monotonic() + seconds
         while not all(word in self.text for word in words):
-            assert time.monotonic() < until, f"no {words} in {self.text!r}"
+            assert time.monotonic() < deadline, f"no {words} in {self.text!r}"
             if select.select([self._master], [], [], 0.5)[0]:
                 self.text += os.read(self._master, 65536).decode()
 
@@ -49,39 +50,39 @@ def test_the_installed_command_is_this_one():
 
 
 def test_help_needs_no_service(program):
-    told = program("--help")
-    assert told.returncode == 0
-    assert told.stdout.startswith("Usage: mes [OPTIONS] COMMAND")
+    result = program("--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith("Usage: mes [OPTIONS] COMMAND")
 
 
 def test_run_reads_standard_input_and_writes_standard_output(program, runtime):
     runtime.control(echo=True)
-    told = program("run", HERE, "-", input="Grüße an alle")
-    assert (told.returncode, told.stdout, told.stderr) == (0, "Grüße an alle\n", "")
+    result = program("run", HERE, "-", input="Grüße an alle")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "Grüße an alle\n", "")
 
 
 def test_status_in_a_pipe_is_shown_once_and_plain(program):
-    told = program("status")
-    assert told.returncode == 0
-    assert told.stdout.startswith("MES ")
-    assert HERE in told.stdout
-    assert "\x1b" not in told.stdout
+    result = program("status")
+    assert result.returncode == 0
+    assert result.stdout.startswith("MES ")
+    assert HERE in result.stdout
+    assert "\x1b" not in result.stdout
 
 
 def test_pull_in_a_pipe_is_plain_lines(program):
-    told = program("pull", ABSENT)
-    assert (told.returncode, told.stdout) == (0, f"{ABSENT} is pulled\n")
-    assert "\x1b" not in told.stderr
+    result = program("pull", ABSENT)
+    assert (result.returncode, result.stdout) == (0, f"{ABSENT} is pulled\n")
+    assert "\x1b" not in result.stderr
 
 
-def test_a_reader_who_has_seen_enough_causes_no_traceback(environ):
+def test_a_closed_pipe_causes_no_traceback(environ):
     env = {**os.environ, "MES_URL": "", **environ}
     pipe = f"{sys.executable} -m mes models | true"
-    told = subprocess.run(["bash", "-c", pipe], env=env, cwd=ROOT, capture_output=True, text=True)
-    assert "Traceback" not in told.stderr
+    result = subprocess.run(["bash", "-c", pipe], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert "Traceback" not in result.stderr
 
 
-def test_status_on_a_terminal_follows_what_happens(environ, service):
+def test_status_on_a_terminal_is_refreshed(environ, service):
     service.post(f"/v1/models/{HERE}/unload")
     terminal = Terminal(environ, "status")
     terminal.wait_for("available")
@@ -107,7 +108,7 @@ def test_no_color_is_respected(environ):
     terminal.close()
 
 
-def test_colours_show_on_a_terminal(environ):
+def test_colors_show_on_a_terminal(environ):
     terminal = Terminal(environ, "check")
     terminal.wait_for("\x1b[32mok")
     terminal.close()
@@ -141,14 +142,14 @@ def test_serve_is_gunicorn_in_the_same_process(environ, tmp_path):
     wait_until(
         lambda: subprocess.run(ask, env=env, capture_output=True).returncode == 0, seconds=60
     )
-    assert process.children(serving.pid), "the workers are the command's own"
+    assert process.children(serving.pid), "the workers are children of the command"
     serving.terminate()
     assert serving.wait(40) == 0, output.read_text()
 
 
-def test_serve_tells_wrong_settings_in_words(program, environ):
+def test_serve_reports_wrong_settings_without_a_traceback(program, environ):
     environ["PORT"] = "eighty"
-    told = program("serve")
-    assert told.returncode == 1
-    assert "PORT: 'eighty' will not do" in told.stderr + told.stdout
-    assert "Traceback" not in told.stderr
+    result = program("serve")
+    assert result.returncode == 1
+    assert "PORT: 'eighty' is invalid" in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr

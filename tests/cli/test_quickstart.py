@@ -1,4 +1,7 @@
-"""What a stranger does: start it, paste the README's curls, stop it. Real gunicorn, real model."""
+"""Tests of the quickstart as a new user runs it, with real gunicorn and a real model.
+
+They start it, run the curl commands of the README, and stop it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tests.support import process
 from tests.support.process import ROOT
 from tests.support.served import Served
 
-# Those that go on in a second line; the others are not for this service.
+# The curl commands of several lines; the others are for other services.
 CURL = re.compile(r"^curl [^\n]*\\\n.*?'$", re.MULTILINE | re.DOTALL)
 CURLS = CURL.findall((ROOT / "README.md").read_text())
 
@@ -56,7 +59,7 @@ def test_the_curl_that_embeds_gets_a_real_models_vectors(served: Served):
     assert answer["mes"]["provenance"]["runtime"].startswith("mes-embedded ")
 
 
-def test_a_run_with_the_same_seed_repeats_itself(served: Served):
+def test_the_same_seed_gives_the_same_output(served: Served):
     fields = {"model_id": "smollm2:135m", "prompt": "Tell a story.", "max_tokens": 30, "seed": 7}
     curl = CURLS[0].partition("-d '")[0] + f"-d '{json.dumps(fields)}'"
     first, second = served.run(curl), served.run(curl)
@@ -64,7 +67,7 @@ def test_a_run_with_the_same_seed_repeats_itself(served: Served):
     assert first["finish_reason"] == "length"
 
 
-def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(served: Served):
+def test_a_prompt_that_does_not_fit_is_rejected_with_both_numbers(served: Served):
     fields = {"model_id": "smollm2:135m", "prompt": "word " * 5000}
     curl = CURLS[0].partition("-d '")[0] + f"-d '{json.dumps(fields)}'"
     problem = served.run(curl)
@@ -83,14 +86,14 @@ def test_ctrl_c_ends_everything_it_started(tmp_path: Path):
     assert "Traceback" not in served.text
 
 
-def test_a_taken_port_is_told_in_words(served: Served, tmp_path: Path):
+def test_a_taken_port_is_reported_without_a_traceback(served: Served, tmp_path: Path):
     second = Served(tmp_path, PORT=str(served.port))
     assert second.process.wait(30) == 1
     assert f"port {served.port} is taken" in second.text
     assert "Traceback" not in second.text
 
 
-def test_wrong_settings_are_told_all_at_once(tmp_path: Path):
+def test_wrong_settings_are_reported_all_at_once(tmp_path: Path):
     served = Served(tmp_path, MAX_LOADED_MODELS="0", QUEUE_TIMEOUT="soon")
     assert served.process.wait(30) == 1
     assert "MAX_LOADED_MODELS" in served.text

@@ -1,4 +1,4 @@
-"""The catalog: what the file may say, how mistakes are told, and that edits are noticed."""
+"""The catalog: its fields and defaults, the errors for invalid files, and reloading."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mes.config.catalog import CatalogError, CatalogFile, parse
+from mes.config.catalog import CatalogError, CatalogFile, parse_catalog
 from mes.domain import LOAD_OPTIONS
 from mes.errors import ModelNotFound
 
@@ -16,13 +16,13 @@ ROOT = Path(__file__).parent.parents[1]
 
 def catalog(models, defaults=None):
     document = {"models": models, "defaults": defaults or {}}
-    return parse(json.dumps(document), path=Path("m.json"), default_timeout_seconds=30)
+    return parse_catalog(json.dumps(document), path=Path("m.json"), default_timeout_seconds=30)
 
 
 def mistakes(document):
     text = document if isinstance(document, str | bytes) else json.dumps(document)
     with pytest.raises(CatalogError) as caught:
-        parse(text, path=Path("m.json"), default_timeout_seconds=30)
+        parse_catalog(text, path=Path("m.json"), default_timeout_seconds=30)
     return {each.pointer: each.detail for each in caught.value.mistakes}
 
 
@@ -33,7 +33,7 @@ def file(tmp_path):
     return CatalogFile(path, default_timeout_seconds=30)
 
 
-def test_a_model_without_a_word_gets_the_documented_defaults():
+def test_a_model_without_fields_gets_the_documented_defaults():
     (spec,) = catalog({"Mistral:7b": {}}).models
     assert (spec.tag, spec.display_name, spec.enabled) == ("mistral:7b", "Mistral:7b", True)
     assert (spec.max_concurrent, spec.max_queue, spec.supports_json_mode) == (1, 64, True)
@@ -50,7 +50,7 @@ def test_a_model_wins_over_the_files_defaults_and_those_over_ours():
     assert (one.options, other.options) == ({"top_k": 1, "seed": 3}, {"top_k": 2, "seed": 3})
 
 
-def test_the_nearest_word_about_the_window_counts():
+def test_the_most_specific_context_window_wins():
     models = {
         "a": {"context_window": 8},
         "b": {"options": {"num_ctx": 16}},
@@ -61,7 +61,7 @@ def test_the_nearest_word_about_the_window_counts():
     assert [spec.context_window for spec in specs] == [8, 16, 32]
 
 
-def test_all_mistakes_are_told_at_once_with_their_place():
+def test_all_mistakes_are_reported_at_once_with_their_place():
     models = {
         "two words": {},
         "../up": {},
@@ -69,8 +69,8 @@ def test_all_mistakes_are_told_at_once_with_their_place():
         "c": {"options": {"num_ctx": 1.5, "stop": "x", "use_mmap": 1, "temperature": 1}},
         "d": None,
     }
-    told = mistakes({"models": models, "defaults": {"temprature": 1}})
-    assert set(told) == {
+    details = mistakes({"models": models, "defaults": {"temprature": 1}})
+    assert set(details) == {
         "/models/two words",
         "/models/..~1up",
         "/models/a~1b/max_concurrent",
@@ -83,22 +83,22 @@ def test_all_mistakes_are_told_at_once_with_their_place():
         "/models/d",
         "/defaults/temprature",
     }
-    assert told["/models/a~1b/max_concurrent"] == "is not a whole number from 1 to 1000"
-    assert told["/defaults/temprature"] == "is not known here; did you mean temperature?"
-    assert "default_temperature" in told["/models/c/options/temperature"]
+    assert details["/models/a~1b/max_concurrent"] == "is not a whole number from 1 to 1000"
+    assert details["/defaults/temprature"] == "is not a known field; did you mean temperature?"
+    assert "default_temperature" in details["/models/c/options/temperature"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", "{,}", b"\xff", "[" * 100_000])
-def test_a_file_that_is_no_catalog_is_told_so(text):
+def test_a_file_that_is_not_a_catalog_is_one_mistake(text):
     assert len(mistakes(text)) == 1
 
 
-def test_a_model_that_stands_twice_is_a_mistake_not_a_silent_choice():
+def test_a_duplicate_model_is_a_mistake_not_a_silent_choice():
     assert "twice" in mistakes('{"models": {"a": {"timeout": 1}, "a": {}}}')[""]
 
 
 @pytest.mark.parametrize("other", ["LLAMA3", "llama3:latest", "registry.ollama.ai/library/llama3"])
-def test_two_ids_that_ollama_takes_for_one_are_a_mistake(other):
+def test_two_ids_of_the_same_model_are_a_mistake(other):
     assert set(mistakes({"models": {"llama3": {}, other: {}}})) == {
         "/models/llama3",
         f"/models/{other.replace('/', '~1')}",
@@ -106,16 +106,16 @@ def test_two_ids_that_ollama_takes_for_one_are_a_mistake(other):
 
 
 def test_two_models_with_one_tag_are_a_mistake():
-    told = mistakes({"models": {"fast": {"ollama_tag": "a:1"}, "good": {"ollama_tag": "A:1"}}})
-    assert set(told) == {"/models/fast/ollama_tag", "/models/good/ollama_tag"}
+    details = mistakes({"models": {"fast": {"ollama_tag": "a:1"}, "good": {"ollama_tag": "A:1"}}})
+    assert set(details) == {"/models/fast/ollama_tag", "/models/good/ollama_tag"}
 
 
-def test_two_words_about_the_window_are_a_mistake():
+def test_two_different_context_windows_are_a_mistake():
     models = {"a": {"context_window": 8192, "options": {"num_ctx": 4096}}}
     assert set(mistakes({"models": models})) == {"/models/a/options/num_ctx"}
 
 
-def test_every_option_that_is_part_of_a_load_may_be_configured():
+def test_every_load_option_may_be_configured():
     options = dict.fromkeys(LOAD_OPTIONS, 4) | {"use_mmap": True}
     (spec,) = catalog({"a": {"options": options}}).models
     assert spec.load_options == options
@@ -134,7 +134,7 @@ def test_a_model_is_found_by_the_runtimes_name_for_it():
     assert models.by_tag("fast") is None
 
 
-def test_an_unknown_model_is_told_with_some_that_exist():
+def test_the_error_for_an_unknown_model_lists_some_that_exist():
     models = catalog({f"m{number}": {} for number in range(7)})
     with pytest.raises(ModelNotFound) as caught:
         models.get("gpt\n\ud800" + "x" * 5000)
@@ -146,16 +146,16 @@ def test_an_unknown_model_is_told_with_some_that_exist():
 def test_a_disabled_model_is_listed_and_not_found():
     models = catalog({"a": {"enabled": False}, "b": {}})
     assert [spec.id for spec in models.models] == ["a", "b"]
-    with pytest.raises(ModelNotFound, match="'a' is disabled; there are: b"):
+    with pytest.raises(ModelNotFound, match="'a' is disabled; available models: b"):
         models.get("a")
 
 
-def test_capacity_is_all_that_may_run_or_wait():
+def test_capacity_is_the_number_of_requests_that_may_run_or_wait():
     models = {"a": {"max_concurrent": 2, "max_queue": 8}, "b": {"max_queue": 0}}
     assert catalog({**models, "c": {"enabled": False}}).capacity == 11
 
 
-def test_an_edit_is_seen_at_the_next_look(file):
+def test_an_edit_is_noticed_at_the_next_check(file):
     before = file.current()
     file.path.write_text('{"models": {"a": {}, "b": {}}}')
     assert [spec.id for spec in file.current().models] == ["a", "b"]
@@ -166,7 +166,7 @@ def test_an_unchanged_file_is_read_once(file):
     assert file.current() is file.current()
 
 
-def test_a_file_replaced_by_one_of_the_same_size_and_time_is_seen(file, tmp_path):
+def test_a_replacement_of_the_same_size_and_time_is_noticed(file, tmp_path):
     file.current()
     other = tmp_path / "other.json"
     other.write_text('{"models": {"b": {}}}')
@@ -177,18 +177,17 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_is_seen(file, tmp_path
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_text("{"), Path.unlink])
-def test_a_broken_edit_keeps_the_last_good_catalog_and_is_told_once(file, caplog, spoil):
+def test_a_broken_edit_keeps_the_last_good_catalog_and_is_logged_once(file, caplog, spoil):
     good = file.current()
     spoil(file.path)
     for _ in range(3):
         assert file.current() is good
-    told = [record for record in caplog.records if record.message == "catalog_broken"]
-    assert len(told) == 1
-    assert str(file.path) in told[0].problem
-    assert file.problem == told[0].problem
+    (record,) = [record for record in caplog.records if record.message == "catalog_broken"]
+    assert str(file.path) in record.problem
+    assert file.problem == record.problem
 
 
-def test_a_mended_file_is_taken_up_again(file):
+def test_a_corrected_file_is_loaded_again(file):
     file.current()
     file.path.write_text("{")
     file.current()
@@ -197,7 +196,7 @@ def test_a_mended_file_is_taken_up_again(file):
     assert file.problem is None
 
 
-def test_a_file_that_is_broken_from_the_start_raises_until_it_is_mended(tmp_path):
+def test_a_file_that_is_missing_at_the_start_raises_until_it_exists(tmp_path):
     file = CatalogFile(tmp_path / "absent.json", default_timeout_seconds=30)
     for _ in range(2):
         with pytest.raises(CatalogError, match="MODELS_CONFIG_PATH"):
@@ -206,18 +205,18 @@ def test_a_file_that_is_broken_from_the_start_raises_until_it_is_mended(tmp_path
     assert file.current().models == ()
 
 
-def test_who_starts_after_a_broken_edit_has_the_last_good_catalog(file, tmp_path):
-    def one_more():
+def test_a_process_that_starts_after_a_broken_edit_has_the_last_good_catalog(file, tmp_path):
+    def new_process():
         return CatalogFile(file.path, 30, last_good_path=tmp_path / "state" / "catalog.json")
 
-    assert one_more().current().models[0].id == "a"
+    assert new_process().current().models[0].id == "a"
     file.path.write_text("{")
-    late = one_more()
+    late = new_process()
     assert late.current().models[0].id == "a"
     assert "is not JSON" in late.problem
 
 
-def test_who_missed_an_edit_falls_back_on_the_last_good_one_that_others_saw(file, tmp_path):
+def test_a_process_that_missed_an_edit_falls_back_on_the_one_that_others_read(file, tmp_path):
     busy, idle = (CatalogFile(file.path, 30, last_good_path=tmp_path / "kept") for _ in range(2))
     idle.current()
     file.path.write_text('{"models": {"b": {}}}')
@@ -226,14 +225,14 @@ def test_who_missed_an_edit_falls_back_on_the_last_good_one_that_others_saw(file
     assert idle.current().models[0].id == "b"
 
 
-def test_many_threads_that_look_during_an_edit_get_a_whole_catalog(file):
+def test_threads_that_read_during_an_edit_get_a_whole_catalog(file):
     seen = []
 
-    def look():
+    def read():
         for _ in range(200):
             seen.append({spec.id for spec in file.current().models})
 
-    threads = [threading.Thread(target=look) for _ in range(4)]
+    threads = [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
         thread.start()
     for number in range(50):
@@ -245,7 +244,7 @@ def test_many_threads_that_look_during_an_edit_get_a_whole_catalog(file):
 
 
 @pytest.mark.parametrize("name", ["models.json", "models.embedded.json"])
-def test_the_catalogs_we_ship_hold(name):
+def test_the_shipped_catalogs_are_valid(name):
     models = CatalogFile(ROOT / "config" / name, default_timeout_seconds=30).current()
     assert models.enabled == models.models
     assert all(spec.size_gb and spec.context_window for spec in models.models)

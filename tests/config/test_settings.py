@@ -1,4 +1,4 @@
-"""Settings: what the environment may say, and how mistakes in it are told."""
+"""Settings: the values that the environment may have, and the errors for invalid ones."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def mistakes(environ, dotenv=None):
     return str(caught.value).splitlines()
 
 
-def test_without_a_word_everything_has_its_documented_default():
+def test_every_setting_has_its_documented_default():
     settings = load({}, dotenv=None)
     assert settings.api_key == "mes-dev-key-123"
     assert settings.ollama_host == "http://ollama:11434"
@@ -26,18 +26,19 @@ def test_without_a_word_everything_has_its_documented_default():
     assert settings.models_config_path == Path("config/models.json")
 
 
-def test_all_mistakes_are_told_at_once_with_name_problem_and_remedy():
+def test_all_mistakes_are_reported_at_once_with_name_problem_and_remedy():
     lines = mistakes({"PORT": "eighty", "MAX_LOADED_MODELS": "0", "LOG_LEVEL": "chatty"})
     assert lines == [
-        "PORT: 'eighty' will not do; set a whole number from 1 to 65535, or leave it out for 8001",
-        "LOG_LEVEL: 'chatty' will not do; "
-        "set one of DEBUG, INFO, WARNING, ERROR, or leave it out for INFO",
-        "MAX_LOADED_MODELS: '0' will not do; "
-        "set a whole number from 1 to 64, or leave it out for 2",
+        "PORT: 'eighty' is invalid; "
+        "set a whole number from 1 to 65535, or remove it for the default 8001",
+        "LOG_LEVEL: 'chatty' is invalid; "
+        "set one of DEBUG, INFO, WARNING, ERROR, or remove it for the default INFO",
+        "MAX_LOADED_MODELS: '0' is invalid; "
+        "set a whole number from 1 to 64, or remove it for the default 2",
     ]
 
 
-def test_a_name_for_the_command_line_stops_no_start():
+def test_a_name_of_the_command_line_is_accepted():
     assert load({"MES_URL": "http://mes:8001"}, dotenv=None).port == 8001
 
 
@@ -87,7 +88,7 @@ def test_the_runtime_may_be_named_in_ollamas_own_forms(written, url):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
-def test_the_development_key_will_do_on_loopback(host):
+def test_the_development_key_is_accepted_on_loopback(host):
     assert load({"HOST": host}, dotenv=None).host == host
 
 
@@ -100,11 +101,11 @@ def test_the_development_key_is_refused_where_others_can_reach_us(host):
 
 
 @pytest.mark.parametrize("more", [OWN_KEY, {"MES_ALLOW_DEV_KEY": "true"}])
-def test_others_may_reach_us_with_a_key_of_our_own_or_if_it_is_meant(more):
+def test_others_may_reach_us_with_another_key_or_if_it_is_allowed(more):
     assert load({"HOST": "0.0.0.0", **more}, dotenv=None).bind == "0.0.0.0:8001"
 
 
-def test_beside_a_keys_file_the_development_key_holds_only_if_it_was_set():
+def test_with_a_keys_file_the_development_key_is_valid_only_if_it_was_set():
     file = {"MES_API_KEYS_FILE": "~/keys.json"}
     assert load({**file, "HOST": "0.0.0.0"}, dotenv=None).api_key is None
     assert load(file, dotenv=None).api_keys_file == Path.home() / "keys.json"
@@ -113,7 +114,7 @@ def test_beside_a_keys_file_the_development_key_holds_only_if_it_was_set():
     assert "the development key is public" in line
 
 
-def test_allowed_hosts_are_names_with_commas_or_blanks_between():
+def test_allowed_hosts_are_separated_by_commas_or_spaces():
     settings = load({"ALLOWED_HOSTS": "MES.example, .example.org  box"}, dotenv=None)
     assert settings.allowed_hosts == ("mes.example", ".example.org", "box")
     assert load({}, dotenv=None).allowed_hosts == ()
@@ -125,7 +126,7 @@ def test_an_ipv6_address_is_bound_in_brackets():
     assert load({"HOST": "::1"}, dotenv=None).bind == "[::1]:8001"
 
 
-def test_a_default_above_its_maximum_is_told():
+def test_a_default_above_its_maximum_is_reported():
     lines = mistakes({"MAX_TIMEOUT": "20", "COOLDOWN": "400"})
     assert [line.partition(":")[0] for line in lines] == ["DEFAULT_TIMEOUT", "COOLDOWN"]
 
@@ -136,7 +137,7 @@ def test_rules_between_settings_are_checked_beside_other_mistakes():
     assert names == {"PORT", "MES_API_KEY", "DEFAULT_TIMEOUT"}
 
 
-def test_a_misspelt_name_of_ours_is_told_with_the_nearest_one():
+def test_a_misspelt_name_is_reported_with_the_nearest_one():
     lines = mistakes({"MES_API_KYE": "x", "MES_QUEUE_TIMEOUT": "3", "MES_COLOUR": "blue"})
     assert lines == [
         "MES_API_KYE: there is no such setting; did you mean MES_API_KEY?",
@@ -145,7 +146,7 @@ def test_a_misspelt_name_of_ours_is_told_with_the_nearest_one():
     ]
 
 
-def test_what_kubernetes_sets_for_a_service_called_mes_is_no_mistake():
+def test_the_names_that_kubernetes_sets_for_a_service_called_mes_are_accepted():
     load({"MES_SERVICE_HOST": "10.0.0.1", "MES_PORT": "tcp://10.0.0.1:8001"}, dotenv=None)
 
 
@@ -165,7 +166,7 @@ def test_the_env_file_is_looked_for_in_the_working_directory(tmp_path, monkeypat
     assert load({}).port == 9000
 
 
-def test_an_env_file_nobody_can_read_is_a_mistake(tmp_path):
+def test_an_invalid_env_file_is_a_mistake(tmp_path):
     (tmp_path / "bad").write_bytes(b"PORT=\xff\n")
     (tmp_path / "odd").write_text("PORT=9000\n=what\n")
     assert "cannot be read" in mistakes({}, dotenv=str(tmp_path / "bad"))[0]
@@ -178,25 +179,24 @@ def test_mistakes_and_settings_never_show_the_key():
 
 
 def test_the_state_is_kept_in_the_users_runtime_folder_where_there_is_one(tmp_path):
-    folder = tmp_path
-    settings = load({"XDG_RUNTIME_DIR": str(folder), "PORT": "8123"}, dotenv=None)
-    assert settings.state_dir == folder / "mes-8123"
+    settings = load({"XDG_RUNTIME_DIR": str(tmp_path), "PORT": "8123"}, dotenv=None)
+    assert settings.state_dir == tmp_path / "mes-8123"
     elsewhere = load({"XDG_RUNTIME_DIR": str(tmp_path / "absent")}, dotenv=None)
     assert re.fullmatch(r"/\S+/mes-\d+-8001", str(elsewhere.state_dir))
 
 
-def test_a_state_folder_of_ones_own_is_made_absolute(monkeypatch):
+def test_a_relative_state_folder_is_made_absolute(monkeypatch):
     monkeypatch.chdir("/tmp")
     assert load({"STATE_DIR": "here"}, dotenv=None).state_dir == Path("/tmp/here")
 
 
-def test_threads_are_computed_from_the_catalog_unless_told():
+def test_threads_are_computed_from_the_catalog_unless_they_are_set():
     assert load({}, dotenv=None).threads_for(130) == 146
     assert load({}, dotenv=None).threads_for(5000) == 1000
     assert load({"THREADS": "7"}, dotenv=None).threads_for(130) == 7
 
 
 def test_the_example_file_names_every_setting_with_its_default():
-    written = (ROOT / ".env.example").read_text().splitlines()
+    lines = (ROOT / ".env.example").read_text().splitlines()
     for name, default, _help in settings_table():
-        assert f"# {name}={default}" in written
+        assert f"# {name}={default}" in lines

@@ -1,4 +1,4 @@
-"""Agreement: nginx, Compose and systemd are told the same numbers as MES, and Ollama too."""
+"""Tests that the settings of nginx, Compose, systemd and Ollama agree with those of MES."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ COMPOSE = (ROOT / "docker-compose.yml").read_text()
 
 
 def composed(text: str = COMPOSE, **environ: str) -> dict[str, Any]:
-    """The services as Compose reads them: with its variables put in, and valid by its rules."""
+    """Return the services as Compose reads them: with variables replaced, and validated."""
 
     def value(match: re.Match[str]) -> str:
-        name, mark, word = match.groups()
-        found = environ.get(name) or (word if mark == "-" else "")
-        assert found, f"{name}: {word}"
+        name, operator, text = match.groups()
+        found = environ.get(name) or (text if operator == "-" else "")
+        assert found, f"{name}: {text}"
         return found
 
     text = re.sub(r"\$\{(\w+):([-?])([^}]*)\}", value, text)
@@ -36,7 +36,7 @@ def composed(text: str = COMPOSE, **environ: str) -> dict[str, Any]:
 
 
 def of_nginx(directive: str) -> int:
-    """The number that nginx.conf gives to a directive."""
+    """Return the number of a directive in nginx.conf."""
     [number] = re.findall(rf"^ *{directive} (\d+)s?;", NGINX, re.MULTILINE)
     return int(number)
 
@@ -62,36 +62,36 @@ def test_nginx_waits_as_long_as_a_request_may_take():
     assert longest < of_nginx("proxy_read_timeout") <= longest + 60
 
 
-def test_nginx_takes_as_large_a_body_as_mes():
+def test_nginx_accepts_as_large_a_body_as_mes():
     assert of_nginx("client_max_body_size") == DEFAULTS.max_body_bytes
 
 
-def test_nginx_lets_go_of_idle_connections_before_gunicorn_does():
+def test_nginx_closes_idle_connections_before_gunicorn_does():
     upstream = NGINX.partition("upstream mes {")[2].partition("}")[0]
-    [ours] = re.findall(r"keepalive_timeout (\d+)s;", upstream)
-    [theirs] = re.findall(r"^keepalive = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.M)
-    assert int(ours) < int(theirs)
+    [nginx] = re.findall(r"keepalive_timeout (\d+)s;", upstream)
+    [gunicorn] = re.findall(r"^keepalive = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.M)
+    assert int(nginx) < int(gunicorn)
 
 
-def test_nginx_asks_where_mes_listens():
+def test_nginx_connects_to_the_port_of_mes():
     assert f"server 127.0.0.1:{DEFAULTS.port} " in NGINX
 
 
-def test_compose_wants_a_key_of_ones_own():
-    with pytest.raises(AssertionError, match="MES_API_KEY: set it to a key of your own"):
+def test_compose_requires_a_key():
+    with pytest.raises(AssertionError, match="MES_API_KEY: set it to a secret key"):
         composed()
 
 
-def test_compose_tells_mes_settings_that_it_takes(services):
-    told = {name: str(value) for name, value in services["mes"]["environment"].items()}
-    assert set(told) <= set(NAMES)
-    settings = load(told, dotenv=None)
+def test_compose_sets_valid_settings_of_mes(services):
+    environ = {name: str(value) for name, value in services["mes"]["environment"].items()}
+    assert set(environ) <= set(NAMES)
+    settings = load(environ, dotenv=None)
     assert settings.host == "0.0.0.0"
     assert f":{settings.port}" in services["mes"]["ports"][0]
     assert f"mes:{settings.port}" in services["nginx"]["command"][-1]
 
 
-def test_compose_gives_ollama_what_mes_counts_on():
+def test_compose_gives_ollama_the_limits_of_mes():
     services = composed(MES_API_KEY="own", MAX_LOADED_MODELS="5", LOAD_TIMEOUT="77")
     ollama, mes = services["ollama"]["environment"], services["mes"]["environment"]
     assert ollama["OLLAMA_MAX_LOADED_MODELS"] == mes["MAX_LOADED_MODELS"] == 5
@@ -105,20 +105,20 @@ def test_compose_has_the_defaults_of_mes(services):
         assert getattr(settings, name) == getattr(DEFAULTS, name)
 
 
-def test_ollama_runs_as_much_at_a_time_as_the_catalog_lets_through(services):
+def test_ollama_runs_as_many_requests_in_parallel_as_the_catalog_allows(services):
     ollama = services["ollama"]["environment"]
     busiest = max(spec.max_concurrent for spec in CATALOG.enabled)
     assert int(ollama["OLLAMA_NUM_PARALLEL"]) >= busiest
-    # Only what must be loaded waits there.
+    # Only requests whose model must be loaded wait there.
     assert int(ollama["OLLAMA_MAX_QUEUE"]) > CATALOG.capacity
 
 
-def test_mes_is_the_only_door_to_ollama(services):
+def test_only_mes_can_reach_ollama(services):
     assert "ports" not in services["ollama"]
     assert services["mes"]["ports"][0].startswith("127.0.0.1:")
 
 
-def test_a_gpu_is_one_edit_away():
+def test_the_commented_lines_enable_a_gpu():
     before, _, rest = COMPOSE.partition("    # --- GPU\n")
     lines, _, after = rest.partition("    # ---\n")
     services = composed(before + lines.replace("# ", "") + after, MES_API_KEY="own")
@@ -126,7 +126,7 @@ def test_a_gpu_is_one_edit_away():
     assert device["capabilities"] == ["gpu"]
 
 
-def test_what_runs_may_finish_before_it_is_killed(services):
+def test_running_requests_can_finish_before_the_service_is_killed(services):
     patience = (services["mes"]["stop_grace_period"].rstrip("s"), of_unit("TimeoutStopSec"))
     assert min(map(int, patience)) >= DEFAULTS.graceful_timeout_seconds + 5
 

@@ -1,4 +1,4 @@
-"""The image: built from the Dockerfile on a clean Debian, it serves as a user without rights."""
+"""Tests of the image built from the Dockerfile: it serves, as an unprivileged user."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def image(tmp_path_factory):
 def port():
     number = free_port()
     yield number
-    # Where the image keeps its state; a real container has this folder to itself.
+    # The state directory of the image; a real container does not share /dev/shm.
     shutil.rmtree(f"/dev/shm/mes-10001-{number}", ignore_errors=True)
 
 
-def test_it_serves_and_says_that_it_lives(image, fake_ollama, tmp_path, port):
-    told = {"MES_API_KEY": "own", "PORT": port, "OLLAMA_HOST": fake_ollama.url}
+def test_it_serves_and_its_health_check_succeeds(image, fake_ollama, tmp_path, port):
+    environ = {"MES_API_KEY": "own", "PORT": port, "OLLAMA_HOST": fake_ollama.url}
     assert not image.succeeds(*HEALTH, PORT=port)
-    running = image.start(*SERVE, output=tmp_path / "output", **told)
+    running = image.start(*SERVE, output=tmp_path / "output", **environ)
     wait_until(lambda: image.succeeds(*HEALTH, PORT=port), seconds=60, why=tmp_path / "output")
     answer = requests.post(
         f"http://127.0.0.1:{port}/v1/inference",
@@ -52,19 +52,19 @@ def test_it_does_not_start_with_the_development_key(image, port):
     assert not image.succeeds(*SERVE, PORT=port)
 
 
-def test_it_runs_without_rights_and_cannot_change_itself(image):
+def test_it_runs_unprivileged_and_cannot_change_its_files(image):
     assert image.succeeds("sh", "-c", "[ $(id -u) = 10001 ]")
     assert not image.succeeds("touch", "/app/wsgi.py")
     assert not image.succeeds("touch", "/opt/mes/new")
 
 
-def test_no_tool_to_build_with_is_left_in_it(image):
+def test_it_contains_no_build_tools(image):
     for tool in ("pip", "gcc", "make", "curl"):
         assert not image.succeeds("sh", "-c", f"command -v {tool}"), tool
     assert not image.succeeds("python", "-c", "import pip")
 
 
-def test_nothing_that_is_not_named_is_in_it(image):
+def test_it_contains_only_the_files_of_the_service(image):
     found = "find /app -type f | sort | tr '\\n' ' '"
     expected = "/app/config/models.json /app/gunicorn.conf.py /app/wsgi.py "
     assert image.succeeds("sh", "-c", f'[ "$({found})" = "{expected}" ]')

@@ -1,4 +1,4 @@
-"""The systemd unit: systemd finds no fault in it, and gunicorn tells when it is ready."""
+"""Tests of the systemd unit: systemd accepts it, and gunicorn notifies when it is ready."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with_systemd = pytest.mark.skipif(
 )
 
 
-def analyzed(*command: str) -> str:
+def analyze(*command: str) -> str:
     done = subprocess.run(
         ["systemd-analyze", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -27,22 +27,22 @@ def analyzed(*command: str) -> str:
 
 
 @with_systemd
-def test_systemd_finds_no_fault_in_it(tmp_path):
-    # What it starts need not be installed here.
+def test_systemd_accepts_the_unit(tmp_path):
+    # The programs that it starts are not installed here.
     text = UNIT.read_text().replace("/opt/mes/.venv/bin/gunicorn", sys.executable)
     text = text.replace("/opt/mes/.venv/bin/python", sys.executable)
-    here = tmp_path / UNIT.name
-    here.write_text(text)
-    assert analyzed("verify", "--man=no", str(here)) == ""
+    unit = tmp_path / UNIT.name
+    unit.write_text(text)
+    assert analyze("verify", "--man=no", str(unit)) == ""
 
 
 @with_systemd
-def test_it_gives_away_little_of_the_machine():
-    # In tenths: 100 is a service without any protection.
-    analyzed("security", "--offline=true", "--threshold=20", str(UNIT))
+def test_the_unit_is_protected():
+    # The exposure in tenths: 100 is a service without any protection.
+    analyze("security", "--offline=true", "--threshold=20", str(UNIT))
 
 
-def test_gunicorn_says_when_it_is_ready(service, tmp_path):
+def test_gunicorn_notifies_when_it_is_ready(service, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(60)

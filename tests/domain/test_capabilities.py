@@ -1,4 +1,4 @@
-"""Capabilities: what a model cannot do is told before anything is loaded for it."""
+"""Capabilities: a request that a model cannot serve is refused before a load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mes.errors import NotCapable
 from tests.fakes import DIGEST, spec
 
 PICTURE = Message("user", "What is this?", images=("iVBORw0KGgo=",))
-ASKED = {
+REQUESTS = {
     "tools": InferenceRequest("a", tools=({"type": "function"},)),
     "vision": InferenceRequest("a", messages=(PICTURE,)),
     "thinking": InferenceRequest("a", think="low"),
@@ -23,14 +23,14 @@ def pulled(*capabilities: str) -> dict[str, PulledModel]:
     return {"a:latest": model}
 
 
-@pytest.mark.parametrize(("capability", "request_"), ASKED.items())
-def test_a_request_says_what_it_needs(capability, request_):
+@pytest.mark.parametrize(("capability", "request_"), REQUESTS.items())
+def test_the_required_capabilities_follow_from_the_request(capability, request_):
     assert set(required_capabilities(request_)) == {"completion", capability}
 
 
-@pytest.mark.parametrize("capability", [*ASKED, EMBEDDING])
-def test_a_model_that_cannot_is_refused_with_the_place(capability):
-    others = {*ASKED, EMBEDDING} - {capability}
+@pytest.mark.parametrize("capability", [*REQUESTS, EMBEDDING])
+def test_a_missing_capability_is_refused_with_the_pointer(capability):
+    others = {*REQUESTS, EMBEDDING} - {capability}
     with pytest.raises(NotCapable) as caught:
         require_capability(capability, spec("a"), pulled(*others), pointer="/place")
     assert [mistake.pointer for mistake in caught.value.mistakes] == ["/place"]
@@ -38,5 +38,5 @@ def test_a_model_that_cannot_is_refused_with_the_place(capability):
 
 
 @pytest.mark.parametrize("known", [{}, pulled(), pulled("tools")])
-def test_one_that_can_or_might_is_not(known):
+def test_a_model_that_can_or_may_serve_the_request_is_accepted(known):
     require_capability("tools", spec("a"), known, pointer="/tools")

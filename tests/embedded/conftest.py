@@ -1,4 +1,4 @@
-"""The embedded runtime as a program, with a real engine and a real model."""
+"""Fixtures: the embedded runtime as a program, with a real engine and a real model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODEL = "smollm2:135m"
 FILE = "smollm2--135m.gguf"
-# One thread: on cores that others use too, two would spin for each other.
+# One thread per engine: with more, they spin while they wait for each other on a busy machine.
 ENVIRONMENT = {**os.environ, "EMBEDDED_THREADS": "1", "OLLAMA_CONTEXT_LENGTH": "2048"}
 
 
 class Program:
-    """`python -m mes.embedded serve` on a free port"""
+    """A process of `python -m mes.embedded serve` on a free port."""
 
     def __init__(self, models: Path, *arguments: str, **environment: str) -> None:
         self.models = models
@@ -45,10 +45,10 @@ class Program:
 
     @property
     def children(self) -> list[int]:
-        """Process ids of the engines"""
+        """Process ids of the engines."""
         pid = self.process.pid
         lists = Path(f"/proc/{pid}/task").glob("*/children")
-        return [int(child) for one in lists for child in one.read_text().split()]
+        return [int(child) for path in lists for child in path.read_text().split()]
 
     def loaded(self) -> list[str]:
         return [str(model.model) for model in self.client.ps().models]
@@ -59,10 +59,10 @@ class Program:
 
 
 def until(condition: Callable[[], Any], seconds: float = 10.0) -> float:
-    """Wait for it; the seconds that it took"""
+    """Wait until `condition` returns a true value, and return the seconds that it took."""
     start = time.monotonic()
     while not condition():
-        assert time.monotonic() - start < seconds, "it did not happen in time"
+        assert time.monotonic() - start < seconds, "the condition was not met in time"
         time.sleep(0.01)
     return time.monotonic() - start
 
@@ -82,8 +82,8 @@ def is_alive(pid: int) -> bool:
 
 @pytest.fixture(scope="session")
 def pulled() -> Path:
-    """The folder with the real model, pulled once per machine"""
-    pytest.importorskip("xllamacpp", reason="the engine is not installed: the extra `embedded`")
+    """The folder with the real model, pulled once per machine."""
+    pytest.importorskip("xllamacpp", reason="the extra `embedded` is not installed")
     folder = Path(os.environ.get("MES_TEST_MODELS_DIR") or ROOT / "models")
     command = [sys.executable, "-m", "mes.embedded", "pull", "--models", str(folder), MODEL]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -94,7 +94,7 @@ def pulled() -> Path:
 def start(
     pulled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Program]]:
-    """Start a program with a folder of its own that has the model in it"""
+    """Start a program with a models folder of its own that has the pulled models in it."""
     programs: list[Program] = []
 
     def started(*arguments: str, **environment: str) -> Program:
@@ -112,7 +112,7 @@ def start(
 
 @pytest.fixture(scope="session")
 def program(start: Callable[..., Program]) -> Program:
-    """One that the tests share"""
+    """A program that the tests share."""
     return start()
 
 

@@ -1,4 +1,4 @@
-"""Small model files, made up for a test."""
+"""Small model files, generated for a test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH, INNER, POSITIONS = 32, 64, 64
 
 
 def gguf(path: Path, *, tensors: bool = True, **metadata: str | int | list[str]) -> Path:
-    """A header, without weights behind it"""
+    """Write a GGUF file with a header and no weights; return its path."""
     pairs = {"general.architecture": "llama", "llama.context_length": 128, **metadata}
     infos = [("token_embd.weight", (8, 10)), ("norm.weight", (8,))] if tensors else []
     raw = b"GGUF" + struct.pack("<IQQ", 3, len(infos), len(pairs))
@@ -26,7 +26,7 @@ def gguf(path: Path, *, tensors: bool = True, **metadata: str | int | list[str])
 
 
 def sentence_encoder(folder: Path) -> Path:
-    """The weights of a BERT with random values, its config and vocabulary beside them"""
+    """Write a BERT with random weights, its config and vocabulary; return the weights' path."""
     chance = random.Random(1)
     header, data = {}, b""
     for name, shape in _bert_shapes():

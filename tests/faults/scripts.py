@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 from tests.ollama.scripted import STREAM, chunk, last, streamed, token
-from tests.support.fake_ollama.ask import Ask
+from tests.support.fake_ollama.connection import ClientGone, Connection
 from tests.support.fake_ollama.faults import Script
-from tests.support.fake_ollama.wire import Connection, Gone
+from tests.support.fake_ollama.generate_request import GenerateRequest
 
 _PIECE = b"x" * 65536
 
@@ -15,7 +15,7 @@ _PIECE = b"x" * 65536
 def says(*replies: bytes) -> Script:
     """Answers with these bytes and keeps the connection open."""
 
-    def script(connection: Connection, ask: Ask) -> None:
+    def script(connection: Connection, ask: GenerateRequest) -> None:
         connection.send(b"".join(replies))
 
     return script
@@ -24,9 +24,9 @@ def says(*replies: bytes) -> Script:
 def ends(reply: bytes) -> Script:
     """Sends these bytes and closes the connection."""
 
-    def script(connection: Connection, ask: Ask) -> None:
+    def script(connection: Connection, ask: GenerateRequest) -> None:
         connection.send(reply)
-        raise Gone
+        raise ClientGone
 
     return script
 
@@ -34,10 +34,10 @@ def ends(reply: bytes) -> Script:
 def resets(start: bytes = b"") -> Script:
     """Sends these bytes, and RST instead of FIN."""
 
-    def script(connection: Connection, ask: Ask) -> None:
+    def script(connection: Connection, ask: GenerateRequest) -> None:
         connection.send(start)
         connection.reset()
-        raise Gone
+        raise ClientGone
 
     return script
 
@@ -45,9 +45,9 @@ def resets(start: bytes = b"") -> Script:
 def no_op(start: bytes = b"") -> Script:
     """Sends these bytes and then nothing, until the client has had enough."""
 
-    def script(connection: Connection, ask: Ask) -> None:
+    def script(connection: Connection, ask: GenerateRequest) -> None:
         connection.send(start)
-        connection.wait_for_hang_up()
+        connection.wait_for_disconnect()
 
     return script
 
@@ -55,7 +55,7 @@ def no_op(start: bytes = b"") -> Script:
 def drips(start: bytes, endless: bytes) -> Script:
     """Sends a byte at a time, until the client has had enough."""
 
-    def script(connection: Connection, ask: Ask) -> None:
+    def script(connection: Connection, ask: GenerateRequest) -> None:
         connection.send(start)
         for byte in itertools.cycle(endless):
             connection.send(bytes([byte]))
@@ -67,11 +67,11 @@ def drips(start: bytes, endless: bytes) -> Script:
 def floods(start: bytes, megabytes: int = 64) -> Script:
     """Sends far more than anybody wants."""
 
-    def script(connection: Connection, ask: Ask) -> None:
+    def script(connection: Connection, ask: GenerateRequest) -> None:
         connection.send(start)
         for _ in range(megabytes * 16):
             connection.send(chunk(_PIECE) if start is STREAM else _PIECE)
-        raise Gone
+        raise ClientGone
 
     return script
 
@@ -84,7 +84,7 @@ def tells(text: str, **final: object) -> Script:
 def in_turn(first: Script, later: Script) -> Script:
     """One script for the first attempt, another for those that tell what was wrong with it."""
 
-    def script(connection: Connection, ask: Ask) -> None:
+    def script(connection: Connection, ask: GenerateRequest) -> None:
         (later if "last answer" in ask.prompt else first)(connection, ask)
 
     return script
@@ -93,12 +93,12 @@ def in_turn(first: Script, later: Script) -> Script:
 def under_grammar(refusal: Script, otherwise: Script) -> Script:
     """Refuses to be held to a schema."""
 
-    def script(connection: Connection, ask: Ask) -> None:
+    def script(connection: Connection, ask: GenerateRequest) -> None:
         (refusal if isinstance(ask.format, dict) else otherwise)(connection, ask)
 
     return script
 
 
-def echo(connection: Connection, ask: Ask) -> None:
+def echo(connection: Connection, ask: GenerateRequest) -> None:
     """Says what stands in the prompt's further lines."""
     tells(ask.prompt.partition("\n")[2])(connection, ask)

@@ -63,7 +63,7 @@ def test_a_broken_edit_is_told_and_does_not_lock_out_or_stop_anybody(running, pa
     path.write_text(good.replace("sha256", "sha265"))
     wait_until(lambda: statuses(service, key) == {200} and service.log_lines("keys_broken"))
     told = service.log_lines("keys_broken")[0]["problem"]
-    assert "/keys/0/sha265: is not known here" in told
+    assert "/keys/0/sha265: is not a known field" in told
     assert "/keys/0/sha256: is missing" in told
     before = service.worker_pids()
     service.kill_worker(before[0])

@@ -111,7 +111,7 @@ def test_more_connections_than_are_kept_end_those_that_are_slowest(service):
     with connections(service, 1100, b"P"):
         assert_serves(service)
     assert len(service.worker_pids()) == 1
-    assert service.log_lines("no_descriptor_left") == []
+    assert service.log_lines("file_descriptors_exhausted") == []
 
 
 def test_a_worker_without_a_file_descriptor_left_lives_and_makes_room(service):
@@ -121,7 +121,7 @@ def test_a_worker_without_a_file_descriptor_left_lives_and_makes_room(service):
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (in_use + 20, limits[1]))
     try:
         with connections(service, 100, b"P"):
-            wait_until(lambda: service.log_lines("no_descriptor_left"))
+            wait_until(lambda: service.log_lines("file_descriptors_exhausted"))
             assert_serves(service)
     finally:
         resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)

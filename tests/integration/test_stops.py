@@ -154,9 +154,11 @@ def test_who_connected_before_the_stop_and_was_not_looked_at_yet_is_answered(sta
 
 
 SLOW_FORK = """
+import functools
 import time
 from gunicorn.workers.gthread import ThreadWorker
 real = ThreadWorker.init_process
+@functools.wraps(real)
 def slow(self):
     time.sleep(1.5)
     real(self)

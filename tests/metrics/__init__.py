@@ -1,1 +1,1 @@
-"""Tests of what is counted and told."""
+"""Tests of the metrics."""

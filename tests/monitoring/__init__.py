@@ -1,1 +1,1 @@
-"""Tests of what is told to operators: the table of metrics, the dashboard, the alerts."""
+"""Tests of the documents on metrics: the table, the dashboard, the alert rules."""

@@ -1,4 +1,4 @@
-"""A service that has seen a little of everything, and what it tells of it."""
+"""Fixtures with the metrics of a service that has had some requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.service import FakeOllama, Service
 
 
 @dataclass
-class Told:
+class ScrapedMetric:
     """One metric as it was scraped."""
 
     type: str
@@ -22,8 +22,8 @@ class Told:
 
 
 @pytest.fixture(scope="package")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Told]]:
-    """All metrics by their names, scraped from a real service after some traffic."""
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ScrapedMetric]]:
+    """Return all metrics by their names, scraped from a real service after some requests."""
     folder = tmp_path_factory.mktemp("monitoring")
     models = {"mistral:7b": {}, "llama3.1:8b": {}}
     with (
@@ -31,23 +31,23 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Told]]:
         Service(folder, ollama_url=runtime.url, models=models, WEB_CONCURRENCY=2) as service,
     ):
         service.wait_until_ready()
-        _some_traffic(service, runtime)
-        yield _parsed(service.get("/metrics").text)
+        _send_requests(service, runtime)
+        yield _parse(service.get("/metrics").text)
 
 
-def _some_traffic(service: Service, runtime: FakeOllama) -> None:
+def _send_requests(service: Service, runtime: FakeOllama) -> None:
     runtime.control(tokens=4, ms_per_token=2)
     assert service.infer("mistral:7b").status_code == 200
     assert service.infer("llama3.1:8b", json_schema={"type": "object"}).status_code == 200
-    assert service.infer("unheard-of:1b").status_code == 404
+    assert service.infer("unknown:1b").status_code == 404
 
 
-def _parsed(text: str) -> dict[str, Told]:
-    metrics: dict[str, Told] = {}
+def _parse(text: str) -> dict[str, ScrapedMetric]:
+    metrics: dict[str, ScrapedMetric] = {}
     for family in text_string_to_metric_families(text):
-        # The parser leaves out what every counter's name ends with.
+        # The parser removes the suffix of counters.
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        metrics[name] = Told(family.type)
+        metrics[name] = ScrapedMetric(family.type)
         for sample in family.samples:
             metrics[name].samples.add(sample.name)
             metrics[name].labels |= set(sample.labels)

@@ -1,4 +1,4 @@
-"""What a PromQL expression asks for: metrics, and labels of them."""
+"""Find the metrics and labels that a PromQL expression uses."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import re
 import promql_parser
 from promql_parser import AggModifierType, AggregateExpr, Expr, Matcher, VectorSelector
 
-# What Grafana fills in.
-_FILLED_IN = {"$__rate_interval": "5m", "$job": "mes", "$model": ".*"}
+# Variables that Grafana replaces, with example values.
+_VARIABLES = {"$__rate_interval": "5m", "$job": "mes", "$model": ".*"}
 
 
 def parse(text: str) -> Expr:
-    """The expression; ValueError where it is none."""
-    for variable, value in _FILLED_IN.items():
+    """Return the parsed expression; raise ValueError if it is invalid."""
+    for variable, value in _VARIABLES.items():
         text = text.replace(variable, value)
     return promql_parser.parse(text)
 
 
 def selectors(expr: Expr) -> list[VectorSelector]:
-    """The selectors in it, wherever they stand."""
+    """Return all selectors in the expression."""
     return [each for each in _nodes(expr) if isinstance(each, VectorSelector)]
 
 
-def asked(expr: Expr) -> set[tuple[str, str]]:
-    """Each metric with each label that is matched or grouped by."""
+def used_labels(expr: Expr) -> set[tuple[str, str]]:
+    """Return pairs of a metric and a label that the expression matches or groups by."""
     matched = {(str(each.name), by.name) for each in selectors(expr) for by in _matchers(each)}
     grouped = {
         (str(each.name), label)
@@ -37,13 +37,13 @@ def asked(expr: Expr) -> set[tuple[str, str]]:
 
 
 def grouped_by(expr: Expr) -> set[str]:
-    """The labels that anything in it is grouped by."""
+    """Return the labels that any aggregation in the expression groups by."""
     aggregates = (each for each in _nodes(expr) if isinstance(each, AggregateExpr))
     return {label for aggregate in aggregates for label in _grouping(aggregate)}
 
 
 def values(expr: Expr, label: str) -> set[str]:
-    """The values that the label is compared with; those of `a|b` each."""
+    """Return the values that the label is matched with, split at `|`."""
     matchers = (by for each in selectors(expr) for by in _matchers(each) if by.name == label)
     return {value for by in matchers for value in re.split(r"\|", by.value) if value}
 

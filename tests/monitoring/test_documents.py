@@ -1,4 +1,4 @@
-"""The table of metrics, the dashboard and the alerts speak of what is really told."""
+"""Tests that the table of metrics, the dashboard and the alerts match the exported metrics."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from tests.monitoring.conftest import read
-from tests.monitoring.promql import asked, grouped_by, parse, selectors, values
+from tests.monitoring.promql import grouped_by, parse, selectors, used_labels, values
 from tests.test_readme import error_codes
 
-# What Prometheus itself adds.
+# Labels that Prometheus adds.
 BY_PROMETHEUS = {"job", "instance"}
 ALERTS = yaml.safe_load(read("deploy/alerts.yml"))["groups"][0]["rules"]
 DASHBOARD = json.loads(read("deploy/grafana-dashboard.json"))
@@ -33,42 +33,42 @@ EXPRESSIONS = [
 
 
 @pytest.mark.parametrize("text", EXPRESSIONS)
-def test_an_expression_asks_for_metrics_and_labels_that_exist(told, text):
+def test_an_expression_uses_metrics_and_labels_that_exist(scraped, text):
     expr = parse(text)
-    there = {"up": BY_PROMETHEUS}
-    for metric in told.values():
-        there |= dict.fromkeys(metric.samples, metric.labels | BY_PROMETHEUS)
+    labels = {"up": BY_PROMETHEUS}
+    for metric in scraped.values():
+        labels |= dict.fromkeys(metric.samples, metric.labels | BY_PROMETHEUS)
     assert selectors(expr)
-    assert {str(each.name) for each in selectors(expr)} <= set(there)
-    assert [(name, label) for name, label in asked(expr) if label not in there[name]] == []
+    assert {str(each.name) for each in selectors(expr)} <= set(labels)
+    assert [(name, label) for name, label in used_labels(expr) if label not in labels[name]] == []
     codes = {code for _, code in error_codes()}
     assert values(expr, "code") | values(expr, "error_type") <= codes
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_legend_names_labels_that_its_series_have(target):
+def test_a_legend_uses_labels_that_its_series_have(target):
     assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= grouped_by(
         parse(target["expr"])
     )
 
 
-def test_the_dashboards_variables_ask_for_what_exists(told):
+def test_the_dashboards_variables_use_labels_that_exist(scraped):
     queries = [each["query"] for each in DASHBOARD["templating"]["list"]]
     found = [re.fullmatch(r"label_values\((\w+)(?:{.*})?, (\w+)\)", query) for query in queries]
-    asked_for = [match.groups() for match in found if match]
-    assert len(asked_for) == 2
-    assert all(label in told[name].labels | BY_PROMETHEUS for name, label in asked_for)
+    used = [match.groups() for match in found if match]
+    assert len(used) == 2
+    assert all(label in scraped[name].labels | BY_PROMETHEUS for name, label in used)
 
 
-def test_every_alert_says_what_to_do():
+def test_every_alert_has_a_runbook():
     for alert in ALERTS:
         assert set(alert["annotations"]) == {"summary", "runbook"}
         assert alert["labels"]["severity"] in ("warning", "critical")
 
 
-def test_the_table_of_metrics_is_what_is_told(told):
+def test_the_table_of_metrics_matches_the_exported_metrics(scraped):
     assert dict(table_rows()) == {
-        name: (metric.type, metric.labels - {"le"}) for name, metric in told.items()
+        name: (metric.type, metric.labels - {"le"}) for name, metric in scraped.items()
     }
 
 

@@ -61,7 +61,7 @@ def test_texts_are_asked_for_with_the_options_of_a_load_and_are_never_cut(serve,
 
     made = embed(runtime_client(server), "one", "two")
 
-    assert [list(vector) for vector in made.each] == [[0.5, 1.0, -0.25], [1.0, 0.0, 0.0]]
+    assert [list(vector) for vector in made.values] == [[0.5, 1.0, -0.25], [1.0, 0.0, 0.0]]
     assert made.prompt_tokens == 3
     assert server.asked[0].line == "POST /api/embed HTTP/1.1"
     assert server.asked[0].json == {
@@ -88,7 +88,7 @@ def test_vectors_of_a_real_ollama_are_read(serve, runtime_client, case):
 
     made = embed(runtime_client(serve(replay(case))), *["text"] * len(recorded["embeddings"]))
 
-    assert [list(vector) for vector in made.each] == recorded["embeddings"]
+    assert [list(vector) for vector in made.values] == recorded["embeddings"]
     assert made.prompt_tokens == recorded["prompt_eval_count"]
 
 
@@ -109,7 +109,7 @@ def test_many_texts_are_asked_for_some_at_a_time_and_come_back_in_order(serve, r
 
     made = embed(runtime_client(server), *map(str, range(150)))
 
-    assert [vector[0] for vector in made.each] == list(range(150))
+    assert [vector[0] for vector in made.values] == list(range(150))
     assert made.prompt_tokens == 150
     assert len(server.asked) == 3
     assert server.connections == 1
@@ -118,7 +118,7 @@ def test_many_texts_are_asked_for_some_at_a_time_and_come_back_in_order(serve, r
 def test_fewer_dimensions_are_left_to_the_runtime(serve, runtime_client):
     server = serve(answers(told([0.6, 0.8])))
 
-    assert len(embed(runtime_client(server), dimensions=2).each[0]) == 2
+    assert len(embed(runtime_client(server), dimensions=2).values[0]) == 2
     assert server.asked[0].json["dimensions"] == 2
 
 
@@ -245,7 +245,7 @@ def test_a_caller_who_leaves_cancels_it_in_the_runtime(serve, runtime_client):
 
     def script(peer: Peer) -> None:
         peer.read_request()
-        client.hang_up()
+        client.mark_disconnected()
         if peer.closed_within(10):
             closed.set()
 

@@ -26,7 +26,9 @@ from .conftest import SPEC, generate
 from .scripted import END, GOOD, STREAM, Peer, answers, chunk, head, last, once, streamed, token
 
 DEADLINE_SECONDS = 0.4
-SLACK_SECONDS = 0.3
+# The scripted runtimes go on for 6 s and more, so an exchange that ends within this time was ended
+# here, also on a machine that is busy with other things.
+SLACK_SECONDS = 4.0
 
 
 class Stuck:
@@ -43,7 +45,7 @@ class Stuck:
         self.reached.set()
         with contextlib.suppress(OSError):
             peer.drip(self._drip)
-            if not self._drip and not peer.closed_within(5):
+            if not self._drip and not peer.closed_within(30):
                 return
         self.client_left.set()
 
@@ -83,9 +85,10 @@ PHASES = [
 
 @contextlib.contextmanager
 def lasting(seconds: float):
+    """Fail where the block ends before `seconds`, or so late that the runtime may have ended it."""
     started = time.monotonic()
     yield
-    assert abs(time.monotonic() - started - seconds) < SLACK_SECONDS
+    assert seconds - 0.05 < time.monotonic() - started < seconds + SLACK_SECONDS
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -95,7 +98,7 @@ def test_the_deadline_holds_in_every_phase(serve, runtime_client, phase):
     with lasting(DEADLINE_SECONDS), pytest.raises(GenerationTimeout):
         generate(runtime_client(serve(script)), within=DEADLINE_SECONDS)
 
-    assert script.client_left.wait(1)
+    assert script.client_left.wait(SLACK_SECONDS)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -103,19 +106,19 @@ def test_a_caller_who_hangs_up_ends_the_generation_in_every_phase(serve, runtime
     script, client = stuck(phase), SocketClient()
 
     def hang_up() -> None:
-        script.reached.wait(5)
-        client.hang_up()
+        script.reached.wait(30)
+        client.mark_disconnected()
 
     threading.Thread(target=hang_up).start()
     with lasting(0), pytest.raises(ClientDisconnected):
         generate(runtime_client(serve(script)), client=client)
 
-    assert script.client_left.wait(1)
+    assert script.client_left.wait(SLACK_SECONDS)
 
 
 def test_a_caller_who_is_gone_already_is_not_worked_for(serve, runtime_client):
     server, client = serve(stuck("before the first byte")), SocketClient()
-    client.hang_up()
+    client.mark_disconnected()
 
     with lasting(0), pytest.raises(ClientDisconnected):
         generate(runtime_client(server), client=client)
@@ -152,7 +155,7 @@ def test_the_deadline_holds_where_the_prompt_is_not_read(serve, runtime_client):
     left = threading.Event()
 
     def deaf(peer: Peer) -> None:
-        left.wait(5)
+        left.wait(30)
 
     with lasting(DEADLINE_SECONDS), pytest.raises(GenerationTimeout):
         generate(runtime_client(serve(deaf)), text="x" * 20_000_000, within=DEADLINE_SECONDS)
@@ -181,7 +184,7 @@ def test_a_load_has_its_own_deadline(serve, runtime_client):
     with lasting(DEADLINE_SECONDS), pytest.raises(LoadTimeout):
         runtime_client(serve(script)).load(SPEC, deadline=time.monotonic() + DEADLINE_SECONDS)
 
-    assert script.client_left.wait(1)
+    assert script.client_left.wait(SLACK_SECONDS)
 
 
 @pytest.mark.parametrize("phase", ["before the first byte", "dripping a stated length"])
@@ -220,7 +223,7 @@ def test_a_connection_that_missed_a_deadline_is_never_used_again(serve, runtime_
 def test_a_finished_answer_does_not_wait_for_the_end_of_its_framing(serve, runtime_client):
     done = GOOD.removesuffix(b"0\r\n\r\n")
 
-    with lasting(0.2):
+    with lasting(0):
         assert generate(runtime_client(serve(Stuck(done)))).text == "Hello"
 
 
@@ -229,11 +232,11 @@ class KeepingWatch(EventLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self.acts: list[Callable[[], None]] = []
+        self.callbacks: list[Callable[[], None]] = []
 
-    def at(self, when: float, act: Callable[[], None]) -> Timer:
-        self.acts.append(act)
-        return super().at(when, act)
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        self.callbacks.append(callback)
+        return super().call_at(when, callback)
 
 
 def test_a_late_alarm_does_not_touch_the_next_request(serve, runtime_client):
@@ -245,7 +248,7 @@ def test_a_late_alarm_does_not_touch_the_next_request(serve, runtime_client):
         peer.read_request()
         peer.send(STREAM + chunk(token("Good")))
         begun.set()
-        may_end.wait(5)
+        may_end.wait(30)
         peer.send(chunk(token("bye")) + chunk(last()) + END)
 
     server = serve(script)
@@ -253,8 +256,8 @@ def test_a_late_alarm_does_not_touch_the_next_request(serve, runtime_client):
     generate(runtime)
     with ThreadPoolExecutor(1) as threads:
         second = threads.submit(generate, runtime)
-        begun.wait(5)
-        event_loop.acts[0]()
+        begun.wait(30)
+        event_loop.callbacks[0]()
         may_end.set()
 
         assert second.result().text == "Goodbye"

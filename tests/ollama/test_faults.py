@@ -187,7 +187,7 @@ def test_a_runtime_that_is_not_there_is_unavailable_and_named(runtime_client):
 
     assert "word" not in hit.value.detail
     assert hit.value.retry_after
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 4  # the deadline of the generation is at 5 s
 
 
 def test_a_host_that_is_no_name_is_unavailable(runtime_client):

@@ -119,7 +119,7 @@ def test_a_caller_who_hangs_up_ends_the_pull_in_the_runtime(serve, runtime_clien
         if peer.closed_within(30):
             noticed.set()
 
-    hang_up = threading.Thread(target=lambda: told.wait(30) and client.hang_up())
+    hang_up = threading.Thread(target=lambda: told.wait(30) and client.mark_disconnected())
     hang_up.start()
     with pytest.raises(ClientDisconnected):
         pull(runtime_client(serve(endless)), within=30, client=client)

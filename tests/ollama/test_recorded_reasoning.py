@@ -27,17 +27,17 @@ THOUGHTS = [
 
 
 @pytest.mark.parametrize("case", THOUGHTS)
-def test_the_reasoning_of_a_real_ollama_is_kept_apart_from_the_answer(serve, client, case):
+def test_the_reasoning_of_a_real_ollama_is_kept_apart_from_the_answer(serve, runtime_client, case):
     messages = [part.get("message", part) for part in map(json.loads, lines(case))]
 
-    reply = generate(client(serve(replay(case))))
+    reply = generate(runtime_client(serve(replay(case))))
 
     assert reply.reasoning == "".join(each.get("thinking", "") for each in messages).strip()
     assert reply.text == "".join(each.get("content", each.get("response")) for each in messages)
 
 
 @pytest.mark.parametrize("case", ["chat-thought-False", "generate-thought-False"])
-def test_reasoning_that_ollama_leaves_in_the_text_is_kept_apart_too(serve, client, case):
-    reply = generate(client(serve(replay(case))))
+def test_reasoning_that_ollama_leaves_in_the_text_is_kept_apart_too(serve, runtime_client, case):
+    reply = generate(runtime_client(serve(replay(case))))
 
     assert (reply.reasoning, reply.text) == ("easy", '{"x": 4}')

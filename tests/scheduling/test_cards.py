@@ -10,10 +10,10 @@ import pytest
 from mes.domain import ModelCard, PulledModel
 from mes.errors import ModelNotPulled, RuntimeReplyInvalid, RuntimeUnavailable
 from mes.scheduling.cards import Cards
-from tests.fakes import ABLE, DIGEST, FakeRuntime
+from tests.fakes import ALL_BUT_EMBEDDING, DIGEST, FakeRuntime
 
 MODEL = PulledModel("a:latest", DIGEST, 10, "Q4_0", "1B")
-KNOWN = replace(MODEL, capabilities=ABLE)
+KNOWN = replace(MODEL, capabilities=ALL_BUT_EMBEDDING)
 
 
 class Asked(FakeRuntime):

@@ -122,7 +122,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make: Make):
             began = time.monotonic()
             with pytest.raises(errors.QueueFull) as refused:
                 use(bench, model)
-            assert time.monotonic() - began < 0.1
+            assert time.monotonic() - began < 4  # a permit would take 10 s
             assert refused.value.retry_after
         waiting.result()
 
@@ -167,7 +167,7 @@ def test_a_caller_that_hangs_up_leaves_the_queue_at_once(make: Make):
     with ThreadPoolExecutor(1) as pool, bench.scheduler.permit(model, client()):
         waiting = pool.submit(use, bench, model, by=impatient)
         eventually(lambda: bench.board.read().tickets)
-        impatient.hang_up()
+        impatient.mark_disconnected()
         with pytest.raises(errors.ClientDisconnected):
             waiting.result(timeout=1)
         assert bench.board.read().tickets == {}
@@ -307,7 +307,7 @@ def another_sees_out(make: Make, runtime: FakeRuntime) -> Bench:
 
 def test_a_load_waits_for_what_somebody_else_sees_out(another_sees_out: Bench, runtime):
     with in_thread(lambda: another_sees_out.loader.bring_in(spec("a"), "w/1")):
-        eventually(lambda: runtime.looks >= 2)
+        eventually(lambda: runtime.loaded_calls >= 2)
         assert not runtime.loads
         runtime.unload("x:latest")
         with another_sees_out.store.transaction() as state:
@@ -317,7 +317,7 @@ def test_a_load_waits_for_what_somebody_else_sees_out(another_sees_out: Bench, r
 
 def test_a_load_does_for_others_what_they_have_not_achieved(another_sees_out: Bench, runtime):
     with in_thread(lambda: another_sees_out.loader.bring_in(spec("a"), "w/1")):
-        eventually(lambda: runtime.looks >= 2)
+        eventually(lambda: runtime.loaded_calls >= 2)
         with another_sees_out.store.transaction() as state:
             state.release({"x:latest"}, 1.0)
     assert runtime.unloads == ["x:latest"]

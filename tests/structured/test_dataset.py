@@ -1,6 +1,6 @@
-"""Real-world schemas: every instance of JSONSchemaBench gets the verdict that it is labelled with.
+"""Real-world schemas: each instance of JSONSchemaBench gets the verdict that its label requires.
 
-The runtime echoes: its answer to the inference is the instance.
+The fake runtime answers each inference with the instance.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ MODEL = "echo:1b"
 
 Echo = Callable[[str, dict[str, Any]], Any]
 
-# `uuid` is a format from 2019-09 on. These schemas say that they are draft 4, where it is a name
-# like any other and asserts nothing; whoever labelled them asserted all formats they knew.
+# `uuid` is a format since 2019-09. These schemas declare draft 4, where an unknown format asserts
+# nothing, but the labels were made with all known formats asserted.
 DISPUTED = {
     ("Github_easy__o73993", 1),
     ("Github_easy__o73993", 3),
     ("Github_easy__o73993", 4),
 }
 
-# What screening does not let pass, and why.
-REFUSED = {"JsonSchemaStore__appsemblerc.schema": "look-around"}
+# The schemas that MES rejects, each with a part of the reason.
+REJECTED = {"JsonSchemaStore__appsemblerc.schema": "look-around"}
 
-pytestmark = pytest.mark.skipif(not cases(), reason="JSONSchemaBench is not at hand")
+pytestmark = pytest.mark.skipif(not cases(), reason="no JSONSchemaBench; see MES_TEST_DATA")
 
 INSTANCES = [
     pytest.param(case, instance, (case.name, number) in DISPUTED, id=f"{case.name}-{number}")
     for case in cases()
-    if case.name not in REFUSED
+    if case.name not in REJECTED
     for number, instance in enumerate(case.instances)
 ]
 
 
 @pytest.fixture(scope="module")
 def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echo]:
-    """`echo(text, schema)`: the response to one attempt whose answer is that text."""
+    """Return the response to an inference with one attempt, in which the model answers `text`."""
     folder, runtime = tmp_path_factory.mktemp("echo"), FakeRuntime()
     runtime.on_disk = [PulledModel(MODEL, DIGEST, 10, "Q4_0", "1B")]
     catalog = folder / "models.json"
@@ -62,7 +62,7 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echo]:
         runtime.answers = lambda prompt: text
         document = {"model_id": MODEL, "prompt": "?", "json_schema": schema, "max_attempts": 1}
         headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
-        # Not json=: Flask's client would sort the keys.
+        # `json=` would let Flask sort the keys.
         return app.test_client().post("/v1/inference", data=json.dumps(document), headers=headers)
 
     yield ask
@@ -70,33 +70,33 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echo]:
 
 
 @pytest.mark.parametrize(("case", "instance", "is_disputed"), INSTANCES)
-def test_an_instance_is_judged_as_it_is_labelled(
+def test_an_instance_gets_the_verdict_of_its_label(
     case: Case, instance: Instance, is_disputed: bool, echo: Echo
 ):
     response = echo(json.dumps(instance.value), case.schema)
-    told = response.json
+    answer = response.json
     expected = "valid" if instance.is_valid != is_disputed else "schema_violation"
-    assert response.status_code == 200, told
-    assert told["structured"]["verdict"] == expected, told["structured"]["errors"]
-    assert told["success"] is (expected == "valid")
-    if told["success"]:
-        assert spelled(told["parsed"]) == spelled(instance.value)
+    assert response.status_code == 200, answer
+    assert answer["structured"]["verdict"] == expected, answer["structured"]["errors"]
+    assert answer["success"] is (expected == "valid")
+    if answer["success"]:
+        assert canonical_text(answer["parsed"]) == canonical_text(instance.value)
     else:
-        assert told["parsed"] is None
-        assert 1 <= len(told["structured"]["errors"]) <= 20
+        assert answer["parsed"] is None
+        assert 1 <= len(answer["structured"]["errors"]) <= 20
 
 
-def test_a_schema_is_refused_only_for_look_around(echo: Echo):
+def test_a_schema_is_rejected_only_for_look_around(echo: Echo):
     reasons = {}
     for case in cases():
-        told = echo("null", case.schema).json
-        if "structured" not in told:
-            reasons[case.name] = told["detail"]
-    assert reasons.keys() == REFUSED.keys()
-    assert all(REFUSED[name] in reason for name, reason in reasons.items())
+        answer = echo("null", case.schema).json
+        if "structured" not in answer:
+            reasons[case.name] = answer["detail"]
+    assert reasons.keys() == REJECTED.keys()
+    assert all(REJECTED[name] in reason for name, reason in reasons.items())
     assert len(reasons) <= 0.02 * len(cases())
 
 
-def spelled(value: Any) -> str:
-    """What tells 1 from 1.0 and from true, but not one order of keys from another."""
+def canonical_text(value: Any) -> str:
+    """Return a text that differs for 1, 1.0 and true but not for another order of keys."""
     return json.dumps(value, sort_keys=True)

@@ -1,4 +1,4 @@
-"""The grammar: what llama.cpp makes of a schema, and the modes that follow."""
+"""Decoding modes: the effect of keywords in llama.cpp's grammar, and the modes that suit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from mes.structured.decoding_modes import GrammarFinding
 
 ALL = ("grammar", "json", "prompt")
 WORD = {"type": "string"}
-OPEN = {"properties": {}, "additionalProperties": True}
-HOPELESS = {"properties": {}, "required": ["a"]}
+OPEN_OBJECT = {"properties": {}, "additionalProperties": True}
+UNSATISFIABLE = {"properties": {}, "required": ["a"]}
 
 
 def findings(schema):
+    """Return all findings about the schema."""
     return set(structured.check_schema(schema).report.findings)
 
 
@@ -45,15 +46,15 @@ def findings(schema):
         ({"$ref": "#/$defs/a", "$defs": {"a": WORD}}, "", "$ref", "enforced"),
         ({"$ref": "#a", "$defs": {"a": {"$anchor": "a"}}}, "", "$ref", "refused"),
         ({"properties": {"a": True}}, "/properties/a", "true", "refused"),
-        (HOPELESS, "", "required", "excluded"),
-        ({**OPEN, "required": ["a"]}, "", "required", "ignored"),
+        (UNSATISFIABLE, "", "required", "excluded"),
+        ({**OPEN_OBJECT, "required": ["a"]}, "", "required", "ignored"),
         ({"type": "string", "allOf": [{"minLength": 3}]}, "", "allOf", "excluded"),
-        ({"properties": {"b": HOPELESS}}, "/properties/b", "required", "distorted"),
+        ({"properties": {"b": UNSATISFIABLE}}, "/properties/b", "required", "distorted"),
     ],
 )  # fmt: skip
-def test_what_becomes_of_a_keyword(schema, pointer, keyword, effect):
-    told = {(each.pointer, each.keyword, each.effect) for each in findings(schema)}
-    assert (pointer, keyword, effect) in told
+def test_each_keyword_has_its_effect(schema, pointer, keyword, effect):
+    effects = {(each.pointer, each.keyword, each.effect) for each in findings(schema)}
+    assert (pointer, keyword, effect) in effects
 
 
 RECURSIVE = {"$ref": "#/$defs/node"}
@@ -78,11 +79,11 @@ NODE = {"type": "object", "properties": {"next": RECURSIVE}}
         ({"properties": {}, "required": ["a"]}, ("json", "prompt")),
     ],
 )
-def test_the_modes_that_fit_a_schema(schema, modes):
+def test_a_schema_gets_the_modes_that_suit_it(schema, modes):
     assert structured.check_schema(schema).modes == modes
 
 
-def test_what_the_converter_does_not_read_is_not_reported_on():
+def test_sub_schemas_that_the_converter_does_not_read_have_no_findings():
     schema = {"not": {"enum": []}, "$defs": {"unused": {"enum": []}}}
     assert findings(schema) == {
         GrammarFinding((), "not", "ignored", "the grammar cannot express it"),

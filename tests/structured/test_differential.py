@@ -1,6 +1,6 @@
-"""A second opinion: `jsonschema`, which shares no code with the judge, comes to the same verdicts.
+"""Differential tests: the validator of MES and `jsonschema`, its oracle, return the same verdicts.
 
-It is asked about every instance of JSONSchemaBench, and about mutations of them.
+They validate each instance of JSONSchemaBench and mutations of the instances.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mes.structured import Schema
 from tests.support.dataset import Case, cases
 from tests.support.oracle import oracle
 
-# What a mutation puts in the place of something. No text ends with a newline: Python's `$`, which
-# the oracle matches with, accepts one there, and JSON Schema's does not.
-STRANGERS: list[Any] = [
+# Values that a mutation inserts. No text ends with a newline: the oracle uses Python's `re`, whose
+# `$` matches before a final newline, and `$` of JSON Schema does not.
+INSERTED_VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 1.0, 1.5, 1e300, 10**20, -0.0),
     *("", "a", "x" * 300, "é", "😀", "not a uri", "http://a.b/c", "a@b.c", "@", "#/a", "^(a"),
     *("2020-01-01", "2020-13-01", "2020-01-01T00:00:00Z", "12:00:00Z", "12:00:00"),
@@ -33,12 +33,12 @@ STRANGERS: list[Any] = [
 
 Path = tuple[str | int, ...]
 
-pytestmark = pytest.mark.skipif(not cases(), reason="JSONSchemaBench is not at hand")
+pytestmark = pytest.mark.skipif(not cases(), reason="no JSONSchemaBench; see MES_TEST_DATA")
 
 
 @cache
-def judged() -> dict[str, tuple[Case, Schema, Validator]]:
-    """The schemas that pass, with the judge of each and its oracle."""
+def accepted() -> dict[str, tuple[Case, Schema, Validator]]:
+    """Return the accepted schemas by name: the case, the schema of MES and the oracle."""
     found = {}
     for case in cases():
         try:
@@ -50,15 +50,15 @@ def judged() -> dict[str, tuple[Case, Schema, Validator]]:
 
 
 def verdicts(name: str, value: Any) -> tuple[bool, bool]:
-    """Is it valid: in the judge's opinion, and in the oracle's?"""
-    _, schema, second = judged()[name]
-    return schema.validate_answer(json.dumps(value), "stop").valid, second.is_valid(value)
+    """Return whether the value is valid for MES, and whether it is for the oracle."""
+    _, schema, validator = accepted()[name]
+    return schema.validate_answer(json.dumps(value), "stop").valid, validator.is_valid(value)
 
 
-def test_both_judge_every_instance_alike():
+def test_both_return_the_same_verdict_on_each_instance():
     different = {
         f"{name}-{number}"
-        for name, (case, _, _) in judged().items()
+        for name, (case, _, _) in accepted().items()
         for number, instance in enumerate(case.instances)
         if len(set(verdicts(name, instance.value))) > 1
     }
@@ -67,28 +67,28 @@ def test_both_judge_every_instance_alike():
 
 @st.composite
 def mutations(draw: st.DrawFn) -> tuple[str, Any]:
-    """A schema's name and an instance of it in which some nodes have been moved about."""
-    name = draw(st.sampled_from([name for name, each in judged().items() if each[0].instances]))
-    known = [instance.value for instance in judged()[name][0].instances]
-    strangers = STRANGERS + [at(other, path) for other in known for path in paths(other)]
+    """Draw the name of a schema and a mutated instance of it."""
+    name = draw(st.sampled_from([name for name, each in accepted().items() if each[0].instances]))
+    known = [instance.value for instance in accepted()[name][0].instances]
+    values = INSERTED_VALUES + [at(other, path) for other in known for path in paths(other)]
     value = copy.deepcopy(draw(st.sampled_from(known)))
     for _ in range(draw(st.integers(1, 4))):
         if places := paths(value):
             *above, step = draw(st.sampled_from(places))
-            deed = draw(st.sampled_from(["delete", "replace", "duplicate", "add"]))
-            stranger = copy.deepcopy(draw(st.sampled_from(strangers)))
-            mutate(at(value, tuple(above)), step, deed, stranger)
+            operation = draw(st.sampled_from(["delete", "replace", "duplicate", "add"]))
+            inserted = copy.deepcopy(draw(st.sampled_from(values)))
+            mutate(at(value, tuple(above)), step, operation, inserted)
     return name, value
 
 
-def mutate(parent: Any, step: str | int, deed: str, stranger: Any) -> None:
-    """Change what stands at that step of an object or array."""
-    if deed == "delete":
+def mutate(parent: Any, step: str | int, operation: str, inserted: Any) -> None:
+    """Change the member or item of `parent` at that step."""
+    if operation == "delete":
         del parent[step]
-    elif deed == "replace":
-        parent[step] = stranger
+    elif operation == "replace":
+        parent[step] = inserted
     else:
-        new = copy.deepcopy(parent[step]) if deed == "duplicate" else stranger
+        new = copy.deepcopy(parent[step]) if operation == "duplicate" else inserted
         if isinstance(parent, list):
             parent.insert(int(step), new)
         else:
@@ -96,7 +96,7 @@ def mutate(parent: Any, step: str | int, deed: str, stranger: Any) -> None:
 
 
 def paths(value: Any, path: Path = ()) -> list[Path]:
-    """The way to each node below the value."""
+    """Return the path of each value below `value`."""
     steps: Any = value if isinstance(value, dict) else ()
     steps = range(len(value)) if isinstance(value, list) else steps
     return [
@@ -105,6 +105,7 @@ def paths(value: Any, path: Path = ()) -> list[Path]:
 
 
 def at(value: Any, path: Path) -> Any:
+    """Return the value at that path."""
     for step in path:
         value = value[step]
     return value
@@ -113,6 +114,6 @@ def at(value: Any, path: Path) -> Any:
 @settings(max_examples=500, deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])  # fmt: skip
 @given(mutations())
-def test_both_judge_mutated_instances_alike(mutation: tuple[str, Any]):
+def test_both_return_the_same_verdict_on_mutated_instances(mutation: tuple[str, Any]):
     ours, theirs = verdicts(*mutation)
     assert ours == theirs

@@ -1,4 +1,4 @@
-"""Extraction: the JSON in a model's answer, wherever it stands."""
+"""Extraction of JSON from the text of an answer: the whole text, a fence or prose."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mes.structured.validation import extract
 
 
 @pytest.mark.parametrize(
-    ("text", "value", "how"),
+    ("text", "value", "source"),
     [
         ('{"a": 1}', {"a": 1}, "whole"),
         ("\ufeff [1, 2]\n", [1, 2], "whole"),
@@ -27,8 +27,8 @@ from mes.structured.validation import extract
         ('{"a": "a ``` fence\\n``` inside"} and more', {"a": "a ``` fence\n``` inside"}, "prose"),
     ],
 )  # fmt: skip
-def test_the_value_is_found_and_told_where_it_stood(text, value, how):
-    assert extract(text) == (value, how)
+def test_the_value_and_its_source_are_returned(text, value, source):
+    assert extract(text) == (value, source)
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,15 @@ def test_the_value_is_found_and_told_where_it_stood(text, value, how):
         "7 apples",
     ],
 )
-def test_what_is_not_json_stays_so(text):
+def test_text_without_json_is_not_json(text):
     with pytest.raises(NotJson):
         extract(text)
 
 
 MEGABYTE = 1 << 20
+FAST_SECONDS = 0.05
+# Beside other processes even CPU times vary, so a try that seems slow is repeated.
+MOST_TRIES = 10
 
 
 @pytest.mark.parametrize(
@@ -67,12 +70,12 @@ MEGABYTE = 1 << 20
     ],
 )
 @pytest.mark.parametrize("share", [1.0, 0.45], ids=["over the limit", "under the limit"])
-def test_hostile_text_takes_no_longer_than_its_length(text, share):
+def test_extraction_from_hostile_text_takes_linear_time(text, share):
     text = text[: int(len(text) * share)]
-    times = []
-    for _ in range(3):
+    times: list[float] = []
+    while min(times, default=1.0) >= FAST_SECONDS and len(times) < MOST_TRIES:
         began = time.thread_time()
         with pytest.raises(NotJson):
             extract(text)
         times.append(time.thread_time() - began)
-    assert min(times) < 0.05
+    assert min(times) < FAST_SECONDS

@@ -1,4 +1,4 @@
-"""Retrying: when a model is asked again, and how."""
+"""Retries: the conditions under which a model is asked again, and the changes of each attempt."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ def attempt(
 ) -> Attempt:
     reply = Reply("x", "stop", Usage(1, 1), 1, 1, 1)
     errors = () if verdict == "valid" else (Violation(pointer, keyword, "wrong"),)
-    given = {"options": OPTIONS, "reply": reply, "seconds": 1.0, **fields}
-    return Attempt(mode=mode, validation=ValidationResult(verdict, errors=errors), **given)
+    defaults = {"options": OPTIONS, "reply": reply, "seconds": 1.0, **fields}
+    return Attempt(mode=mode, validation=ValidationResult(verdict, errors=errors), **defaults)
 
 
 def step(
     *attempts: Attempt,
     modes: tuple[str, ...] = ALL,
     most: int = 4,
-    may_grow: bool = True,
+    may_raise_max_tokens: bool = True,
     left: float = 60,
 ) -> Any:
-    return next_step(attempts, RetryPlan(modes, most, may_grow), seconds_left=left)
+    return next_step(attempts, RetryPlan(modes, most, may_raise_max_tokens), seconds_left=left)
 
 
-def test_a_valid_answer_is_not_asked_again():
+def test_a_valid_answer_is_not_retried():
     assert step(attempt("valid")) is None
 
 
-def test_a_wrong_answer_is_asked_again_with_what_was_wrong():
-    wrong = attempt()
-    again = step(wrong)
-    assert (again.mode, again.feedback_on) == ("grammar", wrong)
+def test_an_invalid_answer_is_retried_with_feedback():
+    invalid = attempt()
+    retry = step(invalid)
+    assert (retry.mode, retry.feedback_on) == ("grammar", invalid)
 
 
-def test_asking_again_varies_the_seed_and_warms_a_cold_temperature():
+def test_a_retry_varies_the_seed_and_raises_a_low_temperature():
     assert step(attempt()).options == {"seed": 8, "temperature": 0.3, "num_predict": 100}
-    warm = attempt(options={**OPTIONS, "temperature": 0.9, "seed": 2**31 - 1})
-    assert step(warm).options == {"seed": 0, "temperature": 0.9, "num_predict": 100}
+    high = attempt(options={**OPTIONS, "temperature": 0.9, "seed": 2**31 - 1})
+    assert step(high).options == {"seed": 0, "temperature": 0.9, "num_predict": 100}
 
 
 def test_no_more_attempts_are_made_than_were_asked_for():
@@ -56,7 +56,7 @@ def test_no_more_attempts_are_made_than_were_asked_for():
     assert step(attempt(), attempt(), most=3) is not None
 
 
-def test_no_attempt_is_begun_that_would_not_end_in_time():
+def test_no_attempt_starts_that_would_not_end_in_time():
     assert step(attempt(seconds=10), left=11) is None
     assert step(attempt(seconds=10), left=13) is not None
     assert step(attempt(seconds=0.01), left=0.9) is None
@@ -71,7 +71,7 @@ def test_another_violation_keeps_the_mode():
     assert step(attempt(pointer="/b"), attempt()).mode == "grammar"
 
 
-def test_the_next_mode_is_one_that_fits_the_schema():
+def test_the_next_mode_is_one_that_suits_the_schema():
     assert step(attempt(), attempt(), modes=("grammar", "prompt")).mode == "prompt"
 
 
@@ -79,15 +79,15 @@ def test_without_a_grammar_a_repeated_violation_changes_nothing():
     assert step(attempt(mode="json"), attempt(mode="json")).mode == "json"
 
 
-def test_a_truncated_answer_is_asked_again_with_twice_the_tokens():
-    again = step(attempt("truncated"))
-    assert again.options == {"seed": 8, "temperature": 0.3, "num_predict": 200}
-    assert again.feedback_on is None
+def test_a_truncated_answer_is_retried_with_twice_the_tokens():
+    retry = step(attempt("truncated"))
+    assert retry.options == {"seed": 8, "temperature": 0.3, "num_predict": 200}
+    assert retry.feedback_on is None
 
 
-def test_a_truncated_answer_is_not_asked_again_where_the_caller_set_the_budget():
-    assert step(attempt("truncated"), may_grow=False) is None
+def test_a_truncated_answer_is_not_retried_if_the_client_set_max_tokens():
+    assert step(attempt("truncated"), may_raise_max_tokens=False) is None
 
 
-def test_what_was_broken_off_is_not_asked_again():
+def test_an_aborted_attempt_is_not_retried():
     assert step(attempt(), attempt("aborted", reply=None)) is None

@@ -1,7 +1,7 @@
-"""JSONSchemaBench: real-world schemas with valid and invalid instances, where the data is at hand.
+"""JSONSchemaBench: real-world schemas with valid and invalid instances.
 
-It is third-party data and no part of the project. It is looked for beside the project, or in the
-folder that MES_TEST_DATA names.
+The data is from a third party and not part of the project. It is read from the folder that
+MES_TEST_DATA names, by default from a folder beside the project.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOLDER = Path(os.environ.get("MES_TEST_DATA") or ROOT.parent / "shared/data") / 
 
 @dataclass(frozen=True)
 class Instance:
-    """A value, and whether the data set says that it fits its schema."""
+    """A value and its label: whether the data set calls it valid."""
 
     value: Any
     is_valid: bool
@@ -28,7 +28,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Case:
-    """One schema with its instances."""
+    """A schema with its instances."""
 
     name: str
     subset: str
@@ -38,11 +38,11 @@ class Case:
 
 @cache
 def cases() -> tuple[Case, ...]:
-    """All schemas, by name; none where there is no data."""
-    return tuple(_case(path) for path in sorted(FOLDER.glob("*__*.json")))
+    """Return all schemas in the order of their names; none if the data is absent."""
+    return tuple(_read_case(path) for path in sorted(FOLDER.glob("*__*.json")))
 
 
-def _case(path: Path) -> Case:
+def _read_case(path: Path) -> Case:
     document = json.loads(path.read_text(encoding="utf-8"))
     instances = tuple(Instance(test["data"], test["valid"]) for test in document["tests"])
     return Case(path.stem, document["subset"], document["schema"], instances)

@@ -19,11 +19,13 @@ _running: set[subprocess.Popen[bytes]] = set()
 Found = TypeVar("Found")
 
 
-def start(command: list[str], *, env: dict[str, str], output: Path) -> subprocess.Popen[bytes]:
-    """A program in a process group of its own; what it writes goes to `output`."""
+def start(
+    command: list[str], *, env: dict[str, str], output: Path, folder: Path = ROOT
+) -> subprocess.Popen[bytes]:
+    """Start a program in a process group of its own; its output goes to the file `output`."""
     with output.open("ab") as stream:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdout=stream, stderr=stream, start_new_session=True
+            command, cwd=folder, env=env, stdout=stream, stderr=stream, start_new_session=True
         )
     _running.add(process)
     return process

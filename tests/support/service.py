@@ -108,7 +108,7 @@ class Service:
     """The service under gunicorn, on a free port, with an environment that holds no surprises.
 
     `settings` are environment names; whatever is not named has its default, whatever stands in
-    the developer's own environment or `.env`.
+    the developer's own environment or `.env`. `checkout` is the folder that it runs from.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class Service:
         ollama_url: str,
         models: Mapping[str, Any] | None = None,
         wait_healthy: bool = True,
+        checkout: Path = process.ROOT,
         **settings: object,
     ) -> None:
         # Where STATE_DIR is by default too: in memory.
@@ -128,6 +129,7 @@ class Service:
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = folder / f"service-{self.port}.log"
         self.session = _session()
+        self._checkout = checkout
         self._settings = {
             "HOST": "127.0.0.1",
             "PORT": self.port,
@@ -147,7 +149,9 @@ class Service:
         # The script and not the module, which cannot start itself anew at a SIGUSR2.
         gunicorn = str(Path(sys.executable).with_name("gunicorn"))
         command = [gunicorn, "-c", "gunicorn.conf.py", "wsgi:app"]
-        self.process = process.start(command, env=self._environment(), output=self.output)
+        self.process = process.start(
+            command, env=self._environment(), output=self.output, folder=self._checkout
+        )
 
     def _environment(self) -> dict[str, str]:
         # An empty value is "not set", and the environment wins over a .env in the working folder.

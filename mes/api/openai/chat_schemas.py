@@ -201,7 +201,7 @@ class ChatRequestSchema(Parameters):
             max_tokens=values.get("max_completion_tokens", values.get("max_tokens")),
             messages=with_tool_names(values["messages"]),
             json_schema=schema,
-            json_schema_at=_schema_pointer(values, function),
+            json_schema_pointer=_schema_pointer(values, function),
             tools=() if function else tuple(tools),
             think=_EFFORTS[values.get("reasoning_effort", "none")],
             top_logprobs=top_logprobs_count(values),

@@ -198,7 +198,7 @@ def _answer(embedding: Embedding, encoding: str, log: RequestLog) -> Document:
 def _items(embedding: Embedding, encode: Callable[[array[float]], Any]) -> list[Document]:
     return [
         EmbeddingItem.build(object="embedding", index=index, embedding=encode(vector))
-        for index, vector in enumerate(embedding.vectors.each)
+        for index, vector in enumerate(embedding.vectors.values)
     ]
 
 

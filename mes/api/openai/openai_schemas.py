@@ -49,7 +49,7 @@ class JudgedCall(ResponseSchema):
 
 def _judged_calls(outcome: InferenceOutcome) -> list[Any] | None:
     calls = outcome.reply.tool_calls
-    return list(zip(calls, outcome.final.of_calls, strict=True)) if calls else None
+    return list(zip(calls, outcome.final.tool_call_validations, strict=True)) if calls else None
 
 
 class OwnFacts(InferenceAnswer):

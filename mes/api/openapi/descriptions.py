@@ -120,6 +120,7 @@ REQUEST_FIELDS = {
     "prompt_cache_key": _NO_EFFECT,
     "input": "A text, or a list of up to 2048 texts. Texts that are too long are refused.",
     "encoding_format": "Encoding of the vectors. Default: `float`; `base64` is shorter.",
+    "instances": "JSON values to validate against the schema, 1 to 1,000.",
     "dimensions": "Length of the vectors, which are cut and normalised to length 1 again.",
 }
 
@@ -188,6 +189,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "embeddings.create": {
         "texts": {"model": "all-minilm", "input": ["The sky is blue.", "Grass is green."]},
     },
+    "schema_validation.validate_instances": {
+        "instances": {
+            "json_schema": _PERSON,
+            "instances": [{"name": "John Smith", "age": 25}, {"name": "Jane Doe", "age": "30"}],
+        },
+    },
     "checks.check": {"schema": {"json_schema": _PERSON, "model_id": "smollm2:135m"}},
 }
 
@@ -198,6 +205,7 @@ TAGS = {
     "pull": "Pull models onto the runtime's disk.",
     "queue": "Positions of waiting requests.",
     "checks": "Check JSON Schemas without a generation.",
+    "schema_validation": "Validate JSON values with two validators.",
     "metrics": "Metrics for Prometheus.",
     "docs": "This documentation.",
     "inference": "Generate text or JSON.",

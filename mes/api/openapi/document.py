@@ -31,7 +31,7 @@ from mes.api.response_fields import ResponseSchema
 from mes.api.response_schemas import ProblemSchema
 from mes.errors import ClientDisconnected, MesError
 from mes.server import problem_document
-from mes.server.refusals import KINDS
+from mes.server.connection import SERVER_ERRORS
 
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 _SECURITY_SCHEMES = {
@@ -159,7 +159,7 @@ def _body(schema: Schema, endpoint: str) -> dict[str, Any]:
 
 # Errors of all requests, from the server, the framework and unexpected exceptions.
 _COMMON_ERRORS = {
-    *((kind.status, kind.code) for kind in KINDS.values()),
+    *((kind.status, kind.code) for kind in SERVER_ERRORS.values()),
     *map(status_and_code, (BadRequest, NotImplemented, MesError)),
 }
 
@@ -273,7 +273,7 @@ def _converted_content(status: int, codes: list[str], error_format: ErrorFormat)
 
     Errors that the server raises before it knows the path are problem documents here too.
     """
-    server_codes = sorted({kind.code for kind in KINDS.values() if kind.status == status})
+    server_codes = sorted({kind.code for kind in SERVER_ERRORS.values() if kind.status == status})
     restriction = {"properties": error_format.restrict_codes(codes)}
     examples = {
         code: {"value": error_format.convert(example["value"])}

@@ -1,4 +1,4 @@
-"""A finding: what a check has seen, and what to do about it."""
+"""Findings: the results of the checks that `mes check` runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 
 @dataclass(frozen=True)
 class Finding:
-    """`fail`: something cannot work, or settings contradict each other; `warn`: worth a look."""
+    """One line of `mes check`.
+
+    Attributes:
+        level: `ok`; `warn` for a possible problem; `fail` if something cannot work, or if settings
+            contradict each other.
+        subject: the part of the system that was checked, such as `limits`.
+        text: the problem, the number or setting involved, and the remedy.
+    """
 
     level: str
     subject: str
@@ -21,17 +28,20 @@ Findings = Iterator[Finding]
 
 
 def ok(subject: str, text: str) -> Finding:
+    """Return a finding of level `ok`."""
     return Finding(OK, subject, text)
 
 
 def warn(subject: str, text: str) -> Finding:
+    """Return a finding of level `warn`."""
     return Finding(WARN, subject, text)
 
 
 def fail(subject: str, text: str) -> Finding:
+    """Return a finding of level `fail`."""
     return Finding(FAIL, subject, text)
 
 
-def or_else(found: list[Finding], good: Finding) -> Findings:
-    """What was found, or that all is well."""
-    yield from found or [good]
+def or_else(problems: list[Finding], default: Finding) -> Findings:
+    """Yield the problems, or `default` if there are none."""
+    yield from problems or [default]

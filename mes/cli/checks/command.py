@@ -1,4 +1,4 @@
-"""`mes check`: the configuration and what it leads to, one line each."""
+"""`mes check`: check the installation, the configuration and the running services."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from mes.config.catalog import CatalogError, CatalogFile
 @click.command()
 @click.pass_context
 def check(ctx: click.Context) -> None:
-    """Say of each thing MES needs whether it is ok, or what to do about it.
+    """Check the configuration and the services.
 
-    The exit status is 1 where a line says fail.
+    Each line is about the installation, the settings, the catalog, the runtime or the service; it
+    is ok, or names a problem and its remedy. The exit status is 1 if a line is fail.
     """
     failed = False
     out = console()
-    for finding in _findings(ctx.obj):
+    for finding in _all_findings(ctx.obj):
         failed = failed or finding.level == FAIL
         level = colored_word(finding.level)
         level.pad_right(4 - len(level))
@@ -28,27 +29,27 @@ def check(ctx: click.Context) -> None:
     ctx.exit(1 if failed else 0)
 
 
-def _findings(target: Target) -> Findings:
+def _all_findings(target: Target) -> Findings:
     yield from installation.library_findings()
     try:
         current = settings.load()
     except settings.SettingsError as exc:
         yield from (fail("settings", line) for line in str(exc).splitlines())
-        yield warn("the rest", "cannot be looked at before the settings are right")
+        yield warn("the rest", "not checked; correct the settings first")
         return
-    yield from configuration.settings(current)
+    yield from configuration.settings_findings(current)
     yield from installation.state_directory_findings(current.state_dir)
-    yield from _about_models(current)
+    yield from _catalog_and_runtime_findings(current)
     yield from services.service_findings(target)
 
 
-def _about_models(current: settings.Settings) -> Findings:
+def _catalog_and_runtime_findings(current: settings.Settings) -> Findings:
     path = current.models_config_path
     try:
         catalog = CatalogFile(path, current.default_timeout_seconds).current()
     except CatalogError as exc:
         yield from (fail("catalog", line) for line in str(exc).splitlines())
         return
-    yield from configuration.catalog(catalog, path)
+    yield from configuration.catalog_findings(catalog, path)
     yield from limits.limit_findings(current, catalog)
-    yield from services.runtime_findings(current, catalog, settings.unchecked())
+    yield from services.runtime_findings(current, catalog, settings.load_unchecked())

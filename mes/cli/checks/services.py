@@ -9,7 +9,7 @@ from packaging.version import InvalidVersion, Version
 
 from mes import __version__
 from mes.cli.checks import Finding, Findings, fail, limits, ok, or_else, warn
-from mes.cli.client import Client, CommandError, ServiceUnreachable, Target
+from mes.cli.client import CommandError, MesClient, ServiceUnreachable, Target
 from mes.config.catalog import Catalog
 from mes.config.settings import Settings
 from mes.domain import Runtime
@@ -18,107 +18,105 @@ from mes.event_loop import EventLoop
 from mes.ollama.client import OllamaRuntime
 from mes.streams import StreamPump
 
-# The runtime: there, recent, and with the models of the catalog.
-
-# Older ones can be made to show other users' requests, or to write outside of their folder.
-_OLDEST = Version("0.20.3")
+# Older versions can be made to show other users' requests, or to write outside of their folder.
+_OLDEST_OLLAMA = Version("0.20.3")
 
 
-def runtime_findings(settings: Settings, catalog: Catalog, given: Mapping[str, str]) -> Findings:
-    """All that can be asked of the runtime, then whether its own settings agree with ours."""
+def runtime_findings(
+    settings: Settings, catalog: Catalog, environment: Mapping[str, str]
+) -> Findings:
+    """Yield the runtime's version, its models, and whether its limits match those of MES."""
     with closing(EventLoop()) as event_loop, closing(StreamPump()) as stream_pump:
         runtime = OllamaRuntime(
             host=settings.ollama_host, event_loop=event_loop, stream_pump=stream_pump, pool_size=1
         )
         try:
             version = runtime.version()
-            yield from _age(version, settings.ollama_host)
-            yield from _pulled(runtime, catalog)
-            yield from _untracked_models(runtime, catalog)
+            yield _check_runtime_version(version, settings.ollama_host)
+            yield from _check_pulled_models(runtime, catalog)
+            yield from _check_untracked_models(runtime, catalog)
         except MesError as exc:
-            yield _runtime_unreachable(exc.detail, "OLLAMA_HOST" in given)
+            yield _runtime_unreachable(exc.detail, "OLLAMA_HOST" in environment)
             return
-    yield from limits.ollama_limit_findings(settings, catalog, version.partition(" ")[0], given)
+    name = version.partition(" ")[0]
+    yield from limits.ollama_limit_findings(settings, catalog, name, environment)
 
 
-def _runtime_unreachable(detail: str, is_named: bool) -> Finding:
-    if is_named:
-        return fail("runtime", f"{detail}; is it running, and is OLLAMA_HOST right?")
-    return warn("runtime", f"{detail}; set OLLAMA_HOST, unless `make run` brings a runtime")
+def _runtime_unreachable(detail: str, is_configured: bool) -> Finding:
+    if is_configured:
+        return fail("runtime", f"{detail}; start it, or correct OLLAMA_HOST")
+    return warn("runtime", f"{detail}; set OLLAMA_HOST, unless `make run` starts a runtime")
 
 
-def _age(version: str, where: str) -> Findings:
-    kind, _, number = version.partition(" ")
+def _check_runtime_version(version: str, url: str) -> Finding:
+    name, _, number = version.partition(" ")
     try:
-        is_old = kind == "ollama" and Version(number) < _OLDEST
+        is_old = name == "ollama" and Version(number) < _OLDEST_OLLAMA
     except InvalidVersion:
-        is_old = False  # somebody's own build
+        is_old = False  # a custom build
     if is_old:
-        yield warn("runtime", f"{version} has known holes; upgrade to {_OLDEST} or newer")
-    else:
-        yield ok("runtime", f"{version} at {where}")
+        problem = f"{version} has known security holes"
+        return warn("runtime", f"{problem}; upgrade to {_OLDEST_OLLAMA} or newer")
+    return ok("runtime", f"{version} at {url}")
 
 
-def _pulled(runtime: Runtime, catalog: Catalog) -> Findings:
-    there = {model.name for model in runtime.pulled()}
-    missing = [spec for spec in catalog.enabled if spec.tag not in there]
-    found = [
+def _check_pulled_models(runtime: Runtime, catalog: Catalog) -> Findings:
+    pulled = {model.name for model in runtime.pulled()}
+    problems = [
         (fail if spec.preload else warn)("models", f"{spec.id} is not pulled; mes pull {spec.id}")
-        for spec in missing
+        for spec in catalog.enabled
+        if spec.tag not in pulled
     ]
-    yield from or_else(found, ok("models", "all that are enabled are pulled"))
+    yield from or_else(problems, ok("models", "all enabled models are pulled"))
 
 
-def _untracked_models(runtime: Runtime, catalog: Catalog) -> Findings:
+def _check_untracked_models(runtime: Runtime, catalog: Catalog) -> Findings:
     for model in runtime.loaded():
         if catalog.by_tag(model.name) is None:
             problem = f"{model.name} is in the runtime's memory and not in the catalog"
-            yield warn("models", f"{problem}; let MES be the runtime's only user")
-
-
-# The service: up, ready, of this version, and open to the key.
+            yield warn("models", f"{problem}; let only MES use the runtime")
 
 
 def service_findings(target: Target) -> Findings:
-    """What the service says to those who ask it. One that does not run yet is no failure."""
+    """Yield whether MES runs in this version, is ready, and accepts the key.
+
+    A service that is not running is a warning, since it may not be started yet.
+    """
     try:
-        client = Client(target)
-        _, health = client.look("/health")
-    except ServiceUnreachable as problem:
-        yield warn("service", problem.message)
-        return
-    except CommandError as problem:
-        yield fail("service", problem.message)
+        client = MesClient(target)
+        _, health = client.get_any_status("/health")
+    except CommandError as error:
+        level = warn if isinstance(error, ServiceUnreachable) else fail
+        yield level("service", error.message)
         return
     if health.get("status") != "healthy":
-        yield fail("service", f"what answers at {target.url} is not MES; is its port taken?")
+        problem = f"the server at {target.url} is not MES"
+        yield fail("service", f"{problem}; stop it, or set PORT or MES_URL")
         return
-    yield from _version(client, str(health.get("version")))
-    yield from _ready(client)
-    yield from _key(client)
+    yield _check_service_version(client, str(health.get("version")))
+    yield from _check_readiness(client)
+    yield _check_key(client)
 
 
-def _version(client: Client, running: str) -> Findings:
+def _check_service_version(client: MesClient, running: str) -> Finding:
     if running == __version__:
-        yield ok("service", f"MES {running} answers at {client.url}")
-    else:
-        problem = f"MES {running} answers at {client.url}, and {__version__} is installed here"
-        yield warn("service", f"{problem}; restart it")
+        return ok("service", f"MES {running} answers at {client.url}")
+    problem = f"MES {running} answers at {client.url}, but {__version__} is installed"
+    return warn("service", f"{problem}; restart it")
 
 
-def _ready(client: Client) -> Findings:
-    status, checks = client.look("/ready")
-    wrong = {name: word for name, word in checks.items() if name != "status" and word != "ok"}
+def _check_readiness(client: MesClient) -> Findings:
+    status, checks = client.get_any_status("/ready")
     if status == 200:
         yield ok("service", "it is ready")
-    for name, word in wrong.items():
-        yield fail("service", f"it is not ready: {name}: {word}")
+    for name, state in checks.items():
+        if name != "status" and state != "ok":
+            yield fail("service", f"it is not ready: {name}: {state}")
 
 
-def _key(client: Client) -> Findings:
+def _check_key(client: MesClient) -> Finding:
     try:
-        client.get("/v1/models", having="models")
-    except CommandError as problem:
-        yield fail("service", problem.message)
-    else:
-        yield ok("service", "it accepts the key")
+        client.get("/v1/models", required_field="models")
+    except CommandError as error:
+        return fail("service", error.message)
+    return ok("service", "it accepts the key")

@@ -63,8 +63,8 @@ PROCESSES: dict[str, Case] = {
     ),
     "P12": case(
         "a start that cannot be",
-        "test_serve.py::test_a_taken_port_is_told_in_words",
-        "test_serve.py::test_wrong_settings_are_told_all_at_once",
+        "cli/test_quickstart.py::test_a_taken_port_is_reported_without_a_traceback",
+        "cli/test_quickstart.py::test_wrong_settings_are_reported_all_at_once",
         "integration/test_keys.py::test_a_broken_file_stops_the_start_with_every_mistake",
     ),
     "P13": case("very many requests", AGAIN_AND_AGAIN),

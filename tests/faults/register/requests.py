@@ -17,8 +17,8 @@ REQUESTS: dict[str, Case] = {
     ),
     "I3": case(
         "JSON that is deep, or very large",
-        "test_strictjson.py::test_what_is_nested_deeper_is_refused_and_nothing_else_is",
-        "test_strictjson.py::test_no_text_of_a_megabyte_takes_long",
+        "test_strict_json.py::test_only_texts_nested_deeper_than_the_limit_are_refused",
+        "test_strict_json.py::test_no_text_of_a_megabyte_takes_long",
         "api/test_inference.py::test_of_very_many_mistakes_some_are_told",
     ),
     "I4": case(
@@ -50,7 +50,7 @@ REQUESTS: dict[str, Case] = {
     ),
     "I13": case(
         "text that looks like orders",
-        "test_logs.py::test_an_extra_cannot_disguise_the_line",
+        "test_logs.py::test_an_extra_cannot_replace_a_field",
     ),
     "I14": case(
         "images",
@@ -58,9 +58,9 @@ REQUESTS: dict[str, Case] = {
     ),
     "I15": case(
         "hostile schemas",
-        "structured/test_hostile.py::test_a_hostile_schema_is_refused_or_judged_by",
-        "structured/test_hostile.py::test_neither_screening_nor_judging_takes_long",
-        "structured/test_mutated_schemas.py::test_a_mutated_schema_is_refused_or_judged_by",
+        "structured/test_hostile.py::test_a_hostile_schema_is_rejected_or_validates_answers",
+        "structured/test_hostile.py::test_neither_checks_nor_validation_take_long",
+        "structured/test_mutated_schemas.py::test_a_mutated_schema_is_rejected_or_validates_answers",
     ),
     "I16": case(
         "headers that are large, many or odd",

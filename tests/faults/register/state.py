@@ -47,7 +47,7 @@ STATE: dict[str, Case] = {
     "D8": case(
         "many processes write at once",
         "test_shared.py::test_no_update_is_lost_among_many_processes",
-        "metrics/test_ledger.py::test_processes_that_add_at_once_lose_nothing",
+        "metrics/test_counters.py::test_processes_that_add_at_once_lose_nothing",
     ),
     "D9": case(
         "others can read the keys",
@@ -56,8 +56,8 @@ STATE: dict[str, Case] = {
     ),
     "D10": case(
         "nobody takes the log any more",
-        "test_logs.py::test_a_closed_standard_output_breaks_nothing",
-        "test_logs.py::test_a_full_disk_under_standard_output_breaks_nothing",
+        "test_logs.py::test_a_closed_standard_output_raises_nothing",
+        "test_logs.py::test_a_full_disk_under_standard_output_raises_nothing",
     ),
     "D11": case(
         "no descriptor is left",

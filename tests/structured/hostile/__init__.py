@@ -1,4 +1,4 @@
-"""Hostile schemas, each by its name: what callers may send, and what has to come of it."""
+"""Hostile schemas by name, with the outcomes that are right for each."""
 
 from __future__ import annotations
 

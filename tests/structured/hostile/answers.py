@@ -1,4 +1,4 @@
-"""Answers that a careless judge would choke on, with the plain schemas that they answer."""
+"""Answers that would crash or stall a careless validator, with plain schemas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.structured.hostile.case import Case, Schema, judged
 _MEGABYTE = 1_000_000
 _ANY: Schema = {"type": ["array", "object", "string", "number"]}
 
-_NO_JSON = {
+_NOT_JSON = {
     "brackets": "[" * _MEGABYTE,
     "braces": "{" * _MEGABYTE,
     "keys": '{"a":' * (_MEGABYTE // 5),
@@ -77,7 +77,7 @@ _LONG: dict[str, tuple[Schema, Any, str]] = {
         {f"a{n}": 1 for n in range(5_000)},
         "schema_violation",
     ),
-    "5,000 names that nobody evaluates": (
+    "5,000 names that are not evaluated": (
         {
             "anyOf": [{"properties": {f"a{n}": {}}} for n in range(50)],
             "unevaluatedProperties": False,
@@ -153,14 +153,14 @@ def _long_string(format_name: str, bit: str) -> Case:
 
 
 CASES = {
-    **{f"1 MB of {name}": judged(_ANY, text, "not_json") for name, text in _NO_JSON.items()},
+    **{f"1 MB of {name}": judged(_ANY, text, "not_json") for name, text in _NOT_JSON.items()},
     **{f"3 MB of {name}": judged(_ANY, text, "empty") for name, text in _EMPTY.items()},
     **{name: judged(_ANY, text) for name, text in _DEEP.items()},
     **{
         name: judged(schema, json.dumps(answer), verdict)
         for name, (schema, answer, verdict) in _LONG.items()
     },
-    **{name: judged(*told) for name, told in _NUMBERS.items()},
+    **{name: judged(*arguments) for name, arguments in _NUMBERS.items()},
     **{
         f"100 kB of {bit} as {format_name}": _long_string(format_name, bit)
         for format_name in _FORMATS

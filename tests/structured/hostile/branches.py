@@ -1,4 +1,4 @@
-"""Schemas that are small to write and endless to follow: doublings upon doublings."""
+"""Small schemas whose validation would take exponential time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DOUBLED_IN_PLACE: dict[str, Schema] = {
     "dependentSchemas": chain(20, lambda x: {"dependentSchemas": {"a": x, "b": x}}),
     "allOf and anyOf in turn": chain(20, lambda x: {"allOf": [{"anyOf": [x]}, {"not": x}]}),
     "a reference and its sibling": chain(20, lambda x: {**x, "allOf": [x]}),
-    "a definition that nobody uses": {"$defs": chain(20, lambda x: {"anyOf": [x, x]})["$defs"]},
+    "an unused definition": {"$defs": chain(20, lambda x: {"anyOf": [x, x]})["$defs"]},
     "draft 4": draft(
         "draft-04",
         definitions={
@@ -37,7 +37,7 @@ _DOUBLED_IN_PLACE: dict[str, Schema] = {
     ),
 }
 
-# Each level of the answer doubles the work. No step is in place, and yet 2^30 paths lead down.
+# Each level of the answer doubles the work: there are 2^30 paths, though none in place.
 _DOUBLED_ON_THE_WAY_DOWN: dict[str, Schema] = {
     "items of anyOf": chain(30, lambda x: {"items": {"anyOf": [x, x]}}),
     "items of oneOf": chain(30, lambda x: {"items": {"oneOf": [x, x]}}),

@@ -1,4 +1,4 @@
-"""One hostile schema with what has to come of it, and the small parts that many are made of."""
+"""A hostile schema with its right outcomes, and helpers to build such schemas."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Schema = dict[str, Any]
 INVALID = "schema_invalid"
 UNSAFE = "schema_unsafe"
 NOT_AS_FORMAT = "not_as_format"
-"""Answers are judged by it, but the runtime's converter would crash, hang or never end on it."""
+"""It validates answers, but the runtime's converter would crash or hang, or decoding not end."""
 JUDGED = "judged"
-"""Answers are judged by it; whether the runtime sees it as a grammar is open."""
+"""It validates answers; the test does not say whether it may become a grammar."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A schema, an answer to judge by it, and the outcomes that are right.
+    """A schema, an answer to validate, the right outcomes and the right verdict, if only one is.
 
-    More than one where honest services differ, such as over a pattern that ECMA-262 forbids and
-    the engine of regular expressions knows how to read.
+    Several outcomes are right where correct services differ, such as for a pattern that ECMA-262
+    forbids and that the engine of regular expressions accepts.
     """
 
     schema: Schema
@@ -32,25 +32,25 @@ class Case:
 
 
 def refused(code: str, schemas: dict[str, Schema]) -> dict[str, Case]:
-    """Schemas that are all refused with the same code."""
+    """Return cases of schemas that are all rejected with the same code."""
     return {name: Case(schema, (code,)) for name, schema in schemas.items()}
 
 
 def judged(schema: Schema, answer: Any, verdict: str | None = None) -> Case:
-    """A schema that is no reason to refuse, and an answer that takes some judging."""
+    """Return a case of an acceptable schema with an answer that is expensive to validate."""
     text = answer if isinstance(answer, str) else json.dumps(answer)
     return Case(schema, (JUDGED,), text, verdict)
 
 
 def nested(innermost: Any, depth: int, wrap: Callable[[Any], Any]) -> Any:
-    """`wrap(wrap(wrap(innermost)))`, so deep."""
+    """Return `wrap(wrap(wrap(innermost)))` with `depth` calls."""
     for _ in range(depth):
         innermost = wrap(innermost)
     return innermost
 
 
 def chain(length: int, link: Callable[[Schema], Schema], end: Schema | None = None) -> Schema:
-    """Definitions of which each is made from a reference to the next; the root is the first."""
+    """Return definitions of which each refers to the next; the root refers to the first."""
     links = {f"d{n}": link({"$ref": f"#/$defs/d{n + 1}"}) for n in range(length)}
     last = {"type": "integer"} if end is None else end
     return {"$defs": {**links, f"d{length}": last}, "$ref": "#/$defs/d0"}
@@ -60,12 +60,12 @@ NODE = {"$ref": "#/$defs/node"}
 
 
 def recursive(node: Schema) -> Schema:
-    """A schema whose only definition refers to itself as NODE."""
+    """Return a schema whose only definition refers to itself as NODE."""
     return {"$defs": {"node": node}, **NODE}
 
 
 def draft(name: str, **schema: Any) -> Schema:
-    """A schema of an older dialect, such as `draft("draft-04", id="x")`."""
+    """Return a schema of an older dialect, such as `draft("draft-04", id="x")`."""
     old = name.startswith("draft-")
-    place = f"http://json-schema.org/{name}/schema#"
-    return {"$schema": place if old else f"https://json-schema.org/draft/{name}/schema", **schema}
+    address = f"http://json-schema.org/{name}/schema#"
+    return {"$schema": address if old else f"https://json-schema.org/draft/{name}/schema", **schema}

@@ -1,4 +1,4 @@
-"""Schemas that look wrong and are right, or that honest services may see either way."""
+"""Schemas that look wrong and are right, or that correct services may accept or reject."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _RIGHT: dict[str, tuple[Schema, Any]] = {
     ),
     "a huge bound": ({"type": "integer", "maximum": 10**400}, 1),
     "a tiny step": ({"multipleOf": 1e-300}, 1),
-    "a format that nobody knows": ({"format": "colour"}, "red"),
+    "an unknown format": ({"format": "colour"}, "red"),
     "booleans all over": ({"properties": {"a": True}, "additionalProperties": True}, {"a": 1}),
     "no rule at all": ({}, None),
     "the deepest that is allowed": (nested(_ONE, 30, lambda x: {"items": x}), []),
@@ -96,7 +96,7 @@ _IMPOSSIBLE: dict[str, Schema] = {
 
 _INNER = {"$id": "http://example.com/inner", "$schema": "http://json-schema.org/draft-07/schema#"}
 
-# Refused or judged: what counts is that nothing is fetched and nothing breaks.
+# Both a rejection and a verdict are right; nothing may be fetched and nothing may crash.
 _EITHER: dict[str, Schema] = {
     "$id twice": {"$defs": {"a": {"$id": "urn:mes:a"}, "b": {"$id": "urn:mes:a", "type": "null"}}},
     "an anchor twice": {"$defs": {"a": {"$anchor": "x"}, "b": {"$anchor": "x"}}, "$ref": "#x"},
@@ -118,7 +118,7 @@ _EITHER: dict[str, Schema] = {
     "an index with a leading zero": {"anyOf": [_ONE], "items": {"$ref": "#/anyOf/00"}},
     "an index that is negative": {"anyOf": [_ONE], "items": {"$ref": "#/anyOf/-1"}},
     "an index of 5,000 digits": {"anyOf": [_ONE], "items": {"$ref": "#/anyOf/" + "1" * 5_000}},
-    "a vocabulary of one's own": {"$vocabulary": {"http://example.com/v": True}},
+    "a custom vocabulary": {"$vocabulary": {"http://example.com/v": True}},
     "a meta-schema of its own": {"$id": "urn:mes:m", "items": {"$schema": "urn:mes:m"}},
     "another dialect's reference": {"$recursiveRef": "#", "$dynamicRef": "#"},
     "the meta-schema": {"$ref": "https://json-schema.org/draft/2020-12/schema"},

@@ -1,4 +1,4 @@
-"""Schemas that are none: wrong by their meta-schema, or with references that lead nowhere."""
+"""Documents that are not valid schemas: by their meta-schema, or with dangling references."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DANGLING = {
     "a name escaped wrongly": {"$defs": {"a/b": {}}, "$ref": "#/$defs/a/b"},
     "a name escaped twice": {"$defs": {"a/b": {}}, "$ref": "#/$defs/a~01b"},
     "a name decoded twice": {"$defs": {"a b": {}}, "$ref": "#/$defs/a%2520b"},
-    "a definition that nobody uses": {"$defs": {"unused": {"$ref": "#/$defs/nowhere"}}},
+    "an unused definition": {"$defs": {"unused": {"$ref": "#/$defs/nowhere"}}},
     "a place deep in not": {"not": {"items": {"not": {"$ref": "#/$defs/nowhere"}}}},
     "a name of 3,000 characters": {"$ref": "#/$defs/" + "a" * 3_000},
 }
@@ -44,15 +44,15 @@ _TYPES = {
     "type is unknown": {"type": "strin"},
     "type is a number": {"type": 5},
     "type is an empty list": {"type": []},
-    "type says the same twice": {"type": ["null", "null"]},
+    "type has a duplicate": {"type": ["null", "null"]},
     "type is unknown in a list": {"type": ["string", "strin"]},
     "properties is a list": {"properties": []},
     "a property is a number": {"properties": {"a": 5}},
     "a property is null, deep down": nested(None, 12, lambda x: {"properties": {"a": x}}),
     "required is a string": {"required": "name"},
     "required is a boolean": {"properties": {"a": {"required": True}}},
-    "required holds a number": {"required": [1]},
-    "required holds a name twice": {"required": ["a", "a"]},
+    "required contains a number": {"required": [1]},
+    "required contains a name twice": {"required": ["a", "a"]},
     "items is a list": {"items": [{}]},
     "items is a number": {"items": 5},
     "additionalProperties is a string": {"additionalProperties": "no"},
@@ -86,7 +86,7 @@ _DIALECTS = {
     "almost 2020-12": draft(
         "2020-12", **{"$schema": "https://json-schema.org/draft/2020-12/schema/"}
     ),
-    "somebody's own": {"$schema": "http://example.com/my-dialect", "type": "object"},
+    "a custom one": {"$schema": "http://example.com/my-dialect", "type": "object"},
     "a file": {"$schema": "file:///etc/passwd"},
     "this very document": {"$schema": "#"},
     "100,000 characters": {"$schema": "x" * 100_000},

@@ -1,4 +1,4 @@
-"""Schemas to judge by that the runtime's converter must never see: it crashes, hangs or stalls."""
+"""Valid schemas that the runtime must not get as a grammar: it would crash, hang or stall."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _OPTIONAL: Schema = {"type": "object", "properties": {f"a{n}": {} for n in range
 
 _HANGING: dict[str, Schema] = {
     "more items than allowed": _ITEMS,
-    "more items, type untold": {"items": {"type": "null"}, "minItems": 5, "maxItems": 2},
+    "more items, without type": {"items": {"type": "null"}, "minItems": 5, "maxItems": 2},
     "more items in draft 4": draft("draft-04", **_ITEMS),
     "more characters than allowed": _LENGTH,
-    "more characters, type untold": {"minLength": 5, "maxLength": 2},
+    "more characters, without type": {"minLength": 5, "maxLength": 2},
     "more characters in one of two types": {**_LENGTH, "type": ["string", "null"]},
     "more characters in a property": {"properties": {"a": {"items": _LENGTH}}},
     "more characters behind a reference": {"$defs": {"a": _LENGTH}, "items": {"$ref": "#/$defs/a"}},
@@ -45,7 +45,7 @@ _HANGING: dict[str, Schema] = {
     "more characters in others": {"type": "object", "additionalProperties": _LENGTH},
     # The time goes with the square of the optional properties of an object.
     "eight times 500 optional properties": {"properties": {f"b{n}": _OPTIONAL for n in range(8)}},
-    # Telling other names apart from these takes a rule for each of their characters.
+    # To exclude these names from the others takes a rule for each of their characters.
     "others beside 400 long names": {
         "type": "object",
         "properties": {chr(97 + n % 26) * 250 + str(n): {} for n in range(400)},

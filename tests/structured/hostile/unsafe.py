@@ -1,4 +1,4 @@
-"""Schemas that reach outside, run in circles, or are too large to be looked at."""
+"""Schemas with references to other documents, with endless recursion, or over a limit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REMOTE: Schema = {"$ref": "http://example.com/a.json"}
 
 _PLACES: dict[str, Schema] = {
     "a property": {"properties": {"a": _REMOTE}},
-    "a definition that nobody uses": {"$defs": {"unused": _REMOTE}},
+    "an unused definition": {"$defs": {"unused": _REMOTE}},
     "a definition of the old name": {"definitions": {"unused": _REMOTE}},
     "a property called $ref": {"properties": {"$ref": _REMOTE}},
     "items": {"items": {"items": _REMOTE}},
@@ -53,7 +53,7 @@ _LOOPS: dict[str, Schema] = {
     "to the root": {"$ref": "#"},
     "to the root by an empty reference": {"$ref": ""},
     "to itself": recursive(NODE),
-    "to itself, in a definition that nobody uses": {"$defs": {"node": NODE}},
+    "to itself, in an unused definition": {"$defs": {"node": NODE}},
     "of two": {
         "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
         "properties": {"x": {"$ref": "#/$defs/a"}},
@@ -110,7 +110,7 @@ _TOO_LARGE: dict[str, Schema] = {
     "a pattern of 20,000 alternatives": {"pattern": "|".join(map(str, range(20_000)))},
     "a name pattern of 6,000 characters": {"patternProperties": {"a" * 6_000: {}}},
     "a description of 400 kB": {"description": "a" * 400_000},
-    "400 kB of what no keyword knows": {"x-data": ["abcdefgh"] * 40_000},
+    "400 kB under an unknown keyword": {"x-data": ["abcdefgh"] * 40_000},
     "a constant of 400 kB": {"const": {f"a{n}": "abcdefgh" for n in range(25_000)}},
 }
 

@@ -1,1 +1,1 @@
-"""A program that speaks Ollama's wire contract and counts what its client does to it."""
+"""A fake of Ollama: a program with its HTTP API, with counters and faults for tests."""

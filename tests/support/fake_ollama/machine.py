@@ -1,4 +1,4 @@
-"""The memory that the fake runtime's models share: loads, unloads and places to generate in."""
+"""The fake machine: it loads and unloads models and runs their generations."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.support.fake_ollama.model import SUMMED, Behaviour, Books, Client, Model, canonical
+from tests.support.fake_ollama.connection import ClientGone
+from tests.support.fake_ollama.model import TOTALS, Behaviour, Client, Counters, Model, canonical
 
-_LOOKS_EVERY_SECONDS = 0.02
-
-
-class ClientGone(Exception):
-    """The client hung up while it waited for a place."""
+_CLIENT_CHECK_SECONDS = 0.02
 
 
 class LoadFailure(Exception):
-    """The load was to fail."""
+    """The load fails, as /_control demanded."""
 
 
 class Machine:
-    """The memory that the models share. Thread-safe."""
+    """The models and their state. Thread-safe."""
 
     def __init__(self, names: list[str]) -> None:
         self.behaviour = Behaviour()
@@ -31,9 +28,9 @@ class Machine:
         self.load_failures: dict[str, dict[str, Any]] = {}
         self._changed = threading.Condition()
         self._models = {canonical(name): Model(name) for name in names}
-        self._forget()
+        self._clear_events()
 
-    def _forget(self) -> None:
+    def _clear_events(self) -> None:
         self.most_in_memory: dict[str, str] = {}
         self.arrivals: list[dict[str, Any]] = []
         self.starts: list[dict[str, Any]] = []
@@ -41,97 +38,98 @@ class Machine:
     def find(self, name: str) -> Model | None:
         return self._models.get(canonical(name))
 
-    def emit(self, told: dict[str, Any]) -> None:
-        """Take what `/_control` says about models."""
-        self.overrides.update(
-            {canonical(name): own for name, own in told.get("models", {}).items()}
-        )
-        failures = told.get("load_failures", {})
-        self.load_failures.update({canonical(name): each for name, each in failures.items()})
-        for name in told.get("drop", []):
+    def control(self, settings: dict[str, Any]) -> None:
+        """Apply the settings of `/_control` that concern models."""
+        for name, behaviour in settings.get("models", {}).items():
+            self.overrides[canonical(name)] = behaviour
+        for name, failure in settings.get("load_failures", {}).items():
+            self.load_failures[canonical(name)] = failure
+        for name in settings.get("drop", []):
             self.drop(self._models[canonical(name)])
-        for name in told.get("replaced", []):
+        for name in settings.get("replaced", []):
             self._models[canonical(name)].edition += 1
-        if "pulled" in told:
-            self._models = {
-                canonical(name): self.find(name) or Model(name) for name in told["pulled"]
-            }
+        if "pulled" in settings:
+            names = settings["pulled"]
+            self._models = {canonical(name): self.find(name) or Model(name) for name in names}
 
     def add(self, name: str) -> None:
-        """From now on the model is on disk."""
+        """Add a model to the disk, unless it is there."""
         self._models.setdefault(canonical(name), Model(name))
 
     def all(self) -> list[Model]:
         return list(self._models.values())
 
     def listed(self) -> list[Model]:
-        """Those that `ps` shows: not the ones that are loading, still the ones that leave."""
+        """Return the models that `ps` lists: loaded or unloading, but not loading."""
         return [model for model in self.all() if model.state in ("loaded", "unloading")]
 
-    def of(self, model: Model, name: str) -> Any:
-        """One trait of the behaviour, as it is for this model."""
-        own = self.overrides.get(canonical(model.name), {})
-        return own.get(name, getattr(self.behaviour, name))
+    def setting(self, model: Model, name: str) -> Any:
+        """Return one field of the behaviour, as it is for this model."""
+        overrides = self.overrides.get(canonical(model.name), {})
+        return overrides.get(name, getattr(self.behaviour, name))
 
     def load(self, model: Model, options: dict[str, Any], client: Client) -> None:
-        """Returns when the model is loaded with these options. Raises LoadFailure."""
+        """Load the model with these options and return when it is loaded.
+
+        Raise `LoadFailure`, or `ClientGone` if the client disconnects.
+        """
         with self._changed:
             while not (model.state == "loaded" and model.fits(options)):
                 if model.state == "absent":
                     break
                 if model.state == "loaded" and not model.active:
-                    model.books.reloads += 1
+                    model.counters.reloads += 1
                     break
                 self._wait(client)
             else:
-                model.leaving = False  # asked for again before it left
+                model.unload_pending = False  # requested again before the unload
                 return
             self._begin_load(model)
         try:
-            client.wait(self.of(model, "load_seconds"))
+            client.wait(self.setting(model, "load_seconds"))
         except Exception:
             with self._changed:
-                model.books.cancelled_loads += 1
+                model.counters.cancelled_loads += 1
                 self._set(model, "absent")
             raise
         self._end_load(model, options)
 
     def _begin_load(self, model: Model) -> None:
         self._set(model, "loading")
-        model.leaving = False
-        self._note_memory()
+        model.unload_pending = False
+        self._record_memory()
 
-    def _note_memory(self) -> None:
-        there = {each.name: each.state for each in self.all() if each.state != "absent"}
-        if len(there) > len(self.most_in_memory):
-            self.most_in_memory = there
+    def _record_memory(self) -> None:
+        present = {model.name: model.state for model in self.all() if model.state != "absent"}
+        if len(present) > len(self.most_in_memory):
+            self.most_in_memory = present
 
     def _end_load(self, model: Model, options: dict[str, Any]) -> None:
         with self._changed:
             failure = self.load_failures.get(canonical(model.name), {"times": 0})
             if failure["times"] > 0:
                 failure["times"] -= 1
-                model.books.failed_loads += 1
+                model.counters.failed_loads += 1
                 self._set(model, "absent")
                 raise LoadFailure(failure.get("text", "llama-server process has terminated: OK"))
             if model.state != "loading":
-                raise LoadFailure("the load was called off")
+                raise LoadFailure("the load was cancelled")
             model.options = dict(options)
-            model.books.loads += 1
-            model.books.load_times.append(time.monotonic())
+            model.counters.loads += 1
+            model.counters.load_times.append(time.monotonic())
             self._set(model, "loaded")
-            self._leave_if_idle(model)
+            self._unload_if_idle(model)
 
     def unload(self, model: Model) -> None:
-        """Begin to unload, or remember to once the running generations end."""
+        """Unload the model as soon as its generations have ended."""
         with self._changed:
-            model.books.unloaded_while_busy += bool(model.busy)
+            model.counters.unloaded_while_busy += bool(model.busy)
             if model.state in ("loaded", "loading"):
-                model.leaving = True
-                self._leave_if_idle(model)
+                model.unload_pending = True
+                self._unload_if_idle(model)
 
     def drop(self, model: Model) -> None:
-        """The model vanishes, whoever uses it: as if the runtime had been restarted."""
+        """Remove the model from memory at once, even in use, as a restart of the runtime does."""
         with self._changed:
             self._set(model, "absent")
 
@@ -139,36 +137,36 @@ class Machine:
     def generation(
         self, model: Model, options: dict[str, Any], client: Client, prompt: str
     ) -> Iterator[None]:
-        """A place to generate in, with the model loaded; whoever hangs up inside is counted."""
-        note = {"model": model.name, "prompt": prompt[:80]}
+        """Load the model and take a slot for the block; count a client that disconnects inside."""
+        event = {"model": model.name, "prompt": prompt[:80]}
         with self._changed:
-            self.arrivals.append({**note, "at": time.monotonic()})
-            model.books.implicit_loads += model.state != "loaded"
-            self._enter(model, client)
+            self.arrivals.append({**event, "at": time.monotonic()})
+            model.counters.implicit_loads += model.state != "loaded"
+            self._add_client(model, client)
         try:
             self.load(model, options, client)
-            self._take_place(model, client)
+            self._take_slot(model, client)
             try:
-                self.starts.append({**note, "at": time.monotonic()})
+                self.starts.append({**event, "at": time.monotonic()})
                 yield
             finally:
-                self._give_place_back(model)
+                self._release_slot(model)
         except Exception:
-            model.books.cancelled_generations += client.gone
+            model.counters.cancelled_generations += client.gone
             raise
         finally:
             with self._changed:
                 model.clients.discard(client)
-                self._leave_if_idle(model)
+                self._unload_if_idle(model)
 
-    def _enter(self, model: Model, client: Client) -> None:
+    def _add_client(self, model: Model, client: Client) -> None:
         model.clients.add(client)
-        model.books.generations += 1
-        model.leaving = False
-        if len(model.clients) > model.books.peak:
-            model.books.peak = max(model.books.peak, model.busy)
+        model.counters.generations += 1
+        model.unload_pending = False
+        if len(model.clients) > model.counters.peak:
+            model.counters.peak = max(model.counters.peak, model.busy)
 
-    def _take_place(self, model: Model, client: Client) -> None:
+    def _take_slot(self, model: Model, client: Client) -> None:
         with self._changed:
             model.waiting.append(client)
             try:
@@ -180,28 +178,28 @@ class Machine:
                 self._changed.notify_all()
 
     def _is_full(self, model: Model) -> bool:
-        parallel = self.of(model, "parallel")
+        parallel = self.setting(model, "parallel")
         return bool(parallel) and model.active >= parallel
 
-    def _give_place_back(self, model: Model) -> None:
+    def _release_slot(self, model: Model) -> None:
         with self._changed:
             model.active -= 1
             self._changed.notify_all()
 
-    def _leave_if_idle(self, model: Model) -> None:
-        if not (model.leaving and model.state == "loaded" and not model.clients):
+    def _unload_if_idle(self, model: Model) -> None:
+        if not (model.unload_pending and model.state == "loaded" and not model.clients):
             return
-        model.leaving = False
-        model.books.unloads += 1
-        model.books.unload_times.append(time.monotonic())
-        seconds = self.of(model, "unload_seconds")
+        model.unload_pending = False
+        model.counters.unloads += 1
+        model.counters.unload_times.append(time.monotonic())
+        seconds = self.setting(model, "unload_seconds")
         self._set(model, "unloading" if seconds else "absent")
         if seconds:
-            timer = threading.Timer(seconds, self._unloaded, [model])
+            timer = threading.Timer(seconds, self._finish_unload, [model])
             timer.daemon = True
             timer.start()
 
-    def _unloaded(self, model: Model) -> None:
+    def _finish_unload(self, model: Model) -> None:
         with self._changed:
             if model.state == "unloading":
                 self._set(model, "absent")
@@ -211,14 +209,14 @@ class Machine:
         self._changed.notify_all()
 
     def _wait(self, client: Client) -> None:
-        self._changed.wait(_LOOKS_EVERY_SECONDS)
+        self._changed.wait(_CLIENT_CHECK_SECONDS)
         if client.gone:
             raise ClientGone
 
     def stats(self) -> dict[str, Any]:
         with self._changed:
             models = {model.name: model.stats() for model in self.all()}
-        totals = {name: sum(books[name] for books in models.values()) for name in SUMMED}
+        totals = {name: sum(stats[name] for stats in models.values()) for name in TOTALS}
         return {
             **totals,
             "peak_loaded": len(self.most_in_memory),
@@ -230,14 +228,14 @@ class Machine:
         }
 
     def reset(self) -> None:
-        """Forget what was counted; what is in memory stays there."""
+        """Reset the counters; the models in memory stay."""
         with self._changed:
-            self._forget()
+            self._clear_events()
             for model in self.all():
-                model.books = Books(peak=len(model.clients))
-            self._note_memory()
+                model.counters = Counters(peak=len(model.clients))
+            self._record_memory()
 
-    def words(self, model: Model) -> Iterator[str]:
-        """What an untold model says: as many words as it was told to."""
-        words = itertools.cycle(self.of(model, "vocabulary"))
-        return itertools.islice(words, self.of(model, "tokens"))
+    def default_pieces(self, model: Model) -> Iterator[str]:
+        """Return the pieces of text for a model without a `reply`: `tokens` of its vocabulary."""
+        words = itertools.cycle(self.setting(model, "vocabulary"))
+        return itertools.islice(words, self.setting(model, "tokens"))

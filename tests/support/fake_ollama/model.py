@@ -1,4 +1,4 @@
-"""One model of the fake runtime: its state, who uses it, and what was counted about it."""
+"""One model of the fake runtime: its state, its clients and its counters."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-# A change of one of these reloads a model. Those that may be left to the runtime match what is
-# loaded when they are not given.
-LOADER = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
-_LEFT_TO_THE_RUNTIME = frozenset({"num_ctx", "num_batch", "num_gpu", "use_mmap"})
+# A change of one of these options reloads a model. Of those with a default of the runtime, a
+# missing option matches any value.
+LOAD_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
+_WITH_DEFAULT = frozenset({"num_ctx", "num_batch", "num_gpu", "use_mmap"})
 
 
 class Client(Protocol):
@@ -22,20 +22,20 @@ class Client(Protocol):
 
 
 def canonical(name: str) -> str:
-    """The spelling by which two names are compared."""
+    """Return the spelling of `name` that is used to compare names."""
     name = name.strip().lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 @dataclass
 class Behaviour:
-    """How the fake is to act; set on the command line and through /_control."""
+    """Behaviour of the fake, set on the command line and by /_control."""
 
     tokens: int = 4
     vocabulary: Sequence[str] = (" alpha", " beta", " gamma")
     ms_per_token: float = 0.0
     in_step: bool = False
-    """does each step of a model give a token to all it generates, as llama.cpp's batches do?"""
+    """Whether all generations of a model get their tokens together, as in llama.cpp's batches."""
     first_token_ms: float = 0.0
     load_seconds: float = 0.02
     unload_seconds: float = 0.0
@@ -47,8 +47,8 @@ class Behaviour:
 
 
 @dataclass
-class Books:
-    """What has been counted about one model; times are of `time.monotonic()`."""
+class Counters:
+    """Counters of one model; times are of `time.monotonic()`."""
 
     peak: int = 0
     generations: int = 0
@@ -64,22 +64,22 @@ class Books:
     cancelled_generations: int = 0
 
 
-SUMMED = [name for name, start in vars(Books()).items() if start == 0 and name != "peak"]
+TOTALS = [name for name, start in vars(Counters()).items() if start == 0 and name != "peak"]
 
 
 @dataclass(eq=False)
 class Model:
-    """One model on the fake's disk, and who uses it."""
+    """One model on the fake's disk, and its clients."""
 
     name: str
     state: str = "absent"  # loading, loaded, unloading
     options: dict[str, Any] = field(default_factory=dict)
-    leaving: bool = False
+    unload_pending: bool = False
     keep_alive_seconds: float = 300.0
     clients: set[Client] = field(default_factory=set)
     waiting: deque[Client] = field(default_factory=deque)
     active: int = 0
-    books: Books = field(default_factory=Books)
+    counters: Counters = field(default_factory=Counters)
     edition: int = 1
 
     @property
@@ -88,7 +88,7 @@ class Model:
 
     @property
     def embeds(self) -> bool:
-        """As with real ones, its name says so; then it can do nothing else."""
+        """Whether it is an embedding model, by its name; then it cannot generate."""
         return "embed" in self.name or "minilm" in self.name
 
     @property
@@ -97,19 +97,20 @@ class Model:
 
     @property
     def busy(self) -> int:
-        """Generations whose client still waits.
+        """Number of generations whose client is still connected.
 
-        One that hung up a moment ago and has not been noticed yet is nobody's fault.
+        A client that has just disconnected may not have been noticed yet.
         """
         return sum(not client.gone for client in self.clients)
 
     def fits(self, options: dict[str, Any]) -> bool:
+        """Return whether the model is loaded with these options."""
         return all(
-            options.get(name, self.options.get(name) if name in _LEFT_TO_THE_RUNTIME else None)
+            options.get(name, self.options.get(name) if name in _WITH_DEFAULT else None)
             == self.options.get(name)
-            for name in (*LOADER, "shift")
+            for name in (*LOAD_OPTIONS, "shift")
         )
 
     def stats(self) -> dict[str, Any]:
-        now = {"state": self.state, "options": self.options, "current": len(self.clients)}
-        return {**now, **vars(self.books)}
+        current = {"state": self.state, "options": self.options, "current": len(self.clients)}
+        return {**current, **vars(self.counters)}

@@ -1,4 +1,4 @@
-"""The routes of the fake runtime: Ollama's, and its own for tests."""
+"""The routes of the fake runtime: those of Ollama, and its own for tests."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from tests.support.fake_ollama import answers
-from tests.support.fake_ollama.answers import Refused, sample, with_tag
-from tests.support.fake_ollama.ask import Ask, checked_name, parse
-from tests.support.fake_ollama.embed import EmbedAsk
-from tests.support.fake_ollama.faults import Fault, Faults, Script, break_off, script_named
-from tests.support.fake_ollama.machine import ClientGone, LoadFailure, Machine
-from tests.support.fake_ollama.model import Behaviour, Model
-from tests.support.fake_ollama.pull import pull
-from tests.support.fake_ollama.wire import (
+from tests.support.fake_ollama import responses
+from tests.support.fake_ollama.connection import (
     JSON,
     LAST_CHUNK,
     NDJSON,
     TEXT,
+    ClientGone,
     Connection,
-    Gone,
+    HttpRequest,
     Listener,
-    Request,
     chunk,
     dump,
     head,
 )
+from tests.support.fake_ollama.embed_request import EmbedRequest
+from tests.support.fake_ollama.faults import Fault, Faults, Script, interrupt_stream, script_named
+from tests.support.fake_ollama.generate_request import GenerateRequest, checked_name, parse
+from tests.support.fake_ollama.machine import LoadFailure, Machine
+from tests.support.fake_ollama.model import Behaviour, Model
+from tests.support.fake_ollama.pull import pull
+from tests.support.fake_ollama.responses import ErrorResponse, sample, with_tag
 
-_TRAITS = {each.name for each in fields(Behaviour)}
-_TOLD = {"models", "load_failures", "drop", "pulled", "replaced", "faults", "mode"}
+_BEHAVIOUR = {field.name for field in fields(Behaviour)}
+_OTHER_SETTINGS = {"models", "load_failures", "drop", "pulled", "replaced", "faults", "mode"}
 _PIECE = re.compile(r"\s*\S+|\s+")
 
 
 class Routes:
-    """Answers each client; keeps the latest bodies as they came, beside the models' counters."""
+    """Answers the clients; keeps the latest bodies of requests for /_stats."""
 
     def __init__(
         self, models: list[str], *, instant: bool = False, scripts: Mapping[str, Script]
@@ -69,20 +69,20 @@ class Routes:
         }
 
     def serve(self, connection: Connection) -> None:
-        """Answer one client's requests until it leaves."""
+        """Answer the requests of one client until it disconnects."""
         while True:
             request = connection.read()
             try:
                 self._answer(request, connection)
-            except Refused as refusal:
-                body = dump({"error": refusal.text})
-                connection.answer(refusal.status, body, refusal.content_type)
-            except ClientGone:
-                return
-            if request.closing:
+            except ErrorResponse as error:
+                body = dump({"error": error.text})
+                connection.answer(error.status, body, error.content_type)
+            except LoadFailure as failure:
+                connection.answer(500, dump({"error": str(failure)}))
+            if request.closes_connection:
                 return
 
-    def _answer(self, request: Request, connection: Connection) -> None:
+    def _answer(self, request: HttpRequest, connection: Connection) -> None:
         route = self._routes.get((request.method, request.path))
         if route is not None:
             route(request, connection)
@@ -91,167 +91,162 @@ class Routes:
         else:
             connection.answer(404, b"404 page not found", TEXT)
 
-    def _strike(self, stage: str, model: str, connection: Connection) -> Fault:
+    def _apply_faults(self, stage: str, model: str, connection: Connection) -> Fault:
         self.requests[stage] += 1
-        return self.faults.strike(stage, model, connection)
+        return self.faults.apply(stage, model, connection)
 
-    # Ollama's routes
+    # Routes of Ollama.
 
-    def _root(self, request: Request, connection: Connection) -> None:
+    def _root(self, request: HttpRequest, connection: Connection) -> None:
         text = b"Ollama is running"
         top = head(200, "text/plain; charset=utf-8", len(text))
         connection.send(top if request.method == "HEAD" else top + text)
 
-    def _version(self, request: Request, connection: Connection) -> None:
-        self._strike("version", "", connection)
+    def _version(self, request: HttpRequest, connection: Connection) -> None:
+        self._apply_faults("version", "", connection)
         body = dump({"version": "0.33.0"})
         connection.send(head(200, JSON, len(body)) + body * (request.method == "GET"))
 
-    def _tags(self, request: Request, connection: Connection) -> None:
-        self._strike("tags", "", connection)
-        listed = [answers.tag(model) for model in self.machine.all()]
+    def _tags(self, request: HttpRequest, connection: Connection) -> None:
+        self._apply_faults("tags", "", connection)
+        listed = [responses.describe_tag(model) for model in self.machine.all()]
         connection.answer(200, dump({"models": listed}))
 
-    def _ps(self, request: Request, connection: Connection) -> None:
-        self._strike("ps", "", connection)
-        listed = [answers.running(model) for model in self.machine.listed()]
+    def _ps(self, request: HttpRequest, connection: Connection) -> None:
+        self._apply_faults("ps", "", connection)
+        listed = [responses.describe_running(model) for model in self.machine.listed()]
         connection.answer(200, dump({"models": listed}))
 
-    def _show(self, request: Request, connection: Connection) -> None:
-        asked = parse(request.body)
-        name = asked.get("model") or asked.get("name") or ""
-        self._strike("show", name, connection)
+    def _show(self, request: HttpRequest, connection: Connection) -> None:
+        body = parse(request.body)
+        name = body.get("model") or body.get("name") or ""
+        self._apply_faults("show", name, connection)
         model = self.machine.find(checked_name(name))
         if model is None:
-            raise Refused(404, f"model '{with_tag(name)}' not found")
-        connection.answer(200, dump(answers.card(model)))
+            raise ErrorResponse(404, f"model '{with_tag(name)}' not found")
+        connection.answer(200, dump(responses.describe_model(model)))
 
-    def _pull(self, request: Request, connection: Connection) -> None:
-        asked = parse(request.body)
-        name = checked_name(asked.get("model") or asked.get("name") or "")
-        fault = self._strike("pull", name, connection)
+    def _pull(self, request: HttpRequest, connection: Connection) -> None:
+        body = parse(request.body)
+        name = checked_name(body.get("model") or body.get("name") or "")
+        fault = self._apply_faults("pull", name, connection)
         try:
             pull(name, self.machine, fault, connection)
-        except Gone:
+        except ClientGone:
             self.requests["broken_pull"] += 1
             raise
 
-    def _generate(self, request: Request, connection: Connection) -> None:
+    def _generate(self, request: HttpRequest, connection: Connection) -> None:
         if self.instant and self._answer_instantly(request, connection):
             return
-        asked = parse(request.body)
-        self.bodies.append(asked)
-        ask = Ask(asked, chat=request.path == "/api/chat")
-        model = self.machine.find(checked_name(ask.name))
+        body = parse(request.body)
+        self.bodies.append(body)
+        parsed = GenerateRequest(body, chat=request.path == "/api/chat")
+        model = self.machine.find(checked_name(parsed.name))
         if model is None:
-            raise Refused(404, f"model '{ask.name}' not found")
-        fault = self._strike(ask.stage, model.name, connection)
-        ask.check(model)
-        if ask.stage == "unload":
+            raise ErrorResponse(404, f"model '{parsed.name}' not found")
+        fault = self._apply_faults(parsed.stage, model.name, connection)
+        parsed.check(model)
+        if parsed.stage == "unload":
             self.machine.unload(model)
-            connection.answer(200, dump(ask.bare("unload")))
-        elif ask.stage == "load":
-            self._load(model, ask, connection)
+            connection.answer(200, dump(parsed.empty_answer("unload")))
+        elif parsed.stage == "load":
+            self._load(model, parsed, connection)
         else:
-            self._run(model, ask, fault, connection)
+            self._generate_text(model, parsed, fault, connection)
 
-    def _embed(self, request: Request, connection: Connection) -> None:
-        asked = parse(request.body)
-        self.bodies.append(asked)
-        ask = EmbedAsk(asked)
-        model = self.machine.find(checked_name(ask.name))
+    def _embed(self, request: HttpRequest, connection: Connection) -> None:
+        body = parse(request.body)
+        self.bodies.append(body)
+        parsed = EmbedRequest(body)
+        model = self.machine.find(checked_name(parsed.name))
         if model is None:
-            raise Refused(404, f'model "{ask.name}" not found, try pulling it first')
-        fault = self._strike(ask.stage, model.name, connection)
-        ask.check(model)
-        if ask.texts:
-            self._make_vectors(model, ask, fault, connection)
+            raise ErrorResponse(404, f'model "{parsed.name}" not found, try pulling it first')
+        fault = self._apply_faults(parsed.stage, model.name, connection)
+        parsed.check(model)
+        if parsed.texts:
+            self._embed_texts(model, parsed, fault, connection)
         else:
-            self._load(model, ask, connection)
+            self._load(model, parsed, connection)
 
-    def _make_vectors(
-        self, model: Model, ask: EmbedAsk, fault: Fault, connection: Connection
+    def _embed_texts(
+        self, model: Model, request: EmbedRequest, fault: Fault, connection: Connection
     ) -> None:
-        began = time.monotonic_ns()
-        try:
-            with self.machine.generation(model, ask.loader_options, connection, ask.texts[0]):
-                started = time.monotonic_ns()
-                ask.check_fits(model)
-                connection.wait(len(ask.texts) * self.machine.of(model, "first_token_ms") / 1000)
-        except LoadFailure as exc:
-            raise Refused(500, str(exc)) from exc
+        received = time.monotonic_ns()
+        with self.machine.generation(model, request.load_options, connection, request.texts[0]):
+            started = time.monotonic_ns()
+            request.check_fits(model)
+            seconds_per_text = self.machine.setting(model, "first_token_ms") / 1000
+            connection.wait(len(request.texts) * seconds_per_text)
         if fault:
-            break_off(fault, connection)
-        connection.answer(200, dump(ask.vectors(model, began, started)))
+            interrupt_stream(fault, connection)
+        connection.answer(200, dump(request.answer(model, received, started)))
 
-    def _load(self, model: Model, ask: Ask, connection: Connection) -> None:
-        try:
-            self.machine.load(model, ask.loader_options, connection)
-        except LoadFailure as exc:
-            raise Refused(500, str(exc)) from exc
-        model.keep_alive_seconds = ask.keep_alive_seconds(model)
-        connection.answer(200, dump(ask.bare("load")))
+    def _load(self, model: Model, request: GenerateRequest, connection: Connection) -> None:
+        self.machine.load(model, request.load_options, connection)
+        model.keep_alive_seconds = request.keep_alive_seconds(model)
+        connection.answer(200, dump(request.empty_answer("load")))
 
-    def _run(self, model: Model, ask: Ask, fault: Fault, connection: Connection) -> None:
-        began = time.monotonic_ns()
-        pieces = self._pieces(model, ask)
+    def _generate_text(
+        self, model: Model, request: GenerateRequest, fault: Fault, connection: Connection
+    ) -> None:
+        received = time.monotonic_ns()
+        pieces = self._pieces(model, request)
         try:
-            with self.machine.generation(model, ask.loader_options, connection, ask.prompt):
+            with self.machine.generation(model, request.load_options, connection, request.prompt):
                 started = time.monotonic_ns()
-                ask.check_fits(model)
-                if script := self._scripts.get(script_named(ask.prompt)):
-                    script(connection, ask)
+                request.check_fits(model)
+                if script := self._scripts.get(script_named(request.prompt)):
+                    script(connection, request)
                     return
-                connection.wait(self.machine.of(model, "first_token_ms") / 1000)
-                first = time.monotonic_ns()
-                self._say(pieces, model, ask, fault, connection)
-        except LoadFailure as exc:
-            raise Refused(500, str(exc)) from exc
+                connection.wait(self.machine.setting(model, "first_token_ms") / 1000)
+                first_token = time.monotonic_ns()
+                self._stream(pieces, model, request, fault, connection)
         finally:
-            if ask.unloads_after:
+            if request.unloads_after:
                 self.machine.unload(model)
-        final = ask.final(pieces, began, started, first)
-        if not ask.stream:
-            connection.answer(200, dump(final))
+        last_line = request.last_line(pieces, received, started, first_token)
+        if not request.stream:
+            connection.answer(200, dump(last_line))
             return
-        connection.line(final)
+        connection.line(last_line)
         connection.end()
 
-    def _say(
+    def _stream(
         self,
         pieces: list[str],
         model: Model,
-        ask: Ask,
+        request: GenerateRequest,
         fault: Fault,
         connection: Connection,
     ) -> None:
-        pause = self.machine.of(model, "ms_per_token") / 1000
-        in_step = self.machine.of(model, "in_step")
-        for number, piece in enumerate(pieces[: ask.limit]):
+        pause = self.machine.setting(model, "ms_per_token") / 1000
+        in_step = self.machine.setting(model, "in_step")
+        for number, piece in enumerate(pieces[: request.limit]):
             if fault and number >= fault.get("after", 1):
                 break
             if number and pause:
                 connection.wait(pause - time.monotonic() % pause if in_step else pause)
-            if ask.stream:
-                connection.line(ask.piece(piece))
+            if request.stream:
+                connection.line(request.piece_line(piece))
         if fault:
-            break_off(fault, connection)
+            interrupt_stream(fault, connection)
 
-    def _pieces(self, model: Model, ask: Ask) -> list[str]:
-        reply = self.machine.of(model, "reply")
+    def _pieces(self, model: Model, request: GenerateRequest) -> list[str]:
+        reply = self.machine.setting(model, "reply")
         if isinstance(reply, list):
             reply = reply.pop(0) if len(reply) > 1 else reply[0]
-        if reply is None and self.machine.of(model, "echo"):
-            reply = ask.prompt
-        if reply is None and ask.format:
-            reply = json.dumps(sample(ask.format))
-        return list(self.machine.words(model)) if reply is None else _PIECE.findall(reply)
+        if reply is None and self.machine.setting(model, "echo"):
+            reply = request.prompt
+        if reply is None and request.format:
+            reply = json.dumps(sample(request.format))
+        return list(self.machine.default_pieces(model)) if reply is None else _PIECE.findall(reply)
 
-    def _answer_instantly(self, request: Request, connection: Connection) -> bool:
-        asked = json.loads(request.body)
-        name = asked.get("model", "")
+    def _answer_instantly(self, request: HttpRequest, connection: Connection) -> bool:
+        body = json.loads(request.body)
+        name = body.get("model", "")
         model = self.machine.find(name)
-        if model is None or model.state != "loaded" or not asked.get("prompt"):
+        if model is None or model.state != "loaded" or not body.get("prompt"):
             return False
         self.requests["generate"] += 1
         if name not in self._instant_replies:
@@ -259,29 +254,29 @@ class Routes:
         connection.send(self._instant_replies[name])
         return True
 
-    # The fake's own
+    # Routes of the fake.
 
-    def _stats(self, request: Request, connection: Connection) -> None:
+    def _stats(self, request: HttpRequest, connection: Connection) -> None:
         connections = sum(listener.connections for listener in self.listeners[:1])
-        own = {"requests": self.requests, "bodies": list(self.bodies), "connections": connections}
-        connection.answer(200, dump({**self.machine.stats(), **own}))
+        stats = {"requests": self.requests, "bodies": list(self.bodies), "connections": connections}
+        connection.answer(200, dump({**self.machine.stats(), **stats}))
 
-    def _reset(self, request: Request, connection: Connection) -> None:
+    def _reset(self, request: HttpRequest, connection: Connection) -> None:
         self.machine.reset()
         self.requests.clear()
         self.bodies.clear()
         connection.answer(200, b"{}")
 
-    def _control(self, request: Request, connection: Connection) -> None:
-        told = parse(request.body)
-        unknown = set(told) - _TRAITS - _TOLD
+    def _control(self, request: HttpRequest, connection: Connection) -> None:
+        settings = parse(request.body)
+        unknown = set(settings) - _BEHAVIOUR - _OTHER_SETTINGS
         if unknown:
-            raise Refused(400, f"unknown: {sorted(unknown)}")
-        for name in _TRAITS & set(told):
-            setattr(self.machine.behaviour, name, told[name])
-        self.machine.emit(told)
-        self.faults.planned = told.get("faults", self.faults.planned)
-        self._change_mode(told.get("mode", self.faults.mode))
+            raise ErrorResponse(400, f"unknown settings: {sorted(unknown)}")
+        for name in _BEHAVIOUR & set(settings):
+            setattr(self.machine.behaviour, name, settings[name])
+        self.machine.control(settings)
+        self.faults.planned = settings.get("faults", self.faults.planned)
+        self._change_mode(settings.get("mode", self.faults.mode))
         connection.answer(200, b"{}")
 
     def _change_mode(self, mode: str) -> None:
@@ -291,7 +286,8 @@ class Routes:
 
 
 def _instant_reply(name: str) -> bytes:
-    ask = Ask({"model": name, "prompt": "x"}, chat=False)
+    request = GenerateRequest({"model": name, "prompt": "x"}, chat=False)
     now = time.monotonic_ns()
-    lines = [ask.piece("alpha"), ask.final(["alpha"], now, now, now)]
-    return head(200, NDJSON, None) + b"".join(chunk(dump(x) + b"\n") for x in lines) + LAST_CHUNK
+    lines = [request.piece_line("alpha"), request.last_line(["alpha"], now, now, now)]
+    chunks = [chunk(dump(line) + b"\n") for line in lines]
+    return head(200, NDJSON, None) + b"".join(chunks) + LAST_CHUNK

@@ -1,4 +1,4 @@
-"""The shapes of Ollama's answers, and the times and names in them."""
+"""Contents of Ollama's answers: descriptions of models, times, names and errors."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.support.fake_ollama.connection import BARE_JSON, JSON
 from tests.support.fake_ollama.model import Model
-from tests.support.fake_ollama.wire import BARE_JSON, JSON
 
 DEFAULT_NUM_CTX = 4096
 _NEVER_SECONDS = 292 * 365.25 * 86_400
 
 
-class Refused(Exception):
-    """An answer that is an error."""
+class ErrorResponse(Exception):
+    """Ends a request with an error answer."""
 
     def __init__(self, status: int, text: str, content_type: str = JSON) -> None:
         super().__init__(text)
@@ -24,10 +24,10 @@ class Refused(Exception):
         self.content_type = content_type
 
 
-def refused_by_runner(message: str, kind: str, **more: Any) -> Refused:
-    """The runner's own JSON, which Ollama passes on as the text of its error."""
-    inner = {"code": 400, "message": message, "type": kind, **more}
-    return Refused(400, json.dumps({"error": inner}, separators=(",", ":")), BARE_JSON)
+def runner_error(message: str, kind: str, **fields: Any) -> ErrorResponse:
+    """Return an error of the runner: Ollama's message is then the runner's JSON."""
+    inner = {"code": 400, "message": message, "type": kind, **fields}
+    return ErrorResponse(400, json.dumps({"error": inner}, separators=(",", ":")), BARE_JSON)
 
 
 def with_tag(name: str) -> str:
@@ -35,11 +35,11 @@ def with_tag(name: str) -> str:
 
 
 def now() -> str:
-    """The time as Go writes it: nanoseconds, without the zeros at the end."""
-    return moment(time.time_ns())
+    """Return the time as Go writes it: with nanoseconds, without trailing zeros."""
+    return timestamp(time.time_ns())
 
 
-def moment(nanoseconds: int) -> str:
+def timestamp(nanoseconds: int) -> str:
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     digits = f"{fraction:09d}".rstrip("0")
@@ -57,7 +57,8 @@ def _details(model: Model) -> dict[str, Any]:
     }
 
 
-def tag(model: Model) -> dict[str, Any]:
+def describe_tag(model: Model) -> dict[str, Any]:
+    """Return the entry of /api/tags."""
     name = with_tag(model.name)
     return {
         "name": name,
@@ -70,23 +71,25 @@ def tag(model: Model) -> dict[str, Any]:
     }
 
 
-def running(model: Model) -> dict[str, Any]:
+def describe_running(model: Model) -> dict[str, Any]:
+    """Return the entry of /api/ps."""
     name = with_tag(model.name)
     forever = model.keep_alive_seconds < 0
-    left = _NEVER_SECONDS if forever else model.keep_alive_seconds
+    seconds = _NEVER_SECONDS if forever else model.keep_alive_seconds
     return {
         "name": name,
         "model": name,
         "size": 4_200_000_000,
         "digest": model.digest,
         "details": _details(model),
-        "expires_at": moment(time.time_ns() + int(left * 1e9)),
+        "expires_at": timestamp(time.time_ns() + int(seconds * 1e9)),
         "size_vram": 0,
         "context_length": model.options.get("num_ctx", DEFAULT_NUM_CTX),
     }
 
 
-def card(model: Model) -> dict[str, Any]:
+def describe_model(model: Model) -> dict[str, Any]:
+    """Return the answer of /api/show."""
     return {
         "modelfile": f"FROM {with_tag(model.name)}",
         "parameters": 'stop                           "<|end|>"',
@@ -104,14 +107,14 @@ def card(model: Model) -> dict[str, Any]:
 
 
 def sample(schema: Any) -> Any:
-    """A value that fits a plain schema, as a model under constraint would say."""
+    """Return a value that is valid under a simple schema, like a constrained model's answer."""
     if not isinstance(schema, dict):
         return {}
     if "enum" in schema:
         return schema["enum"][0]
     match schema.get("type", "object"):
         case "object":
-            return {name: sample(inner) for name, inner in schema.get("properties", {}).items()}
+            return {name: sample(nested) for name, nested in schema.get("properties", {}).items()}
         case "array":
             return [sample(schema.get("items"))] * schema.get("minItems", 1)
         case "integer" | "number":

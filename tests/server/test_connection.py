@@ -12,7 +12,7 @@ from threading import BoundedSemaphore
 import pytest
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 
-from mes.server.reader import Reader
+from mes.server.connection import RequestReader
 
 HEAD = b"POST / HTTP/1.1\r\nHost: mes\r\n"
 
@@ -40,7 +40,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 )
 def test_a_request_is_enough_when_nobody_need_wait_for_its_client(ends, pieces, enough):
     ours, theirs = ends
-    reader = Reader(ours, BoundedSemaphore(1))
+    reader = RequestReader(ours, BoundedSemaphore(1))
     for piece, expected in zip(pieces, enough, strict=True):
         theirs.sendall(piece)
         assert reader.gather() is expected
@@ -56,20 +56,20 @@ def test_a_head_without_an_end_is_refused(ends, piece, error):
     theirs.setblocking(False)
     theirs.send(piece)
     with pytest.raises(error):
-        gather_all(Reader(ours, BoundedSemaphore(1)))
+        gather_all(RequestReader(ours, BoundedSemaphore(1)))
 
 
 def test_a_client_that_has_gone_is_noticed(ends):
     ours, theirs = ends
     theirs.close()
     with pytest.raises(ConnectionError):
-        Reader(ours, BoundedSemaphore(1)).gather()
+        RequestReader(ours, BoundedSemaphore(1)).gather()
 
 
 def test_a_request_that_was_broken_off_is_for_the_application_to_refuse(ends):
     ours, theirs = ends
     theirs.sendall(HEAD + b"Content-Length: 4\r\n\r\nabc")
-    reader = Reader(ours, BoundedSemaphore(1))
+    reader = RequestReader(ours, BoundedSemaphore(1))
     assert reader.gather() is False
     theirs.close()
     assert reader.gather() is True
@@ -77,7 +77,7 @@ def test_a_request_that_was_broken_off_is_for_the_application_to_refuse(ends):
 
 def test_what_is_there_is_read_though_nobody_may_wait(ends):
     ours, theirs = ends
-    reader = Reader(ours, BoundedSemaphore(1))
+    reader = RequestReader(ours, BoundedSemaphore(1))
     theirs.sendall(b"here")
     assert reader.chunk() == b"here"
     with pytest.raises(TimeoutError):
@@ -86,7 +86,7 @@ def test_what_is_there_is_read_though_nobody_may_wait(ends):
 
 def test_nobody_waits_beyond_the_deadline_however_the_client_drips(ends):
     ours, theirs = ends
-    reader, began = Reader(ours, BoundedSemaphore(1)), time.monotonic()
+    reader, began = RequestReader(ours, BoundedSemaphore(1)), time.monotonic()
     reader.deadline = began + 0.5
     dripping = threading.Thread(target=drip, args=(theirs, began + 10))
     dripping.start()
@@ -104,11 +104,11 @@ def drip(sock: socket.socket, until: float) -> None:
             time.sleep(0.02)
 
 
-def read_for_ever(reader: Reader) -> None:
+def read_for_ever(reader: RequestReader) -> None:
     while reader.chunk():
         pass
 
 
-def gather_all(reader: Reader) -> None:
+def gather_all(reader: RequestReader) -> None:
     while not reader.gather():
         pass

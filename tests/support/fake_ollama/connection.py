@@ -1,4 +1,4 @@
-"""HTTP/1.1 as the fake runtime speaks it: quick, and aware of clients that hang up."""
+"""A small, fast HTTP/1.1 server that notices at once when a client disconnects."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ JSON = "application/json; charset=utf-8"
 BARE_JSON = "application/json"
 NDJSON = "application/x-ndjson"
 TEXT = "text/plain"
+LAST_CHUNK = b"0\r\n\r\n"
 
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
 
 
-class Gone(Exception):
-    """The client has hung up."""
+class ClientGone(Exception):
+    """The client has disconnected."""
 
 
 @dataclass(slots=True)
-class Request:
+class HttpRequest:
     method: str
     path: str
     body: bytes
-    closing: bool
+    closes_connection: bool
 
 
 def dump(document: Any) -> bytes:
-    """JSON as Go writes it: compact, in UTF-8, with <, > and & escaped."""
+    """Return JSON as Go writes it: compact, in UTF-8, with <, > and & escaped."""
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
     escaped = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return escaped.encode("utf-8", "replace")
@@ -54,11 +55,8 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-LAST_CHUNK = b"0\r\n\r\n"
-
-
 class Connection:
-    """One client; every method raises Gone once it has hung up."""
+    """One client; methods that read, write or wait raise `ClientGone` once it has disconnected."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -68,8 +66,8 @@ class Connection:
         self._poll.register(sock, select.POLLRDHUP)
         self._streaming = False
 
-    def read(self) -> Request:
-        """The next request; its body is as long as Content-Length says."""
+    def read(self) -> HttpRequest:
+        """Return the next request; the length of its body is its Content-Length."""
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             self._receive()
         top = self._buffer[:end]
@@ -79,59 +77,59 @@ class Connection:
             self._receive()
         body, self._buffer = self._buffer[end + 4 : size], self._buffer[size:]
         method, path, _ = top.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
-        return Request(method, path, body, closing=bool(_CLOSE.search(top)))
+        return HttpRequest(method, path, body, closes_connection=bool(_CLOSE.search(top)))
 
     def _receive(self) -> None:
         try:
             data = self._sock.recv(65536)
         except OSError as exc:
-            raise Gone from exc
+            raise ClientGone from exc
         if not data:
-            raise Gone
+            raise ClientGone
         self._buffer += data
 
     def send(self, data: bytes) -> None:
         try:
             self._sock.sendall(data)
         except OSError as exc:
-            raise Gone from exc
+            raise ClientGone from exc
 
     def answer(self, status: int, body: bytes, content_type: str = JSON) -> None:
         self.send(head(status, content_type, len(body)) + body)
 
     def line(self, document: Any) -> None:
-        """One NDJSON object; the headers go out with the first."""
+        """Send one line of NDJSON; the first also sends the headers."""
         start = b"" if self._streaming else head(200, NDJSON, None)
         self._streaming = True
         self.send(start + chunk(dump(document) + b"\n"))
 
     def end(self) -> None:
-        """The stream is over, whole as far as HTTP knows."""
+        """End the stream with the last chunk."""
         self.send(LAST_CHUNK if self._streaming else head(200, NDJSON, None) + LAST_CHUNK)
         self._streaming = False
 
     @property
     def gone(self) -> bool:
-        look = select.poll()  # of its own, for others ask while this client's thread waits
+        poll = select.poll()  # not `_poll`, which the thread of this client may be waiting on
         try:
-            look.register(self._sock, select.POLLRDHUP)
+            poll.register(self._sock, select.POLLRDHUP)
         except ValueError:
-            return True  # we were the ones to hang up, and its thread has not got so far yet
-        return bool(look.poll(0))
+            return True  # closed by us, and the thread of this client has not ended yet
+        return bool(poll.poll(0))
 
     def wait(self, seconds: float) -> None:
-        """Let time pass; a hang-up ends the wait at once."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
+        """Wait for `seconds`; a disconnect ends the wait at once."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
             if self._poll.poll(left * 1000):
-                raise Gone
+                raise ClientGone
 
-    def wait_for_hang_up(self) -> None:
+    def wait_for_disconnect(self) -> None:
         while True:
             self.wait(3600)
 
     def reset(self) -> None:
-        """Hang up rudely: the client sees a reset."""
+        """Close the connection with a TCP reset."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
@@ -140,7 +138,7 @@ class Connection:
 
 
 class Listener:
-    """A port that answers, until it is closed; it can be opened again."""
+    """A listening port that can be closed and opened again."""
 
     def __init__(self, port: int, serve: Callable[[Connection], None]) -> None:
         self._serve = serve
@@ -158,17 +156,17 @@ class Listener:
         threading.Thread(target=self._accept, args=(self._socket,), daemon=True).start()
 
     def close(self) -> None:
-        """Refuse connections from now on, and break those that are open."""
+        """Refuse new connections, and shut down the open ones."""
         listening, self._socket = self._socket, None
         if listening is not None:
-            # Without the shutdown, the accept that is under way would take one more.
+            # Without the shutdown, the pending accept would take one more connection.
             listening.shutdown(socket.SHUT_RDWR)
             listening.close()
         for client in list(self._clients):
             try:
                 client.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass  # it left by itself
+                pass  # already disconnected
 
     def _accept(self, listening: socket.socket) -> None:
         while True:
@@ -184,7 +182,7 @@ class Listener:
         connection = Connection(client)
         try:
             self._serve(connection)
-        except Gone:
+        except ClientGone:
             pass
         finally:
             self._clients.discard(client)

@@ -1,0 +1,85 @@
+"""How long `/health` takes while clients are slow, with MES's worker class or with gunicorn's.
+
+Runs MES with one worker, and asks for `/health` in three situations: alone; while 300 clients have
+sent half a request; and just after a client has got its answer and leaves its connection open. To
+compare with the plain worker, set `worker_class = "gthread"` in another checkout's
+gunicorn.conf.py:
+
+    python -m bench.slow_clients --beside gthread=../another-checkout
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import statistics
+import time
+from contextlib import ExitStack
+
+from bench import beside
+from tests.support.service import FakeOllama, Service
+
+MODEL = "slow:1b"
+CLIENTS, TIMES, MOST_SECONDS = 300, 5, 8.0
+_HALF = b"POST /v1/inference HTTP/1.1\r\nHost: bench\r\n"
+_HEALTH = b"GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    beside.add_option(parser)
+    options = parser.parse_args()
+    models = {MODEL: {"max_concurrent": 4, "max_queue": 28}}
+    with (
+        FakeOllama(f"--models={MODEL}") as runtime,
+        beside.services(options.beside, ollama_url=runtime.url, models=models) as services,
+    ):
+        print(f"{'target':12} {'alone':>10} {'lingering':>10} {'300 halves':>10}  ms, median")
+        for name, service in services.items():
+            medians = (_alone(service), _after_lingering(service), _among_halves(service))
+            print(f"{name:12} " + " ".join(f"{each:10.1f}" for each in medians))
+
+
+def _alone(service: Service) -> float:
+    return statistics.median(_health_ms(service) for _ in range(TIMES))
+
+
+def _after_lingering(service: Service) -> float:
+    times = []
+    for _ in range(TIMES):
+        with _connected(service, _HEALTH) as lingering:
+            lingering.recv(4096)
+            time.sleep(0.05)  # until the worker has come to close this connection
+            times.append(_health_ms(service))
+    return statistics.median(times)
+
+
+def _among_halves(service: Service) -> float:
+    with ExitStack() as stack:
+        for _ in range(CLIENTS):
+            stack.enter_context(_connected(service, _HALF))
+        return statistics.median(_health_ms(service) for _ in range(TIMES))
+
+
+def _health_ms(service: Service) -> float:
+    """Return the time until the first byte of the answer, or the limit where none came."""
+    began = time.perf_counter()
+    with _connected(service, _HEALTH) as connection:
+        connection.settimeout(MOST_SECONDS)
+        try:
+            connection.recv(4096)
+        except TimeoutError:
+            pass
+    return (time.perf_counter() - began) * 1000
+
+
+def _connected(service: Service, sent: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", service.port))
+    connection.sendall(sent)
+    return connection
+
+
+if __name__ == "__main__":
+    main()

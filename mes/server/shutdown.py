@@ -1,0 +1,96 @@
+"""How a gunicorn worker ends: after a reload, or because the service stops.
+
+A worker that a reload (SIGHUP) replaces finishes all requests it has accepted, however long that
+takes. When the service stops, requests that wait or arrive are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import time
+from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
+
+from mes.server.master import shared
+
+_LAST_ARRIVALS_SECONDS = 2.0
+
+
+class GracefulWorker(ThreadWorker):
+    """A gthread worker that refuses waiting requests when the service stops."""
+
+    alive: bool
+    caught_in_fork: queue.SimpleQueue[int]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._listening = True
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # Signals that arrived during the fork went to the master's handlers, which queued them.
+        received = set()
+        while not self.caught_in_fork.empty():
+            received.add(self.caught_in_fork.get())
+        if signal.SIGTERM in received or shared.stopping:
+            self.alive = False
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        # gunicorn wakes the main loop at the first SIGTERM only; a reload may have sent that one.
+        self.method_queue.defer(int)
+
+    def run(self) -> None:
+        super().run()
+        while self._services.keeper.busy and not self._service_is_stopping:
+            self.notify()
+            time.sleep(0.1)
+        self._services.close()
+
+    def murder_pending(self) -> None:
+        super().murder_pending()
+        if not self.alive:
+            self._begin_shutdown()
+
+    def limit_arrival_times(self, deadline: float) -> None:
+        """Refuse requests that have not arrived by `deadline` (of `time.monotonic()`)."""
+        raise NotImplementedError
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        # gunicorn calls this when the main loop ends, just before it reads graceful_timeout.
+        self.alive = False
+        if not self._service_is_stopping:
+            self.cfg.set("graceful_timeout", self._services.settings.longest_request_seconds)
+        self._begin_shutdown()
+        super()._cap_keepalive(deadline)
+        # Connections without a request would otherwise delay the stop by that timeout.
+        self.limit_arrival_times(deadline)
+
+    @property
+    def _services(self) -> Any:
+        return self.wsgi.extensions["mes"]
+
+    @property
+    def _service_is_stopping(self) -> bool:
+        return bool(shared.stopping) or os.getppid() != self.ppid
+
+    def _begin_shutdown(self) -> None:
+        self._services.retire()
+        if self._service_is_stopping and self._listening:
+            self._listening = False
+            self.set_accept_enabled(False)
+            self._services.shut_down()
+            self._accept_backlog_and_close()
+
+    def _accept_backlog_and_close(self) -> None:
+        """Accept what is in the backlog, so that it gets an answer, and close the listeners."""
+        for listener in self.sockets:
+            connections_before = -1
+            while connections_before != self.nr_conns:
+                connections_before = self.nr_conns
+                self.accept(listener)
+            listener.close()
+        self.limit_arrival_times(time.monotonic() + _LAST_ARRIVALS_SECONDS)

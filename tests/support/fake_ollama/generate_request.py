@@ -1,0 +1,217 @@
+"""Requests to generate, load or unload, with the checks that Ollama makes."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+from tests.support.fake_ollama.connection import BARE_JSON
+from tests.support.fake_ollama.model import LOAD_OPTIONS, Model, canonical
+from tests.support.fake_ollama.responses import (
+    DEFAULT_NUM_CTX,
+    ErrorResponse,
+    now,
+    runner_error,
+    with_tag,
+)
+
+_NAME = re.compile(r"(\w[\w.:-]*/)?(\w[\w-]*/)?\w[\w.-]*(:\w[\w.-]*)?", re.ASCII)
+_INTEGERS = frozenset(LOAD_OPTIONS) - {"use_mmap"} | frozenset(
+    {"num_predict", "num_keep", "top_k", "repeat_last_n", "seed"}
+)
+_FLOATS = frozenset({"temperature", "top_p", "min_p", "typical_p", "repeat_penalty"}) | frozenset(
+    {"presence_penalty", "frequency_penalty"}
+)
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"(-?\d+(?:\.\d+)?)(ms|s|m|h)")
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in `body`. Raise `ErrorResponse` like Ollama's parser."""
+    if not body:
+        raise ErrorResponse(400, "missing request body")
+    try:
+        document = json.loads(body)
+    except json.JSONDecodeError as exc:
+        found = exc.doc[exc.pos : exc.pos + 1]
+        text = f"invalid character '{found}' looking for beginning of value"
+        raise ErrorResponse(400, text if found else "unexpected EOF") from exc
+    if not isinstance(document, dict):
+        raise ErrorResponse(400, "json: cannot unmarshal into Go value of type api.GenerateRequest")
+    return document
+
+
+def checked_name(name: str) -> str:
+    """Return `name`. Raise `ErrorResponse` if it is missing or invalid."""
+    if not name:
+        raise ErrorResponse(404, "model '' not found")
+    if not _NAME.fullmatch(name.strip()):
+        raise ErrorResponse(400, "invalid model name")
+    return name
+
+
+class GenerateRequest:
+    """A request of /api/generate or /api/chat; without a prompt, it loads or unloads."""
+
+    def __init__(self, body: dict[str, Any], *, chat: bool) -> None:
+        self._body = body
+        self._chat = chat
+        self.name = body.get("model") or ""
+        if chat and not self.name:
+            raise ErrorResponse(400, "model is required")
+        self.stream = body.get("stream", True)
+        self.format = body.get("format")
+        self.options = {k: v for k, v in (body.get("options") or {}).items() if v is not None}
+        self.prompt = self._text()
+        self.limit = self._limit()
+        self._keep_alive = _seconds(body.get("keep_alive"))
+
+    def _text(self) -> str:
+        if self._chat:
+            return "\n".join(each.get("content", "") for each in self._body.get("messages") or [])
+        return self._body.get("prompt") or ""
+
+    def _limit(self) -> int | None:
+        limit = self.options.get("num_predict", -1)
+        return int(limit) if isinstance(limit, int | float) and limit > 0 else None
+
+    @property
+    def stage(self) -> str:
+        if self._body.get("messages") if self._chat else self.prompt:
+            return "generate"
+        return "unload" if self._keep_alive == 0 else "load"
+
+    @property
+    def unloads_after(self) -> bool:
+        return self._keep_alive == 0
+
+    def keep_alive_seconds(self, model: Model) -> float:
+        return model.keep_alive_seconds if self._keep_alive is None else self._keep_alive
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """Options of the request that a model is loaded with."""
+        options = {name: self.options[name] for name in LOAD_OPTIONS if name in self.options}
+        return {**options, "shift": self._body.get("shift", True)}
+
+    def check(self, model: Model) -> None:
+        """Raise the `ErrorResponse` that Ollama gives before it looks for a runner."""
+        self._check_capability(model)
+        if self._body.get("think"):
+            raise ErrorResponse(400, f'"{self.name}" does not support thinking')
+        if self._body.get("tools"):
+            full = f"registry.ollama.ai/library/{with_tag(canonical(self.name))}"
+            raise ErrorResponse(400, f"{full} does not support tools")
+        for name, value in self.options.items():
+            _check_option(name, value)
+        if self.format not in (None, "", "json") and not isinstance(self.format, dict):
+            quoted = json.dumps(json.dumps(self.format))
+            expected = 'expected "json" or a valid JSON Schema object'
+            raise ErrorResponse(500, f"invalid format: {quoted}; {expected}", BARE_JSON)
+
+    def _check_capability(self, model: Model) -> None:
+        if model.embeds and self.stage != "unload":
+            task = "chat" if self._chat else "generate"
+            raise ErrorResponse(400, f'"{self.name}" does not support {task}')
+
+    def check_fits(self, model: Model) -> None:
+        """Raise the `ErrorResponse` of the runner: for a schema, or a prompt that is too long."""
+        if isinstance(self.format, dict):
+            _check_schema(self.format)
+        window = model.options.get("num_ctx", DEFAULT_NUM_CTX)
+        if self.prompt_tokens > window and not self._body.get("truncate", True):
+            raise runner_error(
+                f"request ({self.prompt_tokens} tokens) exceeds the available context size "
+                f"({window} tokens), try increasing it",
+                "exceed_context_size_error",
+                n_prompt_tokens=self.prompt_tokens,
+                n_ctx=window,
+            )
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt.split()) + len((self._body.get("system") or "").split()) + 10
+
+    def _line(self, text: str, **fields: Any) -> dict[str, Any]:
+        content: dict[str, Any] = {"response": text}
+        if self._chat:
+            content = {"message": {"role": "assistant", "content": text}}
+        return {"model": self.name, "created_at": now(), **content, **fields}
+
+    def piece_line(self, text: str) -> dict[str, Any]:
+        """Return the line of a stream with one piece of the text."""
+        return self._line(text, done=False)
+
+    def empty_answer(self, reason: str) -> dict[str, Any]:
+        """Return the answer to a load or an unload."""
+        return self._line("", done=True, done_reason=reason)
+
+    def last_line(
+        self, pieces: list[str], received: int, started: int, first_token: int
+    ) -> dict[str, Any]:
+        """Return the line with `done: true` and the measurements; without streaming, the answer.
+
+        `received`, `started` and `first_token` are readings of `time.monotonic_ns`: the arrival
+        of the request, the end of the wait for the model, and the first token.
+        """
+        sent = pieces[: self.limit]
+        ended = time.monotonic_ns()
+        measurements = {
+            "total_duration": ended - received,
+            "load_duration": started - received,
+            "prompt_eval_count": self.prompt_tokens,
+            "prompt_eval_duration": first_token - started,
+            "eval_count": len(sent),
+            "eval_duration": ended - first_token,
+        }
+        reason = "length" if len(sent) < len(pieces) or len(sent) == self.limit else "stop"
+        context = {} if self._chat else {"context": [1, 2, 3]}
+        nonzero = {name: value for name, value in measurements.items() if value}
+        text = "" if self.stream else "".join(sent)
+        return self._line(text, done=True, done_reason=reason, **context, **nonzero)
+
+
+def _seconds(keep_alive: Any) -> float | None:
+    """Return `keep_alive` in seconds; -1 for a negative one (forever), None for none."""
+    if keep_alive is None:
+        return None
+    if isinstance(keep_alive, bool | list | dict):
+        raise ErrorResponse(400, f"Unsupported type: '{type(keep_alive).__name__}'")
+    if isinstance(keep_alive, int | float):
+        return float(keep_alive) if keep_alive >= 0 else -1.0
+    if keep_alive == "0":
+        return 0.0
+    if re.fullmatch(r"-?\d+(\.\d+)?", keep_alive):
+        raise ErrorResponse(400, f'time: missing unit in duration "{keep_alive}"')
+    parts = _DURATION.findall(keep_alive)
+    if not parts or "".join(map("".join, parts)) != keep_alive:
+        raise ErrorResponse(400, f'time: invalid duration "{keep_alive}"')
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return total if total >= 0 else -1.0
+
+
+def _check_option(name: str, value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    for names, kind in ((_INTEGERS, "integer"), (_FLOATS, "float32")):
+        if name in names and not is_number:
+            raise ErrorResponse(500, f'option "{name}" must be of type {kind}')
+    if name == "use_mmap" and not isinstance(value, bool):
+        raise ErrorResponse(500, 'option "use_mmap" must be of type boolean')
+    if name == "stop" and not isinstance(value, list):
+        raise ErrorResponse(500, 'option "stop" must be of type array')
+
+
+def _check_schema(schema: Any) -> None:
+    """Raise the `ErrorResponse` for two kinds of schemas that the runner cannot compile."""
+    problem = None
+    if isinstance(schema, bool):
+        problem = f"Unrecognized schema: {json.dumps(schema)}"
+    elif not re.fullmatch(r"\^.*\$", schema.get("pattern", "^$"), re.DOTALL):
+        problem = "Pattern must start with '^' and end with '$'"
+    if problem:
+        text = f"Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n{problem}"
+        raise runner_error(text, "invalid_request_error")
+    for inner in schema.get("properties", {}).values():
+        _check_schema(inner)
