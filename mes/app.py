@@ -20,7 +20,7 @@ from mes.api import (
     security_headers,
 )
 from mes.api.key_throttle import KeyThrottle
-from mes.api.openai import chat, completions, embeddings
+from mes.api.openai import chat, completions, embeddings, error_format
 from mes.api.openapi import docs_page
 from mes.api.services import Services
 from mes.config.api_keys import ApiKeys, ApiKeysFile
@@ -85,6 +85,7 @@ def create_app(
     app.extensions["mes"] = _services(settings, runtime, shared)
     request_log.install_request_log(app)
     problems.install_error_handlers(app)
+    error_format.install_openai_errors(app)
     security_headers.install_security(app, settings)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)
@@ -140,7 +141,7 @@ def _services(
     return Services(
         settings=settings,
         keys=_keys(settings),
-        attempts=KeyThrottle(),
+        key_throttle=KeyThrottle(),
         catalog=catalog,
         schema_limits=_schema_limits(settings),
         second_validator=structured.SecondValidator(),

@@ -1,1 +1,1 @@
-"""The doors: what HTTP clients see. Views declare, hand over and dump; they decide nothing."""
+"""The HTTP API. Views declare their parts, call a use case and serialize its result."""

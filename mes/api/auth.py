@@ -1,4 +1,4 @@
-"""Authentication: a key as `Authorization: Bearer` or as `X-API-Key`, and what its scopes allow."""
+"""Authentication: a key as `Authorization: Bearer` or as `X-API-Key`, and its scopes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from werkzeug.datastructures import Authorization
 
 from mes.api.operation_docs import extend_operation
 from mes.api.request_log import request_log
-from mes.api.services import services
+from mes.api.services import get_services
 from mes.config.api_keys import INFERENCE, ApiKey
 from mes.errors import Forbidden, RateLimited, Unauthorized
 
@@ -21,7 +21,10 @@ AUTH_ERRORS = (Unauthorized, Forbidden, RateLimited)
 
 
 class _KeyAuth(HTTPTokenAuth):
-    """`login_required` asks for a key that may infer, `login_required(role=ADMIN)` for more."""
+    """`login_required` asks for a key of scope `inference`, `login_required(role=...)` for others.
+
+    It also adds the scope and the errors to the view's documentation.
+    """
 
     def login_required(
         self, f: View | None = None, role: str | None = None, optional: Any = None
@@ -42,32 +45,38 @@ class _KeyAuth(HTTPTokenAuth):
         scope = role or INFERENCE
         if user.allows(scope):
             return True
-        has = ", ".join(sorted(user.scopes))
-        raise Forbidden(f"this needs a key with the scope {scope}; the key {user.name} has: {has}")
+        scopes = ", ".join(sorted(user.scopes))
+        raise Forbidden(
+            f"this needs a key with the scope {scope}; the key {user.name} has: {scopes}"
+        )
 
 
 auth = _KeyAuth("Bearer", realm="MES")
 
 
 @auth.verify_token
-def find_key(shown: str) -> ApiKey | None:
-    """The key that is shown; None where it is not known. Raises RateLimited."""
-    key = services().keys.find(shown)
+def find_key(secret: str) -> ApiKey | None:
+    """Return the key with this secret; None for an unknown one.
+
+    Raises RateLimited after too many wrong keys from the client's address.
+    """
+    key = get_services().keys.find(secret)
     if key is not None:
         request_log().key = key.name
-    elif shown:
-        _note_wrong_key()
+    elif secret:
+        _count_wrong_key()
     return key
 
 
-def _note_wrong_key() -> None:
+def _count_wrong_key() -> None:
     address = request.remote_addr or ""
-    request_log().note(address=address)
-    wait_seconds = services().attempts.note(address)
+    request_log().add_fields(address=address)
+    wait_seconds = get_services().key_throttle.count(address)
     if wait_seconds is not None:
         raise RateLimited("too many wrong keys from this address", retry_after=wait_seconds)
 
 
 @auth.error_handler
 def refuse_key(status: int) -> NoReturn:
+    """Raise Unauthorized, so that the error handlers render the response."""
     raise Unauthorized("send the key as 'Authorization: Bearer <key>' or as 'X-API-Key: <key>'")

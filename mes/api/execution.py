@@ -1,4 +1,4 @@
-"""Running: the use case for the present request, waited for or told of while it goes on."""
+"""Run the inference of the present request: wait for its outcome, or stream its events."""
 
 from __future__ import annotations
 
@@ -6,77 +6,89 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 
+from mes.api.inference_responses import InferenceOutcome
 from mes.api.operation_docs import RUN_ERRORS
 from mes.api.request_log import RequestLog, request_log
-from mes.api.serializers import serialize_inference
-from mes.api.services import Services, services
+from mes.api.response_schemas import TimingsSchema, UsageSchema
+from mes.api.services import Services, get_services
 from mes.api.streaming import Document, Documents, StreamingResponse
 from mes.domain import Client, Event, Inference, InferenceRequest
 from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.inference import infer
 from mes.streams import Stream
 
-# What keeps an inference from being answered.
+# The errors of an inference.
 ERRORS = (SchemaInvalid, SchemaUnsafe, *RUN_ERRORS)
 
 
-def run_blocking(request: InferenceRequest) -> Document:
-    """Run it and wait for it: the answer of `POST /v1/inference`."""
-    own, said = _begin_log(request)
-    with own.client() as client:
-        return _log_result(_inference_call(request, own, said, client)(), said)
+def run_blocking(request: InferenceRequest) -> InferenceOutcome:
+    """Run the inference and return its outcome."""
+    services, log = _begin_log(request)
+    with services.client() as client:
+        inference = _inference_call(request, services, log, client)()
+    return _finish(inference, log)
 
 
 def run_streaming(
     request: InferenceRequest,
-    tell_of: Callable[[Event], Document | None],
+    serialize: Callable[[Event], Document | None],
     response_stream: StreamingResponse,
-) -> Generator[Documents, None, Document]:
-    """What is to be told of the events, unless the delivery takes it; returns the answer.
+) -> Generator[Documents, None, InferenceOutcome]:
+    """Run the inference, yield the documents of its events in batches, and return its outcome.
 
-    Closing it ends the inference.
+    `serialize` returns the document that reports an event; None for an event that is not reported.
+    Documents that `response_stream` has sent already are not yielded. Closing the generator ends
+    the inference.
     """
-    own, said = _begin_log(request)
-    patience = own.settings.stream_write_timeout_seconds
-    with own.client() as client:
-        run = _inference_call(request, own, said, client)
+    services, log = _begin_log(request)
+    patience = services.settings.stream_write_timeout_seconds
+    with services.client() as client:
+        run = _inference_call(request, services, log, client)
 
         def work(emit: Callable[..., bool]) -> Inference:
-            return run(emit=lambda *events: emit(*filter(None, map(tell_of, events))))
+            return run(emit=lambda *events: emit(*filter(None, map(serialize, events))))
 
         with closing(Stream(work, reader=response_stream, patience_seconds=patience)) as stream:
             yield from stream
-    return _log_result(stream.result, said)
+    return _finish(stream.result, log)
 
 
 def _begin_log(request: InferenceRequest) -> tuple[Services, RequestLog]:
-    said = request_log()
-    # By the names that OpenTelemetry has for them.
+    log = request_log()
+    # The operation names of OpenTelemetry.
     operation = "chat" if request.messages else "text_completion"
-    said.note(model=request.model_id[:200], operation=operation)
-    return services(), said
+    log.add_fields(model=request.model_id[:200], operation=operation)
+    return get_services(), log
 
 
 def _inference_call(
-    request: InferenceRequest, own: Services, said: RequestLog, client: Client
+    request: InferenceRequest, services: Services, log: RequestLog, client: Client
 ) -> Callable[..., Inference]:
     return partial(
         infer,
         request,
-        catalog=own.catalog.current(),
-        schema_limits=own.schema_limits,
-        scheduler=own.scheduler,
-        runtime=own.runtime,
-        runtime_status=own.runtime_status.current(),
+        catalog=services.catalog.current(),
+        schema_limits=services.schema_limits,
+        scheduler=services.scheduler,
+        runtime=services.runtime,
+        runtime_status=services.runtime_status.current(),
         client=client,
-        request_id=said.request_id,
+        request_id=log.request_id,
     )
 
 
-def _log_result(inference: Inference, said: RequestLog) -> Document:
-    document = serialize_inference(inference, said.request_id)
-    said.note(**{name: document[name] for name in ("usage", "timings", "finish_reason")})
-    if document["structured"]:
-        told = ("verdict", "attempts", "first_verdict", "mode")
-        said.note(**{name: document["structured"][name] for name in told})
-    return document
+def _finish(inference: Inference, log: RequestLog) -> InferenceOutcome:
+    outcome = InferenceOutcome(inference, log.request_id)
+    log.add_fields(
+        usage=UsageSchema.serialize(inference.usage),
+        timings=TimingsSchema.serialize(inference.timings),
+        finish_reason=outcome.reply.finish_reason,
+    )
+    if outcome.validation:
+        log.add_fields(
+            verdict=outcome.validation.verdict,
+            attempts=len(inference.attempts),
+            first_verdict=inference.attempts[0].verdict,
+            mode=outcome.final.mode,
+        )
+    return outcome

@@ -1,4 +1,4 @@
-"""Health: does the process live, can work be done, and how does it stand with the models."""
+"""Health, readiness, status, queue positions and metrics."""
 
 from __future__ import annotations
 
@@ -11,33 +11,47 @@ from flask import Blueprint, Response, request
 from mes import __version__
 from mes.api.auth import AUTH_ERRORS, auth
 from mes.api.operation_docs import documented
-from mes.api.response_schemas import HealthAnswer, ReadyAnswer, StatusAnswer, WaitingAnswer
-from mes.api.serializers import json_response, serialize_model, serialize_queue_position
-from mes.api.services import Services, services
+from mes.api.serializers import json_response
+from mes.api.services import Services, get_services
+from mes.api.status_responses import (
+    HealthAnswer,
+    ModelReport,
+    ModelState,
+    QueueEntry,
+    ReadyAnswer,
+    StatusAnswer,
+    WaitingAnswer,
+)
 from mes.config.api_keys import METRICS
 from mes.errors import NotWaiting
 from mes.metrics import gauges
 from mes.scheduling.queue_estimate import queue_positions
 
 bp = Blueprint("health", __name__)
+queue_bp = Blueprint("queue", __name__, url_prefix="/v1/queue")
+metrics_bp = Blueprint("metrics", __name__)
 
 
 @bp.get("/health")
 @documented(HealthAnswer)
 def health() -> Response:
-    """The process lives."""
+    """Check that the process responds."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return json_response({"status": "healthy", "timestamp": now, "version": __version__})
+    return json_response(HealthAnswer.build(status="healthy", timestamp=now, version=__version__))
 
 
 @bp.get("/ready")
 @documented(ReadyAnswer, statuses=(200, 503))
 def ready() -> Response:
-    """Work can be done; otherwise the check that fails says what to look at."""
-    checks = _checks(services())
-    good = all(word == "ok" for word in checks.values())
+    """Check that requests can be served.
+
+    With status 503, the checks that are not `ok` name the cause.
+    """
+    checks = _checks(get_services())
+    is_ready = all(check == "ok" for check in checks.values())
     return json_response(
-        {"status": "ready" if good else "not_ready", **checks}, 200 if good else 503
+        ReadyAnswer.build(status="ready" if is_ready else "not_ready", **checks),
+        200 if is_ready else 503,
     )
 
 
@@ -45,41 +59,37 @@ def ready() -> Response:
 @auth.login_required
 @documented(StatusAnswer)
 def status() -> Response:
-    """How the service, its queues and its models stand."""
-    own = services()
+    """Show the state of the service, its models and its queues."""
+    services = get_services()
     state, runtime_status, catalog = (
-        own.coordinator.read(),
-        own.runtime_status.current(),
-        own.catalog.current(),
+        services.coordinator.read(),
+        services.runtime_status.current(),
+        services.catalog.current(),
     )
-    models = [serialize_model(spec, state, runtime_status) for spec in catalog.models]
-    waiting = queue_positions(state, time.monotonic(), own.coordinator.limits)
+    reports = [ModelReport(spec, state, runtime_status) for spec in catalog.models]
+    waiting = queue_positions(state, time.monotonic(), services.coordinator.limits)
     return json_response(
-        {
-            "ollama_running": runtime_status.running,
-            "runtime": runtime_status.version,
-            "models_loaded": [model["id"] for model in models if model["loaded"]],
-            "max_loaded_models": own.settings.max_loaded_models,
-            "memory_available_gb": _memory_available_gb(),
-            "gpu_available": runtime_status.in_gpu or _has_gpu_device(),
-            "version": __version__,
-            "models": models,
-            "queue": [serialize_queue_position(each, catalog) for each in waiting],
-        }
+        StatusAnswer.build(
+            ollama_running=runtime_status.running,
+            runtime=runtime_status.version,
+            models_loaded=[report.spec.id for report in reports if report.is_loaded],
+            max_loaded_models=services.settings.max_loaded_models,
+            memory_available_gb=_memory_available_gb(),
+            gpu_available=runtime_status.in_gpu or _has_gpu_device(),
+            version=__version__,
+            models=[ModelState.serialize(report) for report in reports],
+            queue=[WaitingAnswer.serialize(QueueEntry(each, catalog)) for each in waiting],
+        )
     )
 
 
-def _checks(own: Services) -> dict[str, str]:
-    runtime_status = own.runtime_status.current()
-    runtime = (
-        "ok"
-        if runtime_status.running
-        else runtime_status.detail or "the runtime has not answered lately"
-    )
+def _checks(services: Services) -> dict[str, str]:
+    runtime_status = services.runtime_status.current()
+    problem = runtime_status.detail or "the runtime has not answered recently"
     return {
-        "service": "it is shutting down" if own.shared.stopping else "ok",
-        "runtime": runtime,
-        "catalog": own.catalog.problem or "ok",
+        "service": "it is shutting down" if services.shared.stopping else "ok",
+        "runtime": "ok" if runtime_status.running else problem,
+        "catalog": services.catalog.problem or "ok",
         "state": runtime_status.state_dir or "ok",
     }
 
@@ -93,28 +103,24 @@ def _has_gpu_device() -> bool:
     return any(os.path.exists(device) for device in ("/dev/nvidia0", "/dev/kfd"))
 
 
-# The queue: where a waiting request stands, for whoever asks by its id.
-
-queue_bp = Blueprint("queue", __name__, url_prefix="/v1/queue")
-
-
 @queue_bp.get("/<request_id>", endpoint="show")
 @auth.login_required
 @documented(WaitingAnswer, raises=(NotWaiting,))
 def show_queue_position(request_id: str) -> Response:
-    """The position and the expected start of the request that was sent with this X-Request-ID."""
-    own = services()
+    """Show the queue position of a waiting request.
+
+    Requests are found by the `X-Request-ID` they were sent with.
+    """
+    services = get_services()
     for standing in queue_positions(
-        own.coordinator.read(), time.monotonic(), own.coordinator.limits
+        services.coordinator.read(), time.monotonic(), services.coordinator.limits
     ):
         if standing.request == request_id:
-            return json_response(serialize_queue_position(standing, own.catalog.current()))
-    raise NotWaiting("no request with this X-Request-ID waits: it runs, has ended, or never came")
-
-
-# Metrics: the page that Prometheus scrapes.
-
-metrics_bp = Blueprint("metrics", __name__)
+            entry = QueueEntry(standing, services.catalog.current())
+            return json_response(WaitingAnswer.serialize(entry))
+    raise NotWaiting(
+        "no request with this X-Request-ID waits: it is running, has ended or was never received"
+    )
 
 
 @metrics_bp.get("/metrics", endpoint="show")
@@ -124,11 +130,14 @@ metrics_bp = Blueprint("metrics", __name__)
     raises=AUTH_ERRORS,
 )
 def show_metrics() -> Response:
-    """All metrics; without a key where METRICS_OPEN says so."""
-    is_open = services().settings.metrics_open
-    return _page() if is_open else auth.login_required(role=METRICS)(_page)()
+    """Return all metrics for Prometheus.
+
+    No key is needed if `METRICS_OPEN` is set.
+    """
+    is_open = get_services().settings.metrics_open
+    return _metrics_page() if is_open else auth.login_required(role=METRICS)(_metrics_page)()
 
 
-def _page() -> Response:
-    page, media_type = services().metrics.render(request.headers.get("Accept", ""))
+def _metrics_page() -> Response:
+    page, media_type = get_services().metrics.render(request.headers.get("Accept", ""))
     return Response(page, content_type=media_type)

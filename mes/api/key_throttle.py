@@ -1,4 +1,4 @@
-"""Attempts: wrong keys, counted by the address that showed them."""
+"""A limit on wrong keys: ten a minute for each client address."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ from ipaddress import IPv6Address, ip_address, ip_network
 
 from cachetools import TTLCache
 
-_MOST = 10
+_MAX_WRONG_KEYS = 10
 _WINDOW_SECONDS = 60.0
-# Whoever commands more addresses than this is not to be stopped here, but fills no memory either.
-_ADDRESSES = 10_000
+# An attacker with more addresses than this cannot be stopped here, but must not fill the memory.
+_MAX_ADDRESSES = 10_000
 
 
 @dataclass(slots=True)
 class _Window:
     ends_at: float
-    wrong: int = 0
+    wrong_keys: int = 0
 
 
 class KeyThrottle:
-    """Up to ten wrong keys a minute and address, in each worker process. Thread-safe."""
+    """Counts wrong keys by address, in each worker process. Thread-safe."""
 
     def __init__(self) -> None:
-        self._windows: TTLCache[str, _Window] = TTLCache(_ADDRESSES, _WINDOW_SECONDS)
+        self._windows: TTLCache[str, _Window] = TTLCache(_MAX_ADDRESSES, _WINDOW_SECONDS)
         self._lock = threading.Lock()
 
-    def note(self, address: str) -> float | None:
-        """Count one wrong key; where it is one too many, the seconds until the next is welcome."""
+    def count(self, address: str) -> float | None:
+        """Count one wrong key from the address.
+
+        Returns the seconds until the next one is accepted if the limit is exceeded, else None.
+        """
         now, network = time.monotonic(), _network(address)
         with self._lock:
             window = self._windows.get(network)
             if window is None:
-                # Changed in place from here on, so that it ends in a minute whatever comes.
+                # Changed in place from here on: setting it again would start a new minute.
                 window = self._windows[network] = _Window(now + _WINDOW_SECONDS)
-            window.wrong += 1
-        return window.ends_at - now if window.wrong > _MOST else None
+            window.wrong_keys += 1
+        return window.ends_at - now if window.wrong_keys > _MAX_WRONG_KEYS else None
 
 
 def _network(address: str) -> str:
-    """The address; of version 6 the network, because whoever has one address there has them all."""
+    """Return the address; for IPv6 its /64 network, all of which one client usually has."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Models: what may be run, and bringing it in and out of memory by hand."""
+"""List, load, unload and pull models."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import logging
 import time
 from collections.abc import Generator
 from functools import partial
-from typing import Any
 
 from flask import Blueprint, Response
 
 from mes.api.auth import auth
 from mes.api.operation_docs import LOAD_ERRORS, NDJSON, TURN_ERRORS, documented, lines_schema
 from mes.api.request_log import request_log
-from mes.api.response_schemas import (
+from mes.api.response_schemas import ErrorLine
+from mes.api.serializers import json_response
+from mes.api.services import Services, get_services
+from mes.api.status_responses import (
     DoneAnswer,
-    ErrorLine,
     ModelAnswer,
+    ModelReport,
     ModelsAnswer,
     PullProgressLine,
     PullResultLine,
 )
-from mes.api.serializers import json_response, serialize_model, serialize_openai_model
-from mes.api.services import Services, services
 from mes.api.streaming import Documents, StreamingResponse
 from mes.config.api_keys import ADMIN
-from mes.domain import ModelSpec, PullProgress, normalise
+from mes.domain import ModelCard, ModelSpec, normalise
 from mes.errors import (
     MesError,
     ModelBusy,
@@ -36,49 +36,53 @@ from mes.errors import (
     RuntimeUnavailable,
 )
 
+log = logging.getLogger(__name__)
+
 bp = Blueprint("models", __name__, url_prefix="/v1/models")
+pull_bp = Blueprint("pull", __name__, url_prefix="/v1/models")
 
 
 @bp.get("")
 @auth.login_required
 @documented(ModelsAnswer)
 def index() -> Response:
-    """The configured models; readable by an OpenAI client too."""
-    own = services()
-    state, runtime_status, catalog = (
-        own.coordinator.read(),
-        own.runtime_status.current(),
-        own.catalog.current(),
-    )
-    return json_response(
-        {
-            "object": "list",
-            "data": [serialize_openai_model(spec) for spec in catalog.enabled],
-            "models": [serialize_model(spec, state, runtime_status) for spec in catalog.models],
-        }
-    )
+    """List the models of the catalog.
+
+    Clients of OpenAI's API can read the response too.
+    """
+    services = get_services()
+    state, runtime_status = services.coordinator.read(), services.runtime_status.current()
+    reports = [
+        ModelReport(spec, state, runtime_status) for spec in services.catalog.current().models
+    ]
+    return json_response(ModelsAnswer.serialize(reports))
 
 
 @bp.get("/<path:model_id>")
 @auth.login_required
 @documented(ModelAnswer, raises=(ModelNotFound,))
 def show(model_id: str) -> Response:
-    """One model, with what the runtime knows of it; null where it cannot be asked."""
-    own = services()
-    spec = own.catalog.current().get(model_id)
-    described = serialize_model(spec, own.coordinator.read(), own.runtime_status.current())
-    return json_response({**serialize_openai_model(spec), **described, **_from_runtime(spec, own)})
+    """Show one model.
+
+    Fields that only the runtime knows are null if the runtime does not answer.
+    """
+    services = get_services()
+    spec = services.catalog.current().get(model_id)
+    report = ModelReport(
+        spec, services.coordinator.read(), services.runtime_status.current(), _card(spec, services)
+    )
+    return json_response(ModelAnswer.serialize(report))
 
 
 @bp.post("/<path:model_id>/load")
 @auth.login_required(role=ADMIN)
 @documented(DoneAnswer, raises=(ModelNotFound, *TURN_ERRORS))
 def load(model_id: str) -> Response:
-    """Load the model and wait until it is ready."""
-    own = services()
-    spec = own.catalog.current().get(model_id)
-    with own.client() as client:
-        own.scheduler.load(spec, client)
+    """Load a model and wait until it is ready."""
+    services = get_services()
+    spec = services.catalog.current().get(model_id)
+    with services.client() as client:
+        services.scheduler.load(spec, client)
     return _done(spec, f"{spec.id} is loaded")
 
 
@@ -86,38 +90,23 @@ def load(model_id: str) -> Response:
 @auth.login_required(role=ADMIN)
 @documented(DoneAnswer, raises=(ModelNotFound, ModelBusy, QueueFull, *LOAD_ERRORS))
 def unload(model_id: str) -> Response:
-    """Let the model drain and unload it."""
-    own = services()
-    spec = own.catalog.current().get(model_id)
-    with own.client() as client:
-        own.scheduler.unload(spec, client)
+    """Unload a model after its running requests have ended."""
+    services = get_services()
+    spec = services.catalog.current().get(model_id)
+    with services.client() as client:
+        services.scheduler.unload(spec, client)
     return _done(spec, f"{spec.id} is not loaded any more")
 
 
 def _done(spec: ModelSpec, message: str) -> Response:
-    return json_response({"success": True, "message": message, "model_id": spec.id})
+    return json_response(DoneAnswer.build(success=True, message=message, model_id=spec.id))
 
 
-def _from_runtime(spec: ModelSpec, own: Services) -> dict[str, Any]:
-    pulled = own.runtime_status.current().pulled.get(spec.tag)
+def _card(spec: ModelSpec, services: Services) -> ModelCard | None:
     try:
-        card = own.runtime.card(spec.tag)
+        return services.runtime.card(spec.tag)
     except MesError:
-        card = None
-    return {
-        "digest": pulled.digest if pulled else None,
-        "quantization": card.quantization if card else None,
-        "parameter_size": card.parameter_size if card else None,
-        "context_length": card.context_length if card else None,
-        "capabilities": list(card.capabilities) if card else None,
-    }
-
-
-# Pulls: models fetched onto the runtime's disk, told in lines while it lasts.
-
-log = logging.getLogger(__name__)
-
-pull_bp = Blueprint("pull", __name__, url_prefix="/v1/models")
+        return None
 
 
 @pull_bp.post("/<path:model_id>/pull", endpoint="create")
@@ -127,38 +116,34 @@ pull_bp = Blueprint("pull", __name__, url_prefix="/v1/models")
     raises=(ModelNotFound, QueueFull, PullFailed, RuntimeReplyInvalid, RuntimeUnavailable),
 )
 def pull_model(model_id: str) -> Response:
-    """Pull the model: a line for each progress, the last one says what came of it."""
-    own = services()
-    spec = own.catalog.current().get(model_id)
-    return StreamingResponse().response(_documents(spec, own, request_log().request_id))
+    """Pull a model onto the runtime's disk.
+
+    Sends a line for each progress; the last line is the result or an error.
+    """
+    services = get_services()
+    spec = services.catalog.current().get(model_id)
+    return StreamingResponse().response(_pull_lines(spec, services, request_log().request_id))
 
 
-def _name(spec: ModelSpec) -> str:
-    # As it was written, where that is the tag: not every place that models come from folds case.
-    return spec.id if normalise(spec.id) == spec.tag else spec.tag
-
-
-def _documents(spec: ModelSpec, own: Services, request_id: str) -> Generator[Documents]:
-    facts = {"model": spec.id, "request_id": request_id}
-    deadline = time.monotonic() + own.settings.pull_timeout_seconds
+def _pull_lines(spec: ModelSpec, services: Services, request_id: str) -> Generator[Documents]:
+    fields = {"model": spec.id, "request_id": request_id}
+    deadline = time.monotonic() + services.settings.pull_timeout_seconds
     try:
-        with own.client() as client:
-            pull = partial(own.runtime.pull, _name(spec), deadline=deadline, client=client)
-            # Not kept in a name, so that it is closed before its caller is forgotten.
+        with services.client() as client:
+            pull = partial(
+                services.runtime.pull, _pull_name(spec), deadline=deadline, client=client
+            )
+            # Without a name for the iterator, it is closed before its client is released.
             for progress in pull():
-                yield [_as_progress(progress)]
+                yield [PullProgressLine.serialize(progress)]
     except MesError as exc:
-        log.warning("pull_failed", extra={**facts, "code": exc.code, "reason": exc.detail})
+        log.warning("pull_failed", extra={**fields, "code": exc.code, "reason": exc.detail})
         raise
-    log.info("pulled", extra=facts)
+    log.info("pulled", extra=fields)
     message = f"{spec.id} is pulled"
-    yield [{"type": "result", "success": True, "message": message, "model_id": spec.id}]
+    yield [PullResultLine.build(type="result", success=True, message=message, model_id=spec.id)]
 
 
-def _as_progress(progress: PullProgress) -> dict[str, Any]:
-    return {
-        "type": "progress",
-        "status": progress.status,
-        "completed_bytes": progress.completed_bytes,
-        "total_bytes": progress.total_bytes,
-    }
+def _pull_name(spec: ModelSpec) -> str:
+    # The catalog's spelling where it names the same tag: some registries are case-sensitive.
+    return spec.id if normalise(spec.id) == spec.tag else spec.tag

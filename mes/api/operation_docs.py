@@ -1,4 +1,4 @@
-"""Promises: what a view says of its answers and errors, for the document at /openapi.json."""
+"""Operation docs: the responses and errors of a view, declared beside it for /openapi.json."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mes import errors
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-# What keeps a model from being loaded, and what keeps a request from having its turn.
+# Errors of loading a model, and of waiting for a permit.
 LOAD_ERRORS = (
     errors.ModelNotPulled,
     errors.ModelUnavailable,
@@ -21,7 +21,7 @@ LOAD_ERRORS = (
     errors.LoadTimeout,
 )
 TURN_ERRORS = (errors.QueueFull, errors.QueueTimeout, errors.ShuttingDown, *LOAD_ERRORS)
-# What keeps a model from answering whatever it is asked, its turn included.
+# Errors of all requests that run a model.
 RUN_ERRORS = (
     errors.ModelNotFound,
     errors.PromptTooLong,
@@ -36,9 +36,15 @@ JSON, NDJSON, EVENT_STREAM = "application/json", "application/x-ndjson", "text/e
 
 @dataclass(frozen=True)
 class Operation:
-    """What a view answers, by media type, and with which statuses; what it asks for and refuses.
+    """The documentation of one view.
 
-    A schema is marshmallow's, or a JSON Schema in which marshmallow's may stand.
+    Args:
+        content: response schemas by media type; each is a marshmallow schema, or a JSON Schema
+            that may contain marshmallow schemas.
+        statuses: statuses of these responses.
+        raises: classes of errors.
+        request: schema of the request body.
+        scope: scope of the key that is needed; None if no key is needed.
     """
 
     content: Mapping[str, Any] = field(default_factory=dict)
@@ -55,7 +61,11 @@ def documented(
     raises: tuple[type[Exception], ...] = (),
     scope: str | None = None,
 ) -> Callable[[View], View]:
-    """Say what the view answers: a schema of JSON, or one for each media type."""
+    """Return a decorator that documents a view.
+
+    `content` is the schema of a JSON response, or a mapping with a schema for each media type;
+    the others are those of `Operation`.
+    """
     by_type = content if isinstance(content, Mapping) else {JSON: content}
     operation = Operation(by_type, statuses, raises, scope=scope)
 
@@ -65,30 +75,30 @@ def documented(
     return decorate
 
 
-def extend_operation(view: View, *, raises: tuple[type[Exception], ...], **more: Any) -> View:
-    """What a decorator adds to the promise of the view inside of it."""
-    own = operation_of(view) or Operation()
-    return _attach(view, replace(own, raises=(*own.raises, *raises), **more))
+def extend_operation(view: View, *, raises: tuple[type[Exception], ...], **changes: Any) -> View:
+    """Add the errors of a decorator to the documentation of its view, and change other fields."""
+    operation = operation_of(view) or Operation()
+    return _attach(view, replace(operation, raises=(*operation.raises, *raises), **changes))
 
 
 def operation_of(view: Callable[..., Any]) -> Operation | None:
-    """What the view promises; None where it has said nothing."""
+    """Return the documentation of the view; None for a view without one."""
     return cast("Operation | None", getattr(view, "operation", None))
 
 
-def lines_schema(*kinds: Any) -> dict[str, Any]:
-    """Lines of JSON, as OpenAPI writes them: an array with each line as an item."""
-    return {"type": "array", "items": {"oneOf": list(kinds)}}
+def lines_schema(*lines: Any) -> dict[str, Any]:
+    """Return the schema of a stream of JSON lines: in OpenAPI, an array with an item a line."""
+    return {"type": "array", "items": {"oneOf": list(lines)}}
 
 
-def events_schema(*kinds: Any, last: str) -> dict[str, Any]:
-    """Server-sent events, as OpenAPI writes them: each an object whose data is JSON in a string."""
-    content = {"contentMediaType": JSON, "contentSchema": {"oneOf": list(kinds)}}
+def events_schema(*chunks: Any, last: str) -> dict[str, Any]:
+    """Return the schema of server-sent events: in OpenAPI, objects with JSON in a string `data`."""
+    content = {"contentMediaType": JSON, "contentSchema": {"oneOf": list(chunks)}}
     data = {"anyOf": [{"const": last}, {"type": "string", **content}]}
     return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
 def _attach(view: View, operation: Operation) -> View:
-    # functools.wraps hands an attribute on to whatever is wrapped around the view.
+    # functools.wraps copies the attribute to the decorators around the view.
     view.operation = operation  # type: ignore[attr-defined]
     return view

@@ -1,19 +1,22 @@
-"""Problems: every error as `application/problem+json` (RFC 9457), and the one table of statuses."""
+"""Error responses: problem documents (RFC 9457), the table of statuses, and other error formats."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from mes import errors
-from mes.api.openai import error_format as openai
 from mes.api.request_log import RequestLog, request_log
-from mes.api.serializers import json_response
+from mes.api.response_fields import ResponseSchema
+from mes.api.response_schemas import MistakeSchema
+from mes.api.serializers import Document, json_response
 from mes.errors import MesError
 from mes.server import problem_document as rfc9457
 
@@ -36,7 +39,7 @@ STATUSES: dict[type[MesError], int] = {
     errors.MesError: 500,
 }
 
-# What the web framework refuses by itself; the names are those of RFC 9110.
+# Codes for the errors of the web framework, after the status names of RFC 9110.
 _CODES = {
     400: "malformed_request",
     404: "not_found",
@@ -48,14 +51,16 @@ _CODES = {
     501: "not_implemented",
 }
 
+# Statuses and codes.
+
 
 def status_for(error: MesError) -> int:
-    """The HTTP status that tells of this error: that of its nearest kind."""
+    """Return the HTTP status of the error: that of its nearest class in `STATUSES`."""
     return _status_of(type(error))
 
 
 def status_and_code(kind: type[Exception]) -> tuple[int, str]:
-    """The status and the code that tell of this kind of error, of ours or of the framework."""
+    """Return the status and the code of a class of errors, MES's own or the framework's."""
     if issubclass(kind, MesError):
         return _status_of(kind), kind.code
     status = getattr(kind, "code", None) or 500
@@ -70,18 +75,79 @@ def _code_of(status: int) -> str:
     return _CODES.get(status, "internal_error" if status >= 500 else "malformed_request")
 
 
+# Error formats: paths whose clients expect errors in another form than a problem document.
+
+
+@dataclass(frozen=True)
+class ErrorFormat:
+    """A form of error responses, made of problem documents.
+
+    Args:
+        name: prefix of the format's components in /openapi.json.
+        schema: the schema of an error.
+        restrict_codes: returns the JSON Schema that limits an error to some codes.
+        convert: returns the error for a problem document.
+        convert_status: returns the status for that of a problem.
+    """
+
+    name: str
+    schema: type[ResponseSchema]
+    restrict_codes: Callable[[Sequence[str]], Document]
+    convert: Callable[[Document], Document]
+    convert_status: Callable[[int], int]
+
+
+def register_error_format(app: Flask, error_format: ErrorFormat, paths: Iterable[str]) -> None:
+    """Use the format for the errors of these paths."""
+    _error_formats(app).update(dict.fromkeys(paths, error_format))
+
+
+def error_format_for(app: Flask, path: str) -> ErrorFormat | None:
+    """Return the error format of the path; None for problem documents."""
+    return _error_formats(app).get(path)
+
+
+def _error_formats(app: Flask) -> dict[str, ErrorFormat]:
+    formats: dict[str, ErrorFormat] = app.extensions.setdefault("mes.error_formats", {})
+    return formats
+
+
+# Rendering.
+
+
 def install_error_handlers(app: Flask) -> None:
-    """Render whatever goes wrong behind a door."""
-    app.register_error_handler(MesError, _render_ours)
-    app.register_error_handler(HTTPException, _render_http)
-    app.register_error_handler(Exception, _render_bug)
+    """Render all errors of the application."""
+    app.register_error_handler(MesError, _render_mes_error)
+    app.register_error_handler(HTTPException, _render_http_exception)
+    app.register_error_handler(Exception, _render_unexpected)
 
 
-def _render_ours(error: MesError) -> Response:
+def problem_for(error: MesError, request_id: str) -> Document:
+    """Return the problem document of the error."""
+    return rfc9457.problem_document(
+        status_for(error),
+        error.code,
+        error.detail,
+        request_id=request_id,
+        errors=[MistakeSchema.serialize(mistake) for mistake in error.mistakes],
+    )
+
+
+def problem_at_end_of_stream(error: Exception, line: RequestLog) -> Document:
+    """Return the problem document that ends a stream, and log it as the stream's outcome."""
+    if isinstance(error, MesError) and status_for(error) != 500:
+        problem = problem_for(error, line.request_id)
+    else:
+        problem = _unexpected_problem(error, line.request_id)
+    line.set_outcome(problem["status"], problem["code"])
+    return problem
+
+
+def _render_mes_error(error: MesError) -> Response:
     status = status_for(error)
     if status == 500:
-        return _render_bug(error)
-    response = _rendered(problem_for(error, request_log().request_id))
+        return _render_unexpected(error)
+    response = _render(problem_for(error, request_log().request_id))
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if status == 401:
@@ -89,57 +155,34 @@ def _render_ours(error: MesError) -> Response:
     return response
 
 
-def _render_http(error: HTTPException) -> Response:
+def _render_http_exception(error: HTTPException) -> Response:
     status = error.code or 500
-    response = problem_response(status, _code_of(status), error.description or error.name)
+    request_id = request_log().request_id
+    response = _render(
+        rfc9457.problem_document(
+            status, _code_of(status), error.description or error.name, request_id=request_id
+        )
+    )
     if status == 405:
         response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
     return response
 
 
-def _render_bug(error: Exception) -> Response:
-    return _rendered(_bug(error, request_log().request_id))
+def _render_unexpected(error: Exception) -> Response:
+    return _render(_unexpected_problem(error, request_log().request_id))
 
 
-def _described(error: Exception, request_id: str) -> dict[str, Any]:
-    if isinstance(error, MesError) and status_for(error) != 500:
-        return problem_for(error, request_id)
-    return _bug(error, request_id)
-
-
-def _bug(error: Exception, request_id: str) -> dict[str, Any]:
-    # The caller gets the request id and nothing else: a traceback is for the log.
+def _unexpected_problem(error: Exception, request_id: str) -> Document:
+    # The response has the request id only; the traceback is for the log.
     log.error("internal_error", exc_info=error, extra={"request_id": request_id})
-    detail = f"an error of the service itself; its log tells more under {request_id}"
+    detail = f"internal error of MES; its log has the traceback under the request id {request_id}"
     return rfc9457.problem_document(500, "internal_error", detail, request_id=request_id)
 
 
-def problem_response(status: int, code: str, detail: str) -> Response:
-    """A problem that is none of our errors."""
-    return _rendered(
-        rfc9457.problem_document(status, code, detail, request_id=request_log().request_id)
-    )
-
-
-def problem_for(error: MesError, request_id: str) -> dict[str, Any]:
-    """The problem document of an error."""
-    mistakes = [{"pointer": m.pointer, "detail": m.detail} for m in error.mistakes]
-    return rfc9457.problem_document(
-        status_for(error), error.code, error.detail, request_id=request_id, errors=mistakes
-    )
-
-
-def problem_at_end_of_stream(error: Exception, own: RequestLog) -> dict[str, Any]:
-    """The problem with which a stream breaks off."""
-    problem = _described(error, own.request_id)
-    own.set_outcome(problem["status"], problem["code"])
-    return problem
-
-
-def _rendered(document: dict[str, Any]) -> Response:
-    request_log().code = document["code"]
-    if request.path in openai.OPENAI_PATHS:
-        return json_response(
-            openai.to_openai_error(document), openai.openai_status(document["status"])
-        )
-    return Response(json.dumps(document), document["status"], mimetype=rfc9457.MIMETYPE)
+def _render(problem: dict[str, Any]) -> Response:
+    request_log().code = problem["code"]
+    error_format = error_format_for(current_app, request.path)
+    if error_format is not None:
+        status = error_format.convert_status(problem["status"])
+        return json_response(error_format.convert(problem), status)
+    return Response(json.dumps(problem), problem["status"], mimetype=rfc9457.MIMETYPE)

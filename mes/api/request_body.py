@@ -1,4 +1,4 @@
-"""Request bodies: strict JSON, then a marshmallow schema, then a dataclass."""
+"""Request bodies: strict JSON, loaded by a marshmallow schema into a dataclass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mes.strict_json import NotJson, parse_json
 
 View = Callable[..., Any]
 
-_REFUSALS = (
+_BODY_ERRORS = (
     MalformedRequest,
     RequestTimeout,
     RequestEntityTooLarge,
@@ -33,43 +33,45 @@ _REFUSALS = (
     RequestInvalid,
 )
 
-# Each one told costs a search and a hundred bytes, and a body has room for a hundred thousand.
-_MOST_MISTAKES = 20
-_LONGEST_NAME = 200
+# Each reported mistake costs a search for similar names and a hundred bytes of the response, and
+# a body has room for a hundred thousand of them.
+_MAX_MISTAKES = 20
+_MAX_NAME_LENGTH = 200
 
 
 def request_body(schema: Schema) -> Callable[[View], View]:
-    """Hand the view what the schema makes of the request's body, as its last argument.
+    """Return a decorator that passes the loaded body to the view, as its last argument.
 
-    Raises MalformedRequest, RequestInvalid; 408, 413 and 415 are the framework's exceptions.
+    The view then raises MalformedRequest and RequestInvalid, and werkzeug's exceptions with the
+    statuses 408, 413 and 415.
     """
 
     def decorate(view: View) -> View:
         @wraps(view)
         def read_body(*args: Any, **kwargs: Any) -> Any:
-            return view(*args, load_body(schema, _json()), **kwargs)
+            return view(*args, load_body(schema, _read_json()), **kwargs)
 
-        return extend_operation(read_body, request=schema, raises=_REFUSALS)
+        return extend_operation(read_body, request=schema, raises=_BODY_ERRORS)
 
     return decorate
 
 
 def load_body(schema: Schema, document: Any) -> Any:
-    """What the schema makes of a document. Raises RequestInvalid with the mistakes."""
+    """Return the document, loaded by the schema. Raises RequestInvalid with all mistakes."""
     try:
         return schema.load(document)
     except ValidationError as exc:
         found = _mistakes(exc.messages_dict)
-        mistakes = tuple(_with_suggestion(each, schema) for each in islice(found, _MOST_MISTAKES))
-        told = [f"{m.pointer or 'the body'}: {m.detail}" for m in mistakes]
+        mistakes = tuple(_with_suggestion(each, schema) for each in islice(found, _MAX_MISTAKES))
+        details = [f"{m.pointer or 'the body'}: {m.detail}" for m in mistakes]
         more = ["and more"] if next(found, None) else []
-        raise RequestInvalid("; ".join(told + more), mistakes=mistakes) from exc
+        raise RequestInvalid("; ".join(details + more), mistakes=mistakes) from exc
 
 
 def _with_suggestion(mistake: Mistake, schema: Schema) -> Mistake:
-    """For a field that does not exist: the one that was probably meant."""
+    """Add the most similar field to the detail of a mistake in a field that does not exist."""
     name = mistake.pointer.removeprefix("/")
-    # Of nested ones nothing is known here.
+    # The fields of nested schemas are not known here.
     close = (
         [] if "/" in name or name in schema.fields else get_close_matches(name, schema.fields, n=1)
     )
@@ -78,21 +80,24 @@ def _with_suggestion(mistake: Mistake, schema: Schema) -> Mistake:
     return replace(mistake, detail=f"{mistake.detail}; did you mean {close[0]}?")
 
 
-def _json() -> Any:
+def _read_json() -> Any:
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("send the body as 'Content-Type: application/json'")
     if request.mimetype_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
-        raise UnsupportedMediaType("JSON is UTF-8; leave the charset out")
+        raise UnsupportedMediaType("send the body in UTF-8 and leave the charset out")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("send the body as it is, without Content-Encoding")
+        raise UnsupportedMediaType("send the body uncompressed, without Content-Encoding")
     try:
-        return parse_json(_data())
+        return parse_json(_read_data())
     except NotJson as exc:
         raise MalformedRequest(f"the body is not JSON: {exc}") from exc
 
 
-def _data() -> bytes:
-    """The whole body."""
+def _read_data() -> bytes:
+    """Return the body.
+
+    Raises MalformedRequest, RequestTimeout and RequestEntityTooLarge.
+    """
     try:
         data = request.get_data(cache=False)
     except ClientDisconnected as exc:
@@ -100,9 +105,9 @@ def _data() -> bytes:
             raise RequestTimeout("the body did not arrive in time; send it faster") from exc
         raise
     except ParseException as exc:
-        raise MalformedRequest(f"the body is not well chunked: {exc}") from exc
+        raise MalformedRequest(f"the chunked encoding of the body is invalid: {exc}") from exc
     if request.content_length is None and len(data) == request.max_content_length:
-        raise RequestEntityTooLarge  # the framework breaks off there and says nothing
+        raise RequestEntityTooLarge  # werkzeug cuts a chunked body there without an error
     if not data:
         raise MalformedRequest("the body is empty; send a JSON object and its Content-Length")
     if request.content_length not in (None, len(data)):
@@ -116,7 +121,7 @@ def _mistakes(messages: Any, pointer: str = "") -> Iterator[Mistake]:
             yield from _mistakes(detail, pointer)
     elif isinstance(messages, dict):
         for step, inner in messages.items():
-            name = str(step)[:_LONGEST_NAME]
+            name = str(step)[:_MAX_NAME_LENGTH]
             yield from _mistakes(inner, pointer if step == "_schema" else f"{pointer}/{name}")
     else:
         yield Mistake(pointer, str(messages))

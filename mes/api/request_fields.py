@@ -1,4 +1,4 @@
-"""The kinds of fields that requests have: what each takes, and what it says of anything else."""
+"""Kinds of request fields, which load JSON values strictly, without conversions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
-from mes.api.services import services
+from mes.api.services import get_services
 
 MESSAGES: dict[str, Any] = {
     "required": "is required",
@@ -17,7 +17,7 @@ MESSAGES: dict[str, Any] = {
 
 
 class Strict(Schema):
-    """A schema that takes its own fields and no others; each says what it calls the others."""
+    """A schema that refuses unknown fields; each subclass has its own message for them."""
 
     class Meta:
         unknown = RAISE
@@ -28,7 +28,7 @@ class Text(fields.String):
 
 
 class Whole(fields.Integer):
-    """An integer: 5, or 5.0 as JSON Schema has it, but not "5", 5.5 or true."""
+    """An integer: 5, or 5.0 as in JSON Schema, but not "5", 5.5 or true."""
 
     default_error_messages = MESSAGES
 
@@ -52,21 +52,21 @@ class Number(fields.Float):
 
 
 class Seconds(Number):
-    """A duration, up to the longest timeout that may be set."""
+    """A duration in seconds, at most `MAX_TIMEOUT`."""
 
     @property
     def shape(self) -> dict[str, Any]:
-        return {"exclusiveMinimum": 0, "maximum": services().settings.max_timeout_seconds}
+        return {"exclusiveMinimum": 0, "maximum": get_services().settings.max_timeout_seconds}
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        seconds, most = super()._deserialize(value, *args, **kwargs), self.shape["maximum"]
-        if not 0 < seconds <= most:
-            raise ValidationError(f"must be more than 0 and at most {most:g} seconds")
+        seconds, maximum = super()._deserialize(value, *args, **kwargs), self.shape["maximum"]
+        if not 0 < seconds <= maximum:
+            raise ValidationError(f"must be more than 0 and at most {maximum:g} seconds")
         return seconds
 
 
 class Flag(fields.Boolean):
-    """true or false, and nothing that might be meant so."""
+    """true or false; strings and numbers are refused."""
 
     default_error_messages = MESSAGES
 
@@ -77,7 +77,7 @@ class Flag(fields.Boolean):
 
 
 class Object(fields.Field[dict[str, Any]]):
-    """A JSON object, as it is."""
+    """A JSON object, loaded unchanged."""
 
     shape = {"type": "object"}
     default_error_messages = MESSAGES
@@ -89,7 +89,7 @@ class Object(fields.Field[dict[str, Any]]):
 
 
 class Stops(fields.Field[list[str]]):
-    """Strings that end the answer: a list, or one alone."""
+    """Strings that end the answer: a list, or one string."""
 
     shape = {
         "type": ["string", "array"],
@@ -102,14 +102,14 @@ class Stops(fields.Field[list[str]]):
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         stops = [value] if isinstance(value, str) else value
-        good = isinstance(stops, list) and all(isinstance(s, str) and s for s in stops)
-        if not good or not 1 <= len(stops) <= 16:
+        is_valid = isinstance(stops, list) and all(isinstance(s, str) and s for s in stops)
+        if not is_valid or not 1 <= len(stops) <= 16:
             raise ValidationError("must be a string or a list of 1 to 16 strings, none empty")
         return stops
 
 
 class Think(fields.Field[bool | str]):
-    """Whether to think before the answer, or how much."""
+    """Whether a reasoning model thinks before its answer, or how much."""
 
     default_error_messages = MESSAGES
 
@@ -120,7 +120,7 @@ class Think(fields.Field[bool | str]):
 
 
 class Image(Text):
-    """An image in base64, as it is."""
+    """An image in base64, loaded unchanged."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, *args, **kwargs)
@@ -129,7 +129,7 @@ class Image(Text):
         except ValueError:
             decoded = b""
         if not decoded:
-            raise ValidationError("must be an image in base64, without `data:` before it")
+            raise ValidationError("must be an image in base64, without a `data:` prefix")
         return text
 
 

@@ -1,4 +1,4 @@
-"""What belongs to each request: its id, and its one line in the log and in the metrics."""
+"""The log of requests: an id for each request, one log line and one count in the metrics."""
 
 from __future__ import annotations
 
@@ -11,79 +11,79 @@ from typing import Any, cast
 
 from flask import Flask, Response, g, request
 
-from mes.api.services import services
+from mes.api.services import get_services
 from mes.metrics.counters import RequestCounters
 
 log = logging.getLogger("mes.requests")
 
-_HARMLESS_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+# Other ids could put line breaks or markup into the log and into answers.
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
 @dataclass(slots=True)
 class RequestLog:
-    """What the log will say of the present request."""
+    """The log line of one request, while its fields are collected."""
 
     request_id: str
     began: float
     status: int | None = None
     code: str | None = None
     key: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
 
-    def note(self, **facts: Any) -> None:
-        """Facts worth a place in the log: never a prompt, an answer or a key."""
-        self.facts.update(facts)
+    def add_fields(self, **fields: Any) -> None:
+        """Add fields to the line; never a prompt, an answer or a key."""
+        self.fields.update(fields)
 
     def set_outcome(self, status: int, code: str) -> None:
-        """How a stream has ended that went so well at first that its answer is a 200."""
+        """Set the outcome of a stream that failed after its response had begun with a 200."""
         self.status, self.code = status, code
 
 
 def request_log() -> RequestLog:
-    """The line of the present request."""
-    return cast(RequestLog, g.line)
+    """Return the log line of the present request."""
+    return cast(RequestLog, g.request_log)
 
 
 def install_request_log(app: Flask) -> None:
-    """Number the requests of the application; log and count each of them once."""
+    """Give each request of the application an id, and log and count it once."""
     app.before_request(_begin)
     app.after_request(_finish)
 
 
 def _begin() -> None:
-    given = request.headers.get("X-Request-ID")
-    if given is None or not _HARMLESS_ID.fullmatch(given):
-        given = f"{random.getrandbits(96):024x}"
-    g.line = RequestLog(given, time.monotonic())
+    request_id = request.headers.get("X-Request-ID")
+    if request_id is None or not _SAFE_ID.fullmatch(request_id):
+        request_id = f"{random.getrandbits(96):024x}"
+    g.request_log = RequestLog(request_id, time.monotonic())
 
 
 def _finish(response: Response) -> Response:
-    own, request_counters = request_log(), services().metrics.request_counters
-    response.headers["X-Request-ID"] = own.request_id
-    own.status = response.status_code
-    rule = request.url_rule
-    route = rule.rule if rule else None
-    asked = {"method": request.method, "path": request.path}
+    line, counters = request_log(), get_services().metrics.request_counters
+    response.headers["X-Request-ID"] = line.request_id
+    line.status = response.status_code
+    route = request.url_rule.rule if request.url_rule else None
+    target = {"method": request.method, "path": request.path}
     if response.is_streamed:
-        # What came of it is known at its end, when nothing of Flask's is left.
-        response.call_on_close(lambda: _write(own, asked, route, request_counters))
+        # The outcome is known at the end of the stream, when Flask's context is gone.
+        response.call_on_close(lambda: _write(line, target, route, counters))
     else:
-        _write(own, asked, route, request_counters)
+        _write(line, target, route, counters)
     return response
 
 
 def _write(
-    own: RequestLog, asked: dict[str, str], route: str | None, request_counters: RequestCounters
+    line: RequestLog, target: dict[str, str], route: str | None, counters: RequestCounters
 ) -> None:
-    facts = {
-        "request_id": own.request_id,
-        **asked,
-        "status": own.status,
-        "code": own.code,
-        "key": own.key,
-        "ms": round((time.monotonic() - own.began) * 1000, 1),
-        **own.facts,
+    fields = {
+        "request_id": line.request_id,
+        **target,
+        "status": line.status,
+        "code": line.code,
+        "key": line.key,
+        "ms": round((time.monotonic() - line.began) * 1000, 1),
+        **line.fields,
     }
-    log.info("request", extra=facts)
-    # The same facts, so that the two never disagree.
-    request_counters.count(facts, route=route)
+    log.info("request", extra=fields)
+    # The same fields, so that log and metrics agree.
+    counters.count(fields, route=route)

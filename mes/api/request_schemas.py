@@ -1,4 +1,4 @@
-"""Schemas of the requests of MES's own doors."""
+"""Schemas of requests: generation parameters, inferences and schema checks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from mes.api.request_fields import (
 )
 from mes.domain import InferenceRequest, Message
 
-# What requests for a generation have in common, whatever door they come to.
+# Parameters of all requests for a generation.
 
 
 class SamplingSchema(Strict):
-    """How the tokens are chosen, and how many."""
+    """How tokens are sampled, and how many."""
 
     temperature = Number(allow_none=True, validate=between(0, 2))
     max_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
@@ -42,28 +42,29 @@ class SamplingSchema(Strict):
 
 
 class AttemptsSchema(Strict):
-    """How often a model is asked, how it is held to a schema, and for how long."""
+    """The number of attempts, constrained decoding and the timeout."""
 
     max_attempts = Whole(allow_none=True, validate=between(1, 4))
     constrain = Flag(allow_none=True)
     timeout = Seconds(allow_none=True)
 
 
-# What the runtime knows by the same name; of the others an InferenceRequest has fields.
+# These options are passed to the runtime by the same name; the others are fields of
+# InferenceRequest.
 _OPTIONS = tuple(SamplingSchema(exclude=("temperature", "max_tokens")).fields)
 
 
-def given_options(given: dict[str, Any]) -> dict[str, Any]:
-    """What was said; null is as good as left out."""
-    return {name: value for name, value in given.items() if value is not None}
+def without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that are not null; null means the same as an absent field."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def sampling_options(given: dict[str, Any]) -> dict[str, Any]:
-    """The options of the runtime among what was said."""
-    return {name: given[name] for name in _OPTIONS if name in given}
+def sampling_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that are passed to the runtime by the same name."""
+    return {name: values[name] for name in _OPTIONS if name in values}
 
 
-# What requests may hold, as marshmallow knows it.
+# Inference requests.
 
 _ROLE = validate.OneOf(
     ("system", "user", "assistant", "tool"), error="must be system, user, assistant or tool"
@@ -71,7 +72,7 @@ _ROLE = validate.OneOf(
 
 
 class MessageSchema(Strict):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     error_messages = {"unknown": "is not a field of a message", "type": "must be a JSON object"}
 
@@ -80,29 +81,33 @@ class MessageSchema(Strict):
     images = fields.List(Image(), allow_none=True, error_messages=LIST)
 
     @post_load
-    def _message(self, given: dict[str, Any], **kwargs: Any) -> Message:
-        images = tuple(given.get("images") or ())
-        return Message(given["role"], given["content"], images)
+    def _message(self, values: dict[str, Any], **kwargs: Any) -> Message:
+        images = tuple(values.get("images") or ())
+        return Message(values["role"], values["content"], images)
 
 
-def require_question(turns: list[Message]) -> None:
-    if not any(turn.role == "user" for turn in turns):
+def require_question(messages: list[Message]) -> None:
+    """Raise ValidationError for a conversation that does not end with a question to the model."""
+    if not any(message.role == "user" for message in messages):
         raise ValidationError("must have a message of role user")
-    if turns[-1].role not in ("user", "tool"):
+    if messages[-1].role not in ("user", "tool"):
         raise ValidationError("must end with a message of role user or tool")
 
 
-def top_logprobs_count(given: dict[str, Any]) -> int | None:
-    """How many tokens to tell at each place, taken out of what was given; None for nothing."""
-    wanted: bool | None = given.pop("logprobs", None)
-    most: int | None = given.pop("top_logprobs", None)
-    if wanted is None:
-        return most
-    return (most or 0) if wanted else None
+def top_logprobs_count(values: dict[str, Any]) -> int | None:
+    """Remove `logprobs` and `top_logprobs`, and return the number of likeliest tokens to report.
+
+    Returns None if no probabilities are requested.
+    """
+    is_wanted: bool | None = values.pop("logprobs", None)
+    count: int | None = values.pop("top_logprobs", None)
+    if is_wanted is None:
+        return count
+    return (count or 0) if is_wanted else None
 
 
 class QuestionSchema(Strict):
-    """Who is asked, what, and what the answer has to be."""
+    """The model, the prompt or conversation, and the form of the answer."""
 
     model_id = Text(required=True, validate=NOT_EMPTY)
     prompt = Text(allow_none=True, validate=NOT_EMPTY)
@@ -121,36 +126,36 @@ class QuestionSchema(Strict):
 
 
 class InferenceRequestSchema(AttemptsSchema, SamplingSchema, QuestionSchema):
-    """`POST /v1/inference`. An optional field that is null counts as left out."""
+    """The body of `POST /v1/inference`. An optional field that is null counts as absent."""
 
     error_messages = {"unknown": "is not a field of this request", "type": "must be a JSON object"}
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
-    def _one_way_to_ask(self, _: Any, given: dict[str, Any], **kwargs: Any) -> None:
-        if not isinstance(given, dict):
-            return  # told as such
-        said = {name for name in ("prompt", "messages") if given.get(name) is not None}
-        if not said:
-            raise ValidationError("is required, or messages", "prompt")
-        if len(said) == 2:
-            raise ValidationError("goes without prompt; send one of the two", "messages")
-        if "messages" in said and given.get("system_prompt") is not None:
-            mistake = "goes with prompt; with messages, send one of role system"
+    def _check_prompt_or_messages(self, _: Any, values: dict[str, Any], **kwargs: Any) -> None:
+        if not isinstance(values, dict):
+            return  # marshmallow reports this itself
+        present = {name for name in ("prompt", "messages") if values.get(name) is not None}
+        if not present:
+            raise ValidationError("is required, unless there are messages", "prompt")
+        if len(present) == 2:
+            raise ValidationError("cannot be combined with prompt; send one of the two", "messages")
+        if "messages" in present and values.get("system_prompt") is not None:
+            mistake = "cannot be combined with messages; send a message of role system instead"
             raise ValidationError(mistake, "system_prompt")
 
     @post_load
-    def _request(self, given: dict[str, Any], **kwargs: Any) -> InferenceRequest:
-        given = given_options(given)
-        sampling = sampling_options(given)
-        timeout = given.pop("timeout", None)
-        given["messages"] = tuple(given.get("messages", ()))
-        given["top_logprobs"] = top_logprobs_count(given)
-        own = {name: value for name, value in given.items() if name not in sampling}
-        return InferenceRequest(**own, sampling=sampling, timeout_seconds=timeout)
+    def _request(self, values: dict[str, Any], **kwargs: Any) -> InferenceRequest:
+        values = without_nulls(values)
+        sampling = sampling_options(values)
+        timeout = values.pop("timeout", None)
+        values["messages"] = tuple(values.get("messages", ()))
+        values["top_logprobs"] = top_logprobs_count(values)
+        direct = {name: value for name, value in values.items() if name not in sampling}
+        return InferenceRequest(**direct, sampling=sampling, timeout_seconds=timeout)
 
 
 class SchemaCheckSchema(Strict):
-    """`POST /v1/schemas/check`."""
+    """The body of `POST /v1/schemas/check`."""
 
     error_messages = InferenceRequestSchema.error_messages
 

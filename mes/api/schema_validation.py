@@ -1,4 +1,4 @@
-"""Validation: instances judged by a schema with two validators, without a generation."""
+"""`POST /v1/schemas/validate`: instances are validated by two validators."""
 
 from __future__ import annotations
 
@@ -9,23 +9,32 @@ from marshmallow import fields, validate
 
 from mes import structured
 from mes.api.auth import auth
+from mes.api.inference_responses import ViolationSchema
 from mes.api.operation_docs import documented
 from mes.api.request_body import request_body
 from mes.api.request_fields import LIST, Object, Strict
-from mes.api.response_fields import ResponseSchema, many, member, numbers, one, one_of, text, whole
-from mes.api.response_schemas import ViolationSchema
-from mes.api.serializers import json_response
-from mes.api.services import services
+from mes.api.response_fields import (
+    ResponseSchema,
+    boolean,
+    choice,
+    integer,
+    integers,
+    nested,
+    nested_list,
+    string,
+)
+from mes.api.serializers import Document, json_response
+from mes.api.services import get_services
 from mes.errors import QueueFull, SchemaInvalid, SchemaUnsafe
-from mes.structured import Comparison, Schema, Verdict
+from mes.structured import Comparison, Schema
 
-MOST_INSTANCES = 1_000
+MAX_INSTANCES = 1_000
 
 bp = Blueprint("schema_validation", __name__, url_prefix="/v1")
 
 
 class SchemaValidationSchema(Strict):
-    """`POST /v1/schemas/validate`."""
+    """The body of `POST /v1/schemas/validate`."""
 
     error_messages = {"unknown": "is not a field of this request", "type": "must be a JSON object"}
 
@@ -34,103 +43,112 @@ class SchemaValidationSchema(Strict):
         fields.Raw(allow_none=True),
         required=True,
         validate=validate.Length(
-            1, MOST_INSTANCES, error=f"must have 1 to {MOST_INSTANCES:,} instances"
+            1, MAX_INSTANCES, error=f"must have 1 to {MAX_INSTANCES:,} instances"
         ),
         error_messages=LIST,
     )
 
 
 class InstanceVerdict(ResponseSchema):
-    verdict = one_of(("valid", "invalid", "undecided"), "`undecided` is neither valid nor invalid")
-    errors = many(ViolationSchema, "the mistakes of an invalid instance, at most 5")
-    reason = text("why it is undecided, such as the limit that was reached", null=True)
+    """The verdict of one validator on one instance."""
+
+    verdict = choice(
+        ("valid", "invalid", "undecided"),
+        "`undecided` if the validator reached a limit or cannot validate against the schema.",
+    )
+    errors = nested_list(ViolationSchema, "Violations by an invalid instance, at most 5.")
+    reason = string("Why the verdict is undecided, such as the limit that was reached.", null=True)
 
 
 class InstanceComparison(ResponseSchema):
-    index = whole("of the instance in the request, from 0")
-    agree = member(fields.Boolean, "null where one of the two is undecided", null=True)
-    mes = one(InstanceVerdict, "by the validator that MES judges answers by")
-    jsonschema = one(InstanceVerdict, "by Python's `jsonschema`")
+    """The verdicts on one instance. The source is its index with its `Comparison`."""
+
+    index = integer("Index of the instance in the request, from 0 on.", source=lambda pair: pair[0])
+    agree = boolean(
+        "Whether both verdicts are the same; null if one of them is undecided.",
+        source=lambda pair: pair[1].agree,
+        null=True,
+    )
+    mes = nested(
+        InstanceVerdict,
+        "Verdict of the validator that MES uses for answers.",
+        source=lambda pair: pair[1].mes,
+    )
+    jsonschema = nested(
+        InstanceVerdict,
+        "Verdict of Python's `jsonschema`.",
+        source=lambda pair: pair[1].jsonschema,
+    )
 
 
 class Validators(ResponseSchema):
-    mes = text("the library by which MES judges answers, and its version")
-    jsonschema = text("the library that shares no code with it, and its version")
+    """The two validators."""
+
+    mes = string("Library and version that MES uses for answers.")
+    jsonschema = string("Library and version that shares no code with it.")
 
 
 class ValidationTotals(ResponseSchema):
-    """Each instance is counted in `instances` and in one of the others."""
+    """Numbers of instances. Each is counted in `instances` and in one of the others."""
 
-    instances = whole("")
-    valid = whole("by both")
-    invalid = whole("by both")
-    disagreements = whole("valid by one, invalid by the other")
-    undecided = whole("by one or both")
+    instances = integer("All instances.", source=len)
+    valid = integer("Valid by both validators.", source=lambda each: _agreed(each, "valid"))
+    invalid = integer("Invalid by both validators.", source=lambda each: _agreed(each, "invalid"))
+    disagreements = integer(
+        "Valid by one validator, invalid by the other.",
+        source=lambda comparisons: len(_disagreements(comparisons)),
+    )
+    undecided = integer(
+        "Undecided by one or both validators.",
+        source=lambda comparisons: sum(each.agree is None for each in comparisons),
+    )
 
 
 class SchemaValidationAnswer(ResponseSchema):
-    success = member(fields.Boolean, "always true; the verdicts are in `results`")
-    dialect = text("the schema's, as a URI")
-    schema_sha256 = text("of its compact text")
-    validators = one(Validators, "by the names that they have in `results`")
-    totals = one(ValidationTotals, "")
-    disagreements = numbers("the indexes of the instances whose verdicts differ")
-    results = many(InstanceComparison, "one for each instance, in their order")
+    """The response to `POST /v1/schemas/validate`."""
+
+    success = boolean("Always true; the verdicts are in `results`.")
+    dialect = string("URI of the schema's dialect.")
+    schema_sha256 = string("SHA-256 of the compact text of the schema.")
+    validators = nested(Validators, "The validators by their names in `results`.")
+    totals = nested(ValidationTotals, "Numbers of instances by verdict.")
+    disagreements = integers("Indexes of the instances with different verdicts.")
+    results = nested_list(InstanceComparison, "The verdicts on each instance, in their order.")
 
 
 @bp.post("/schemas/validate")
 @auth.login_required
 @request_body(SchemaValidationSchema())
 @documented(SchemaValidationAnswer, raises=(SchemaInvalid, SchemaUnsafe, QueueFull))
-def validate_instances(given: dict[str, Any]) -> Response:
-    """Judge instances by a schema with two validators, and name where they disagree
+def validate_instances(body: dict[str, Any]) -> Response:
+    """Validate JSON values against a schema with two validators, and list their disagreements.
 
-    The schema is screened as inference would screen it.
+    The schema is checked as for an inference.
     """
-    own = services()
-    schema = structured.check_schema(given["json_schema"], own.schema_limits)
-    with own.client() as client:
+    services = get_services()
+    schema = structured.check_schema(body["json_schema"], services.schema_limits)
+    with services.client() as client:
         comparisons = structured.compare(
-            schema, given["instances"], second=own.second_validator, client=client
+            schema, body["instances"], second=services.second_validator, client=client
         )
     return json_response(_report(schema, comparisons))
 
 
-def _report(schema: Schema, comparisons: list[Comparison]) -> dict[str, Any]:
-    return {
-        "success": True,
-        "dialect": schema.dialect,
-        "schema_sha256": schema.sha256,
-        "validators": structured.versions(),
-        "totals": _totals(comparisons),
-        "disagreements": [i for i, each in enumerate(comparisons) if each.agree is False],
-        "results": [_result(index, each) for index, each in enumerate(comparisons)],
-    }
+def _report(schema: Schema, comparisons: list[Comparison]) -> Document:
+    return SchemaValidationAnswer.build(
+        success=True,
+        dialect=schema.dialect,
+        schema_sha256=schema.sha256,
+        validators=Validators.build(**structured.versions()),
+        totals=ValidationTotals.serialize(comparisons),
+        disagreements=_disagreements(comparisons),
+        results=[InstanceComparison.serialize(pair) for pair in enumerate(comparisons)],
+    )
 
 
-def _totals(comparisons: list[Comparison]) -> dict[str, int]:
-    agreed = [each.mes.verdict for each in comparisons if each.agree]
-    return {
-        "instances": len(comparisons),
-        "valid": agreed.count("valid"),
-        "invalid": agreed.count("invalid"),
-        "disagreements": sum(each.agree is False for each in comparisons),
-        "undecided": sum(each.agree is None for each in comparisons),
-    }
+def _agreed(comparisons: list[Comparison], verdict: str) -> int:
+    return sum(each.agree is True and each.mes.verdict == verdict for each in comparisons)
 
 
-def _result(index: int, comparison: Comparison) -> dict[str, Any]:
-    return {
-        "index": index,
-        "agree": comparison.agree,
-        "mes": _verdict(comparison.mes),
-        "jsonschema": _verdict(comparison.jsonschema),
-    }
-
-
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    errors = [
-        {"pointer": each.pointer, "keyword": each.keyword, "detail": each.detail}
-        for each in verdict.errors
-    ]
-    return {"verdict": verdict.verdict, "errors": errors, "reason": verdict.reason}
+def _disagreements(comparisons: list[Comparison]) -> list[int]:
+    return [index for index, each in enumerate(comparisons) if each.agree is False]

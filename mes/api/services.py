@@ -1,4 +1,4 @@
-"""The services that views use, put together by mes/app.py and found in the application."""
+"""The services that views use. mes/app.py puts them together."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from mes.structured import SchemaLimits, SecondValidator
 
 @dataclass(frozen=True)
 class Services:
-    """What a view may need."""
+    """All services of the application."""
 
     settings: Settings
     keys: ApiKeys
-    attempts: KeyThrottle
+    key_throttle: KeyThrottle
     catalog: CatalogFile
     schema_limits: SchemaLimits
     second_validator: SecondValidator
@@ -51,10 +51,12 @@ class Services:
 
     @contextmanager
     def client(self) -> Iterator[SocketClient]:
-        """The caller of the present request, with a thread to wait in.
+        """Return the client of the present request, and reserve a thread to wait in.
 
-        A worker keeps some threads back, so that health, status and models answer whatever else
-        goes on. Normally the queues are full long before the seats are taken.
+        Each worker keeps some threads free, so that health, status and models respond while all
+        others wait. Normally the queues are full before the wait slots are taken.
+
+        Raises QueueFull if no wait slot is free.
         """
         if not self.wait_slots.acquire(blocking=False):
             raise QueueFull("all threads of this worker wait for models; try again later")
@@ -65,18 +67,18 @@ class Services:
             self.wait_slots.release()
 
     def retire(self) -> None:
-        """Take on no more chores; another worker takes the place of this one."""
+        """Take on no more background work; another worker takes the place of this one."""
         self.leader.retire()
 
     def shut_down(self) -> None:
-        """Tell who waits that the service ends; what runs may go on for GRACEFUL_TIMEOUT."""
+        """Refuse waiting requests; running ones may go on for `GRACEFUL_TIMEOUT`."""
         self.scheduler.shut()
         self.event_loop.call_at(
             time.monotonic() + self.settings.graceful_timeout_seconds, self.runtime.shut_down
         )
 
     def close(self) -> None:
-        """End the threads that serve this process, and leave the other workers."""
+        """End the background threads of this process and release its shared files."""
         self.leader.stop()
         self.coordinator.close()
         self.event_loop.close()
@@ -86,6 +88,6 @@ class Services:
         self.shared.close()
 
 
-def services() -> Services:
-    """The services of the present application."""
+def get_services() -> Services:
+    """Return the services of the present application."""
     return cast(Services, current_app.extensions["mes"])

@@ -1,4 +1,4 @@
-"""Streamed answers: documents as they come, and a last one whatever comes."""
+"""Streamed responses: documents are sent as they arrive; a failed stream ends with a problem."""
 
 from __future__ import annotations
 
@@ -16,31 +16,37 @@ from mes.api import problems
 from mes.api.operation_docs import NDJSON
 from mes.api.request_log import request_log
 from mes.api.serializers import encode_json
-from mes.api.services import services
+from mes.api.services import get_services
 from mes.errors import ClientDisconnected, ClientTooSlow, MesError
 
 Document = dict[str, Any]
 
 Documents = Iterable[Document]
-"""Those that are there at once, and are sent so."""
+"""A batch: documents that are available together and are sent together."""
 
 
-# Of what is sent at once; a client on a slow line has the whole deadline for each of these.
+# Batches are sent in pieces of this size; a slow client has the full timeout for each of them.
 _PIECE_BYTES = 65536
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How documents stand in the answer; `told` makes the last one of a problem."""
+    """The encoding of documents in a stream.
+
+    Args:
+        before, after: bytes around each document.
+        convert_problem: returns the last document of a stream that fails with this problem.
+        end: bytes at the end of a stream that succeeded.
+    """
 
     mimetype: str
     before: bytes
     after: bytes
-    told: Callable[[Document], Document]
+    convert_problem: Callable[[Document], Document]
     end: bytes = b""
-    """closes what has gone well"""
 
     def framed(self, documents: Documents) -> bytes:
+        """Return the bytes of the documents."""
         return b"".join([self.before + encode_json(each, self.after) for each in documents])
 
 
@@ -48,16 +54,17 @@ LINES = Encoder(NDJSON, b"", b"\n", lambda problem: {**problem, "type": "error"}
 
 
 class StreamingResponse:
-    """Documents on their way to the client of the present request, who has to take them in time.
+    """A stream of documents to the client of the present request.
 
-    They come in batches, which the server asks for (`response`), or are taken while it waits for
-    the next batch (`take`).
+    Batches are either pulled by the server (`response`), or sent directly while the server waits
+    for the next batch (`take`). A client that does not read a piece within
+    `STREAM_WRITE_TIMEOUT` is disconnected.
     """
 
     def __init__(self, framing: Encoder = LINES) -> None:
         self._framing = framing
-        self._event_loop = services().event_loop
-        self._seconds = services().settings.stream_write_timeout_seconds
+        self._event_loop = get_services().event_loop
+        self._seconds = get_services().settings.stream_write_timeout_seconds
         self._line = request_log()
         self._socket_writer = SocketWriter(
             request.environ.get("gunicorn.socket"),
@@ -66,27 +73,28 @@ class StreamingResponse:
         self._sent_at: float | None = None
 
     def response(self, batches: Generator[Documents]) -> Response:
-        """The documents, in an answer that is under way as soon as the first one is there.
+        """Return the response, after the first batch has arrived.
 
-        What is raised before that is an ordinary problem with its status; later it is the last one.
-        The batches are closed with the answer, also where nobody has read it to the end.
+        An error before the first batch is raised here, so it gets its own status; a later one
+        becomes the last document. The generator is closed with the response, even if the client
+        has not read all of it.
         """
         first = list(islice(batches, 1))
         response = Response(
             self._pieces(chain(first, batches)),
             mimetype=self._framing.mimetype,
-            # A proxy that gathers the answer would show no progress.
+            # Ask proxies not to buffer the response: clients would see no progress.
             headers={"X-Accel-Buffering": "no"},
         )
         response.call_on_close(batches.close)
         return response
 
     def take(self, documents: Documents) -> bool:
-        """Send them without a wait, in any thread; False where none of them was taken."""
+        """Send the documents without blocking, in any thread; return False if nothing was sent."""
         return self._socket_writer.take(self._framing.framed(documents))
 
     def can_take_more(self, *, within: float = 0.0) -> bool:
-        """Can something be sent without a wait, or within so many seconds? False once it left."""
+        """Return whether more can be sent within these seconds; False once the client has left."""
         return self._socket_writer.can_take_more(within=within)
 
     def _pieces(self, batches: Iterator[Documents]) -> Iterator[bytes]:
@@ -96,11 +104,11 @@ class StreamingResponse:
                 yield from self._sent(self._framing.framed(documents))
             yield from self._sent(self._framing.end)
         except GeneratorExit:
-            self._note(ClientDisconnected("the caller has hung up"))
+            self._note(ClientDisconnected("the client has disconnected"))
             raise
         except Exception as exc:
-            told = self._framing.told(problems.problem_at_end_of_stream(exc, self._line))
-            yield from self._sent(self._framing.framed([told]))
+            problem = problems.problem_at_end_of_stream(exc, self._line)
+            yield from self._sent(self._framing.framed([self._framing.convert_problem(problem)]))
         finally:
             self._timer.cancel()
 
@@ -113,16 +121,16 @@ class StreamingResponse:
             self._sent_at = None
 
     def _look_in(self, seconds: float) -> None:
-        # One alarm at a time: one for each line would cost as much as sending it.
-        self._timer = self._event_loop.call_at(time.monotonic() + seconds, self._observe)
+        # One timer at a time: a timer for each piece would cost as much as sending it.
+        self._timer = self._event_loop.call_at(time.monotonic() + seconds, self._look)
 
-    def _observe(self) -> None:
+    def _look(self) -> None:
         sent_at = self._sent_at
         left = self._seconds if sent_at is None else sent_at + self._seconds - time.monotonic()
         if left > 0:
             self._look_in(left)
         else:
-            self._note(ClientTooSlow("a part of the stream was not read in time"))
+            self._note(ClientTooSlow("the client did not read the stream in time"))
             self._socket_writer.shut_down()
 
     def _note(self, error: MesError) -> None:
@@ -130,13 +138,15 @@ class StreamingResponse:
             self._line.set_outcome(problems.status_for(error), error.code)
 
 
-# The outlet: the way to a client, for who would rather do something else than wait.
+# Writing to the socket.
 
 
 class SocketWriter:
-    """Writes what the server would write, once that has begun the answer and while it does nothing.
+    """Writes to the client's socket without blocking, in place of the server.
 
-    For one thread at a time, whichever that is. Without a socket all goes through the server.
+    It writes only after the server has sent the head of the response, and while the server waits
+    for the next batch. One thread at a time may use it. Without a socket, all data goes through
+    the server.
     """
 
     def __init__(self, sock: socket.socket | None, *, in_chunks: bool) -> None:
@@ -149,17 +159,17 @@ class SocketWriter:
             self._room.register(sock, select.POLLOUT | select.POLLRDHUP)
 
     def open(self) -> None:
-        """The server has begun the answer."""
+        """Allow writing: the server has sent the head of the response."""
         self._is_open = self._sock is not None
 
     def can_take_more(self, *, within: float = 0.0) -> bool:
-        """Can something be sent without a wait, or within so many seconds? False once it left."""
-        for _, what in self._room.poll(within * 1000):
-            return bool(what & select.POLLOUT)
+        """Return whether more can be sent within these seconds; False once the client has left."""
+        for _, event in self._room.poll(within * 1000):
+            return bool(event & select.POLLOUT)
         return self._sock is None
 
     def take(self, data: bytes) -> bool:
-        """Send what there is room for, and the rest later; False where nothing of it was taken."""
+        """Send the data as far as there is room, the rest later; return False if none was sent."""
         if not self._is_open or (self._unsent and not self._rest_is_sent()):
             return False
         framed = b"%X\r\n%b\r\n" % (len(data), data) if self._in_chunks else data
@@ -169,21 +179,21 @@ class SocketWriter:
         return sent > 0
 
     def flush(self) -> None:
-        """Wait until all is sent that was taken."""
+        """Wait until all accepted data is sent."""
         unsent, self._unsent = self._unsent, b""
         if unsent and self._sock is not None:
             try:
                 self._sock.sendall(unsent)
             except OSError:
-                pass  # the server will find out as well, and knows what to do
+                pass  # the server meets the same error and handles it
 
     def shut_down(self) -> None:
-        """Nothing more is sent. Any thread may call this; it wakes one that waits for room."""
+        """Shut the connection down, in any thread; this wakes a thread that waits for room."""
         if self._sock is not None:
             try:
                 self._sock.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass  # the client was quicker
+                pass  # the client has disconnected already
 
     def _rest_is_sent(self) -> bool:
         self._unsent = self._unsent[self._send(self._unsent) :]
@@ -194,4 +204,4 @@ class SocketWriter:
         try:
             return self._sock.send(data, socket.MSG_DONTWAIT)
         except OSError:
-            return 0  # no room, or nobody there: both are for the stream's own thread
+            return 0  # no room or no client: the thread of the stream handles both

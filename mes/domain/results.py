@@ -53,6 +53,10 @@ class Reply:
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[Logprob, ...] = ()
 
+    @property
+    def tokens_per_second(self) -> float | None:
+        return tokens_per_second(self.usage.completion_tokens, self.generation_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Vectors:

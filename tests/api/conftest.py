@@ -1,4 +1,4 @@
-"""The whole application in this process, over a fake runtime."""
+"""The application in this process, over a fake runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mes.app import create_app
 from mes.config import settings
 from mes.domain import PulledModel
 from tests.fakes import DIGEST, FakeRuntime, eventually
-from tests.support.contract import event_loop
+from tests.support.contract import watch_responses
 
 KEY = "a-key-for-tests"
 MODELS = {
@@ -53,10 +53,10 @@ def app(tmp_path: Path, runtime: FakeRuntime, catalog_path: Path) -> Iterator[Fl
         "QUEUE_TIMEOUT": "5",
     }
     app = create_app(settings.load(environment, dotenv=None), runtime=runtime)
-    broken = event_loop(app)
+    violations = watch_responses(app)
     yield app
     app.extensions["mes"].close()
-    assert broken == [], "an answer that /openapi.json does not tell of"
+    assert violations == [], "a response that /openapi.json does not document"
 
 
 @pytest.fixture
@@ -67,12 +67,12 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def ask(client: FlaskClient) -> Any:
-    """Post an inference with the key; the fields are the request's, over a prompt."""
+    """Post an inference with the key; `fields` are added to a default prompt."""
 
     def post(**fields: Any) -> Any:
         document = {"model_id": "smollm2:135m", "prompt": "The capital of France?", **fields}
         headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
-        # Not json=: Flask's client would sort the keys.
+        # Not json=: Flask's client would sort the keys, and their order is tested.
         return client.post("/v1/inference", data=json.dumps(document), headers=headers)
 
     return post

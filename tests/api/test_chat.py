@@ -42,11 +42,11 @@ def chat(client):
 
 
 def events(response):
-    """The chunks of a stream that ended well."""
+    """Return the chunks of a stream that succeeded."""
     assert response.mimetype == "text/event-stream"
-    *told, done, nothing = response.get_data(as_text=True).split("\n\n")
+    *chunks, done, nothing = response.get_data(as_text=True).split("\n\n")
     assert (done, nothing) == ("data: [DONE]", "")
-    return [json.loads(each.removeprefix("data: ")) for each in told]
+    return [json.loads(each.removeprefix("data: ")) for each in chunks]
 
 
 def deltas(chunks):
@@ -58,7 +58,7 @@ def refusal(response, status=400):
     return response.get_json()["error"]
 
 
-def test_a_conversation_is_answered_as_openai_would(chat, runtime):
+def test_a_conversation_is_answered_in_openais_format(chat, runtime):
     response = chat(seed=7, temperature=0)
     answer = response.get_json()
     assert answer["object"] == "chat.completion"
@@ -71,17 +71,17 @@ def test_a_conversation_is_answered_as_openai_would(chat, runtime):
     assert runtime.prompts[-1].options["temperature"] == 0
 
 
-def test_the_model_goes_by_its_name_in_the_catalog(chat):
+def test_the_response_has_the_models_id_in_the_catalog(chat):
     assert chat(model="SmolLM2:135M").get_json()["model"] == "smollm2:135m"
     *chunks, _ = events(chat(model="SmolLM2:135M", stream=True))
     assert {each["model"] for each in chunks} == {"smollm2:135m"}
 
 
-def test_the_same_comes_in_chunks(chat, runtime):
+def test_a_stream_has_the_same_in_chunks(chat, runtime):
     runtime.answers = lambda prompt: "Paris, of course"
     whole = chat(seed=7).get_json()
-    *told, last = events(chat(seed=7, stream=True))
-    assert deltas(told) == [
+    *chunks, last = events(chat(seed=7, stream=True))
+    assert deltas(chunks) == [
         {"role": "assistant", "content": "Paris,"},
         {"content": " of"},
         {"content": " course"},
@@ -92,19 +92,19 @@ def test_the_same_comes_in_chunks(chat, runtime):
     assert "usage" not in last
 
 
-def test_an_answer_of_nothing_has_a_role_too(chat, runtime):
+def test_an_empty_answer_has_a_role_too(chat, runtime):
     runtime.answers = lambda prompt: ""
     assert deltas(events(chat(stream=True))) == [{"role": "assistant"}]
 
 
-def test_the_usage_comes_last_where_it_is_asked_for(chat):
+def test_the_usage_is_in_the_last_chunk_if_requested(chat):
     *chunks, last = events(chat(stream=True, stream_options={"include_usage": True}))
     assert {json.dumps(each["usage"]) for each in chunks} == {"null"}
     assert last["choices"] == []
     assert last["usage"]["total_tokens"] == 15
 
 
-def test_reasoning_stays_apart(chat, runtime):
+def test_reasoning_is_apart_from_the_content(chat, runtime):
     runtime.reasoning = "Let me think."
     message = chat(reasoning_effort="low").get_json()["choices"][0]["message"]
     assert (message["content"], message["reasoning"]) == ("Paris", "Let me think.")
@@ -117,7 +117,7 @@ def test_without_effort_nothing_is_thought(chat, runtime, effort, think):
     assert runtime.prompts[-1].think is think
 
 
-def test_roles_parts_and_images_become_what_the_runtime_knows(chat, runtime):
+def test_roles_parts_and_images_are_converted_for_the_runtime(chat, runtime):
     picture = {"url": f"data:image/png;base64,{PIXEL}", "detail": "low"}
     parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "this?"}]
     chat(
@@ -131,49 +131,49 @@ def test_roles_parts_and_images_become_what_the_runtime_knows(chat, runtime):
     assert (user.content, user.images) == ("What is\nthis?", (PIXEL,))
 
 
-def test_an_answers_message_may_be_sent_back_as_it_is(chat, runtime):
+def test_the_message_of_a_response_can_be_sent_back_unchanged(chat, runtime):
     runtime.reasoning = "Hm."
-    said = chat().get_json()["choices"][0]["message"]
-    assert chat([*HELLO, said, *HELLO]).status_code == 200
+    message = chat().get_json()["choices"][0]["message"]
+    assert chat([*HELLO, message, *HELLO]).status_code == 200
     assert [each.content for each in runtime.prompts[-1].messages] == ["Hello", "Paris", "Hello"]
 
 
 class TestFormats:
-    def test_an_answer_that_has_to_fit_a_schema_is_judged_by_it(self, chat, runtime):
+    def test_an_answer_is_validated_against_its_schema(self, chat, runtime):
         runtime.answers = lambda prompt: JOHN
         answer = chat(response_format=AS_PERSON).get_json()
         assert answer["choices"][0]["message"]["content"] == JOHN
         assert answer["mes"]["structured"]["verdict"] == "valid"
         assert runtime.prompts[-1].format == PERSON
 
-    def test_the_json_alone_is_the_content_where_it_stood_in_prose(self, chat, runtime):
+    def test_the_content_is_the_json_alone_if_it_was_in_prose(self, chat, runtime):
         runtime.answers = lambda prompt: f"Sure:\n```json\n{JOHN}\n```"
         answer = chat(response_format=AS_PERSON).get_json()
         assert json.loads(answer["choices"][0]["message"]["content"]) == json.loads(JOHN)
 
-    def test_an_answer_that_breaks_its_schema_says_so_beside(self, chat, runtime):
+    def test_an_answer_that_violates_its_schema_is_reported_in_mes(self, chat, runtime):
         runtime.answers = lambda prompt: '{"name": 3}'
         answer = chat(response_format=AS_PERSON, mes={"max_attempts": 1}).get_json()
         assert answer["choices"][0]["message"]["content"] == '{"name": 3}'
         assert answer["mes"]["success"] is False
         assert answer["mes"]["code"] == "schema_violation"
 
-    def test_any_object_will_do_for_json_object(self, chat, runtime):
+    def test_json_object_accepts_any_object(self, chat, runtime):
         runtime.answers = lambda prompt: "{}"
         assert chat(response_format={"type": "json_object"}).get_json()["mes"]["success"]
         assert runtime.prompts[-1].format == {"type": "object"}
 
-    def test_text_is_no_format(self, chat, runtime):
+    def test_text_has_no_schema(self, chat, runtime):
         assert chat(response_format={"type": "text"}).get_json()["mes"]["structured"] is None
 
-    def test_a_schema_that_is_none_is_refused_with_its_place(self, chat):
+    def test_an_invalid_schema_is_refused_with_its_place(self, chat):
         wrong = {"type": "json_schema", "json_schema": {"schema": {"type": "strin"}}}
         error = refusal(chat(response_format=wrong))
         assert error["code"] == "schema_invalid"
         assert error["param"] == "response_format.json_schema.schema.type"
         assert error["errors"][0]["pointer"] == "/response_format/json_schema/schema/type"
 
-    def test_the_parameters_of_a_function_that_has_to_be_called_are_refused_with_theirs(self, chat):
+    def test_invalid_parameters_of_a_required_function_are_refused_with_their_place(self, chat):
         broken = {"name": "broken", "parameters": {"type": "strin"}}
         tools = [WEATHER, {"type": "function", "function": broken}]
         named = {"type": "function", "function": {"name": "broken"}}
@@ -199,11 +199,11 @@ class TestTools:
     @pytest.mark.parametrize(
         "call", [ToolCall("call_1", "weather", {"town": "Rome"}), ToolCall("call_1", "time", {})]
     )
-    def test_a_call_that_fits_no_tool_is_passed_on_and_told(self, chat, runtime, call):
+    def test_a_call_that_fits_no_tool_is_passed_on_with_its_violation(self, chat, runtime, call):
         runtime.tool_calls = (call,)
-        own = chat(tools=[WEATHER]).get_json()["mes"]
-        assert (own["success"], own["code"]) == (False, "schema_violation")
-        assert own["tool_calls"][0]["errors"][0]["detail"]
+        facts = chat(tools=[WEATHER]).get_json()["mes"]
+        assert (facts["success"], facts["code"]) == (False, "schema_violation")
+        assert facts["tool_calls"][0]["errors"][0]["detail"]
 
     def test_calls_come_whole_in_one_chunk(self, chat, runtime):
         runtime.answers, runtime.tool_calls = lambda prompt: "", (CALLED, CALLED)
@@ -211,11 +211,11 @@ class TestTools:
         assert [each["index"] for each in first["choices"][0]["delta"]["tool_calls"]] == [0, 1]
         assert last["choices"][0]["finish_reason"] == "tool_calls"
 
-    def test_what_came_of_a_call_goes_back_under_the_name_of_the_tool(self, chat, runtime):
+    def test_the_result_of_a_call_gets_the_name_of_its_tool(self, chat, runtime):
         runtime.tool_calls = (CALLED,)
-        said = chat(tools=[WEATHER]).get_json()["choices"][0]["message"]
+        message = chat(tools=[WEATHER]).get_json()["choices"][0]["message"]
         result = {"role": "tool", "tool_call_id": "call_1", "content": "31 degrees"}
-        assert chat([*HELLO, said, result], tools=[WEATHER]).status_code == 200
+        assert chat([*HELLO, message, result], tools=[WEATHER]).status_code == 200
         *_, call, answer = runtime.prompts[-1].messages
         assert call.tool_calls == (CALLED,)
         assert (answer.tool_call_id, answer.tool_name) == ("call_1", "weather")
@@ -223,9 +223,7 @@ class TestTools:
     @pytest.mark.parametrize(
         "choice", ["required", {"type": "function", "function": {"name": "weather"}}]
     )
-    def test_a_function_that_has_to_be_called_is_answered_like_a_schema(
-        self, chat, runtime, choice
-    ):
+    def test_a_required_function_is_constrained_like_a_schema(self, chat, runtime, choice):
         runtime.answers = lambda prompt: '{"city": "Rome"}'
         answer = chat(tools=[WEATHER], tool_choice=choice, parallel_tool_calls=False).get_json()
         (choice,) = answer["choices"]
@@ -240,14 +238,14 @@ class TestTools:
     def test_its_arguments_come_in_pieces(self, chat, runtime):
         runtime.answers = lambda prompt: '{"city": "Rome"}'
         choice = {"type": "function", "function": {"name": "weather"}}
-        told = deltas(events(chat(tools=[WEATHER], tool_choice=choice, stream=True)))
-        pieces = [each["tool_calls"][0] for each in told if each]
-        assert told[0]["role"] == "assistant"
+        stream_deltas = deltas(events(chat(tools=[WEATHER], tool_choice=choice, stream=True)))
+        pieces = [each["tool_calls"][0] for each in stream_deltas if each]
+        assert stream_deltas[0]["role"] == "assistant"
         assert pieces[0]["function"]["name"] == "weather"
         assert [each.get("id") for each in pieces].count(None) == len(pieces) - 1
         assert "".join(each["function"]["arguments"] for each in pieces) == '{"city": "Rome"}'
 
-    def test_with_the_choice_none_the_model_hears_of_no_tool(self, chat, runtime):
+    def test_with_the_choice_none_no_tool_is_sent_to_the_model(self, chat, runtime):
         chat(tools=[WEATHER], tool_choice="none")
         assert runtime.prompts[-1].tools == ()
 
@@ -285,7 +283,7 @@ class TestRefusals:
             ),
         ],
     )
-    def test_what_cannot_be_served_is_named(self, chat, fields, param):
+    def test_an_unsupported_parameter_is_named(self, chat, fields, param):
         error = refusal(chat(**fields))
         assert error["type"] == "invalid_request_error"
         assert error["param"] == param
@@ -304,7 +302,7 @@ class TestRefusals:
             ({"role": "user", "content": "x", "refusal": "no"}, "messages[0].refusal"),
         ],
     )
-    def test_so_is_what_is_wrong_with_a_turn(self, chat, turn, param):
+    def test_an_invalid_message_is_named(self, chat, turn, param):
         assert refusal(chat([turn, *HELLO]))["param"] == param
 
     @pytest.mark.parametrize(
@@ -319,13 +317,13 @@ class TestRefusals:
     def test_arguments_are_an_object_in_a_string(self, chat, arguments):
         function = {"name": "weather", "arguments": arguments}
         call = {"id": "1", "type": "function", "function": function}
-        said = {"role": "assistant", "content": None, "tool_calls": [call]}
-        response = chat([*HELLO, said, *HELLO])
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        response = chat([*HELLO, message, *HELLO])
         if arguments:
             expected = "messages[1].tool_calls[0].function.arguments"
             assert refusal(response)["param"] == expected
         else:
-            assert response.status_code == 200  # as some models write that there are none
+            assert response.status_code == 200  # some models write an empty string for no arguments
 
     @pytest.mark.parametrize(
         ("error", "status", "kind"),
@@ -335,26 +333,24 @@ class TestRefusals:
             (errors.PromptTooLong("3010 tokens do not fit"), 400, "invalid_request_error"),
         ],
     )
-    def test_what_keeps_the_model_from_answering_has_its_status(
-        self, chat, runtime, error, status, kind
-    ):
+    def test_an_error_of_the_service_has_its_status(self, chat, runtime, error, status, kind):
         runtime.answers = lambda prompt: error
         for stream in (False, True):
             response = chat(stream=stream)
-            told = refusal(response, status)
-            assert (told["code"], told["type"]) == (error.code, kind)
-            assert told["message"] == error.detail
-            assert told["request_id"] == response.headers["X-Request-ID"]
+            sent = refusal(response, status)
+            assert (sent["code"], sent["type"]) == (error.code, kind)
+            assert sent["message"] == error.detail
+            assert sent["request_id"] == response.headers["X-Request-ID"]
             assert response.headers.get("Retry-After") == ("3" if status == 503 else None)
 
     def test_a_stream_that_breaks_off_ends_with_the_error_and_is_not_done(self, chat, runtime):
         runtime.breaks_off = errors.GenerationAborted("broke off")
-        told = chat(stream=True).get_data(as_text=True)
-        last = told.strip().split("\n\n")[-1]
+        text = chat(stream=True).get_data(as_text=True)
+        last = text.strip().split("\n\n")[-1]
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "generation_aborted"
-        assert "[DONE]" not in told
+        assert "[DONE]" not in text
 
-    def test_doors_and_methods_are_refused_in_the_same_shape(self, client):
+    def test_errors_of_auth_and_routing_have_the_same_format(self, client):
         path = "/v1/chat/completions"
         assert refusal(client.post(path, json={}), 401)["type"] == "authentication_error"
         assert refusal(client.get(path), 405)["code"] == "method_not_allowed"
@@ -365,27 +361,27 @@ class TestRefusals:
             assert (error["type"], error["code"]) == ("not_found_error", "model_not_found")
 
 
-def test_probabilities_come_as_openai_writes_them(chat, runtime):
+def test_probabilities_are_in_openais_format(chat, runtime):
     runtime.answers = lambda prompt: "Paris, France"
-    asked = {"logprobs": True, "top_logprobs": 1}
-    told = chat(**asked).get_json()["choices"][0]["logprobs"]["content"]
-    assert [each["token"] for each in told] == ["Paris,", " France"]
-    assert told[0]["top_logprobs"] == [
+    options = {"logprobs": True, "top_logprobs": 1}
+    logprobs = chat(**options).get_json()["choices"][0]["logprobs"]["content"]
+    assert [each["token"] for each in logprobs] == ["Paris,", " France"]
+    assert logprobs[0]["top_logprobs"] == [
         {"token": "Paris,", "logprob": -0.25, "bytes": list(b"Paris,")}
     ]
-    *chunks, _ = events(chat(stream=True, **asked))
+    *chunks, _ = events(chat(stream=True, **options))
     in_chunks = [token for each in chunks for token in each["choices"][0]["logprobs"]["content"]]
-    assert in_chunks == told
+    assert in_chunks == logprobs
 
 
-def test_chunks_and_errors_in_a_stream_are_as_the_document_says(app, chat, runtime):
+def test_chunks_and_errors_of_a_stream_fit_the_document(app, chat, runtime):
     contract = Contract(document_of(app))
     runtime.tool_calls, runtime.reasoning = (CALLED,), "Hm."
-    asked = {"stream": True, "stream_options": {"include_usage": True}}
+    options = {"stream": True, "stream_options": {"include_usage": True}}
     for more in ({"tools": [WEATHER]}, {"logprobs": True, "top_logprobs": 2}):
-        for chunk in events(chat(**asked, **more)):
+        for chunk in events(chat(**options, **more)):
             assert contract.violations_of("ChatCompletionChunk", chunk) == []
     runtime.breaks_off = errors.GenerationAborted("broke off")
-    told = chat(stream=True).get_data(as_text=True).strip().split("data: ")[-1]
-    assert contract.violations_of("OpenAiError", json.loads(told)) == []
-    assert contract.violations_of("ChatCompletionChunk", json.loads(told)) != []
+    last = chat(stream=True).get_data(as_text=True).strip().split("data: ")[-1]
+    assert contract.violations_of("OpenAiError", json.loads(last)) == []
+    assert contract.violations_of("ChatCompletionChunk", json.loads(last)) != []

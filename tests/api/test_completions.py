@@ -20,7 +20,7 @@ def complete(client):
 
 
 @pytest.mark.parametrize("prompt", ["Hello", ["Hello"]])
-def test_a_prompt_is_completed_as_openai_would(complete, runtime, prompt):
+def test_a_prompt_is_completed_in_openais_format(complete, runtime, prompt):
     answer = complete(prompt, max_tokens=5, stop="x").get_json()
     assert answer["object"] == "text_completion"
     assert answer["choices"] == [
@@ -31,11 +31,11 @@ def test_a_prompt_is_completed_as_openai_would(complete, runtime, prompt):
     assert (asked.text, asked.options["num_predict"], asked.options["stop"]) == ("Hello", 5, ["x"])
 
 
-def test_the_same_comes_in_chunks(app, complete, runtime):
+def test_a_stream_has_the_same_in_chunks(app, complete, runtime):
     runtime.answers = lambda prompt: "Paris, of course"
     chunks = events(complete(stream=True, stream_options={"include_usage": True}))
-    *told, last, usage = chunks
-    assert [each["choices"][0]["text"] for each in told] == ["Paris,", " of", " course"]
+    *text_chunks, last, usage = chunks
+    assert [each["choices"][0]["text"] for each in text_chunks] == ["Paris,", " of", " course"]
     assert last["choices"][0]["finish_reason"] == "stop"
     assert last["mes"]["success"]
     assert (usage["choices"], usage["usage"]["total_tokens"]) == ([], 15)
@@ -69,5 +69,5 @@ def test_probabilities_come_in_lists(complete, runtime):
         ({"messages": []}, "messages"),
     ],
 )
-def test_what_cannot_be_served_is_named(complete, fields, param):
+def test_an_unsupported_parameter_is_named(complete, fields, param):
     assert refusal(complete(**fields))["param"] == param

@@ -1,4 +1,4 @@
-"""Keys, request ids, health and models, over a fake runtime."""
+"""Keys, request ids, health, queue positions and models, over a fake runtime."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_ready_names_the_check_that_fails(client, runtime, app):
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/status", "/v1/models/smollm2:135m"])
-def test_without_the_right_key_nobody_enters(client, path, headers):
+def test_without_the_right_key_a_request_is_unauthorized(client, path, headers):
     response = client.get(path, headers=headers)
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == 'Bearer realm="MES"'
@@ -121,7 +121,7 @@ def test_ids_with_slashes_and_colons_load_and_unload(client, runtime):
     assert runtime.in_memory == []
 
 
-def test_status_tells_how_it_stands(client, runtime):
+def test_status_reports_the_runtime_and_its_models(client, runtime):
     client.post("/v1/models/smollm2:135m/load", headers=BEARER)
     status = client.get("/v1/status", headers=BEARER).get_json()
     assert status["ollama_running"] is True
@@ -131,7 +131,7 @@ def test_status_tells_how_it_stands(client, runtime):
     assert status["models"][0]["status"] == "ready"
 
 
-def test_a_model_unloaded_behind_our_back_is_noticed(client, runtime):
+def test_a_model_unloaded_by_another_client_is_noticed(client, runtime):
     client.post("/v1/models/smollm2:135m/load", headers=BEARER)
     runtime.in_memory.clear()
 
@@ -141,7 +141,7 @@ def test_a_model_unloaded_behind_our_back_is_noticed(client, runtime):
     eventually(lambda: loaded() == [])
 
 
-def test_a_model_loaded_behind_our_back_is_noticed(client, runtime):
+def test_a_model_loaded_by_another_client_is_noticed(client, runtime):
     runtime.in_memory.append(normalise("smollm2:135m"))
 
     def loaded():
@@ -150,17 +150,17 @@ def test_a_model_loaded_behind_our_back_is_noticed(client, runtime):
     eventually(lambda: loaded() == ["smollm2:135m"])
 
 
-def test_more_models_than_allowed_are_put_right(client, runtime):
+def test_untracked_models_over_the_limit_are_unloaded(client, runtime):
     runtime.in_memory += ["x:1", "y:1", "z:1"]
     eventually(lambda: runtime.in_memory == [])
 
 
-def test_a_harmless_request_id_comes_back_and_a_harmful_one_is_replaced(client):
-    given = client.get("/health", headers={"X-Request-ID": "run-7.prompt_12"})
-    assert given.headers["X-Request-ID"] == "run-7.prompt_12"
-    for harmful in ("a b", "x" * 200, "<script>", "ä".encode().decode("latin-1")):
-        replaced = client.get("/health", headers={"X-Request-ID": harmful})
-        assert replaced.headers["X-Request-ID"] != harmful
+def test_a_safe_request_id_is_returned_and_an_unsafe_one_is_replaced(client):
+    kept = client.get("/health", headers={"X-Request-ID": "run-7.prompt_12"})
+    assert kept.headers["X-Request-ID"] == "run-7.prompt_12"
+    for unsafe in ("a b", "x" * 200, "<script>", "ä".encode().decode("latin-1")):
+        replaced = client.get("/health", headers={"X-Request-ID": unsafe})
+        assert replaced.headers["X-Request-ID"] != unsafe
 
 
 def test_the_request_id_is_in_the_body_of_every_error(client):
@@ -169,7 +169,7 @@ def test_the_request_id_is_in_the_body_of_every_error(client):
     assert response.get_json()["request_id"] == "run-7"
 
 
-def test_a_wrong_method_says_which_are_right(client):
+def test_a_wrong_method_is_answered_with_the_allowed_ones(client):
     response = client.delete("/health")
     assert (response.status_code, response.get_json()["code"]) == (405, "method_not_allowed")
     assert "GET" in response.headers["Allow"]
@@ -189,15 +189,15 @@ def test_each_request_is_one_line_in_the_log_without_prompt_answer_or_key(ask, c
         assert secret not in everything
 
 
-def test_a_waiting_request_can_be_asked_after_by_its_id(app, client, ask, runtime):
+def test_the_position_of_a_waiting_request_is_found_by_its_id(app, client, ask, runtime):
     inside, go_on = threading.Event(), threading.Event()
 
-    def slowly(prompt):
+    def answer_slowly(prompt):
         inside.set()
         go_on.wait(10)
         return "Paris"
 
-    runtime.answers = slowly
+    runtime.answers = answer_slowly
     headers = {**BEARER, "X-Request-ID": "waits", "Content-Type": "application/json"}
     body = '{"model_id": "smollm2:135m", "prompt": "?"}'
     with ThreadPoolExecutor(2) as pool:
@@ -207,12 +207,12 @@ def test_a_waiting_request_can_be_asked_after_by_its_id(app, client, ask, runtim
             lambda: app.test_client().post("/v1/inference", data=body, headers=headers)
         )
         eventually(lambda: client.get("/v1/queue/waits", headers=BEARER).status_code == 200)
-        standing = client.get("/v1/queue/waits", headers=BEARER).get_json()
+        position = client.get("/v1/queue/waits", headers=BEARER).get_json()
         status = client.get("/v1/status", headers=BEARER).get_json()
         go_on.set()
         assert second.result().status_code == 200
-    assert standing["model_id"] == "smollm2:135m"
-    assert standing["position"] == 1
+    assert position["model_id"] == "smollm2:135m"
+    assert position["position"] == 1
     assert [each["request_id"] for each in status["queue"]] == ["waits"]
     assert status["models"][0]["queued"] == 1
     assert status["models"][0]["oldest_wait_ms"] >= 0

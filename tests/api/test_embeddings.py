@@ -18,15 +18,15 @@ MODEL = "all-minilm"
 
 
 @pytest.fixture(autouse=True)
-def _known(app, client) -> None:
-    """What the models can do has been asked for."""
+def _capabilities(app, client) -> None:
+    """Wait until the capabilities of the models are known."""
     runtime_status = app.extensions["mes"].runtime_status
     eventually(lambda: runtime_status.current().pulled["all-minilm:latest"].capabilities)
 
 
 @pytest.fixture
 def embed(client) -> Any:
-    """Post texts with the key; the fields are the request's."""
+    """Post texts with the key; `fields` are those of the request."""
 
     def post(input: Any = "The sky is blue.", **fields: Any) -> Any:
         document = {"model": MODEL, "input": input, **fields}
@@ -35,7 +35,7 @@ def embed(client) -> Any:
     return post
 
 
-def test_an_answer_is_as_openais_with_our_facts_beside(embed, runtime):
+def test_a_response_is_in_openais_format_with_fields_of_mes(embed, runtime):
     answer = embed(["one", "two"]).get_json()
     facts = answer.pop("mes")
     assert answer == {
@@ -70,7 +70,7 @@ def test_dimensions_reach_the_runtime(embed):
     assert item["embedding"] == [0.6, -0.8]
 
 
-def test_what_is_null_counts_as_left_out(embed):
+def test_null_counts_as_absent(embed):
     assert embed(encoding_format=None, dimensions=None, user=None).status_code == 200
 
 
@@ -78,12 +78,12 @@ def test_what_is_null_counts_as_left_out(embed):
     ("fields", "pointer", "words"),
     [
         ({"input": ""}, "/input", "must not be empty"),
-        ({"input": []}, "/input", "1 to 2048 texts; this one holds 0"),
-        ({"input": ["x"] * 2049}, "/input", "1 to 2048 texts; this one holds 2049"),
+        ({"input": []}, "/input", "1 to 2048 texts; this list has 0"),
+        ({"input": ["x"] * 2049}, "/input", "1 to 2048 texts; this list has 2049"),
         ({"input": ["x", ""]}, "/input/1", "must not be empty"),
         ({"input": ["x", None]}, "/input/1", "must be a string"),
-        ({"input": [1, 2]}, "/input", "takes no tokens"),
-        ({"input": [[1, 2], [3]]}, "/input", "takes no tokens"),
+        ({"input": [1, 2]}, "/input", "token arrays are not supported"),
+        ({"input": [[1, 2], [3]]}, "/input", "token arrays are not supported"),
         ({"input": 7}, "/input", "a string or a list of strings"),
         ({"input": None}, "/input", "must not be null"),
         ({"encoding_format": "hex"}, "/encoding_format", "float or base64"),
@@ -118,7 +118,7 @@ def test_a_model_that_makes_no_text_is_refused_before_anything_is_loaded(ask, ru
     assert not runtime.loads
 
 
-def test_a_model_of_which_the_runtime_has_told_nothing_is_tried(embed):
+def test_a_model_with_unknown_capabilities_is_tried(embed):
     assert embed(model="absent:1b").status_code == 200
 
 
@@ -128,7 +128,7 @@ def test_a_model_that_is_not_configured_is_404(embed):
     assert response.get_json()["error"]["code"] == "model_not_found"
 
 
-def test_what_the_runtime_raises_is_told_as_openai_does(embed, runtime, monkeypatch):
+def test_errors_of_the_runtime_are_in_openais_format(embed, runtime, monkeypatch):
     def fail(*args: Any, **kwargs: Any) -> None:
         raise errors.PromptTooLong("input 0 has 602 tokens, the model's context holds 512")
 
@@ -152,7 +152,7 @@ def test_the_log_has_the_facts_and_none_of_the_texts(embed, caplog):
     assert not any(word in written for word in ("secret", "hidden", "jane"))
 
 
-def test_it_is_counted_as_what_it_is(embed, client):
+def test_it_is_counted_as_an_embeddings_operation(embed, client):
     embed()
     text = client.get("/metrics", headers={"X-API-Key": KEY}).text
     lines = [line for line in text.splitlines() if 'operation_name="embeddings"' in line]

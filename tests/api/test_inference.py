@@ -1,4 +1,4 @@
-"""`POST /v1/inference`: shapes, mistakes and verdicts, over a fake runtime."""
+"""`POST /v1/inference`: responses, errors and verdicts, over a fake runtime."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_answer_has_the_promised_shape(ask):
     }
 
 
-def test_what_the_caller_leaves_out_comes_from_the_catalog(ask, runtime):
+def test_fields_that_are_left_out_come_from_the_catalog(ask, runtime):
     assert ask(model_id="ORG/prose:q4", temperature=None, max_tokens=None).status_code == 200
     options = runtime.prompts[0].options
     assert (options["temperature"], options["num_predict"]) == (0.2, 77)
@@ -58,7 +58,7 @@ def test_a_whole_number_may_be_written_with_a_point(ask, runtime):
     assert json.dumps(runtime.prompts[0].options["num_predict"]) == "50"
 
 
-def test_a_seed_is_always_chosen_and_told(ask):
+def test_a_seed_is_always_chosen_and_reported(ask):
     seeds = {ask().get_json()["provenance"]["options"]["seed"] for _ in range(3)}
     assert len(seeds) == 3
 
@@ -93,7 +93,9 @@ def test_a_client_of_the_original_interface_works_unchanged(ask):
         ('{"name": "\\ud800", "age": 1}', "stop", "not_json"),
     ],
 )
-def test_the_verdict_tells_what_became_of_the_schema(ask, runtime, text, finish_reason, verdict):
+def test_the_verdict_reports_whether_the_answer_fits_the_schema(
+    ask, runtime, text, finish_reason, verdict
+):
     runtime.answers, runtime.finish_reason = lambda prompt: text, finish_reason
     response = ask(json_schema=PERSON)
     answer = response.get_json()
@@ -107,7 +109,7 @@ def test_the_verdict_tells_what_became_of_the_schema(ask, runtime, text, finish_
         assert answer["parsed"] is None
 
 
-def test_a_violation_names_where_and_which_keyword(ask, runtime):
+def test_a_violation_names_its_place_and_its_keyword(ask, runtime):
     runtime.answers = lambda prompt: '{"name": 5, "age": 1}'
     assert ask(json_schema=PERSON).get_json()["structured"]["errors"] == [
         {"pointer": "/name", "keyword": "type", "detail": 'the value is not of type "string"'}
@@ -127,7 +129,7 @@ def test_the_schema_goes_to_a_model_with_json_mode_as_format(ask, runtime):
     assert list(runtime.prompts[0].format["properties"]) == ["name", "age"]
 
 
-def test_a_model_without_json_mode_is_told_the_schema_in_the_prompt(ask, runtime):
+def test_a_model_without_json_mode_gets_the_schema_in_the_prompt(ask, runtime):
     runtime.answers = lambda prompt: JOHN
     answer = ask(model_id="org/prose:q4", json_schema=PERSON).get_json()
     assert runtime.prompts[0].format is None
@@ -135,7 +137,7 @@ def test_a_model_without_json_mode_is_told_the_schema_in_the_prompt(ask, runtime
     assert answer["parsed"] == {"name": "John Smith", "age": 25}
 
 
-def test_a_schema_the_runtime_refuses_is_told_instead_and_that_is_remembered(ask, runtime):
+def test_a_schema_the_runtime_refuses_goes_into_the_prompt_and_that_is_remembered(ask, runtime):
     schema = {**PERSON, "title": "refused"}
     runtime.answers = lambda p: errors.SchemaRefused("no grammar") if p.format == schema else JOHN
     answer = ask(json_schema=schema).get_json()
@@ -159,7 +161,7 @@ def test_a_schema_the_runtime_refuses_is_told_instead_and_that_is_remembered(ask
         ({"properties": 5}, "schema_invalid"),
     ],
 )
-def test_a_schema_that_is_none_is_refused_before_it_costs_anything(ask, runtime, schema, code):
+def test_an_invalid_schema_is_refused_before_a_model_is_loaded(ask, runtime, schema, code):
     response = ask(json_schema=schema)
     assert response.status_code == 422
     assert response.get_json()["code"] == code
@@ -196,7 +198,7 @@ def test_a_mistake_is_named_with_its_field(ask, runtime, fields, pointer):
     assert runtime.prompts == []
 
 
-def test_a_misspelt_field_is_told_with_the_one_that_was_meant(ask):
+def test_a_misspelt_field_is_reported_with_the_similar_one(ask):
     problem = ask(temprature=0.5).get_json()
     assert problem["errors"] == [
         {
@@ -206,18 +208,18 @@ def test_a_misspelt_field_is_told_with_the_one_that_was_meant(ask):
     ]
 
 
-def test_all_mistakes_are_told_at_once(ask):
+def test_all_mistakes_are_reported_at_once(ask):
     problem = ask(temperature=3, max_tokens=0, colour="red").get_json()
     assert {m["pointer"] for m in problem["errors"]} == {"/temperature", "/max_tokens", "/colour"}
 
 
-def test_of_very_many_mistakes_some_are_told(ask):
+def test_of_very_many_mistakes_the_first_20_are_reported(ask):
     problem = ask(**{f"temprature{number}": 0 for number in range(500)}).get_json()
     assert len(problem["errors"]) == 20
     assert problem["detail"].endswith("; and more")
 
 
-def test_a_long_name_is_told_in_part(ask):
+def test_a_long_field_name_is_shortened(ask):
     response = ask(**{"x" * 10_000: 0})
     assert response.get_json()["errors"][0]["pointer"] == "/" + "x" * 200
     assert len(response.data) < 2000
@@ -276,7 +278,7 @@ def test_a_model_that_may_not_be_run_is_not_found(ask, model_id):
         (errors.ClientDisconnected("gone"), 499),
     ],
 )
-def test_what_kept_the_model_from_answering_is_no_200(ask, runtime, error, status):
+def test_an_error_of_the_service_has_its_status(ask, runtime, error, status):
     runtime.answers = lambda prompt: error
     response = ask()
     problem = response.get_json()
@@ -289,11 +291,11 @@ def test_what_kept_the_model_from_answering_is_no_200(ask, runtime, error, statu
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError, RecursionError, MemoryError])
-def test_our_own_bug_is_opaque_outside(ask, runtime, caplog, bug):
-    def explode(prompt):
-        raise bug("the secret of the house")
+def test_an_unexpected_exception_is_logged_and_not_shown(ask, runtime, caplog, bug):
+    def fail(prompt):
+        raise bug("an internal secret")
 
-    runtime.answers = explode
+    runtime.answers = fail
     response = ask()
     assert (response.status_code, response.get_json()["code"]) == (500, "internal_error")
     assert "secret" not in response.get_data(as_text=True)
@@ -302,23 +304,23 @@ def test_our_own_bug_is_opaque_outside(ask, runtime, caplog, bug):
     assert ask().status_code == 200
 
 
-def test_a_body_that_is_no_object_is_told_so(client):
+def test_a_body_that_is_not_an_object_is_invalid(client):
     response = client.post("/v1/inference", json=[None, None], headers={"X-API-Key": KEY})
     assert (response.status_code, response.get_json()["code"]) == (422, "request_invalid")
 
 
 @pytest.mark.parametrize(
-    ("asked", "most"),
+    ("fields", "count"),
     [({"logprobs": True}, 0), ({"top_logprobs": 2}, 2), ({"logprobs": True, "top_logprobs": 1}, 1)],
 )
-def test_each_token_comes_with_its_probability_where_that_is_asked_for(ask, runtime, asked, most):
+def test_each_token_has_its_probability_if_requested(ask, runtime, fields, count):
     runtime.answers = lambda prompt: "Paris, of course"
-    answer = ask(**asked).get_json()
+    answer = ask(**fields).get_json()
     likeliest = {"token": " of", "logprob": -0.25, "bytes": [32, 111, 102]}
-    assert answer["logprobs"][1] == {**likeliest, "top_logprobs": [likeliest] * most}
+    assert answer["logprobs"][1] == {**likeliest, "top_logprobs": [likeliest] * count}
     assert "".join(each["token"] for each in answer["logprobs"]) == answer["output"]
 
 
-def test_probabilities_are_not_told_unasked(ask):
+def test_probabilities_are_absent_unless_requested(ask):
     assert "logprobs" not in ask().get_json()
     assert "logprobs" not in ask(logprobs=False, top_logprobs=3).get_json()

@@ -1,4 +1,4 @@
-"""Attempts: who shows too many wrong keys is told to wait."""
+"""The limit on wrong keys of one client address."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mes.api.key_throttle import KeyThrottle
 
 
 def test_the_eleventh_wrong_key_from_an_address_is_one_too_many():
-    guesses = KeyThrottle()
-    waits = [guesses.note("192.0.2.1") for _ in range(12)]
+    throttle = KeyThrottle()
+    waits = [throttle.count("192.0.2.1") for _ in range(12)]
     assert waits[:10] == [None] * 10
     assert all(0 < wait <= 60 for wait in waits[10:])
-    assert guesses.note("192.0.2.2") is None
+    assert throttle.count("192.0.2.2") is None
 
 
-def test_to_go_on_guessing_does_not_put_off_the_end_of_the_minute(monkeypatch):
+def test_further_wrong_keys_do_not_extend_the_minute(monkeypatch):
     monkeypatch.setattr(key_throttle, "_WINDOW_SECONDS", 0.5)
-    guesses = KeyThrottle()
+    throttle = KeyThrottle()
     until = time.monotonic() + 10
-    while (wait := guesses.note("192.0.2.1")) is None or wait > 0.05:
+    while (wait := throttle.count("192.0.2.1")) is None or wait > 0.05:
         assert time.monotonic() < until
 
 
@@ -38,21 +38,21 @@ def test_to_go_on_guessing_does_not_put_off_the_end_of_the_minute(monkeypatch):
     ],
 )
 def test_a_network_of_version_6_counts_as_one_address(one, other, together):
-    guesses = KeyThrottle()
+    throttle = KeyThrottle()
     for _ in range(10):
-        guesses.note(one)
-    assert (guesses.note(other) is not None) is together
+        throttle.count(one)
+    assert (throttle.count(other) is not None) is together
 
 
 def test_many_addresses_fill_no_memory():
-    guesses = KeyThrottle()
-    for number in range(key_throttle._ADDRESSES + 100):
-        guesses.note(str(number))
-    assert len(guesses._windows) <= key_throttle._ADDRESSES
+    throttle = KeyThrottle()
+    for number in range(key_throttle._MAX_ADDRESSES + 100):
+        throttle.count(str(number))
+    assert len(throttle._windows) <= key_throttle._MAX_ADDRESSES
 
 
-def test_attempts_are_counted_right_from_many_threads():
-    guesses = KeyThrottle()
+def test_wrong_keys_are_counted_correctly_by_many_threads():
+    throttle = KeyThrottle()
     with ThreadPoolExecutor(8) as pool:
-        waits = list(pool.map(lambda _: guesses.note("192.0.2.1"), range(800)))
+        waits = list(pool.map(lambda _: throttle.count("192.0.2.1"), range(800)))
     assert waits.count(None) == 10

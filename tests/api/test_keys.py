@@ -1,4 +1,4 @@
-"""Keys with scopes, and wrong ones, at the doors."""
+"""Requests with keys of each scope, and with wrong keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def keys_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def keys(keys_path: Path) -> dict[str, str]:
-    """A key for each scope, by the scope's name."""
+    """Create a key for each scope; return them by scope."""
     scopes = ("inference", "admin", "metrics")
     return {
         scope: api_keys_admin.create_key(keys_path, name=f"for-{scope}", scopes=[scope])
@@ -52,8 +52,8 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def test_loading_and_unloading_need_an_admin_key(client, keys):
-    for what in ("load", "unload"):
-        path = f"/v1/models/smollm2:135m/{what}"
+    for action in ("load", "unload"):
+        path = f"/v1/models/smollm2:135m/{action}"
         refused = client.post(path, headers=bearer(keys["inference"]))
         assert (refused.status_code, refused.get_json()["code"]) == (403, "forbidden")
         detail = "this needs a key with the scope admin; the key for-inference has: inference"
@@ -78,7 +78,7 @@ def test_all_else_needs_the_scope_inference(client, keys, method, path):
         assert status not in (401, 403)
 
 
-def test_the_key_is_named_in_the_log_also_where_its_scopes_end(client, keys, caplog):
+def test_the_name_of_the_key_is_logged_even_if_a_scope_is_missing(client, keys, caplog):
     caplog.set_level(logging.INFO)
     client.get("/v1/models", headers=bearer(keys["inference"]))
     client.get("/v1/models", headers=bearer(keys["metrics"]))
@@ -90,30 +90,28 @@ def test_the_key_is_named_in_the_log_also_where_its_scopes_end(client, keys, cap
     assert not any(shown in everything for shown in (*keys.values(), "wrong-key"))
 
 
-def test_the_development_key_is_worth_nothing_beside_a_keys_file(client, keys):
+def test_the_development_key_is_refused_with_a_keys_file(client, keys):
     assert client.get("/v1/models", headers=bearer("mes-dev-key-123")).status_code == 401
 
 
-@pytest.mark.parametrize("own", ["a-key-of-our-own", "mes-dev-key-123"])
-def test_a_key_that_was_set_beside_a_keys_file_may_do_all(environment, keys, runtime, own):
-    loaded = settings.load({**environment, "MES_API_KEY": own}, dotenv=None)
+@pytest.mark.parametrize("key", ["a-key-of-the-operator", "mes-dev-key-123"])
+def test_a_key_set_in_addition_to_a_keys_file_has_all_scopes(environment, keys, runtime, key):
+    loaded = settings.load({**environment, "MES_API_KEY": key}, dotenv=None)
     app = create_app(loaded, runtime=runtime)
     try:
         path = "/v1/models/smollm2:135m/load"
-        assert app.test_client().post(path, headers=bearer(own)).status_code == 200
+        assert app.test_client().post(path, headers=bearer(key)).status_code == 200
     finally:
         app.extensions["mes"].close()
 
 
-def guess(client: FlaskClient, times: int, **headers: str) -> list[int]:
+def send_wrong_keys(client: FlaskClient, times: int, **headers: str) -> list[int]:
     shown = {**bearer("wrong"), **headers}
     return [client.get("/v1/models", headers=shown).status_code for _ in range(times)]
 
 
-def test_after_ten_wrong_keys_the_next_are_refused_otherwise_and_right_ones_are_served(
-    client, keys
-):
-    assert guess(client, 12) == [401] * 10 + [429] * 2
+def test_after_ten_wrong_keys_more_are_rate_limited_and_correct_ones_are_accepted(client, keys):
+    assert send_wrong_keys(client, 12) == [401] * 10 + [429] * 2
     refused = client.get("/v1/models", headers=bearer("wrong"))
     assert refused.get_json()["code"] == "rate_limited"
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
@@ -124,26 +122,27 @@ def test_after_ten_wrong_keys_the_next_are_refused_otherwise_and_right_ones_are_
     assert elsewhere.status_code == 401
 
 
-def test_a_request_without_a_key_is_no_guess(client):
+def test_a_request_without_a_key_is_not_counted(client):
     assert {client.get("/v1/models").status_code for _ in range(20)} == {401}
 
 
-def test_without_trusted_proxies_nobody_chooses_an_address(client):
+def test_without_trusted_proxies_forwarded_addresses_are_ignored(client):
     statuses = [
-        guess(client, 1, **{"X-Forwarded-For": f"192.0.2.{number}"})[0] for number in range(11)
+        send_wrong_keys(client, 1, **{"X-Forwarded-For": f"192.0.2.{number}"})[0]
+        for number in range(11)
     ]
     assert statuses == [401] * 10 + [429]
 
 
-def test_behind_a_trusted_proxy_its_word_counts_and_no_earlier_one(environment, keys, runtime):
+def test_behind_a_trusted_proxy_only_its_own_forwarded_address_counts(environment, keys, runtime):
     loaded = settings.load({**environment, "TRUSTED_PROXIES": "1"}, dotenv=None)
     app = create_app(loaded, runtime=runtime)
     try:
         client = app.test_client()
         for number in range(10):
-            guess(client, 1, **{"X-Forwarded-For": f"{number}, 192.0.2.1"})
-        assert guess(client, 1, **{"X-Forwarded-For": "192.0.2.1"}) == [429]
-        assert guess(client, 1, **{"X-Forwarded-For": "192.0.2.1, 192.0.2.2"}) == [401]
+            send_wrong_keys(client, 1, **{"X-Forwarded-For": f"{number}, 192.0.2.1"})
+        assert send_wrong_keys(client, 1, **{"X-Forwarded-For": "192.0.2.1"}) == [429]
+        assert send_wrong_keys(client, 1, **{"X-Forwarded-For": "192.0.2.1, 192.0.2.2"}) == [401]
     finally:
         app.extensions["mes"].close()
 

@@ -1,4 +1,4 @@
-"""The document at /openapi.json: whole, valid, and true of what the service does."""
+"""The document at /openapi.json: complete, valid, and consistent with the service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from mes import errors
-from mes.api.openapi.descriptions import FIELDS, WHEN
+from mes.api.openapi.descriptions import ERROR_CAUSES, REQUEST_FIELDS
 from mes.api.openapi.docs_page import document_of
 from mes.api.openapi.document import document
 from tests.api.conftest import KEY
@@ -24,79 +24,89 @@ KEYED = {"X-API-Key": KEY}
 
 
 @pytest.fixture
-def told(client):
+def openapi_document(client):
     return client.get("/openapi.json").get_json()
 
 
-def operations(told):
+def operations(openapi_document):
     return {
         (method.upper(), path): each
-        for path, methods in told["paths"].items()
+        for path, methods in openapi_document["paths"].items()
         for method, each in methods.items()
     }
 
 
-def codes(told, operation):
-    """Every status and code of an operation."""
+def codes(openapi_document, operation):
+    """Yield the status and the code of every error of an operation."""
     for status, response in operation["responses"].items():
         name = response.get("$ref", "").rpartition("/")[2]
-        found = told["components"]["responses"].get(name, response)
+        found = openapi_document["components"]["responses"].get(name, response)
         for media in found["content"].values():
             for code in media.get("examples", {}):
                 yield int(status), code
 
 
-def test_it_keeps_the_rules_of_openapi(told):
-    assert told["openapi"].startswith("3.1.")
-    assert list(OpenAPIV31SpecValidator(told).iter_errors()) == []
+def test_the_document_is_valid_openapi(openapi_document):
+    assert openapi_document["openapi"].startswith("3.1.")
+    assert list(OpenAPIV31SpecValidator(openapi_document).iter_errors()) == []
 
 
-def test_every_route_is_in_it(app, told):
+def test_every_route_is_in_it(app, openapi_document):
     routes = {
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
-    assert set(operations(told)) == routes
+    assert set(operations(openapi_document)) == routes
 
 
-def test_the_readme_has_the_same_table_of_paths(told):
+def test_the_readme_has_the_same_table_of_paths(openapi_document):
     def bare(path):
         return re.sub(r"\{.*?\}", "{}", path)
 
     rows = re.findall(r"^\| `(GET|POST) ([^`]+)` \|", README, re.MULTILINE)
-    named = {(method, bare(path)) for method, path in operations(told)}
+    named = {(method, bare(path)) for method, path in operations(openapi_document)}
     assert {(method, bare(path)) for method, path in rows} == named
 
 
-def test_every_error_that_can_leave_the_house_is_in_it(told):
+def test_every_error_that_can_be_sent_is_in_it(openapi_document):
     hidden = {(499, "client_closed_request"), (499, "client_too_slow")}
-    found = {pair for each in operations(told).values() for pair in codes(told, each)}
+    found = {
+        pair
+        for each in operations(openapi_document).values()
+        for pair in codes(openapi_document, each)
+    }
     assert error_codes() - hidden <= found
     assert not hidden & found
 
 
-def test_there_are_words_for_every_code_and_for_every_field_of_a_request(told):
-    found = {code for each in operations(told).values() for _, code in codes(told, each)}
-    assert found == set(WHEN)
-    schemas = told["components"]["schemas"]
+def test_every_code_and_every_request_field_has_a_description(openapi_document):
+    found = {
+        code
+        for each in operations(openapi_document).values()
+        for _, code in codes(openapi_document, each)
+    }
+    assert found == set(ERROR_CAUSES)
+    schemas = openapi_document["components"]["schemas"]
     asked = {
         name for key in schemas if key.endswith("Request") for name in schemas[key]["properties"]
     }
-    assert asked == set(FIELDS) & asked
+    assert asked == set(REQUEST_FIELDS) & asked
 
 
-def test_who_needs_a_key_is_told_truly(client, told):
-    for (method, path), operation in operations(told).items():
+def test_the_operations_that_need_a_key_are_those_that_refuse_without_one(client, openapi_document):
+    for (method, path), operation in operations(openapi_document).items():
         response = client.open(
             path.replace("{model_id}", "x").replace("{request_id}", "x"), method=method
         )
         assert (response.status_code == 401) == bool(operation["security"]), path
-        assert (401 in dict(codes(told, operation))) == bool(operation["security"]), path
+        assert (401 in dict(codes(openapi_document, operation))) == bool(operation["security"]), (
+            path
+        )
 
 
-def test_the_bounds_are_those_that_requests_are_checked_by(told, ask):
-    fields = told["components"]["schemas"]["InferenceRequest"]["properties"]
+def test_the_documented_bounds_are_those_of_the_validation(openapi_document, ask):
+    fields = openapi_document["components"]["schemas"]["InferenceRequest"]["properties"]
     bounded = {name: each for name, each in fields.items() if "maximum" in each}
     assert {"temperature", "max_tokens", "seed", "timeout"} <= set(bounded)
     for name, each in bounded.items():
@@ -104,24 +114,30 @@ def test_the_bounds_are_those_that_requests_are_checked_by(told, ask):
         assert ask(**{name: each["maximum"] + 1}).status_code == 422
 
 
-def test_every_example_of_a_request_is_one_that_is_accepted(client, told):
-    for (method, path), operation in operations(told).items():
+def test_every_example_of_a_request_is_accepted(client, openapi_document):
+    for (method, path), operation in operations(openapi_document).items():
         body = operation.get("requestBody", {"content": {"application/json": {"examples": {}}}})
         for example in body["content"]["application/json"]["examples"].values():
             response = client.open(path, method=method, json=example["value"], headers=KEYED)
             assert response.status_code == 200
-            response.get_data()  # a stream that nobody reads goes on
+            response.get_data()  # a stream that is not read goes on
 
 
 @pytest.mark.parametrize("error", [None, errors.PullFailed("digest mismatch")])
-def test_the_lines_of_a_pull_are_as_it_says(client, runtime, told, error):
+def test_the_lines_of_a_pull_fit_the_document(client, runtime, openapi_document, error):
     runtime.pull_error = error
     response = client.post("/v1/models/absent:1b/pull", headers=KEYED)
     lines = [json.loads(line) for line in response.get_data().splitlines()]
     kind = "/v1/models/{model_id}/pull"
-    assert Contract(told).violations("POST", kind, 200, "application/x-ndjson", lines) == []
+    assert (
+        Contract(openapi_document).violations("POST", kind, 200, "application/x-ndjson", lines)
+        == []
+    )
     lines[-1]["surprise"] = 1
-    assert Contract(told).violations("POST", kind, 200, "application/x-ndjson", lines) != []
+    assert (
+        Contract(openapi_document).violations("POST", kind, 200, "application/x-ndjson", lines)
+        != []
+    )
 
 
 def test_it_is_made_once_and_for_each_application_alike(app):
@@ -130,6 +146,6 @@ def test_it_is_made_once_and_for_each_application_alike(app):
     assert document(app) == made
 
 
-def test_nobody_pays_for_it_before_it_is_asked_for():
+def test_apispec_is_not_imported_before_the_first_use():
     program = "import sys, mes.app; sys.exit('apispec' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

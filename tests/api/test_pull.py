@@ -1,4 +1,4 @@
-"""Pulling a model: the lines that a client gets, over a fake runtime."""
+"""`POST /v1/models/{model_id}/pull`, over a fake runtime."""
 
 from __future__ import annotations
 
@@ -54,25 +54,25 @@ def test_a_pulled_model_is_available_within_seconds(client):
     eventually(lambda: status_of(client, "absent:1b") == "available", seconds=10)
 
 
-def test_what_fails_midway_is_a_problem_in_the_last_line(client, runtime):
+def test_an_error_during_a_pull_is_a_problem_in_the_last_line(client, runtime):
     runtime.pull_error = errors.PullFailed("digest mismatch")
     *_, last = lines(client.post("/v1/models/absent:1b/pull", headers=HEADERS))
-    told = {"type": "error", "status": 502, "code": "pull_failed", "detail": "digest mismatch"}
-    assert last | told == {**last, "request_id": "mine", "success": False}
+    expected = {"type": "error", "status": 502, "code": "pull_failed", "detail": "digest mismatch"}
+    assert last | expected == {**last, "request_id": "mine", "success": False}
 
 
-@pytest.mark.parametrize("model_id", ["unheard-of:1b", "off:1b"])
-def test_only_what_the_catalog_offers_can_be_pulled(client, model_id):
+@pytest.mark.parametrize("model_id", ["unknown:1b", "off:1b"])
+def test_only_enabled_models_of_the_catalog_can_be_pulled(client, model_id):
     response = client.post(f"/v1/models/{model_id}/pull", headers=HEADERS)
     assert response.status_code == 404
     assert response.get_json()["code"] == "model_not_found"
 
 
-def test_nobody_pulls_without_a_key(client):
+def test_a_pull_needs_a_key(client):
     assert client.post("/v1/models/absent:1b/pull").status_code == 401
 
 
-def test_what_is_refused_before_the_stream_has_a_status_of_its_own(client, runtime):
+def test_an_error_before_the_first_line_of_a_pull_has_its_status(client, runtime):
     runtime.down = errors.RuntimeUnavailable("the runtime cannot be reached")
     response = client.post("/v1/models/absent:1b/pull", headers=HEADERS)
     assert response.status_code == 503
@@ -80,7 +80,7 @@ def test_what_is_refused_before_the_stream_has_a_status_of_its_own(client, runti
     assert response.headers["Retry-After"] == "2"
 
 
-def test_every_pull_gives_its_seat_back_however_it_ends(client, app, runtime):
+def test_every_pull_releases_its_wait_slot(client, app, runtime):
     wait_slots = app.extensions["mes"].wait_slots
     free = wait_slots._value
     for error in (None, errors.PullFailed("digest mismatch"), errors.ClientDisconnected("gone")):
@@ -92,7 +92,7 @@ def test_every_pull_gives_its_seat_back_however_it_ends(client, app, runtime):
     assert wait_slots._value == free
 
 
-def test_with_all_seats_taken_a_pull_is_told_to_come_again(client, app):
+def test_without_a_free_wait_slot_a_pull_is_refused(client, app):
     wait_slots = app.extensions["mes"].wait_slots
     taken = 0
     while wait_slots.acquire(blocking=False):

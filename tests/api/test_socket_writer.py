@@ -1,4 +1,4 @@
-"""The outlet: takes what the socket has room for, in order, and waits only if it is told to."""
+"""SocketWriter: writes in order as far as there is room, and blocks only in `flush`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 
 from mes.api.streaming import SocketWriter
 
-MUCH = b"x" * 10_000_000
+LARGE = b"x" * 10_000_000
 
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, clients = socket.socketpair()
-    with ours, clients:
-        clients.settimeout(10)
-        yield ours, clients
+    server_end, client_end = socket.socketpair()
+    with server_end, client_end:
+        client_end.settimeout(10)
+        yield server_end, client_end
 
 
 def opened(sock: socket.socket, *, in_chunks: bool = False) -> SocketWriter:
@@ -33,7 +33,7 @@ def read(sock: socket.socket, size: int) -> bytes:
         return file.read(size)
 
 
-def test_nothing_is_taken_before_the_server_has_begun_the_answer(ends):
+def test_nothing_is_taken_before_the_server_has_sent_the_head(ends):
     socket_writer = SocketWriter(ends[0], in_chunks=False)
     assert not socket_writer.take(b"early")
     socket_writer.open()
@@ -55,52 +55,52 @@ def test_chunks_are_framed_as_the_server_frames_them(ends):
     assert ends[1].recv(100) == b"C\r\n0123456789ab\r\n"
 
 
-def test_what_does_not_fit_is_sent_before_what_comes_next(ends):
+def test_data_without_room_is_sent_before_later_data(ends):
     socket_writer = opened(ends[0])
-    assert socket_writer.take(MUCH)  # as far as there is room
+    assert socket_writer.take(LARGE)  # partly: as far as there is room
     assert not socket_writer.take(b"more")
     assert not socket_writer.can_take_more()
     got = bytearray()
     while not socket_writer.take(b"!"):
         got += ends[1].recv(1_000_000)
-    while len(got) <= len(MUCH):
+    while len(got) <= len(LARGE):
         got += ends[1].recv(1_000_000)
-    assert bytes(got) == MUCH + b"!"
+    assert bytes(got) == LARGE + b"!"
 
 
 def test_flush_waits_for_the_rest(ends):
     socket_writer = opened(ends[0])
-    assert socket_writer.take(MUCH)
+    assert socket_writer.take(LARGE)
     flushing = threading.Thread(target=socket_writer.flush)
     flushing.start()
-    assert read(ends[1], len(MUCH)) == MUCH
+    assert read(ends[1], len(LARGE)) == LARGE
     flushing.join(10)
     assert socket_writer.take(b"!")
     assert ends[1].recv(1) == b"!"
 
 
-def test_a_full_socket_takes_nothing_of_what_comes_next(ends):
-    ours, _ = ends
+def test_a_full_socket_takes_nothing(ends):
+    server_end, _ = ends
     with suppress(BlockingIOError):
-        while ours.send(MUCH, socket.MSG_DONTWAIT):
+        while server_end.send(LARGE, socket.MSG_DONTWAIT):
             pass
-    socket_writer = opened(ours)
+    socket_writer = opened(server_end)
     assert not socket_writer.take(b"late")
     socket_writer.flush()  # has nothing to wait for
 
 
-def test_a_client_that_has_gone_takes_nothing_and_holds_up_nobody(ends):
-    ours, clients = ends
-    socket_writer = opened(ours)
-    assert socket_writer.take(MUCH)
-    clients.close()
+def test_a_disconnected_client_takes_nothing_and_blocks_nothing(ends):
+    server_end, client_end = ends
+    socket_writer = opened(server_end)
+    assert socket_writer.take(LARGE)
+    client_end.close()
     assert not socket_writer.take(b"more")
     socket_writer.flush()
 
 
-def test_shutting_down_wakes_who_waits_for_room(ends):
+def test_shutting_down_wakes_a_thread_that_waits_for_room(ends):
     socket_writer = opened(ends[0])
-    assert socket_writer.take(MUCH)
+    assert socket_writer.take(LARGE)
     flushing = threading.Thread(target=socket_writer.flush)
     flushing.start()
     socket_writer.shut_down()

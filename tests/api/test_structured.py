@@ -1,4 +1,4 @@
-"""Structured output through the service: modes, asking again, what is told of it."""
+"""Structured output through the service: modes, attempts and the report of them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ BAD = '{"name": "John", "age": -1}'
 
 
 @pytest.fixture
-def say(runtime):
-    """Let the runtime answer with these, one after the other."""
+def answer_with(runtime):
+    """Let the runtime answer with these texts, one after the other."""
 
     def script(*answers):
         left = list(answers)
@@ -27,18 +27,20 @@ def say(runtime):
     return script
 
 
-def test_a_wrong_answer_is_asked_again_and_both_verdicts_are_told(ask, say, runtime):
-    say(BAD, GOOD)
+def test_an_invalid_answer_is_generated_again_and_both_verdicts_are_reported(
+    ask, answer_with, runtime
+):
+    answer_with(BAD, GOOD)
     answer = ask(json_schema=PERSON, seed=7, temperature=0).get_json()
     assert answer["success"] is True
     assert answer["parsed"] == {"name": "John", "age": 25}
-    told = answer["structured"]
-    assert (told["verdict"], told["first_verdict"], told["attempts"]) == (
+    report = answer["structured"]
+    assert (report["verdict"], report["first_verdict"], report["attempts"]) == (
         "valid",
         "schema_violation",
         2,
     )
-    first, second = told["attempt_details"]
+    first, second = report["attempt_details"]
     assert (first["output"], first["verdict"], first["seed"]) == (BAD, "schema_violation", 7)
     assert (second["output"], second["verdict"], second["seed"]) == (GOOD, "valid", 8)
     assert answer["provenance"]["seed"] == answer["provenance"]["options"]["seed"] == 8
@@ -47,17 +49,17 @@ def test_a_wrong_answer_is_asked_again_and_both_verdicts_are_told(ask, say, runt
     assert answer["timings"]["generation_ms"] == 2 * first["timings"]["generation_ms"]
 
 
-def test_the_model_is_told_briefly_what_was_wrong(ask, say, runtime):
-    say(BAD, GOOD)
+def test_the_violations_are_appended_to_the_prompt(ask, answer_with, runtime):
+    answer_with(BAD, GOOD)
     ask(json_schema=PERSON, prompt="Who?")
-    asked = runtime.prompts[1].text
-    assert asked.startswith("Who?")
-    assert BAD in asked
-    assert "- /age: the value is less than the minimum of 0" in asked
+    second = runtime.prompts[1].text
+    assert second.startswith("Who?")
+    assert BAD in second
+    assert "- /age: the value is less than the minimum of 0" in second
 
 
-def test_a_caller_may_have_one_attempt_only(ask, say, runtime):
-    say(BAD)
+def test_a_client_can_limit_the_attempts_to_one(ask, answer_with, runtime):
+    answer_with(BAD)
     answer = ask(json_schema=PERSON, max_attempts=1).get_json()
     assert answer["success"] is False
     assert (answer["code"], answer["output"]) == ("schema_violation", BAD)
@@ -65,15 +67,15 @@ def test_a_caller_may_have_one_attempt_only(ask, say, runtime):
     assert answer["structured"]["attempts"] == 1
 
 
-def test_the_catalog_says_how_many_attempts_a_model_has(ask, say, runtime):
-    say(BAD, BAD, BAD)
+def test_the_catalog_sets_the_attempts_of_a_model(ask, answer_with, runtime):
+    answer_with(BAD, BAD, BAD)
     assert (
         ask(model_id="org/prose:q4", json_schema=PERSON).get_json()["structured"]["attempts"] == 3
     )
 
 
-def test_a_repeated_violation_ends_the_grammar(ask, say, runtime):
-    say(BAD, BAD, GOOD)
+def test_a_repeated_violation_ends_the_grammar(ask, answer_with, runtime):
+    answer_with(BAD, BAD, GOOD)
     answer = ask(json_schema=PERSON, max_attempts=4).get_json()
     modes = [each["mode"] for each in answer["structured"]["attempt_details"]]
     assert modes == ["grammar", "grammar", "json"]
@@ -81,7 +83,7 @@ def test_a_repeated_violation_ends_the_grammar(ask, say, runtime):
     assert "JSON Schema" in runtime.prompts[2].text
 
 
-def test_a_truncated_answer_is_asked_again_only_where_the_budget_is_ours(ask, runtime):
+def test_a_truncated_answer_is_generated_again_unless_the_client_set_max_tokens(ask, runtime):
     runtime.answers, runtime.finish_reason = lambda prompt: '{"name": "Jo', "length"
     answer = ask(json_schema=PERSON).get_json()
     assert [p.options["num_predict"] for p in runtime.prompts] == [77, 154]
@@ -89,8 +91,8 @@ def test_a_truncated_answer_is_asked_again_only_where_the_budget_is_ours(ask, ru
     assert ask(json_schema=PERSON, max_tokens=50).get_json()["structured"]["attempts"] == 1
 
 
-def test_what_befalls_a_later_attempt_does_not_take_the_answer_away(ask, say):
-    say(BAD, errors.GenerationTimeout("not done in time"))
+def test_an_error_of_a_later_attempt_keeps_the_earlier_answer(ask, answer_with):
+    answer_with(BAD, errors.GenerationTimeout("not done in time"))
     response = ask(json_schema=PERSON)
     answer = response.get_json()
     assert response.status_code == 200
@@ -101,13 +103,13 @@ def test_what_befalls_a_later_attempt_does_not_take_the_answer_away(ask, say):
     assert answer["structured"]["verdict"] == "schema_violation"
 
 
-def test_a_caller_that_has_gone_is_not_asked_for_again(ask, say):
-    say(BAD, errors.ClientDisconnected("gone"))
+def test_no_further_attempt_is_made_for_a_disconnected_client(ask, answer_with):
+    answer_with(BAD, errors.ClientDisconnected("gone"))
     assert ask(json_schema=PERSON).status_code == 499
 
 
-def test_without_constraint_no_format_is_sent_and_that_is_told(ask, say, runtime):
-    say(GOOD)
+def test_without_constrain_no_format_is_sent_and_the_mode_is_prompt(ask, answer_with, runtime):
+    answer_with(GOOD)
     answer = ask(json_schema=PERSON, constrain=False).get_json()
     assert runtime.prompts[0].format is None
     assert answer["structured"]["mode"] == "prompt"
@@ -115,21 +117,21 @@ def test_without_constraint_no_format_is_sent_and_that_is_told(ask, say, runtime
     assert answer["structured"]["ignored"] == ["minimum", "properties", "required", "type"]
 
 
-def test_what_the_runtime_enforces_is_told(ask, say):
-    say(GOOD)
-    told = ask(json_schema=PERSON).get_json()["structured"]
-    assert told["mode"] == "grammar"
-    assert told["enforced"] == ["properties", "required", "type"]
-    assert told["ignored"] == ["minimum"]
-    assert told["extraction"] == "whole"
+def test_enforced_keywords_are_reported(ask, answer_with):
+    answer_with(GOOD)
+    report = ask(json_schema=PERSON).get_json()["structured"]
+    assert report["mode"] == "grammar"
+    assert report["enforced"] == ["properties", "required", "type"]
+    assert report["ignored"] == ["minimum"]
+    assert report["extraction"] == "whole"
 
 
-def test_a_schema_that_would_harm_the_runtime_is_told_and_never_sent(ask, say, runtime):
+def test_a_schema_that_would_harm_the_runtime_is_not_sent_as_format(ask, answer_with, runtime):
     schema = {
         "type": "object",
         "properties": {"a": {"type": "integer", "minimum": 2, "maximum": 1}},
     }
-    say("{}")
+    answer_with("{}")
     answer = ask(json_schema=schema).get_json()
     assert runtime.prompts[0].format == "json"
     assert (answer["structured"]["mode"], answer["parsed"]) == ("json", {})
@@ -145,14 +147,14 @@ def test_a_schema_that_would_harm_the_runtime_is_told_and_never_sent(ask, say, r
         ({}, "null", None),
     ],
 )
-def test_any_kind_of_value_can_be_asked_for(ask, say, schema, text, value):
-    say(text)
+def test_a_schema_may_require_any_kind_of_value(ask, answer_with, schema, text, value):
+    answer_with(text)
     answer = ask(json_schema=schema).get_json()
     assert (answer["success"], answer["parsed"], answer["output"]) == (True, value, text)
 
 
-def test_at_most_20_violations_are_told_each_in_a_line(ask, say):
-    say(str([-1] * 500))
+def test_at_most_20_violations_are_reported(ask, answer_with):
+    answer_with(str([-1] * 500))
     answer = ask(json_schema={"type": "array", "items": {"minimum": 0}}, max_attempts=1).get_json()
     violations = answer["structured"]["errors"]
     assert len(violations) == 20
@@ -163,8 +165,8 @@ def test_at_most_20_violations_are_told_each_in_a_line(ask, say):
     }
 
 
-def test_of_alternatives_the_nearest_is_told(ask, say):
-    say('{"kind": "b", "size": "large"}')
+def test_the_violation_of_the_nearest_alternative_is_reported(ask, answer_with):
+    answer_with('{"kind": "b", "size": "large"}')
     alternatives = [
         {"properties": {"kind": {"const": "a"}}, "required": ["kind"]},
         {"properties": {"kind": {"const": "b"}, "size": {"type": "integer"}}},
@@ -174,13 +176,13 @@ def test_of_alternatives_the_nearest_is_told(ask, say):
     assert 'at /size the value is not of type "integer"' in answer["error"]
 
 
-def test_a_run_can_be_repeated_from_what_is_told(ask, say):
-    say(GOOD, GOOD)
-    told = ask(json_schema=PERSON).get_json()["provenance"]
-    assert told["mes_version"] == __version__
-    assert told["schema_sha256"]
-    again = ask(json_schema=PERSON, seed=told["seed"]).get_json()["provenance"]
-    assert again == told
+def test_a_run_can_be_repeated_from_its_provenance(ask, answer_with):
+    answer_with(GOOD, GOOD)
+    report = ask(json_schema=PERSON).get_json()["provenance"]
+    assert report["mes_version"] == __version__
+    assert report["schema_sha256"]
+    again = ask(json_schema=PERSON, seed=report["seed"]).get_json()["provenance"]
+    assert again == report
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_a_run_can_be_repeated_from_what_is_told(ask, say):
         ({"constrain": "yes"}, "/constrain"),
     ],
 )
-def test_how_to_ask_is_checked(ask, fields, pointer):
+def test_the_options_of_attempts_are_validated(ask, fields, pointer):
     problem = ask(json_schema=PERSON, **fields).get_json()
     assert [mistake["pointer"] for mistake in problem["errors"]] == [pointer]
 
@@ -221,12 +223,12 @@ def test_a_schema_can_be_checked_without_a_generation(check, runtime):
     assert runtime.prompts == []
 
 
-def test_the_check_tells_what_holds_for_a_model(check):
+def test_the_check_reports_the_modes_of_a_model(check):
     report = check(json_schema=PERSON, model_id="org/prose:q4").get_json()
     assert (report["modes"], report["enforced"]) == (["prompt"], [])
 
 
-def test_the_check_refuses_what_inference_would_refuse(check, ask):
+def test_the_check_has_the_errors_of_an_inference(check, ask):
     schema = {"type": "object", "properties": {"a": {"$ref": "http://example.com/a"}}}
     refused, also = check(json_schema=schema), ask(json_schema=schema)
     assert refused.status_code == also.status_code == 422

@@ -1,4 +1,4 @@
-"""The contract: what /openapi.json says of each answer, held against the answers that tests see."""
+"""The contract: responses that tests receive are validated against /openapi.json."""
 
 from __future__ import annotations
 
@@ -14,42 +14,45 @@ from mes.api.openapi.docs_page import document_of
 
 
 class Contract:
-    """A document, closed: what it does not mention is a violation here, though not for clients."""
+    """Validates responses against a document in which all schemas are closed.
+
+    A field that is not documented is a violation here, although clients must ignore it.
+    """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = json.loads(json.dumps(document))
         for schema in self._document["components"]["schemas"].values():
             schema["additionalProperties"] = False
-        self._validator_of = cache(self._compiled)
+        self._validator_of = cache(self._compile)
 
     def violations(
         self, method: str, path: str, status: int, media_type: str, body: Any = None
     ) -> list[str]:
-        """What the document does not say of such an answer; without a body, of its head alone."""
+        """Return the violations of a response; without a body, of its status and media type."""
         operation = self._document["paths"].get(path, {}).get(method.lower())
         if operation is None:
             return [f"no operation {method} {path}"]
         response = operation["responses"].get(str(status))
         if response is None:
             return [f"no status {status} of {method} {path}"]
-        media = self._resolved(response)["content"].get(media_type)
+        media = self._resolve(response)["content"].get(media_type)
         if media is None:
             return [f"no {media_type} of {status} of {method} {path}"]
-        return [] if body is None else self._wrong(media["schema"], body)
+        return [] if body is None else self._validate(media["schema"], body)
 
-    def violations_of(self, shape: str, body: Any) -> list[str]:
-        """What the document does not say of such a shape."""
-        return self._wrong({"$ref": f"#/components/schemas/{shape}"}, body)
+    def violations_of(self, component: str, body: Any) -> list[str]:
+        """Return the violations of one component by a value."""
+        return self._validate({"$ref": f"#/components/schemas/{component}"}, body)
 
-    def _wrong(self, schema: Any, body: Any) -> list[str]:
+    def _validate(self, schema: Any, body: Any) -> list[str]:
         errors = self._validator_of(json.dumps(schema)).iter_errors(body)
         return [f"{error.instance_path}: {error.message}" for error in errors]
 
-    def _compiled(self, schema: str) -> Any:
-        whole = {**json.loads(schema), "components": self._document["components"]}
-        return jsonschema_rs.Draft202012Validator(whole)
+    def _compile(self, schema: str) -> Any:
+        complete = {**json.loads(schema), "components": self._document["components"]}
+        return jsonschema_rs.Draft202012Validator(complete)
 
-    def _resolved(self, node: Any) -> Any:
+    def _resolve(self, node: Any) -> Any:
         if "$ref" in node:
             return self._document["components"]["responses"][node["$ref"].rpartition("/")[2]]
         return node
@@ -60,20 +63,20 @@ def _contract(app: Flask) -> Contract:
     return Contract(document_of(app))
 
 
-def event_loop(app: Flask) -> list[str]:
-    """Look at each answer of the application from now on; what breaks the contract."""
-    broken: list[str] = []
+def watch_responses(app: Flask) -> list[str]:
+    """Validate each response of the application from now on; return the list of violations."""
+    violations: list[str] = []
 
-    def look(response: Response) -> Response:
+    def validate(response: Response) -> Response:
         rule = request.url_rule
-        # A 499 is for the log; whoever would hear it has gone.
-        is_heard = response.status_code != 499 and request.method not in ("HEAD", "OPTIONS")
-        if rule is not None and is_heard:
+        # A 499 is for the log only: its client has disconnected.
+        is_received = response.status_code != 499 and request.method not in ("HEAD", "OPTIONS")
+        if rule is not None and is_received:
             path = rule.rule.replace("<path:", "{").replace("<", "{").replace(">", "}")
             body = response.get_json(silent=True) if response.is_sequence else None
-            told = (request.method, path, response.status_code, response.mimetype, body)
-            broken.extend(_contract(app).violations(*told))
+            received = (request.method, path, response.status_code, response.mimetype, body)
+            violations.extend(_contract(app).violations(*received))
         return response
 
-    app.after_request(look)
-    return broken
+    app.after_request(validate)
+    return violations

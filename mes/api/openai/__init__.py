@@ -1,1 +1,1 @@
-"""The doors that OpenAI's clients know, over the same use cases."""
+"""Endpoints for clients of OpenAI's API, over the same use cases."""

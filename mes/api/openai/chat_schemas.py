@@ -1,4 +1,4 @@
-"""Schemas of chat requests, their tools included."""
+"""Schemas of chat requests and their tools."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mes.api.openai.common import (
     inference_of,
     wants_usage,
 )
-from mes.api.openai.messages import ChatMessageSchema, with_names
+from mes.api.openai.messages import ChatMessageSchema, with_tool_names
 from mes.api.request_fields import LIST, MESSAGES, NOT_EMPTY, Flag, Object, Text, Whole, between
-from mes.api.request_schemas import given_options, require_question, top_logprobs_count
+from mes.api.request_schemas import require_question, top_logprobs_count, without_nulls
 from mes.domain import InferenceRequest
 
-# Tools: what a model may call, and what it has to.
+# Tools.
 
 NONE, AUTO, REQUIRED = "none", "auto", "required"
 _FUNCTION = "function"
@@ -35,39 +35,39 @@ class FunctionSchema(OpenAiRequestSchema):
     name = Text(required=True, validate=_NAME)
     description = Text(allow_none=True)
     parameters = Object(allow_none=True)
-    # Its arguments are judged by all of its parameters in any case.
+    # Without effect: arguments are always validated against the parameters.
     strict = Flag(allow_none=True)
 
     @post_load
-    def _function(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def _function(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         return {
-            "name": given["name"],
-            "description": given.get("description") or "",
-            "parameters": given.get("parameters") or {"type": "object", "properties": {}},
+            "name": values["name"],
+            "description": values.get("description") or "",
+            "parameters": values.get("parameters") or {"type": "object", "properties": {}},
         }
 
 
 class ToolSchema(OpenAiRequestSchema):
-    """A tool, which is a function."""
+    """A tool. Functions are the only kind."""
 
     type = OnlyValue("function")
     function = fields.Nested(FunctionSchema, required=True, error_messages=MESSAGES)
 
     @post_load
-    def _tool(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return {"type": "function", "function": given["function"]}
+    def _tool(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return {"type": "function", "function": values["function"]}
 
 
 @dataclass(frozen=True)
 class ToolChoice:
-    """`none`, `auto`, `required`; or `function`, and which one."""
+    """`none`, `auto`, `required`; or `function` with the name of the function."""
 
     kind: str
     name: str | None = None
 
 
 class ToolChoiceField(fields.Field[ToolChoice]):
-    """A word, or the function that has to be called."""
+    """`none`, `auto` or `required`, or the function that has to be called."""
 
     shape = {"type": ["string", "object"]}
     default_error_messages = MESSAGES
@@ -77,33 +77,36 @@ class ToolChoiceField(fields.Field[ToolChoice]):
             return ToolChoice(value)
         function = value.get("function") if isinstance(value, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise ValidationError(f"must be {NONE}, {AUTO}, {REQUIRED} or a function by its name")
+            raise ValidationError(f"must be {NONE}, {AUTO}, {REQUIRED} or a function with its name")
         return ToolChoice(_FUNCTION, function["name"])
 
 
-def offered_tools(given: dict[str, Any]) -> list[dict[str, Any]]:
-    """The tools that the model is told of."""
-    is_off = given.get("tool_choice", ToolChoice(AUTO)).kind == NONE
-    return [] if is_off else given.get("tools", [])
+def offered_tools(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the tools that are sent to the model."""
+    is_off = values.get("tool_choice", ToolChoice(AUTO)).kind == NONE
+    return [] if is_off else values.get("tools", [])
 
 
-def required_function(given: dict[str, Any]) -> dict[str, Any] | None:
-    """The one function that has to be called, where one has to."""
-    choice = given.get("tool_choice", ToolChoice(AUTO))
+def required_function(values: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the function that has to be called; None if the model may choose.
+
+    Raises ValidationError if no function or several functions match the choice.
+    """
+    choice = values.get("tool_choice", ToolChoice(AUTO))
     if choice.kind in (NONE, AUTO):
         return None
-    functions = [tool["function"] for tool in given.get("tools", [])]
+    functions = [tool["function"] for tool in values.get("tools", [])]
     called = [each for each in functions if choice.name in (None, each["name"])]
     if not called:
-        raise ValidationError("names no function of tools", "tool_choice")
+        raise ValidationError("does not name a function of tools", "tool_choice")
     if len(called) > 1:
-        mistake = "cannot be promised with several tools; name one of them"
+        mistake = "is not supported with several tools; name one of them"
         raise ValidationError(mistake, "tool_choice")
     (function,) = called
     return dict(function)
 
 
-# Requests for a chat completion.
+# Requests.
 
 _EFFORTS: dict[str, bool | str] = {
     "none": False,
@@ -117,7 +120,10 @@ _FORMATS = ("text", "json_object", "json_schema")
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """An inference, and how its answer is to be told: with a function, as the call of it."""
+    """An inference request and the form of its response.
+
+    With a `function`, the answer is returned as the arguments of a call of it.
+    """
 
     inference: InferenceRequest
     with_usage: bool
@@ -129,7 +135,7 @@ class JsonSchemaSchema(OpenAiRequestSchema):
 
     name = Text(allow_none=True)
     description = Text(allow_none=True)
-    # The answer is judged by all of the schema in any case.
+    # Without effect: the answer is always validated against the schema.
     strict = Flag(allow_none=True)
     document = Object(required=True, data_key="schema")
 
@@ -144,19 +150,19 @@ class ResponseFormatSchema(OpenAiRequestSchema):
     json_schema = fields.Nested(JsonSchemaSchema, allow_none=True)
 
     @post_load
-    def _schema(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
-        if given["type"] == "json_object":
+    def _schema(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
+        if values["type"] == "json_object":
             return {"type": "object"}
-        if given["type"] == "text":
+        if values["type"] == "text":
             return None
-        if not given.get("json_schema"):
+        if not values.get("json_schema"):
             raise ValidationError("is required with type json_schema", "json_schema")
-        document: dict[str, Any] = given["json_schema"]["document"]
+        document: dict[str, Any] = values["json_schema"]["document"]
         return document
 
 
 class ChatRequestSchema(Parameters):
-    """`POST /v1/chat/completions`."""
+    """The body of `POST /v1/chat/completions`."""
 
     messages = fields.List(
         fields.Nested(ChatMessageSchema),
@@ -176,7 +182,7 @@ class ChatRequestSchema(Parameters):
     logprobs = Flag(allow_none=True)
     top_logprobs = Whole(allow_none=True, validate=between(0, 20))
     modalities = OnlyValue(["text"])
-    # Of no consequence for the answer.
+    # Accepted, but without effect.
     store = OnlyValue(False)
     service_tier = Text(allow_none=True, validate=validate.OneOf(("auto", "default")))
     metadata = Object(allow_none=True)
@@ -184,42 +190,44 @@ class ChatRequestSchema(Parameters):
     prompt_cache_key = Text(allow_none=True)
 
     @post_load
-    def _request(self, given: dict[str, Any], **kwargs: Any) -> ChatRequest:
-        given = given_options(given)
-        function = required_function(given)
-        tools = offered_tools(given)
-        _refuse_contradictions(given, tools, function)
-        schema = function["parameters"] if function else given.get("response_format")
+    def _request(self, values: dict[str, Any], **kwargs: Any) -> ChatRequest:
+        values = without_nulls(values)
+        function = required_function(values)
+        tools = offered_tools(values)
+        _refuse_contradictions(values, tools, function)
+        schema = function["parameters"] if function else values.get("response_format")
         inference = inference_of(
-            given,
-            max_tokens=given.get("max_completion_tokens", given.get("max_tokens")),
-            messages=with_names(given["messages"]),
+            values,
+            max_tokens=values.get("max_completion_tokens", values.get("max_tokens")),
+            messages=with_tool_names(values["messages"]),
             json_schema=schema,
-            json_schema_pointer=_place_of_schema(given, function),
+            json_schema_pointer=_schema_pointer(values, function),
             tools=() if function else tuple(tools),
-            think=_EFFORTS[given.get("reasoning_effort", "none")],
-            top_logprobs=top_logprobs_count(given),
+            think=_EFFORTS[values.get("reasoning_effort", "none")],
+            top_logprobs=top_logprobs_count(values),
         )
-        return ChatRequest(inference, wants_usage(given), function["name"] if function else None)
+        return ChatRequest(inference, wants_usage(values), function["name"] if function else None)
 
 
-def _place_of_schema(given: dict[str, Any], function: dict[str, Any] | None) -> str:
+def _schema_pointer(values: dict[str, Any], function: dict[str, Any] | None) -> str:
+    """Return the JSON pointer to the schema in the request."""
     if function is None:
         return "/response_format/json_schema/schema"
-    names = [tool["function"]["name"] for tool in given["tools"]]
+    names = [tool["function"]["name"] for tool in values["tools"]]
     return f"/tools/{names.index(function['name'])}/function/parameters"
 
 
 def _refuse_contradictions(
-    given: dict[str, Any], tools: list[dict[str, Any]], function: dict[str, Any] | None
+    values: dict[str, Any], tools: list[dict[str, Any]], function: dict[str, Any] | None
 ) -> None:
-    """What the runtime would drop in silence, or cannot do together."""
-    if tools and given.get("response_format"):
-        raise ValidationError("goes without tools", "response_format")
-    if tools and not function and given.get("logprobs"):
-        raise ValidationError("go without tools, unless one of them has to be called", "logprobs")
-    if tools and not function and given.get("parallel_tool_calls") is False:
-        mistake = "cannot be promised, unless tool_choice names the one to be called"
+    """Raise ValidationError for parameters that the runtime ignores or cannot combine."""
+    if tools and values.get("response_format"):
+        raise ValidationError("cannot be combined with tools", "response_format")
+    if tools and not function and values.get("logprobs"):
+        mistake = "cannot be combined with tools, unless tool_choice requires a call"
+        raise ValidationError(mistake, "logprobs")
+    if tools and not function and values.get("parallel_tool_calls") is False:
+        mistake = "is not supported, unless tool_choice names the function to call"
         raise ValidationError(mistake, "parallel_tool_calls")
-    if {"max_tokens", "max_completion_tokens"} <= set(given):
-        raise ValidationError("goes without max_completion_tokens", "max_tokens")
+    if {"max_tokens", "max_completion_tokens"} <= set(values):
+        raise ValidationError("cannot be combined with max_completion_tokens", "max_tokens")

@@ -1,4 +1,4 @@
-"""Parameters that OpenAI's requests have in common, and what MES makes of them."""
+"""Parts that the requests and responses of OpenAI's endpoints share."""
 
 from __future__ import annotations
 
@@ -9,36 +9,45 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
+from mes.api.inference_responses import InferenceOutcome
 from mes.api.openai.error_format import to_openai_error
+from mes.api.openai.openai_schemas import OwnFacts
 from mes.api.operation_docs import EVENT_STREAM
 from mes.api.request_fields import MESSAGES, NOT_EMPTY, Flag, Strict, Text
 from mes.api.request_log import request_log
-from mes.api.request_schemas import AttemptsSchema, SamplingSchema, given_options, sampling_options
-from mes.api.services import services
+from mes.api.request_schemas import AttemptsSchema, SamplingSchema, sampling_options, without_nulls
+from mes.api.response_fields import ResponseSchema
+from mes.api.response_schemas import UsageSchema
+from mes.api.serializers import Document
+from mes.api.services import get_services
 from mes.api.streaming import Encoder
 from mes.domain import InferenceRequest
 
+# Requests.
+
 
 class OpenAiRequestSchema(Strict):
-    """A part of a request; whatever else stands in it is not dropped in silence."""
+    """A part of a request. Parameters that are not supported are refused, not ignored."""
 
     error_messages = {"unknown": "is not supported; leave it out", "type": "must be a JSON object"}
 
 
 class OnlyValue(fields.Field[Any]):
-    """A parameter with one value that can be served; left out or null, it is the same."""
+    """A parameter of which one value is supported; null or absent means the same."""
 
     default_error_messages = MESSAGES
 
     def __init__(self, value: Any) -> None:
         super().__init__(allow_none=True)
-        self._only = value
+        self._supported = value
         self.shape = {"enum": [None] if value is None else [value, None]}
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        # True would pass for 1.
-        if value != self._only or isinstance(value, bool) != isinstance(self._only, bool):
-            raise ValidationError(f"is supported as {json.dumps(self._only)} only; leave it out")
+        # In Python, True equals 1.
+        is_same_kind = isinstance(value, bool) == isinstance(self._supported, bool)
+        if value != self._supported or not is_same_kind:
+            supported = json.dumps(self._supported)
+            raise ValidationError(f"is supported as {supported} only; leave it out")
         return value
 
 
@@ -50,122 +59,107 @@ class StreamOptionsSchema(OpenAiRequestSchema):
 
 
 class MesOptionsSchema(AttemptsSchema, OpenAiRequestSchema):
-    """`mes`: what OpenAI has no words for."""
+    """`mes`: the parameters that OpenAI's API has no place for."""
+
+    component_name = "Own"
 
 
 class AddressSchema(OpenAiRequestSchema):
-    """Who is asked, and how the answer is to come."""
+    """The model, and whether the response is a stream."""
 
     model = Text(required=True, validate=NOT_EMPTY)
     stream = Flag(allow_none=True)
     stream_options = fields.Nested(StreamOptionsSchema, allow_none=True)
 
 
-# Its fields come after those of its bases, and theirs from behind.
+# marshmallow puts the fields of the last base first.
 class Parameters(SamplingSchema, AddressSchema):
-    """What every generation takes."""
+    """The parameters of all generations."""
 
     n = OnlyValue(1)
     logit_bias = OnlyValue({})
     mes = fields.Nested(MesOptionsSchema, allow_none=True)
-    # Of no consequence for the answer.
+    # Accepted, but without effect.
     user = Text(allow_none=True)
 
 
-def inference_of(given: dict[str, Any], **more: Any) -> InferenceRequest:
-    """The request for an inference; `more` is what not every generation takes."""
-    own = given_options(given.get("mes", {}))
-    if given.get("stream") and own.get("max_attempts", 1) > 1:
-        # Pieces of a second answer would run into the first.
-        raise ValidationError({"mes": {"max_attempts": "goes without stream"}})
+def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
+    """Return the inference request of these parameters; `more` are further fields of it."""
+    options = without_nulls(values.get("mes", {}))
+    if values.get("stream") and options.get("max_attempts", 1) > 1:
+        # A chunk cannot name its attempt, so two answers would run into one.
+        raise ValidationError({"mes": {"max_attempts": "cannot be combined with stream"}})
     return InferenceRequest(
-        model_id=given["model"],
-        stream=given.get("stream", False),
-        temperature=given.get("temperature"),
-        timeout_seconds=own.pop("timeout", None),
-        sampling=sampling_options(given),
-        **own,
+        model_id=values["model"],
+        stream=values.get("stream", False),
+        temperature=values.get("temperature"),
+        timeout_seconds=options.pop("timeout", None),
+        sampling=sampling_options(values),
+        **options,
         **more,
     )
 
 
-def wants_usage(given: dict[str, Any]) -> bool:
-    """Whether a stream ends with its usage."""
-    return bool(given.get("stream_options", {}).get("include_usage"))
+def wants_usage(values: dict[str, Any]) -> bool:
+    """Return whether a stream ends with its usage."""
+    return bool(values.get("stream_options", {}).get("include_usage"))
 
 
-# What the answers at OpenAI's doors have in common.
-
-Document = dict[str, Any]
-
-# Facts that OpenAI has no place for; its clients pass over the member that holds them.
-_OWN = (
-    "success",
-    "code",
-    "error",
-    "request_id",
-    "latency_ms",
-    "timings",
-    "structured",
-    "provenance",
-)
+# Responses.
 
 
 def response_head(kind: str, prefix: str, model_id: str) -> Document:
-    """What each answer, and each piece of one, begins with. Raises ModelNotFound."""
+    """Return the fields that a response and each chunk begin with. Raises ModelNotFound."""
     return {
         "id": f"{prefix}-{request_log().request_id}",
         "object": kind,
         "created": int(time.time()),
-        "model": services().catalog.current().get(model_id).id,
+        "model": get_services().catalog.current().get(model_id).id,
     }
 
 
-def whole_response(start: Document, choice: Document, document: Document) -> Document:
-    """The answer."""
-    facts = {"usage": document["usage"], **_facts(document)}
-    return {**start, "choices": [choice], **facts}
+def whole_response(
+    schema: type[ResponseSchema], head: Document, choice: Document, outcome: InferenceOutcome
+) -> Document:
+    """Return the response that is not a stream."""
+    usage = UsageSchema.serialize(outcome.inference.usage)
+    return schema.build(**head, choices=[choice], usage=usage, **_own_fields(outcome))
 
 
 def last_chunks(
-    start: Document, choice: Document, document: Document, *, with_usage: bool
+    schema: type[ResponseSchema],
+    head: Document,
+    choice: Document,
+    outcome: InferenceOutcome,
+    *,
+    with_usage: bool,
 ) -> Iterator[Document]:
-    """The last chunks of it."""
-    yield {**start, "choices": [choice], **_facts(document)}
+    """Yield the chunk with the finish reason, and the one with the usage if it is requested."""
+    yield schema.build(**head, choices=[choice], **_own_fields(outcome))
     if with_usage:
-        yield {**start, "choices": [], "usage": document["usage"]}
+        usage = UsageSchema.serialize(outcome.inference.usage)
+        yield schema.build(**{**head, "choices": [], "usage": usage})
 
 
-def _facts(document: Document) -> Document:
-    return {"system_fingerprint": _fingerprint(document), "mes": _own(document)}
+def output_text(outcome: InferenceOutcome) -> str:
+    """Return the output; for a valid answer in a code fence or in prose, the JSON alone."""
+    validation = outcome.validation
+    if validation and validation.valid and validation.extraction != "whole":
+        return json.dumps(validation.parsed, ensure_ascii=False)
+    return outcome.reply.text
 
 
-def _own(document: Document) -> Document:
-    """The member `mes`."""
-    told = {name: document[name] for name in _OWN if name in document}
-    if "tool_calls" in document:
-        judged = ("id", "verdict", "errors")
-        calls = [{name: call[name] for name in judged} for call in document["tool_calls"]]
-        told["tool_calls"] = calls
-    return told
+def _own_fields(outcome: InferenceOutcome) -> Document:
+    return {"system_fingerprint": _fingerprint(outcome), "mes": OwnFacts.serialize(outcome)}
 
 
-def _fingerprint(document: Document) -> str | None:
-    """Alike where the same model answered."""
-    digest = document["provenance"]["model_digest"]
+def _fingerprint(outcome: InferenceOutcome) -> str | None:
+    """Return a short form of the model's digest."""
+    digest = outcome.provenance.model_digest
     return digest and f"fp_{digest.removeprefix('sha256:')[:12]}"
 
 
-def output_text(document: Document) -> str:
-    """The output; of a valid answer in a fence or in prose, the JSON alone."""
-    structured = document["structured"]
-    if structured and structured["verdict"] == "valid" and structured["extraction"] != "whole":
-        return json.dumps(document["parsed"], ensure_ascii=False)
-    output: str = document["output"]
-    return output
-
-
-# Server-sent events, as OpenAI frames its streams.
+# Server-sent events.
 
 DONE = "[DONE]"
 EVENTS = Encoder(

@@ -1,8 +1,8 @@
-"""Completions: a prompt without a conversation, as OpenAI's older clients send it."""
+"""`POST /v1/completions`."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from mes.api.auth import auth
 from mes.api.openai.common import (
     DONE,
     EVENTS,
-    Document,
     OnlyValue,
     Parameters,
     inference_of,
@@ -23,14 +22,20 @@ from mes.api.openai.common import (
     wants_usage,
     whole_response,
 )
-from mes.api.openai.openai_schemas import Completion, CompletionChunk, OpenAiErrorSchema
+from mes.api.openai.openai_schemas import (
+    Completion,
+    CompletionChoice,
+    CompletionChunk,
+    CompletionLogprobs,
+    OpenAiErrorSchema,
+)
 from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
 from mes.api.request_fields import MESSAGES, Whole, between
-from mes.api.request_schemas import given_options
-from mes.api.serializers import json_response, serialize_logprobs
+from mes.api.request_schemas import without_nulls
+from mes.api.serializers import Document, json_response
 from mes.api.streaming import Documents, StreamingResponse
-from mes.domain import Event, InferenceRequest, Token
+from mes.domain import Event, InferenceRequest, Logprob, Token
 
 CHUNKS = events_schema(CompletionChunk, OpenAiErrorSchema, last=DONE)
 
@@ -39,14 +44,14 @@ bp = Blueprint("completions", __name__, url_prefix="/v1")
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """An inference, and how its answer is to be told."""
+    """An inference request, and whether a stream ends with its usage."""
 
     inference: InferenceRequest
     with_usage: bool
 
 
 class OnePrompt(fields.Field[str]):
-    """A text, or a list with one."""
+    """A text, or a list with one text."""
 
     shape = {"type": ["string", "array"], "minLength": 1, "items": {"type": "string"}}
     shape |= {"minItems": 1, "maxItems": 1}
@@ -55,12 +60,12 @@ class OnePrompt(fields.Field[str]):
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         texts = value if isinstance(value, list) else [value]
         if len(texts) != 1 or not isinstance(texts[0], str) or not texts[0]:
-            raise ValidationError("must be one text, not empty; send one request for each")
+            raise ValidationError("must be one text that is not empty; send a request for each")
         return texts[0]
 
 
 class CompletionRequestSchema(Parameters):
-    """`POST /v1/completions`."""
+    """The body of `POST /v1/completions`."""
 
     prompt = OnePrompt(required=True)
     logprobs = Whole(allow_none=True, validate=between(0, 20))
@@ -69,15 +74,15 @@ class CompletionRequestSchema(Parameters):
     suffix = OnlyValue(None)
 
     @post_load
-    def _request(self, given: dict[str, Any], **kwargs: Any) -> CompletionRequest:
-        given = given_options(given)
+    def _request(self, values: dict[str, Any], **kwargs: Any) -> CompletionRequest:
+        values = without_nulls(values)
         inference = inference_of(
-            given,
-            prompt=given["prompt"],
-            max_tokens=given.get("max_tokens"),
-            top_logprobs=given.get("logprobs"),
+            values,
+            prompt=values["prompt"],
+            max_tokens=values.get("max_tokens"),
+            top_logprobs=values.get("logprobs"),
         )
-        return CompletionRequest(inference, wants_usage(given))
+        return CompletionRequest(inference, wants_usage(values))
 
 
 @bp.post("/completions")
@@ -85,51 +90,40 @@ class CompletionRequestSchema(Parameters):
 @request_body(CompletionRequestSchema())
 @documented({JSON: Completion, EVENT_STREAM: CHUNKS}, raises=execution.ERRORS)
 def create(request: CompletionRequest) -> Response:
-    """Complete a prompt, through the model's own template."""
+    """Complete a prompt.
+
+    The prompt goes through the chat template of the model. With `stream`, sends server-sent events.
+    """
     if request.inference.stream:
         response_stream = StreamingResponse(EVENTS)
-        return response_stream.response(_chunks(request, response_stream))
-    return json_response(_completion(execution.run_blocking(request.inference), request))
+        return response_stream.response(_stream(request, response_stream))
+    outcome = execution.run_blocking(request.inference)
+    reply = outcome.reply
+    choice = _choice(reply.text, reply.finish_reason, reply.logprobs)
+    return json_response(whole_response(Completion, _head(request), choice, outcome))
 
 
-def _completion(document: Document, request: CompletionRequest) -> Document:
-    told = _choice(document["output"], document["finish_reason"], document.get("logprobs"))
-    return whole_response(_head(request), told, document)
-
-
-def _chunks(request: CompletionRequest, response_stream: StreamingResponse) -> Generator[Documents]:
-    start = {**_head(request), **({"usage": None} if request.with_usage else {})}
+def _stream(request: CompletionRequest, response_stream: StreamingResponse) -> Generator[Documents]:
+    head = {**_head(request), **({"usage": None} if request.with_usage else {})}
 
     def chunk(event: Event) -> Document | None:
         if not isinstance(event, Token):
             return None
-        logprobs = serialize_logprobs(event.logprobs) if event.logprobs else None
-        return {**start, "choices": [_choice(event.text, None, logprobs)]}
+        return {**head, "choices": [_choice(event.text, None, event.logprobs)]}
 
-    document = yield from execution.run_streaming(request.inference, chunk, response_stream)
-    last = _choice("", document["finish_reason"], None)
-    yield last_chunks(start, last, document, with_usage=request.with_usage)
+    outcome = yield from execution.run_streaming(request.inference, chunk, response_stream)
+    choice = _choice("", outcome.reply.finish_reason, ())
+    yield last_chunks(CompletionChunk, head, choice, outcome, with_usage=request.with_usage)
 
 
 def _head(request: CompletionRequest) -> Document:
     return response_head("text_completion", "cmpl", request.inference.model_id)
 
 
-def _choice(text: str, finish_reason: str | None, logprobs: list[Document] | None) -> Document:
-    told = {"index": 0, "text": text, "finish_reason": finish_reason}
-    return {**told, "logprobs": None if logprobs is None else _logprobs(logprobs)}
-
-
-def _logprobs(told: list[Document]) -> Document:
-    """In the older shape: a list for each kind of fact."""
-    offsets = [0]
-    for each in told:
-        offsets.append(offsets[-1] + len(each["token"]))
-    return {
-        "tokens": [each["token"] for each in told],
-        "token_logprobs": [each["logprob"] for each in told],
-        "top_logprobs": [
-            {top["token"]: top["logprob"] for top in each["top_logprobs"]} for each in told
-        ],
-        "text_offset": offsets[:-1],
-    }
+def _choice(text: str, finish_reason: str | None, logprobs: Sequence[Logprob]) -> Document:
+    return CompletionChoice.build(
+        index=0,
+        text=text,
+        finish_reason=finish_reason,
+        logprobs=CompletionLogprobs.serialize(logprobs) if logprobs else None,
+    )

@@ -1,10 +1,11 @@
-"""`/v1/embeddings`: its schemas and its view."""
+"""`POST /v1/embeddings`."""
 
 from __future__ import annotations
 
 import struct
 from array import array
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -19,27 +20,28 @@ from mes.api.request_fields import NOT_EMPTY, Text, Whole, between
 from mes.api.request_log import RequestLog, request_log
 from mes.api.response_fields import (
     ResponseSchema,
-    flag,
-    json_object,
-    many,
-    member,
-    one,
-    one_of,
-    text,
-    whole,
+    constant,
+    field,
+    integer,
+    nested,
+    nested_list,
+    string,
 )
-from mes.api.serializers import json_response, to_json_fields
-from mes.api.services import services
+from mes.api.response_schemas import RuntimeProvenanceSchema, WaitTimingsSchema
+from mes.api.serializers import Document, json_response
+from mes.api.services import get_services
 from mes.embedding import Embedding, EmbeddingRequest, embed
-
-# The shapes of `POST /v1/embeddings`, as marshmallow knows them and as clients see them.
 
 MOST_INPUTS = 2048
 _MOST_DIMENSIONS = 65_536
 
+bp = Blueprint("embeddings", __name__, url_prefix="/v1")
+
+# Requests.
+
 
 class Inputs(fields.Field[tuple[str, ...]]):
-    """Texts: a list, or one alone."""
+    """A list of texts, or one text."""
 
     shape = {
         "type": ["string", "array"],
@@ -64,12 +66,12 @@ class Inputs(fields.Field[tuple[str, ...]]):
 
 def _check_number(texts: list[Any]) -> None:
     if not 1 <= len(texts) <= MOST_INPUTS:
-        raise ValidationError(f"must hold 1 to {MOST_INPUTS} texts; this one holds {len(texts)}")
+        raise ValidationError(f"must have 1 to {MOST_INPUTS} texts; this list has {len(texts)}")
 
 
 def _check_each(texts: list[Any]) -> None:
     if any(isinstance(each, int | list) and not isinstance(each, bool) for each in texts):
-        raise ValidationError("must be text: the runtime takes no tokens")
+        raise ValidationError("must be text: token arrays are not supported")
     mistakes = {
         index: ["must be a string" if not isinstance(each, str) else "must not be empty"]
         for index, each in enumerate(texts)
@@ -80,7 +82,7 @@ def _check_each(texts: list[Any]) -> None:
 
 
 class EmbeddingsRequestSchema(OpenAiRequestSchema):
-    """`POST /v1/embeddings`. An optional field that is null counts as left out."""
+    """The body of `POST /v1/embeddings`. An optional field that is null counts as absent."""
 
     model = Text(required=True, validate=NOT_EMPTY)
     input = Inputs(required=True)
@@ -92,71 +94,68 @@ class EmbeddingsRequestSchema(OpenAiRequestSchema):
     user = Text(allow_none=True)
 
     @post_load
-    def _request(self, given: dict[str, Any], **kwargs: Any) -> EmbeddingRequest:
+    def _request(self, values: dict[str, Any], **kwargs: Any) -> EmbeddingRequest:
         return EmbeddingRequest(
-            model_id=given["model"],
-            texts=given["input"],
-            dimensions=given.get("dimensions"),
-            encoding=given.get("encoding_format") or "float",
+            model_id=values["model"],
+            texts=values["input"],
+            dimensions=values.get("dimensions"),
+            encoding=values.get("encoding_format") or "float",
         )
 
 
-class VectorMember(fields.Raw):
-    """A vector, in either encoding."""
+# Responses.
+
+
+class VectorField(fields.Raw):
+    """A vector in either encoding."""
 
     shape = {"type": ["array", "string"], "items": {"type": "number"}}
 
 
 class EmbeddingItem(ResponseSchema):
-    object = one_of(("embedding",), "")
-    index = whole("which of the inputs it is of")
-    embedding = member(VectorMember, "numbers, or float32 in little-endian order as base64")
+    """One vector."""
+
+    object = constant("embedding", "Always `embedding`.")
+    index = integer("Index of the text in `input`.")
+    embedding = field(VectorField, "The vector: numbers, or little-endian float32 in base64.")
 
 
 class EmbeddingsUsage(ResponseSchema):
-    """Tokens, as the runtime counted them."""
+    """Numbers of tokens, as counted by the runtime."""
 
-    prompt_tokens = whole("of all inputs together")
-    total_tokens = whole("the same")
-
-
-class EmbeddingsTimings(ResponseSchema):
-    queue_ms = whole("waiting for a permit")
-    load_ms = whole("waiting for the model to be loaded")
-    embedding_ms = whole("in the runtime")
-    total_ms = whole("from the request's arrival on")
-    cold_start = flag("whether the model had to be loaded")
+    prompt_tokens = integer("Tokens of all texts.")
+    total_tokens = integer("The same as `prompt_tokens`.", source="prompt_tokens")
 
 
-class EmbeddingsProvenance(ResponseSchema):
-    """What is needed to make the same vectors again."""
+class EmbeddingsTimings(WaitTimingsSchema):
+    """Durations of a request for embeddings."""
 
-    model_digest = text("", null=True)
-    quantization = text("", null=True)
-    runtime = text("", null=True)
-    options = json_object("all that the runtime was told")
-    mes_version = text("")
+    embedding_ms = integer("Time the runtime took to make the vectors, in milliseconds.")
+    total_ms = integer("Time from the request's arrival to its response, in milliseconds.")
+
+
+class EmbeddingsProvenance(RuntimeProvenanceSchema):
+    """The facts that are needed to make the same vectors again."""
 
 
 class EmbeddingsFacts(ResponseSchema):
-    """What MES adds, which OpenAI's clients pass over."""
+    """The fields that MES adds to OpenAI's API."""
 
-    request_id = text("under which the log tells more")
-    timings = one(EmbeddingsTimings, "")
-    provenance = one(EmbeddingsProvenance, "")
+    request_id = string("The request's `X-Request-ID`, which the log has too.")
+    timings = nested(EmbeddingsTimings, "Durations of the request.")
+    provenance = nested(
+        EmbeddingsProvenance, "The facts that are needed to make the same vectors again."
+    )
 
 
 class EmbeddingsAnswer(ResponseSchema):
-    object = one_of(("list",), "")
-    data = many(EmbeddingItem, "a vector for each input, in the same order")
-    model = text("as the catalog spells it")
-    usage = one(EmbeddingsUsage, "")
-    mes = one(EmbeddingsFacts, "")
+    """The response to `POST /v1/embeddings`."""
 
-
-# Embeddings: texts as vectors, asked for as OpenAI's clients do.
-
-bp = Blueprint("embeddings", __name__, url_prefix="/v1")
+    object = constant("list", "Always `list`.")
+    data = nested_list(EmbeddingItem, "A vector for each text, in the order of `input`.")
+    model = string("Id of the model in the catalog.")
+    usage = nested(EmbeddingsUsage, "Tokens of all texts.")
+    mes = nested(EmbeddingsFacts, "Fields that MES adds to OpenAI's API.")
 
 
 @bp.post("/embeddings")
@@ -165,56 +164,46 @@ bp = Blueprint("embeddings", __name__, url_prefix="/v1")
 @documented(EmbeddingsAnswer, raises=RUN_ERRORS)
 def create(request: EmbeddingRequest) -> Response:
     """Make a vector of each text."""
-    own, said = services(), request_log()
-    said.note(operation="embeddings", model=request.model_id[:200], inputs=len(request.texts))
-    with own.client() as client:
+    services, log = get_services(), request_log()
+    log.add_fields(operation="embeddings", model=request.model_id[:200], inputs=len(request.texts))
+    with services.client() as client:
         embedding = embed(
             request,
-            catalog=own.catalog.current(),
-            scheduler=own.scheduler,
-            runtime=own.runtime,
-            runtime_status=own.runtime_status.current(),
+            catalog=services.catalog.current(),
+            scheduler=services.scheduler,
+            runtime=services.runtime,
+            runtime_status=services.runtime_status.current(),
             client=client,
-            request_id=said.request_id,
+            request_id=log.request_id,
         )
-    return json_response(_document(embedding, request.encoding, said))
+    return json_response(_answer(embedding, request.encoding, log))
 
 
-def _document(embedding: Embedding, encoding: str, said: RequestLog) -> dict[str, Any]:
-    tokens = embedding.vectors.prompt_tokens
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    facts = _facts(embedding, said.request_id)
-    said.note(usage=usage, timings=facts["timings"])
-    encode = _ENCODINGS[encoding]
-    return {
-        "object": "list",
-        "data": [
-            {"object": "embedding", "index": index, "embedding": encode(vector)}
-            for index, vector in enumerate(embedding.vectors.values)
-        ],
-        "model": embedding.model_id,
-        "usage": usage,
-        "mes": facts,
-    }
+def _answer(embedding: Embedding, encoding: str, log: RequestLog) -> Document:
+    usage = EmbeddingsUsage.serialize(embedding.vectors)
+    timings = EmbeddingsTimings.serialize(embedding.timings)
+    provenance = EmbeddingsProvenance.serialize(embedding)
+    log.add_fields(usage=usage, timings=timings)
+    return EmbeddingsAnswer.build(
+        object="list",
+        data=_items(embedding, _ENCODINGS[encoding]),
+        model=embedding.model_id,
+        usage=usage,
+        mes=EmbeddingsFacts.build(
+            request_id=log.request_id, timings=timings, provenance=provenance
+        ),
+    )
 
 
-def _facts(embedding: Embedding, request_id: str) -> dict[str, Any]:
-    origin = embedding.provenance
-    return {
-        "request_id": request_id,
-        "timings": to_json_fields(embedding.timings),
-        "provenance": {
-            "model_digest": origin.model_digest,
-            "quantization": origin.quantization,
-            "runtime": origin.runtime,
-            "options": embedding.options,
-            "mes_version": origin.mes_version,
-        },
-    }
+def _items(embedding: Embedding, encode: Callable[[array[float]], Any]) -> list[Document]:
+    return [
+        EmbeddingItem.build(object="embedding", index=index, embedding=encode(vector))
+        for index, vector in enumerate(embedding.vectors.values)
+    ]
 
 
 def _as_numbers(vector: array[float]) -> orjson.Fragment:
-    # Encoded one by one: as Python's numbers, all of them would take eight times the memory.
+    # Encoded one vector at a time: as Python floats, all of them would take eight times the memory.
     return orjson.Fragment(orjson.dumps(vector.tolist()))
 
 
@@ -222,4 +211,7 @@ def _as_base64(vector: array[float]) -> str:
     return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-_ENCODINGS = {"float": _as_numbers, "base64": _as_base64}
+_ENCODINGS: dict[str, Callable[[array[float]], Any]] = {
+    "float": _as_numbers,
+    "base64": _as_base64,
+}

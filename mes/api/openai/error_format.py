@@ -1,11 +1,17 @@
-"""Errors as OpenAI's clients know them, made of the problems that all other clients get."""
+"""Errors in OpenAI's format, made of the problem documents of the other endpoints."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
 
-OPENAI_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+from flask import Flask
+
+from mes.api.openai.openai_schemas import OpenAiErrorFacts, OpenAiErrorSchema
+from mes.api.problems import ErrorFormat, register_error_format
+from mes.api.serializers import Document
+
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
 _TYPES = {
     401: "authentication_error",
@@ -13,42 +19,62 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
-# Where a request for an inference says what OpenAI's says elsewhere.
-_PLACES = {
+# Fields of an inference request that have another name in OpenAI's requests.
+_FIELD_NAMES = {
     "model_id": "model",
     "think": "reasoning_effort",
 }
 
 
-def openai_status(status: int) -> int:
-    """That of the problem; but OpenAI has 400 for all that is wrong with a request."""
+def install_openai_errors(app: Flask) -> None:
+    """Send the errors of OpenAI's endpoints in OpenAI's format."""
+    register_error_format(app, _FORMAT, PATHS)
+
+
+def to_openai_error(problem: Document) -> Document:
+    """Return the problem in OpenAI's format.
+
+    `param` is the first invalid field; `errors` has all of them, as in the problem.
+    """
+    status = _openai_status(problem["status"])
+    mistakes = [{**each, "pointer": _pointer(each["pointer"])} for each in problem["errors"]]
+    default_type = "server_error" if status >= 500 else "invalid_request_error"
+    facts = OpenAiErrorFacts.build(
+        message=problem["detail"],
+        type=_TYPES.get(status, default_type),
+        param=_parameter(mistakes[0]["pointer"]) if mistakes else None,
+        code=problem["code"],
+        request_id=problem["request_id"],
+        errors=mistakes,
+    )
+    return OpenAiErrorSchema.build(error=facts)
+
+
+def _openai_status(status: int) -> int:
+    # OpenAI uses 400 for all invalid requests.
     return 400 if status == 422 else status
 
 
-def to_openai_error(problem: dict[str, Any]) -> dict[str, Any]:
-    """`param` is the first field that is wrong; all of them are in `errors`, as in a problem."""
-    status = openai_status(problem["status"])
-    mistakes = [{**each, "pointer": _pointer(each["pointer"])} for each in problem["errors"]]
-    usual = "server_error" if status >= 500 else "invalid_request_error"
-    return {
-        "error": {
-            "message": problem["detail"],
-            "type": _TYPES.get(status, usual),
-            "param": _parameter(mistakes[0]["pointer"]) if mistakes else None,
-            "code": problem["code"],
-            "request_id": problem["request_id"],
-            "errors": mistakes,
-        }
-    }
+def _restrict_codes(codes: Sequence[str]) -> Document:
+    return {"error": {"properties": {"code": {"enum": list(codes)}}}}
 
 
 def _pointer(pointer: str) -> str:
-    """Into what the client has sent."""
+    """Return the pointer with the field name that the client sent."""
     head, slash, steps = pointer.removeprefix("/").partition("/")
-    return f"/{_PLACES.get(head, head)}{slash}{steps}" if head else pointer
+    return f"/{_FIELD_NAMES.get(head, head)}{slash}{steps}" if head else pointer
 
 
 def _parameter(pointer: str) -> str | None:
-    """`/messages/0/content` as `messages[0].content`."""
+    """Return `/messages/0/content` as `messages[0].content`."""
     path = pointer.removeprefix("/").replace("/", ".")
     return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path) or None
+
+
+_FORMAT = ErrorFormat(
+    name="openai",
+    schema=OpenAiErrorSchema,
+    restrict_codes=_restrict_codes,
+    convert=to_openai_error,
+    convert_status=_openai_status,
+)

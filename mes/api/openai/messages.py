@@ -1,4 +1,4 @@
-"""Messages: a conversation as OpenAI's clients write it."""
+"""Messages of a conversation in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class Content(fields.Field[tuple[str, tuple[str, ...]]]):
-    """A text, or a list of texts and images: the text, and the images in base64."""
+    """A text, or a list of texts and images. Loads as the text and the images in base64."""
 
     shape = {"type": ["string", "array"], "items": {"type": "object"}, "minItems": 1}
     default_error_messages = MESSAGES
@@ -49,32 +49,32 @@ def _image(number: int, url: Any) -> str:
     except ValueError:
         decoded = b""
     if not decoded:
-        # Nothing is fetched for a caller.
-        raise ValidationError(
-            {number: "must have its image in a URL such as data:image/png;base64,"}
-        )
+        # MES fetches nothing on behalf of a client.
+        raise ValidationError({number: "must be an image in a data URL: data:image/png;base64,..."})
     return str(data)
 
 
 class FunctionCallSchema(OpenAiRequestSchema):
-    """A function and its arguments, which are JSON in a string."""
+    """A called function and its arguments, which are JSON in a string."""
 
     name = Text(required=True, validate=NOT_EMPTY)
     arguments = Text(required=True)
 
     @post_load
-    def _call(self, given: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def _call(self, values: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         try:
-            arguments = parse_json(given["arguments"].encode("utf-8", "replace") or b"{}")
+            arguments = parse_json(values["arguments"].encode("utf-8", "replace") or b"{}")
         except NotJson as exc:
             raise ValidationError(f"must be a JSON object in a string: {exc}", "arguments") from exc
         if not isinstance(arguments, dict):
             raise ValidationError("must be a JSON object in a string", "arguments")
-        return {"name": given["name"], "arguments": arguments}
+        return {"name": values["name"], "arguments": arguments}
 
 
 class MessageToolCallSchema(OpenAiRequestSchema):
-    """What an assistant called before."""
+    """A tool call in an earlier message of the assistant."""
+
+    component_name = "ToolCall"
 
     id = Text(required=True, validate=NOT_EMPTY)
     type = OnlyValue("function")
@@ -82,12 +82,12 @@ class MessageToolCallSchema(OpenAiRequestSchema):
     function = fields.Nested(FunctionCallSchema, required=True, error_messages=MESSAGES)
 
     @post_load
-    def _call(self, given: dict[str, Any], **kwargs: Any) -> ToolCall:
-        return ToolCall(given["id"], **given["function"])
+    def _call(self, values: dict[str, Any], **kwargs: Any) -> ToolCall:
+        return ToolCall(values["id"], **values["function"])
 
 
 class ChatMessageSchema(OpenAiRequestSchema):
-    """One turn; whatever an answer's message has may be sent back as it came."""
+    """One message. The message of a response can be sent back unchanged."""
 
     role = Text(
         required=True,
@@ -99,7 +99,7 @@ class ChatMessageSchema(OpenAiRequestSchema):
     )
     tool_call_id = Text(allow_none=True, validate=NOT_EMPTY)
     name = Text(allow_none=True)
-    # Models are not told what they thought before.
+    # Accepted, but not sent to the model: models do not expect their earlier reasoning.
     reasoning = Text(allow_none=True)
     refusal = OnlyValue(None)
     audio = OnlyValue(None)
@@ -107,37 +107,40 @@ class ChatMessageSchema(OpenAiRequestSchema):
     annotations = OnlyValue([])
 
     @post_load
-    def _message(self, given: dict[str, Any], **kwargs: Any) -> Message:
-        role, calls = given["role"], tuple(given.get("tool_calls") or ())
-        if given.get("content") is None and not calls:
+    def _message(self, values: dict[str, Any], **kwargs: Any) -> Message:
+        role, calls = values["role"], tuple(values.get("tool_calls") or ())
+        if values.get("content") is None and not calls:
             raise ValidationError("is required", "content")
         if calls and role != "assistant":
-            raise ValidationError("go with role assistant", "tool_calls")
-        if role == "tool" and not given.get("tool_call_id"):
+            raise ValidationError("are only allowed with role assistant", "tool_calls")
+        if role == "tool" and not values.get("tool_call_id"):
             raise ValidationError("is required with role tool", "tool_call_id")
-        if given.get("name") and role != "tool":
+        if values.get("name") and role != "tool":
             raise ValidationError("is supported with role tool only; leave it out", "name")
-        text, images = given.get("content") or ("", ())
+        text, images = values.get("content") or ("", ())
         return Message(
             role="system" if role == "developer" else role,
             content=text,
             images=images,
             tool_calls=calls,
-            tool_call_id=given.get("tool_call_id"),
-            tool_name=given.get("name"),
+            tool_call_id=values.get("tool_call_id"),
+            tool_name=values.get("name"),
         )
 
 
-def with_names(turns: Iterable[Message]) -> tuple[Message, ...]:
-    """The turns, each result of a tool with the name of the tool that was called."""
+def with_tool_names(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Return the messages, with the name of the called tool in each message of role `tool`.
+
+    Raises ValidationError for a result without a call before it.
+    """
     names: dict[str | None, str] = {}
     named = []
-    for number, turn in enumerate(turns):
-        names.update((call.id, call.name) for call in turn.tool_calls)
-        if turn.role == "tool" and turn.tool_name is None:
-            if turn.tool_call_id not in names:
-                mistake = {"tool_call_id": "answers no call of the turns before it"}
+    for number, message in enumerate(messages):
+        names.update((call.id, call.name) for call in message.tool_calls)
+        if message.role == "tool" and message.tool_name is None:
+            if message.tool_call_id not in names:
+                mistake = {"tool_call_id": "is not the id of a call in an earlier message"}
                 raise ValidationError({"messages": {number: mistake}})
-            turn = replace(turn, tool_name=names[turn.tool_call_id])
-        named.append(turn)
+            message = replace(message, tool_name=names[message.tool_call_id])
+        named.append(message)
     return tuple(named)

@@ -1,172 +1,289 @@
-"""The shapes of answers at OpenAI's doors."""
+"""Schemas of the responses of OpenAI's endpoints."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from marshmallow import fields
 
-from mes.api.response_fields import (
-    ResponseSchema,
-    many,
-    member,
-    numbers,
-    one,
-    one_of,
-    text,
-    whole,
-    words,
-)
-from mes.api.response_schemas import (
-    ENDS,
-    FAILURES,
-    LogprobSchema,
-    MistakeSchema,
-    ProvenanceSchema,
-    StructuredReportSchema,
-    TimingsSchema,
-    UsageSchema,
+from mes.api.inference_responses import (
+    FINISH_REASONS,
+    InferenceAnswer,
+    InferenceOutcome,
     ViolationSchema,
 )
+from mes.api.response_fields import (
+    ResponseSchema,
+    boolean,
+    choice,
+    constant,
+    field,
+    integer,
+    integers,
+    json_value,
+    nested,
+    nested_list,
+    string,
+    strings,
+)
+from mes.api.response_schemas import LogprobSchema, MistakeSchema, UsageSchema
+
+# The fields that MES adds.
 
 
 class JudgedCall(ResponseSchema):
-    id = text("of the call")
-    verdict = one_of(("valid", "schema_violation"), "do the arguments fit the parameters?")
-    errors = many(ViolationSchema, "where they do not")
+    """The verdict on a tool call. The source is the call with its validation result."""
+
+    id = string("Id of the call.", source=lambda judged: judged[0].id)
+    verdict = choice(
+        ("valid", "schema_violation"),
+        "Whether the arguments fit the parameters of the tool.",
+        source=lambda judged: judged[1].verdict,
+    )
+    errors = nested_list(
+        ViolationSchema,
+        "Violations of the parameters' schema, at most 20.",
+        source=lambda judged: judged[1].errors,
+    )
 
 
-class OwnFacts(ResponseSchema):
-    """What MES knows beside the answer; clients that do not know it pass over it."""
-
-    success = member(fields.Boolean, "false where the answer breaks its schema, or a call its tool")
-    code = one_of(FAILURES, "the verdict, where `success` is false", required=False)
-    error = text("the first mistake, where `success` is false", required=False)
-    request_id = text("")
-    latency_ms = whole("what the caller waited")
-    timings = one(TimingsSchema, "of all attempts together")
-    structured = one(StructuredReportSchema, "null without a schema", null=True)
-    provenance = one(ProvenanceSchema, "of the attempt that counts")
-    tool_calls = many(JudgedCall, "where tools were called", required=False)
+def _judged_calls(outcome: InferenceOutcome) -> list[Any] | None:
+    calls = outcome.reply.tool_calls
+    return list(zip(calls, outcome.final.tool_call_validations, strict=True)) if calls else None
 
 
-class CalledFunction(ResponseSchema):
-    name = text("", required=False)
-    arguments = text("JSON in a string, or a piece of it")
+class OwnFacts(InferenceAnswer):
+    """The fields of an inference's response that OpenAI's API has no place for, as `mes`."""
 
+    class Meta(ResponseSchema.Meta):
+        exclude = (
+            "model_id",
+            "output",
+            "parsed",
+            "finish_reason",
+            "usage",
+            "reasoning",
+            "logprobs",
+        )
 
-class ToolCallSchema(ResponseSchema):
-    id = text("")
-    type = one_of(("function",), "")
-    function = one(CalledFunction, "")
-
-
-class PieceOfCall(ResponseSchema):
-    index = whole("which call")
-    id = text("with the first piece", required=False)
-    type = one_of(("function",), "with the first piece", required=False)
-    function = one(CalledFunction, "")
-
-
-class AssistantMessage(ResponseSchema):
-    role = one_of(("assistant",), "")
-    content = text("null where a function was called instead", null=True)
-    refusal = member(fields.Raw, "always null", null=True)
-    reasoning = text("what a reasoning model thought before", required=False)
-    tool_calls = many(ToolCallSchema, "", required=False)
-
-
-class ChatLogprobs(ResponseSchema):
-    content = many(LogprobSchema, "of each token")
-    refusal = member(fields.Raw, "always null", null=True)
-
-
-_CHAT_ENDS = (*ENDS, "tool_calls")
-
-
-class ChatChoice(ResponseSchema):
-    index = whole("always 0")
-    message = one(AssistantMessage, "")
-    logprobs = one(ChatLogprobs, "with `logprobs`", null=True)
-    finish_reason = one_of(_CHAT_ENDS, "")
-
-
-class Delta(ResponseSchema):
-    role = one_of(("assistant",), "in the first chunk", required=False)
-    content = text("a piece of the answer", required=False)
-    reasoning = text("a piece of the thought before it", required=False)
-    tool_calls = many(PieceOfCall, "", required=False)
-
-
-class ChatChunkChoice(ResponseSchema):
-    index = whole("always 0")
-    delta = one(Delta, "")
-    logprobs = one(ChatLogprobs, "with `logprobs`", null=True)
-    finish_reason = one_of(_CHAT_ENDS, "with the last choice", null=True)
+    success = boolean(
+        "False if the answer violates its schema, or a tool call its parameters.",
+        source=lambda outcome: outcome.failure is None,
+    )
+    tool_calls = nested_list(
+        JudgedCall,
+        "Verdicts on the tool calls, if there are any.",
+        source=_judged_calls,
+        required=False,
+    )
 
 
 class _Head(ResponseSchema):
-    id = text("holds the request id")
-    created = whole("seconds since 1970")
-    model = text("its id in the catalog")
+    id = string("Id of the response, which contains the request's `X-Request-ID`.")
+    created = integer("Time of the response, in seconds since 1970.")
+    model = string("Id of the model in the catalog.")
 
 
 class _Whole(_Head):
-    system_fingerprint = text("alike where the same model answered", null=True)
-    usage = one(UsageSchema, "of all attempts together")
-    mes = one(OwnFacts, "")
+    system_fingerprint = string("The same for all responses of the same model version.", null=True)
+    usage = nested(UsageSchema, "Tokens of all attempts.")
+    mes = nested(OwnFacts, "Fields that MES adds to OpenAI's API.")
 
 
 class _Chunk(_Head):
-    usage = one(
-        UsageSchema, "null but in the last chunk; with `include_usage`", null=True, required=False
+    usage = nested(
+        UsageSchema,
+        "With `include_usage`: tokens of all attempts in the last chunk, null in the others.",
+        null=True,
+        required=False,
     )
-    system_fingerprint = text("with the finish reason", null=True, required=False)
-    mes = one(OwnFacts, "with the finish reason", required=False)
+    system_fingerprint = string(
+        "The same for all responses of one model version; in the chunk with the finish reason.",
+        null=True,
+        required=False,
+    )
+    mes = nested(
+        OwnFacts,
+        "Fields that MES adds to OpenAI's API; in the chunk with the finish reason.",
+        required=False,
+    )
+
+
+# Chat completions.
+
+_CHAT_FINISH_REASONS = (*FINISH_REASONS, "tool_calls")
+_LENGTH = "`length` if the answer reached `max_tokens`"
+
+
+class CalledFunction(ResponseSchema):
+    """The function of a tool call."""
+
+    name = string("Name of the function; in a stream, with the first piece.", required=False)
+    arguments = string("Arguments as JSON; in a stream, a piece of them.")
+
+
+class ToolCallSchema(ResponseSchema):
+    """A tool call of the model."""
+
+    component_name = "Call"
+
+    id = string("Id of the call.")
+    type = constant("function", "Always `function`.")
+    function = nested(CalledFunction, "The function and its arguments.")
+
+
+class PieceOfCall(ResponseSchema):
+    """A piece of a tool call in a stream."""
+
+    index = integer("Number of the call, from 0 on.")
+    id = string("Id of the call, with the first piece.", required=False)
+    type = choice(("function",), "Always `function`, with the first piece.", required=False)
+    function = nested(CalledFunction, "The function and its arguments.")
+
+
+class AssistantMessage(ResponseSchema):
+    """The message of the model."""
+
+    role = constant("assistant", "Always `assistant`.")
+    content = string("Text of the answer; null for a function call.", null=True)
+    refusal = json_value("Always null.", null=True)
+    reasoning = string("Reasoning of the model before its answer.", required=False)
+    tool_calls = nested_list(ToolCallSchema, "Tool calls of the model.", required=False)
+
+
+class ChatLogprobs(ResponseSchema):
+    """Probabilities of tokens. The source is a sequence of `Logprob`."""
+
+    content = nested_list(
+        LogprobSchema, "Probability of each token.", source=lambda logprobs: logprobs
+    )
+    refusal = json_value("Always null.", source=lambda logprobs: None, null=True)
+
+
+class ChatChoice(ResponseSchema):
+    """The answer of a chat completion."""
+
+    index = integer("Always 0.")
+    message = nested(AssistantMessage, "The message of the model.")
+    logprobs = nested(
+        ChatLogprobs, "Probabilities of the tokens; null without `logprobs`.", null=True
+    )
+    finish_reason = choice(_CHAT_FINISH_REASONS, f"{_LENGTH}, `tool_calls` if tools are called.")
+
+
+class Delta(ResponseSchema):
+    """A piece of the message of the model."""
+
+    role = choice(("assistant",), "Always `assistant`; in the first chunk.", required=False)
+    content = string("A piece of the answer.", required=False)
+    reasoning = string("A piece of the reasoning before the answer.", required=False)
+    tool_calls = nested_list(PieceOfCall, "Pieces of tool calls.", required=False)
+
+
+class ChatChunkChoice(ResponseSchema):
+    """A piece of the answer of a chat completion."""
+
+    index = integer("Always 0.")
+    delta = nested(Delta, "A piece of the message.")
+    logprobs = nested(
+        ChatLogprobs, "Probabilities of the piece's tokens; null without `logprobs`.", null=True
+    )
+    finish_reason = choice(
+        _CHAT_FINISH_REASONS,
+        f"{_LENGTH}, `tool_calls` if tools are called; null before the last choice.",
+        null=True,
+    )
 
 
 class ChatCompletion(_Whole):
-    object = one_of(("chat.completion",), "")
-    choices = many(ChatChoice, "one")
+    """The response to `POST /v1/chat/completions`."""
+
+    object = constant("chat.completion", "Always `chat.completion`.")
+    choices = nested_list(ChatChoice, "One choice.")
 
 
 class ChatCompletionChunk(_Chunk):
-    object = one_of(("chat.completion.chunk",), "")
-    choices = many(ChatChunkChoice, "one, or none beside the usage")
+    """A chunk of a streamed chat completion."""
+
+    object = constant("chat.completion.chunk", "Always `chat.completion.chunk`.")
+    choices = nested_list(ChatChunkChoice, "One choice; none in the chunk with the usage.")
+
+
+# Completions.
 
 
 class CompletionLogprobs(ResponseSchema):
-    tokens = words("")
-    token_logprobs = member(fields.List, "", fields.Float())
-    top_logprobs = member(fields.List, "", fields.Dict())
-    text_offset = numbers("where each token begins, in characters")
+    """Probabilities of tokens, as lists. The source is a sequence of `Logprob`."""
+
+    tokens = strings("Texts of the tokens.", source=lambda logprobs: [t.token for t in logprobs])
+    token_logprobs = field(
+        fields.List,
+        "Natural logarithms of the tokens' probabilities.",
+        fields.Float(),
+        source=lambda logprobs: [t.logprob for t in logprobs],
+    )
+    top_logprobs = field(
+        fields.List,
+        "The likeliest tokens at each place and the logarithms of their probabilities.",
+        fields.Dict(),
+        source=lambda logprobs: [
+            {top.token: top.logprob for top in t.top_logprobs} for t in logprobs
+        ],
+    )
+    text_offset = integers(
+        "Where each token begins in the text, in characters.", source=lambda ts: _offsets(ts)
+    )
+
+
+def _offsets(logprobs: Any) -> list[int]:
+    offsets = [0]
+    for each in logprobs:
+        offsets.append(offsets[-1] + len(each.token))
+    return offsets[:-1]
 
 
 class CompletionChoice(ResponseSchema):
-    index = whole("always 0")
-    text = text("")
-    logprobs = one(CompletionLogprobs, "with `logprobs`", null=True)
-    finish_reason = one_of(ENDS, "", null=True)
+    """The answer of a completion, or a piece of it."""
+
+    index = integer("Always 0.")
+    text = string("Text of the answer; in a stream, a piece of it.")
+    logprobs = nested(
+        CompletionLogprobs, "Probabilities of the tokens; null without `logprobs`.", null=True
+    )
+    finish_reason = choice(
+        FINISH_REASONS, f"{_LENGTH}; in a stream, null before the last choice.", null=True
+    )
 
 
 class Completion(_Whole):
-    object = one_of(("text_completion",), "")
-    choices = many(CompletionChoice, "one")
+    """The response to `POST /v1/completions`."""
+
+    object = constant("text_completion", "Always `text_completion`.")
+    choices = nested_list(CompletionChoice, "One choice.")
 
 
 class CompletionChunk(_Chunk):
-    object = one_of(("text_completion",), "")
-    choices = many(CompletionChoice, "one, or none beside the usage")
+    """A chunk of a streamed completion."""
+
+    object = constant("text_completion", "Always `text_completion`.")
+    choices = nested_list(CompletionChoice, "One choice; none in the chunk with the usage.")
+
+
+# Errors.
 
 
 class OpenAiErrorFacts(ResponseSchema):
-    message = text("what is wrong, and what to do about it")
-    type = text("as OpenAI sorts them, such as `invalid_request_error`")
-    param = text("the first field that is wrong", null=True)
-    code = text("stable; for programs")
-    request_id = text("under which the log tells more")
-    errors = many(MistakeSchema, "each mistake in what was sent")
+    """An error."""
+
+    message = string("Description of the error and what to do about it.")
+    type = string("Class of the error in OpenAI's API, such as `invalid_request_error`.")
+    param = string("The first invalid field.", null=True)
+    code = string("Stable name of the error, for programs.")
+    request_id = string("The request's `X-Request-ID`, which the log has too.")
+    errors = nested_list(MistakeSchema, "All mistakes in the request.")
 
 
 class OpenAiErrorSchema(ResponseSchema):
-    """What went wrong, as OpenAI tells it."""
+    """An error response of OpenAI's API."""
 
-    error = one(OpenAiErrorFacts, "")
+    error = nested(OpenAiErrorFacts, "The error.")

@@ -1,1 +1,1 @@
-"""OpenAPI: the interface as a document and as a page, made of what the views promise."""
+"""The API as an OpenAPI document and as a page, made of the views' operation docs."""

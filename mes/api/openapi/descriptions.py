@@ -1,107 +1,136 @@
-"""Words: when each error comes, what each field of a request means, and examples."""
+"""Texts of the OpenAPI document: error causes, request fields, examples and tags."""
 
 from __future__ import annotations
 
 from typing import Any
 
 OVERVIEW = """\
-One door to the open models that a team runs on its own machines: it loads and unloads them on \
-demand, decides who may use which when, and makes them answer in the JSON that was asked for.
+MES serves open models that a team runs on its own machines. It loads and unloads models on \
+demand, queues requests, and makes models answer in JSON that fits a JSON Schema.
 
-The status tells about the service, `success` about the answer. A model that finished but broke \
-its schema is a 200 with `success` false and the verdict in `code`. Anything that kept it from \
-answering is a 4xx or 5xx: a problem document (RFC 9457) with a stable `code`.
+The HTTP status describes the service, `success` describes the answer. A generation that finished \
+but violates its schema gives status 200 with `success` false and the verdict in `code`. If the \
+request could not be served, the response is a 4xx or 5xx with a problem document (RFC 9457) and a \
+stable `code`.
 
-Answers may gain members; bear with those you do not know."""
+Later versions may add fields to responses; ignore fields you do not know."""
 
-WHEN = {
-    "malformed_request": "not HTTP, or not JSON: duplicate keys, NaN, invalid UTF-8, a wrong Host",
-    "unauthorized": "no key, or a wrong one",
-    "forbidden": "the key's scopes do not reach so far; the detail names the one that is missing",
-    "not_found": "there is no such path",
-    "model_not_found": "the model is not in the catalog, or disabled there",
+# Each completes the sentence "The error occurs because ..."; also the detail of the examples.
+ERROR_CAUSES = {
+    "malformed_request": (
+        "the request is not valid HTTP or not valid JSON, such as duplicate keys, NaN, invalid "
+        "UTF-8 or a wrong Host header"
+    ),
+    "unauthorized": "the key is missing or wrong",
+    "forbidden": "the key lacks the scope that the detail names",
+    "not_found": "the path does not exist",
+    "model_not_found": "the model is not in the catalog or is disabled there",
     "model_not_pulled": "the runtime does not have the model; pull it",
-    "not_waiting": "no request with this id waits: it runs, has ended, or never came",
+    "not_waiting": "no request with this id waits: it is running, has ended or was never received",
     "request_timeout": "the request did not arrive in time",
-    "model_busy": "the model did not drain in time",
+    "model_busy": "the running requests of the model did not end in time",
     "content_too_large": "the body is larger than `MAX_BODY_BYTES`",
     "uri_too_long": "the request line is too long",
-    "unsupported_media_type": "the body is not `application/json` in UTF-8, uncompressed",
-    "expectation_failed": "only `Expect: 100-continue` can be met",
-    "request_invalid": "a field is wrong; `errors` says which and why",
-    "schema_invalid": "`json_schema` is no JSON Schema; `errors` says where",
-    "schema_unsafe": "judging by `json_schema` could hang, leak or cost too much",
-    "prompt_too_long": "the prompt does not fit the model's context",
-    "rate_limited": "too many wrong keys from this address; right ones are served",
+    "unsupported_media_type": "the body is not uncompressed `application/json` in UTF-8",
+    "expectation_failed": "the Expect header is not `100-continue`",
+    "request_invalid": "one or more fields are invalid; `errors` lists them",
+    "schema_invalid": "`json_schema` is not a valid JSON Schema; `errors` lists the places",
+    "schema_unsafe": (
+        "validation against `json_schema` could hang, read other resources or cost too much"
+    ),
+    "prompt_too_long": "the prompt does not fit into the context of the model",
+    "rate_limited": "too many wrong keys came from this address; correct keys are still accepted",
     "headers_too_large": "the headers are too many or too long",
-    "internal_error": "a bug of the service; its log has the traceback under the request id",
-    "not_implemented": "only `Transfer-Encoding: chunked` is known",
-    "runtime_reply_invalid": "the runtime answered nonsense",
-    "generation_aborted": "the runtime broke the generation off",
-    "pull_failed": "the model could not be fetched; the runtime's own words say why",
-    "queue_full": "too many wait; come back after `Retry-After`",
-    "queue_timeout": "it was not its turn in time; come back after `Retry-After`",
-    "shutting_down": "the service ends or restarts; come back after `Retry-After`",
-    "runtime_unavailable": "the runtime cannot be reached",
-    "model_unavailable": "the model failed to load and cools down; the detail has the reason",
+    "internal_error": "MES has a bug; its log has the traceback under the request id",
+    "not_implemented": "the Transfer-Encoding is not `chunked`",
+    "runtime_reply_invalid": "the runtime sent an invalid response",
+    "generation_aborted": "the runtime aborted the generation",
+    "pull_failed": "the runtime could not pull the model; the detail has its message",
+    "queue_full": "too many requests wait; retry after `Retry-After` seconds",
+    "queue_timeout": "the request waited too long for a permit; retry after `Retry-After` seconds",
+    "shutting_down": "MES stops or restarts; retry after `Retry-After` seconds",
+    "runtime_unavailable": "the runtime cannot be reached; retry after `Retry-After` seconds",
+    "model_unavailable": (
+        "the model failed to load and is in its cooldown; the detail has the reason"
+    ),
     "generation_timeout": "the generation took longer than `timeout`",
     "load_timeout": "loading the model took longer than `LOAD_TIMEOUT`",
 }
 
-# A field of that name means the same in each request.
-FIELDS = {
-    "model_id": "a model of the catalog, in any spelling that Ollama knows",
-    "prompt": "what the model is asked; or `messages`",
-    "messages": "a conversation instead of a prompt; its last turn is answered",
-    "stream": "whether to tell what happens, line by line, as it happens",
-    "think": "whether a reasoning model thinks first, or how hard; false where it is left out",
-    "logprobs": "whether each token comes with its probability; a number where OpenAI has one",
-    "top_logprobs": "how many of the likeliest tokens to tell at each place as well",
-    "system_prompt": "what the model is told beforehand",
-    "temperature": "the model's own where it is left out",
-    "max_tokens": "of the answer; the catalog's where it is left out",
-    "top_p": "the runtime's own where it is left out",
-    "top_k": "the runtime's own where it is left out",
-    "min_p": "the runtime's own where it is left out",
-    "seed": "one is chosen and told where it is left out",
-    "stop": "what ends the answer: a string, or up to 16",
-    "repeat_penalty": "the runtime's own where it is left out",
-    "presence_penalty": "the runtime's own where it is left out",
-    "frequency_penalty": "the runtime's own where it is left out",
-    "json_schema": "what the answer has to fit: a JSON Schema, draft 4 to 2020-12",
-    "instances": "JSON values to judge by the schema, 1 to 1,000",
-    "max_attempts": "with a schema: how often the model may be asked; the model's own, else 2",
-    "constrain": "with a schema: whether decoding is constrained; true where it is left out",
-    "timeout": "seconds for the generation, not for the queue or the load; the model's own",
-    "model": "a model of the catalog, in any spelling that Ollama knows",
-    "stream_options": "`include_usage`: whether a stream ends with its usage",
-    "max_completion_tokens": "of the answer; the newer name of `max_tokens`",
-    "n": "one answer a request",
-    "best_of": "one answer a request",
-    "echo": "the prompt does not come back",
-    "suffix": "nothing is filled in before a text",
-    "logit_bias": "no tokens can be favoured",
-    "modalities": "answers are text",
-    "response_format": "what the answer has to be: any object, or what fits a JSON Schema",
-    "tools": "functions that the model may call",
-    "tool_choice": "which of them; one that has to be called is answered like a schema",
-    "parallel_tool_calls": "whether several may be called at a time",
-    "reasoning_effort": "how hard a reasoning model thinks first; not at all where it is left out",
-    "mes": "what OpenAI has no words for: `max_attempts`, `constrain`, `timeout`",
-    "user": "of no consequence for the answer",
-    "store": "nothing is kept",
-    "service_tier": "of no consequence for the answer",
-    "metadata": "of no consequence for the answer",
-    "safety_identifier": "of no consequence for the answer",
-    "prompt_cache_key": "of no consequence for the answer",
-    "input": "a text, or up to 2048; none is cut, and token arrays are not taken",
-    "encoding_format": "`float` where it is left out; `base64` is shorter",
-    "dimensions": "of each vector: cut to so many and made of length 1 again",
+_MODEL = "Id of a model in the catalog. Spelling variants are matched as in Ollama."
+_RUNTIME_DEFAULT = "Default: that of the runtime."
+_NO_EFFECT = "Accepted, but without effect."
+
+# Fields by name; a name has the same meaning in all requests.
+REQUEST_FIELDS = {
+    "model_id": _MODEL,
+    "prompt": "Text of the prompt. Required, unless there are `messages`.",
+    "messages": "A conversation instead of a prompt. The model answers its last message.",
+    "stream": "Whether the response is a stream of events.",
+    "think": "Whether a reasoning model thinks before its answer, or how much. Default: false.",
+    "logprobs": (
+        "Whether the response has the probability of each token; in OpenAI's completions, the "
+        "number of likeliest tokens at each place."
+    ),
+    "top_logprobs": "Number of likeliest tokens that the response has at each place.",
+    "system_prompt": "System prompt, with `prompt`.",
+    "temperature": "Temperature of the sampling. Default: that of the model in the catalog.",
+    "max_tokens": "Most tokens of the answer. Default: that of the model in the catalog.",
+    "top_p": f"Nucleus sampling. {_RUNTIME_DEFAULT}",
+    "top_k": f"Sampling from the k likeliest tokens. {_RUNTIME_DEFAULT}",
+    "min_p": f"Least probability relative to the likeliest token. {_RUNTIME_DEFAULT}",
+    "seed": "Seed of the sampling. Default: a random one, which the response has.",
+    "stop": "Strings that end the answer: one string, or a list of up to 16.",
+    "repeat_penalty": f"Penalty for repeated tokens. {_RUNTIME_DEFAULT}",
+    "presence_penalty": f"Penalty for tokens that have occurred. {_RUNTIME_DEFAULT}",
+    "frequency_penalty": f"Penalty for tokens that occur often. {_RUNTIME_DEFAULT}",
+    "json_schema": "JSON Schema (draft 4 to 2020-12) that the answer must fit.",
+    "max_attempts": (
+        "With a schema: the maximum number of generations. Default: that of the model in the "
+        "catalog, or 2."
+    ),
+    "constrain": "With a schema: whether decoding is constrained. Default: true.",
+    "timeout": (
+        "Timeout of the generation in seconds, without the time in the queue and the load. "
+        "Default: that of the model in the catalog."
+    ),
+    "model": _MODEL,
+    "stream_options": "`include_usage`: whether the stream ends with the usage.",
+    "max_completion_tokens": "The newer name of `max_tokens`.",
+    "n": "Only one answer for each request is supported.",
+    "best_of": "Only one answer for each request is supported.",
+    "echo": "The prompt cannot be included in the answer.",
+    "suffix": "A text after the completion is not supported.",
+    "logit_bias": "A bias for tokens is not supported.",
+    "modalities": "Only text is supported.",
+    "response_format": "Form of the answer: text, any JSON object, or JSON that fits a schema.",
+    "tools": "Functions that the model may call.",
+    "tool_choice": (
+        "Whether the model may, must not or must call a function. The arguments of a function "
+        "that must be called are constrained like an answer with a schema."
+    ),
+    "parallel_tool_calls": "Whether the model may call several functions at a time.",
+    "reasoning_effort": "How much a reasoning model thinks before its answer. Default: `none`.",
+    "mes": "Parameters that OpenAI's API does not have: `max_attempts`, `constrain`, `timeout`.",
+    "user": _NO_EFFECT,
+    "store": "Responses are not stored.",
+    "service_tier": _NO_EFFECT,
+    "metadata": _NO_EFFECT,
+    "safety_identifier": _NO_EFFECT,
+    "prompt_cache_key": _NO_EFFECT,
+    "input": "A text, or a list of up to 2048 texts. Texts that are too long are refused.",
+    "encoding_format": "Encoding of the vectors. Default: `float`; `base64` is shorter.",
+    "instances": "JSON values to validate against the schema, 1 to 1,000.",
+    "dimensions": "Length of the vectors, which are cut and normalised to length 1 again.",
 }
 
-PARAMETERS = {
-    "model_id": ("a model of the catalog; `/` may be sent as it is or as `%2F`", "smollm2:135m"),
-    "request_id": ("the `X-Request-ID` that the request was sent with", "run-7.prompt-12"),
+# Description and example.
+PATH_PARAMETERS = {
+    "model_id": (
+        "Id of a model in the catalog; `/` may be sent unchanged or as `%2F`.",
+        "smollm2:135m",
+    ),
+    "request_id": ("The `X-Request-ID` that the request was sent with.", "run-7.prompt-12"),
 }
 
 _PERSON = {
@@ -112,7 +141,7 @@ _PERSON = {
 
 _QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
-# By the endpoint: requests that can be sent as they are.
+# Requests by endpoint; all of them can be sent unchanged.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "inference.create": {
         "prompt": {
@@ -160,27 +189,27 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "embeddings.create": {
         "texts": {"model": "all-minilm", "input": ["The sky is blue.", "Grass is green."]},
     },
-    "checks.check": {"schema": {"json_schema": _PERSON, "model_id": "smollm2:135m"}},
     "schema_validation.validate_instances": {
         "instances": {
             "json_schema": _PERSON,
             "instances": [{"name": "John Smith", "age": 25}, {"name": "Jane Doe", "age": "30"}],
         },
     },
+    "checks.check": {"schema": {"json_schema": _PERSON, "model_id": "smollm2:135m"}},
 }
 
-# By the name of the blueprint.
+# Descriptions by name of the blueprint.
 TAGS = {
-    "health": "does the process live, can work be done, and how does it stand with the models.",
-    "models": "what may be run, and bringing it in and out of memory by hand.",
-    "pull": "models fetched onto the runtime's disk, told in lines while it lasts.",
-    "queue": "where a waiting request stands, for whoever asks by its id.",
-    "checks": "what MES and the runtime will make of a schema, without a generation.",
-    "schema_validation": "instances judged by a schema with two validators, without a generation.",
-    "metrics": "the page that Prometheus scrapes.",
-    "docs": "this interface, for programs and for people.",
-    "inference": "one generation, asked and answered, at once or in a stream.",
-    "chat": "a conversation as OpenAI's clients hold it.",
-    "completions": "a prompt without a conversation, as OpenAI's older clients send it.",
-    "embeddings": "texts as vectors, asked for as OpenAI's clients do.",
+    "health": "Health, readiness and the state of the service and its models.",
+    "models": "List, load and unload models.",
+    "pull": "Pull models onto the runtime's disk.",
+    "queue": "Positions of waiting requests.",
+    "checks": "Check JSON Schemas without a generation.",
+    "schema_validation": "Validate JSON values with two validators.",
+    "metrics": "Metrics for Prometheus.",
+    "docs": "This documentation.",
+    "inference": "Generate text or JSON.",
+    "chat": "Chat completions in OpenAI's format.",
+    "completions": "Completions of a prompt in OpenAI's older format.",
+    "embeddings": "Vectors of texts in OpenAI's format.",
 }

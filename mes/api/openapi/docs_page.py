@@ -1,4 +1,4 @@
-"""Documentation: this interface, for programs and for people."""
+"""The documentation of the API: `GET /openapi.json` for programs and `GET /docs` for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from flask import Blueprint, Flask, Response, current_app, render_template, request
 from markupsafe import Markup, escape
 
-from mes.api.openapi.descriptions import WHEN
+from mes.api.openapi.descriptions import ERROR_CAUSES
 from mes.api.operation_docs import documented
 from mes.api.serializers import json_response
 
@@ -25,34 +25,32 @@ bp = Blueprint("docs", __name__, template_folder="templates")
 @bp.get("/openapi.json")
 @documented({"application/json": {"type": "object"}})
 def openapi() -> Response:
-    """This interface as an OpenAPI 3.1 document."""
+    """Return this documentation as an OpenAPI 3.1 document."""
     return json_response(document_of(_app()))
 
 
 @bp.get("/docs")
 @documented({"text/html": {"type": "string"}})
 def show() -> Response:
-    """The same, to be read."""
+    """Return this documentation as a page for people."""
     style = _style()
-    drawn = render_template(
+    html = render_template(
         "docs.html", page=_page_of(_app()), url=request.root_url[:-1], style=style
     )
-    return Response(drawn, headers={"Content-Security-Policy": _policy(style)})
+    return Response(html, headers={"Content-Security-Policy": _content_security_policy(style)})
 
 
 @lru_cache(maxsize=1)
 def document_of(app: Flask) -> dict[str, Any]:
-    """The document of the application, made when somebody first asks for it."""
-    # Not on top: most workers are never asked.
+    """Return the document of the application, made at the first call."""
+    # Imported here, because most workers never need it.
     from mes.api.openapi.document import document
 
     return document(app)
 
 
 @lru_cache(maxsize=1)
-def _page_of(app: Flask) -> Any:
-    pass  # IMPORT GONE
-
+def _page_of(app: Flask) -> DocsPage:
     return build_page(document_of(app))
 
 
@@ -66,8 +64,8 @@ def _style() -> Markup:
     return Markup(Path(__file__).with_name("templates").joinpath("docs.css").read_text())
 
 
-def _policy(style: str) -> str:
-    """Nothing but the page's own style: no script, no picture, nothing from elsewhere."""
+def _content_security_policy(style: str) -> str:
+    """Return a policy that allows the page's own style and nothing else."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
         f"default-src 'none'; style-src 'sha256-{digest}'; "
@@ -77,41 +75,41 @@ def _policy(style: str) -> str:
 
 @bp.app_template_filter("prose")
 def _prose(text: str) -> Markup:
-    """Text in which backticks mark code."""
+    """Return the text with code elements for the parts in backticks."""
     pieces = [escape(piece) for piece in text.split("`")]
     coded = (f"<code>{piece}</code>" if at % 2 else piece for at, piece in enumerate(pieces))
     return Markup("").join(map(Markup, coded))
 
 
-# The page: the document laid out for people, so that a template only has to draw it.
+# The page: the parts of the document as the template draws them.
 
 Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class FieldRow:
-    """One member of a body, an answer or a path."""
+    """A field of a body or a response, or a path parameter."""
 
     name: str
     kind: str
-    shape: str | None
+    component: str | None
     text: str
     required: bool
 
 
 @dataclass(frozen=True)
 class DocumentedResponse:
-    """What comes with one status and media type."""
+    """A response of one status and media type."""
 
     status: str
     media_type: str
     kind: str
-    shapes: tuple[str, ...]
+    components: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class DocumentedError:
-    """One problem: its status, its code and when it comes."""
+    """An error: its status, its code and its cause."""
 
     status: str
     code: str
@@ -130,29 +128,33 @@ class DocumentedOperation:
     scope: str | None
     rows: tuple[FieldRow, ...]
     curls: tuple[str, ...]
-    answers: tuple[DocumentedResponse, ...]
-    refusals: tuple[DocumentedError, ...]
+    responses: tuple[DocumentedResponse, ...]
+    errors: tuple[DocumentedError, ...]
 
 
 @dataclass(frozen=True)
 class DocsPage:
-    """All that is drawn."""
+    """The whole page.
+
+    `common_errors` are those of all operations, `key_errors` those of all operations with a key;
+    `groups` have a name, a description and operations.
+    """
 
     version: str
     overview: tuple[str, ...]
     groups: tuple[tuple[str, str, tuple[DocumentedOperation, ...]], ...]
-    anywhere: tuple[DocumentedError, ...]
-    of_keys: tuple[DocumentedError, ...]
-    shapes: tuple[tuple[str, tuple[FieldRow, ...]], ...]
+    common_errors: tuple[DocumentedError, ...]
+    key_errors: tuple[DocumentedError, ...]
+    components: tuple[tuple[str, tuple[FieldRow, ...]], ...]
 
 
 def build_page(document: Document) -> DocsPage:
-    """The page of a document. What all operations refuse alike, or all with a key, is told once."""
-    told = list(_operations(document))
-    anywhere = _common(each for _, each in told)
-    of_keys = _common(each for _, each in told if each.scope) - anywhere
+    """Return the page of a document. Errors that operations have in common are listed once."""
+    tagged = list(_tagged_operations(document))
+    common = _common_errors(operation for _, operation in tagged)
+    of_keys = _common_errors(operation for _, operation in tagged if operation.scope) - common
     groups = [
-        (tag["name"], tag["description"], _of_tag(tag["name"], told, anywhere | of_keys))
+        (tag["name"], tag["description"], _of_tag(tag["name"], tagged, common | of_keys))
         for tag in document["tags"]
     ]
     schemas = document["components"]["schemas"]
@@ -160,86 +162,90 @@ def build_page(document: Document) -> DocsPage:
         version=document["info"]["version"],
         overview=tuple(document["info"]["description"].split("\n\n")),
         groups=tuple(group for group in groups if group[2]),
-        anywhere=_sorted(anywhere),
-        of_keys=_sorted(of_keys),
-        shapes=tuple((name, _rows(schemas[name])) for name in sorted(schemas)),
+        common_errors=_sorted(common),
+        key_errors=_sorted(of_keys),
+        components=tuple((name, _rows(schemas[name])) for name in sorted(schemas)),
     )
 
 
-def _common(operations: Iterable[DocumentedOperation]) -> set[DocumentedError]:
-    return set.intersection(*(set(each.refusals) for each in operations))
+def _common_errors(operations: Iterable[DocumentedOperation]) -> set[DocumentedError]:
+    return set.intersection(*(set(operation.errors) for operation in operations))
 
 
-def _sorted(refusals: Iterable[DocumentedError]) -> tuple[DocumentedError, ...]:
-    return tuple(sorted(refusals, key=lambda each: (each.status, each.code)))
+def _sorted(errors: Iterable[DocumentedError]) -> tuple[DocumentedError, ...]:
+    return tuple(sorted(errors, key=lambda error: (error.status, error.code)))
 
 
 def _of_tag(
-    tag: str, told: list[tuple[str, DocumentedOperation]], common: set[DocumentedError]
+    tag: str, tagged: list[tuple[str, DocumentedOperation]], common: set[DocumentedError]
 ) -> tuple[DocumentedOperation, ...]:
     return tuple(
-        replace(each, refusals=_sorted(set(each.refusals) - common))
-        for name, each in told
+        replace(operation, errors=_sorted(set(operation.errors) - common))
+        for name, operation in tagged
         if name == tag
     )
 
 
-def _operations(document: Document) -> Iterator[tuple[str, DocumentedOperation]]:
+def _tagged_operations(document: Document) -> Iterator[tuple[str, DocumentedOperation]]:
     for path, methods in document["paths"].items():
-        for method, told in methods.items():
-            yield told["tags"][0], _operation_of(document, path, method, told)
+        for method, operation in methods.items():
+            yield operation["tags"][0], _operation(document, path, method, operation)
 
 
-def _operation_of(
-    document: Document, path: str, method: str, told: Document
+def _operation(
+    document: Document, path: str, method: str, operation: Document
 ) -> DocumentedOperation:
-    responses = [(status, _found(document, each)) for status, each in told["responses"].items()]
-    in_path = [each for each in told["parameters"] if each["in"] == "path"]
+    responses = [
+        (status, _resolve(document, each)) for status, each in operation["responses"].items()
+    ]
+    in_path = [each for each in operation["parameters"] if each["in"] == "path"]
     return DocumentedOperation(
-        id=told["operationId"],
+        id=operation["operationId"],
         method=method.upper(),
         path=path,
-        summary=told["summary"],
-        text=told.get("description", ""),
-        scope=next((next(iter(each.values()))[0] for each in told["security"]), None),
-        rows=(*map(_parameter, in_path), *_rows(_body_of(document, told))),
-        curls=tuple(_curls(path, method, told)),
-        answers=tuple(each for pair in responses for each in _answers(*pair)),
-        refusals=tuple(each for pair in responses for each in _refusals(*pair)),
+        summary=operation["summary"],
+        text=operation.get("description", ""),
+        scope=next((next(iter(each.values()))[0] for each in operation["security"]), None),
+        rows=(*map(_parameter_row, in_path), *_rows(_body_schema(document, operation))),
+        curls=tuple(_curls(path, method, operation)),
+        responses=tuple(each for pair in responses for each in _responses(*pair)),
+        errors=tuple(each for pair in responses for each in _errors(*pair)),
     )
 
 
-def _parameter(told: Document) -> FieldRow:
-    return FieldRow(told["name"], "in the path", None, told["description"], True)
+def _parameter_row(parameter: Document) -> FieldRow:
+    return FieldRow(parameter["name"], "in the path", None, parameter["description"], True)
 
 
-def _body_of(document: Document, told: Document) -> Document:
-    if "requestBody" not in told:
+def _body_schema(document: Document, operation: Document) -> Document:
+    if "requestBody" not in operation:
         return {}
-    return _found(document, told["requestBody"]["content"]["application/json"]["schema"])
+    return _resolve(document, operation["requestBody"]["content"]["application/json"]["schema"])
 
 
-def _found(document: Document, node: Document) -> Document:
-    """What a reference refers to, or the thing itself."""
+def _resolve(document: Document, node: Document) -> Document:
+    """Return the target of a reference; a node without a reference unchanged."""
     if "$ref" not in node:
         return node
-    found = document
+    target = document
     for step in node["$ref"].removeprefix("#/").split("/"):
-        found = found[step]
-    return found
+        target = target[step]
+    return target
 
 
-def _answers(status: str, response: Document) -> Iterator[DocumentedResponse]:
+def _responses(status: str, response: Document) -> Iterator[DocumentedResponse]:
     for media_type, media in response["content"].items():
-        if "examples" not in media:  # which all refusals have
+        if "examples" not in media:  # only errors have examples
             schema = media["schema"]
-            yield DocumentedResponse(status, media_type, _kind(schema), tuple(_names(schema)))
+            yield DocumentedResponse(
+                status, media_type, _kind(schema), tuple(_component_names(schema))
+            )
 
 
-def _refusals(status: str, response: Document) -> Iterator[DocumentedError]:
+def _errors(status: str, response: Document) -> Iterator[DocumentedError]:
     media = response["content"].values()
     for code in dict.fromkeys(code for each in media for code in each.get("examples", ())):
-        yield DocumentedError(status, code, WHEN[code])
+        yield DocumentedError(status, code, ERROR_CAUSES[code])
 
 
 def _rows(schema: Document) -> tuple[FieldRow, ...]:
@@ -247,35 +253,35 @@ def _rows(schema: Document) -> tuple[FieldRow, ...]:
     return tuple(
         FieldRow(
             name=name,
-            kind=_kind(each),
-            shape=next(_names(each), None),
-            text=each.get("description", ""),
+            kind=_kind(field),
+            component=next(_component_names(field), None),
+            text=field.get("description", ""),
             required=name in required,
         )
-        for name, each in schema.get("properties", {}).items()
+        for name, field in schema.get("properties", {}).items()
     )
 
 
-def _names(schema: Document) -> Iterator[str]:
-    """The shapes that a schema refers to."""
+def _component_names(schema: Document) -> Iterator[str]:
+    """Yield the names of the components that a schema refers to."""
     if "$ref" in schema:
         yield schema["$ref"].rpartition("/")[2]
-    inner = [schema[where] for where in ("items", "contentSchema") if where in schema]
+    inner = [schema[key] for key in ("items", "contentSchema") if key in schema]
     if schema.get("type") == "object" and "data" in schema.get("properties", {}):
-        inner.append(schema["properties"]["data"])  # of an event
+        inner.append(schema["properties"]["data"])  # a server-sent event
     for each in (*inner, *schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        yield from _names(each)
+        yield from _component_names(each)
 
 
 def _kind(schema: Document) -> str:
-    """The type of a value in words."""
+    """Return the type of a value in words."""
     if "enum" in schema:
         return " or ".join("null" if each is None else json.dumps(each) for each in schema["enum"])
-    if names := list(_names(schema)):
+    if components := list(_component_names(schema)):
         nullable = {"type": "null"} in schema.get("anyOf", ())
-        many = "list of " if schema.get("type") == "array" else ""
-        return many + " or ".join([*names, *(["null"] if nullable else [])])
-    kinds = schema.get("type", "anything")
+        prefix = "list of " if schema.get("type") == "array" else ""
+        return prefix + " or ".join([*components, *(["null"] if nullable else [])])
+    kinds = schema.get("type", "any value")
     words = " or ".join([kinds] if isinstance(kinds, str) else kinds).replace("array", "list")
     return words + _bounds(schema)
 
@@ -292,22 +298,19 @@ def _plain(number: float) -> str:
     return str(int(number)) if number == int(number) else str(number)
 
 
-def _curls(path: str, method: str, told: Document) -> Iterator[str]:
-    for each in told["parameters"]:
+def _curls(path: str, method: str, operation: Document) -> Iterator[str]:
+    """Yield a curl command for each example of the body; one command for a path without a body."""
+    for each in operation["parameters"]:
         if each["in"] == "path":
             path = path.replace(f"{{{each['name']}}}", each["example"])
-    head = ["curl -s" if method == "get" else f"curl -s -X {method.upper()}", f'"$MES_URL{path}"']
-    if told["security"]:
-        head.append('-H "Authorization: Bearer $MES_API_KEY"')
-    if "requestBody" not in told:
-        yield " ".join(head)
-        return
-    for example in told["requestBody"]["content"]["application/json"]["examples"].values():
-        yield " \\\n  ".join(
-            [
-                f"curl -s {head[1]}",
-                *head[2:],
-                "-H 'Content-Type: application/json'",
-                f"-d {shlex.quote(json.dumps(example['value'], indent=2))}",
-            ]
+    url = f'"$MES_URL{path}"'
+    key = ['-H "Authorization: Bearer $MES_API_KEY"'] if operation["security"] else []
+    if "requestBody" not in operation:
+        yield " ".join(
+            ["curl -s" if method == "get" else "curl -s -X " + method.upper(), url, *key]
         )
+        return
+    for example in operation["requestBody"]["content"]["application/json"]["examples"].values():
+        content_type = "-H 'Content-Type: application/json'"
+        data = f"-d {shlex.quote(json.dumps(example['value'], indent=2))}"
+        yield " \\\n  ".join([f"curl -s {url}", *key, content_type, data])

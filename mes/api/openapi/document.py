@@ -1,26 +1,32 @@
-"""The document: OpenAPI 3.1, made of the application's routes and of what their views promise."""
+"""The OpenAPI 3.1 document, made of the application's routes and its views' operation docs."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from typing import Any, cast
 
 from apispec import APISpec
-from apispec.ext.marshmallow import MarshmallowPlugin
-from flask import Flask
+from apispec.ext.marshmallow import MarshmallowPlugin, resolver
+from apispec.ext.marshmallow.common import resolve_schema_cls
+from flask import Flask, current_app
 from marshmallow import Schema, fields
 from werkzeug.exceptions import BadRequest, NotFound, NotImplemented
 from werkzeug.routing import Rule
 
 from mes import __version__
-from mes.api.openai import error_format as openai
-from mes.api.openai.openai_schemas import OpenAiErrorSchema
-from mes.api.openapi.descriptions import EXAMPLES, FIELDS, OVERVIEW, PARAMETERS, TAGS, WHEN
+from mes.api.openapi.descriptions import (
+    ERROR_CAUSES,
+    EXAMPLES,
+    OVERVIEW,
+    PATH_PARAMETERS,
+    REQUEST_FIELDS,
+    TAGS,
+)
 from mes.api.operation_docs import JSON, Operation, operation_of
-from mes.api.problems import status_and_code
+from mes.api.problems import ErrorFormat, error_format_for, status_and_code
 from mes.api.response_fields import ResponseSchema
 from mes.api.response_schemas import ProblemSchema
 from mes.errors import ClientDisconnected, MesError
@@ -28,33 +34,33 @@ from mes.server import problem_document
 from mes.server.connection import SERVER_ERRORS
 
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
-_SCHEMES = {
+_SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 
 
 def document(app: Flask) -> dict[str, Any]:
-    """The whole of it; every route whose view promises something is there."""
-    spec = _empty()
-    for name, scheme in _SCHEMES.items():
+    """Return the document with all routes whose views have operation docs."""
+    spec = _empty_spec()
+    for name, scheme in _SECURITY_SCHEMES.items():
         spec.components.security_scheme(name, scheme)
     for blueprint in app.blueprints.values():
         spec.tag({"name": blueprint.name, "description": TAGS[blueprint.name]})
     with app.app_context():  # the bounds of some fields are settings
         for rule in app.url_map.iter_rules():
-            _add(spec, rule, app.view_functions[rule.endpoint])
+            _add_path(spec, rule, app.view_functions[rule.endpoint])
     return spec.to_dict()
 
 
-def _add(spec: APISpec, rule: Rule, view: Callable[..., Any]) -> None:
+def _add_path(spec: APISpec, rule: Rule, view: Callable[..., Any]) -> None:
     operation = operation_of(view)
     if operation is not None:
         spec.path(path=_path(rule), operations=_operations(spec, rule, view, operation))
 
 
-def _empty() -> APISpec:
-    marshmallow = MarshmallowPlugin()
+def _empty_spec() -> APISpec:
+    marshmallow = MarshmallowPlugin(schema_name_resolver=_component_name)
     spec = APISpec(
         title="MES",
         version=__version__,
@@ -64,19 +70,33 @@ def _empty() -> APISpec:
         servers=[{"url": "/"}],
     )
     assert marshmallow.converter is not None
-    marshmallow.converter.add_attribute_function(_shape_of)
+    marshmallow.converter.add_attribute_function(_field_attributes)
     return spec
 
 
-def _shape_of(converter: Any, field: fields.Field[Any], *, ret: dict[str, Any]) -> dict[str, Any]:
-    """What a field of ours says of itself beside what is known of marshmallow's."""
-    shape = dict(getattr(field, "shape", {}))
-    if not isinstance(field.parent, ResponseSchema) and field.name in FIELDS:
-        shape["description"] = FIELDS[field.name]
-    if field.allow_none and "type" in shape:
-        kinds = shape["type"] if isinstance(shape["type"], list) else [shape["type"]]
-        shape["type"] = [*kinds, "null"]
-    return shape
+def _component_name(schema: Any) -> str:
+    """Return the name of a schema in the document, which clients generate their classes from.
+
+    A schema that was renamed keeps its published name as `component_name`.
+    """
+    cls = cast("type[Schema]", resolve_schema_cls(schema))
+    return str(vars(cls).get("component_name") or resolver(schema))
+
+
+def _field_attributes(
+    converter: Any, field: fields.Field[Any], *, ret: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the keywords of a field that apispec does not know."""
+    attributes = dict(getattr(field, "shape", {}))
+    if not isinstance(field.parent, ResponseSchema) and field.name in REQUEST_FIELDS:
+        attributes["description"] = REQUEST_FIELDS[field.name]
+    if field.allow_none and "type" in attributes:
+        kinds = attributes["type"]
+        attributes["type"] = [*(kinds if isinstance(kinds, list) else [kinds]), "null"]
+    return attributes
+
+
+# Operations.
 
 
 def _path(rule: Rule) -> str:
@@ -95,35 +115,35 @@ def _operation(
 ) -> dict[str, Any]:
     summary, _, description = inspect.cleandoc(view.__doc__ or "").partition("\n")
     scopes = [] if operation.scope is None else [operation.scope]
-    told = {
+    described = {
         "operationId": rule.endpoint.replace(".", "_"),
         "tags": [rule.endpoint.partition(".")[0]],
         "summary": summary.rstrip("."),
         "description": description.strip(),
-        "parameters": [*map(_parameter, sorted(rule.arguments)), _REQUEST_ID],
+        "parameters": [*map(_path_parameter, sorted(rule.arguments)), _REQUEST_ID_PARAMETER],
         "requestBody": operation.request and _body(operation.request, rule.endpoint),
-        "responses": responses(spec, operation, _path(rule)),
-        # Names of roles, which OpenAPI allows here.
-        "security": [{name: scopes} for name in _SCHEMES] if scopes else [],
+        "responses": _responses(spec, operation, _path(rule)),
+        # Scopes, which OpenAPI 3.1 allows for all kinds of security schemes.
+        "security": [{name: scopes} for name in _SECURITY_SCHEMES] if scopes else [],
     }
-    return {name: value for name, value in told.items() if value or name == "security"}
+    return {name: value for name, value in described.items() if value or name == "security"}
 
 
-_REQUEST_ID = {
+_REQUEST_ID_PARAMETER = {
     "name": "X-Request-ID",
     "in": "header",
-    "description": "the caller's own name for this request; up to 128 of `A-Z a-z 0-9 . _ : -`",
+    "description": "Id of this request, chosen by the client: up to 128 of `A-Z a-z 0-9 . _ : -`.",
     "schema": {"type": "string"},
 }
 
 
-def _parameter(name: str) -> dict[str, Any]:
-    text, example = PARAMETERS[name]
+def _path_parameter(name: str) -> dict[str, Any]:
+    description, example = PATH_PARAMETERS[name]
     return {
         "name": name,
         "in": "path",
         "required": True,
-        "description": text,
+        "description": description,
         "schema": {"type": "string", "minLength": 1},
         "example": example,
     }
@@ -135,125 +155,138 @@ def _body(schema: Schema, endpoint: str) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": media}}
 
 
-# Responses: what an operation answers, and every problem it can answer with.
+# Responses.
 
-# What every request may meet, whatever its door: the server, the rules of HTTP, a bug.
-_ANYWHERE = {
+# Errors of all requests, from the server, the framework and unexpected exceptions.
+_COMMON_ERRORS = {
     *((kind.status, kind.code) for kind in SERVER_ERRORS.values()),
     *map(status_and_code, (BadRequest, NotImplemented, MesError)),
 }
 
 _REQUEST_ID_HEADER = {
-    "description": "the caller's, if it is harmless; else one of our own",
+    "description": "Id of this request: that of the client if it is valid, else one made by MES.",
     "required": True,
     "schema": {"type": "string"},
 }
 _RETRY_AFTER = {
-    "description": "seconds to wait before the next try",
+    "description": "Seconds to wait before the next attempt.",
     "required": True,
     "schema": {"type": "integer", "minimum": 1},
 }
-_HOW_TO_ENTER = {"required": True, "schema": {"type": "string"}}
-_OF_PROBLEMS: dict[int, dict[str, Any]] = {
-    401: {"WWW-Authenticate": _HOW_TO_ENTER},
+_WWW_AUTHENTICATE = {"required": True, "schema": {"type": "string"}}
+_ERROR_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": _WWW_AUTHENTICATE},
     429: {"Retry-After": _RETRY_AFTER},
     503: {"Retry-After": _RETRY_AFTER},
 }
 
 
-def responses(spec: APISpec, operation: Operation, path: str) -> dict[str, Any]:
-    """The answers that are promised, then the problems, each registered with the document once."""
-    told = {
+def _responses(spec: APISpec, operation: Operation, path: str) -> dict[str, Any]:
+    """Return the documented responses, and a reference to a component for each error status."""
+    responses = {
         str(status): _response_content(spec, operation, status) for status in operation.statuses
     }
-    is_openai = path in openai.OPENAI_PATHS
-    pairs = _problems(operation, has_parameters="{" in path)
-    for status, codes in _by_status(pairs, openai.openai_status if is_openai else int).items():
-        if str(status) not in told:
-            told[str(status)] = _registered(spec, status, codes, is_openai=is_openai)
-    return dict(sorted(told.items()))
+    error_format = error_format_for(current_app, path)
+    convert_status = error_format.convert_status if error_format else int
+    pairs = _errors(operation, has_parameters="{" in path)
+    for status, codes in _by_status(pairs, convert_status).items():
+        if str(status) not in responses:
+            responses[str(status)] = _error_reference(spec, status, codes, error_format)
+    return dict(sorted(responses.items()))
 
 
-def _problems(operation: Operation, *, has_parameters: bool) -> set[tuple[int, str]]:
-    """Statuses and codes. What tells of a caller that has gone is heard by nobody."""
+def _errors(operation: Operation, *, has_parameters: bool) -> set[tuple[int, str]]:
+    """Return statuses and codes. A client that disconnected receives no response."""
     kinds = (*operation.raises, *([NotFound] if has_parameters else []))
-    return _ANYWHERE | {status_and_code(kind) for kind in kinds if kind is not ClientDisconnected}
+    return _COMMON_ERRORS | {
+        status_and_code(kind) for kind in kinds if kind is not ClientDisconnected
+    }
 
 
-def _by_status(pairs: set[tuple[int, str]], shown_as: Callable[[int], int]) -> dict[int, list[str]]:
-    statuses = sorted({shown_as(status) for status, _ in pairs})
+def _by_status(
+    pairs: set[tuple[int, str]], convert_status: Callable[[int], int]
+) -> dict[int, list[str]]:
+    statuses = sorted({convert_status(status) for status, _ in pairs})
     return {
-        each: sorted(code for status, code in pairs if shown_as(status) == each)
+        each: sorted(code for status, code in pairs if convert_status(status) == each)
         for each in statuses
     }
 
 
 def _response_content(spec: APISpec, operation: Operation, status: int) -> dict[str, Any]:
     return {
-        "description": "Done" if status == 200 else "The same, with what is wrong",
+        "description": "Success." if status == 200 else "The same fields, with the cause.",
         "headers": {"X-Request-ID": _REQUEST_ID_HEADER},
-        # Copies, because schemas in them are replaced by references.
+        # Copies, because apispec replaces the schemas in them by references.
         "content": {
-            kind: {"schema": _resolved(spec, deepcopy(shape))}
-            for kind, shape in operation.content.items()
+            kind: {"schema": _resolve_event_data(spec, deepcopy(schema))}
+            for kind, schema in operation.content.items()
         },
     }
 
 
-def _resolved(spec: APISpec, shape: Any) -> Any:
-    """With references where apispec does not look for schemas: in the data of an event."""
-    if isinstance(shape, dict) and "properties" in shape:
-        resolver = cast(MarshmallowPlugin, spec.plugins[0]).resolver
-        assert resolver is not None
-        _, content = shape["properties"]["data"]["anyOf"]
-        content["contentSchema"] = resolver.resolve_schema_dict(content["contentSchema"])
-    return shape
+def _resolve_event_data(spec: APISpec, schema: Any) -> Any:
+    """Replace the schemas in the data of an event by references: apispec does not look there."""
+    if isinstance(schema, dict) and "properties" in schema:
+        schema_resolver = cast(MarshmallowPlugin, spec.plugins[0]).resolver
+        assert schema_resolver is not None
+        _, content = schema["properties"]["data"]["anyOf"]
+        content["contentSchema"] = schema_resolver.resolve_schema_dict(content["contentSchema"])
+    return schema
 
 
-def _registered(spec: APISpec, status: int, codes: list[str], *, is_openai: bool) -> dict[str, Any]:
-    name = ".".join([*(["openai"] if is_openai else []), str(status), *codes])
+def _error_reference(
+    spec: APISpec, status: int, codes: list[str], error_format: ErrorFormat | None
+) -> dict[str, Any]:
+    prefix = [error_format.name] if error_format else []
+    name = ".".join([*prefix, str(status), *codes])
     if name not in spec.components.responses:
-        content = _of_problem(status, codes)
-        if is_openai:
-            content = _of_openai(status, codes)
-        spec.components.response(name, _response(status, codes, content))
+        content = (
+            _converted_content(status, codes, error_format)
+            if error_format
+            else _problem_content(status, codes)
+        )
+        spec.components.response(name, _error_response(status, codes, content))
     return {"$ref": f"#/components/responses/{name}"}
 
 
-def _response(status: int, codes: list[str], content: dict[str, Any]) -> dict[str, Any]:
+def _error_response(status: int, codes: list[str], content: dict[str, Any]) -> dict[str, Any]:
     return {
-        "description": "; ".join(f"`{code}`: {WHEN[code]}" for code in codes),
-        "headers": {"X-Request-ID": _REQUEST_ID_HEADER, **_OF_PROBLEMS.get(status, {})},
+        "description": "; ".join(f"`{code}`: {ERROR_CAUSES[code]}" for code in codes),
+        "headers": {"X-Request-ID": _REQUEST_ID_HEADER, **_ERROR_HEADERS.get(status, {})},
         "content": content,
     }
 
 
-def _of_problem(status: int, codes: list[str]) -> dict[str, Any]:
-    narrowed = {"status": {"const": status}, "code": {"enum": codes}}
+def _problem_content(status: int, codes: list[str]) -> dict[str, Any]:
+    restriction = {"status": {"const": status}, "code": {"enum": codes}}
     return {
         problem_document.MIMETYPE: {
-            "schema": {"allOf": [ProblemSchema, {"properties": narrowed}]},
+            "schema": {"allOf": [ProblemSchema, {"properties": restriction}]},
             "examples": dict(_examples(status, codes)),
         }
     }
 
 
-def _of_openai(status: int, codes: list[str]) -> dict[str, Any]:
-    """What the server refuses before it knows the path is a problem at these doors too."""
-    by_the_server = sorted({kind.code for kind in SERVER_ERRORS.values() if kind.status == status})
-    narrowed = {"error": {"properties": {"code": {"enum": codes}}}}
+def _converted_content(status: int, codes: list[str], error_format: ErrorFormat) -> dict[str, Any]:
+    """Return the content in another error format.
+
+    Errors that the server raises before it knows the path are problem documents here too.
+    """
+    server_codes = sorted({kind.code for kind in SERVER_ERRORS.values() if kind.status == status})
+    restriction = {"properties": error_format.restrict_codes(codes)}
     examples = {
-        code: {"value": openai.to_openai_error(example["value"])}
+        code: {"value": error_format.convert(example["value"])}
         for code, example in _examples(status, codes)
     }
-    schema = {"allOf": [OpenAiErrorSchema, {"properties": narrowed}]}
-    told = {JSON: {"schema": schema, "examples": examples}}
-    return {**told, **(_of_problem(status, by_the_server) if by_the_server else {})}
+    schema = {"allOf": [error_format.schema, restriction]}
+    content = {JSON: {"schema": schema, "examples": examples}}
+    return {**content, **(_problem_content(status, server_codes) if server_codes else {})}
 
 
-def _examples(status: int, codes: Iterable[str]) -> Iterable[tuple[str, Any]]:
+def _examples(status: int, codes: Iterable[str]) -> Iterator[tuple[str, Any]]:
     for code in codes:
         example = problem_document.problem_document(
-            status, code, WHEN[code], request_id="d3184d332ee1ffda30db14a0"
+            status, code, ERROR_CAUSES[code], request_id="d3184d332ee1ffda30db14a0"
         )
         yield code, {"value": example}
