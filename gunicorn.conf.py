@@ -11,9 +11,16 @@ from gunicorn.glogging import Logger
 # Imported in the master, so that a worker that replaces a dead one starts without this delay.
 import mes.app  # noqa: F401
 from mes import logs
-from mes.server.freed_memory import post_worker_init  # noqa: F401
 from mes.server.gunicorn_interface import require_expected_gunicorn
-from mes.server.master import BROKEN, configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
+from mes.server.hooks import (  # noqa: F401
+    BROKEN,
+    configuration,
+    on_exit,
+    on_starting,
+    post_fork,
+    post_worker_init,
+    pre_exec,
+)
 
 require_expected_gunicorn()
 try:

@@ -1,6 +1,6 @@
 """The WSGI entry point. Start it with `gunicorn -c gunicorn.conf.py wsgi:app`."""
 
 from mes.app import create_app
-from mes.server.master import shared
+from mes.server.hooks import shared
 
 app = create_app(shared=shared())

@@ -10,20 +10,11 @@ from functools import lru_cache
 from flask import Flask
 
 from mes import logs, structured
-from mes.api import (
-    health,
-    inference,
-    models,
-    problems,
-    request_log,
-    schema_validation,
-    security_headers,
-)
-from mes.api.key_throttle import KeyThrottle
+from mes.api import health, inference, middleware, models, problems, schema_validation
 from mes.api.openai import chat, completions, embeddings, error_format
 from mes.api.openapi import docs_page
 from mes.api.services import Services
-from mes.config.api_keys import ApiKeys, ApiKeysFile
+from mes.config.api_keys import ApiKeys, ApiKeysFile, KeyThrottle
 from mes.config.catalog import Catalog, CatalogFile
 from mes.config.settings import Settings, load
 from mes.domain import Runtime
@@ -33,7 +24,7 @@ from mes.metrics.counters import RequestCounters
 from mes.ollama.client import OllamaRuntime
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.fairness import Limits
-from mes.scheduling.instance_lock import InstanceLock
+from mes.scheduling.file_lock import InstanceLock
 from mes.scheduling.leader import Leader
 from mes.scheduling.model_loader import LoadTasks, ModelLoader
 from mes.scheduling.reconciler import Reconciler
@@ -83,10 +74,10 @@ def create_app(
     logs.configure(settings.log_level)
     app = Flask("mes", static_folder=None)
     app.extensions["mes"] = _services(settings, runtime, shared)
-    request_log.install_request_log(app)
+    middleware.install_request_log(app)
     problems.install_error_handlers(app)
     error_format.install_openai_errors(app)
-    security_headers.install_security(app, settings)
+    middleware.install_security(app, settings)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)
     return app

@@ -9,8 +9,8 @@ from flask import request
 from flask_httpauth import HTTPTokenAuth
 from werkzeug.datastructures import Authorization
 
+from mes.api.middleware import request_log
 from mes.api.operation_docs import extend_operation
-from mes.api.request_log import request_log
 from mes.api.services import get_services
 from mes.config.api_keys import INFERENCE, ApiKey
 from mes.errors import Forbidden, RateLimited, Unauthorized

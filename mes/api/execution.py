@@ -7,8 +7,8 @@ from contextlib import closing
 from functools import partial
 
 from mes.api.inference_responses import InferenceOutcome
+from mes.api.middleware import RequestLog, request_log
 from mes.api.operation_docs import RUN_ERRORS
-from mes.api.request_log import RequestLog, request_log
 from mes.api.response_schemas import TimingsSchema, UsageSchema
 from mes.api.services import Services, get_services
 from mes.api.streaming import Document, Documents, StreamingResponse

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 from mes import __version__
 from mes.api.auth import AUTH_ERRORS, auth
 from mes.api.operation_docs import documented
-from mes.api.serializers import json_response
+from mes.api.response_fields import json_response
 from mes.api.services import Services, get_services
 from mes.api.status_responses import (
     HealthAnswer,
@@ -25,7 +25,7 @@ from mes.api.status_responses import (
 from mes.config.api_keys import METRICS
 from mes.errors import NotWaiting
 from mes.metrics import gauges
-from mes.scheduling.queue_estimate import queue_positions
+from mes.scheduling.fairness import queue_positions
 
 bp = Blueprint("health", __name__)
 queue_bp = Blueprint("queue", __name__, url_prefix="/v1/queue")

@@ -23,8 +23,8 @@ from mes.api.inference_responses import (
 from mes.api.operation_docs import JSON, NDJSON, documented, lines_schema
 from mes.api.request_body import request_body
 from mes.api.request_schemas import InferenceRequestSchema, SchemaCheckSchema
+from mes.api.response_fields import Document, json_response
 from mes.api.response_schemas import ErrorLine
-from mes.api.serializers import Document, json_response
 from mes.api.services import get_services
 from mes.api.streaming import Documents, StreamingResponse
 from mes.domain import InferenceRequest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mes.api.response_fields import (
+    Document,
     ResponseSchema,
     boolean,
     choice,
@@ -24,7 +25,6 @@ from mes.api.response_schemas import (
     TimingsSchema,
     UsageSchema,
 )
-from mes.api.serializers import Document
 from mes.domain import Attempt, Event, Inference, Loading, Queued, Thought, Token
 
 FAILURES = ("schema_violation", "not_json", "truncated", "empty")

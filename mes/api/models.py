@@ -10,10 +10,10 @@ from functools import partial
 from flask import Blueprint, Response
 
 from mes.api.auth import auth
+from mes.api.middleware import request_log
 from mes.api.operation_docs import LOAD_ERRORS, NDJSON, TURN_ERRORS, documented, lines_schema
-from mes.api.request_log import request_log
+from mes.api.response_fields import json_response
 from mes.api.response_schemas import ErrorLine
-from mes.api.serializers import json_response
 from mes.api.services import Services, get_services
 from mes.api.status_responses import (
     DoneAnswer,

@@ -35,7 +35,7 @@ JSON, NDJSON, EVENT_STREAM = "application/json", "application/x-ndjson", "text/e
 
 
 @dataclass(frozen=True)
-class Operation:
+class OperationDoc:
     """The documentation of one view.
 
     Args:
@@ -67,7 +67,7 @@ def documented(
     the others are those of `Operation`.
     """
     by_type = content if isinstance(content, Mapping) else {JSON: content}
-    operation = Operation(by_type, statuses, raises, scope=scope)
+    operation = OperationDoc(by_type, statuses, raises, scope=scope)
 
     def decorate(view: View) -> View:
         return _attach(view, operation)
@@ -77,13 +77,13 @@ def documented(
 
 def extend_operation(view: View, *, raises: tuple[type[Exception], ...], **changes: Any) -> View:
     """Add the errors of a decorator to the documentation of its view, and change other fields."""
-    operation = operation_of(view) or Operation()
+    operation = operation_of(view) or OperationDoc()
     return _attach(view, replace(operation, raises=(*operation.raises, *raises), **changes))
 
 
-def operation_of(view: Callable[..., Any]) -> Operation | None:
+def operation_of(view: Callable[..., Any]) -> OperationDoc | None:
     """Return the documentation of the view; None for a view without one."""
-    return cast("Operation | None", getattr(view, "operation", None))
+    return cast("OperationDoc | None", getattr(view, "operation", None))
 
 
 def lines_schema(*lines: Any) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def events_schema(*chunks: Any, last: str) -> dict[str, Any]:
     return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
-def _attach(view: View, operation: Operation) -> View:
+def _attach(view: View, operation: OperationDoc) -> View:
     # functools.wraps copies the attribute to the decorators around the view.
     view.operation = operation  # type: ignore[attr-defined]
     return view

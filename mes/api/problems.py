@@ -13,12 +13,11 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from mes import errors
-from mes.api.request_log import RequestLog, request_log
-from mes.api.response_fields import ResponseSchema
+from mes.api.middleware import RequestLog, request_log
+from mes.api.response_fields import Document, ResponseSchema, json_response
 from mes.api.response_schemas import MistakeSchema
-from mes.api.serializers import Document, json_response
 from mes.errors import MesError
-from mes.server import problem_document as rfc9457
+from mes.server import connection as rfc9457
 
 log = logging.getLogger(__name__)
 

@@ -100,7 +100,7 @@ class MistakeSchema(ResponseSchema):
 
 
 class ProblemSchema(ResponseSchema):
-    """An error response (RFC 9457), built by `mes.server.problem_document`."""
+    """An error response (RFC 9457), built by `mes.server.connection`."""
 
     type = string("`urn:mes:problem:` followed by the code.")
     title = string("The code in words.")

@@ -14,16 +14,17 @@ from mes.api.operation_docs import documented
 from mes.api.request_body import request_body
 from mes.api.request_fields import LIST, Object, Strict
 from mes.api.response_fields import (
+    Document,
     ResponseSchema,
     boolean,
     choice,
     integer,
     integers,
+    json_response,
     nested,
     nested_list,
     string,
 )
-from mes.api.serializers import Document, json_response
 from mes.api.services import get_services
 from mes.errors import QueueFull, SchemaInvalid, SchemaUnsafe
 from mes.structured import Comparison, Schema

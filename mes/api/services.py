@@ -11,8 +11,7 @@ from typing import cast
 
 from flask import current_app, request
 
-from mes.api.key_throttle import KeyThrottle
-from mes.config.api_keys import ApiKeys
+from mes.config.api_keys import ApiKeys, KeyThrottle
 from mes.config.catalog import CatalogFile
 from mes.config.settings import Settings
 from mes.domain import Runtime

@@ -22,7 +22,7 @@ from mes.api.response_fields import (
 )
 from mes.config.catalog import Catalog
 from mes.domain import ModelCard, ModelSpec, milliseconds
-from mes.scheduling.queue_estimate import QueuePosition
+from mes.scheduling.fairness import QueuePosition
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.state import State
 

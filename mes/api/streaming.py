@@ -13,9 +13,9 @@ from typing import Any
 from flask import Response, request
 
 from mes.api import problems
+from mes.api.middleware import request_log
 from mes.api.operation_docs import NDJSON
-from mes.api.request_log import request_log
-from mes.api.serializers import encode_json
+from mes.api.response_fields import encode_json
 from mes.api.services import get_services
 from mes.errors import ClientDisconnected, ClientTooSlow, MesError
 

@@ -1,21 +1,27 @@
-"""API keys: their scopes, and the file that lists them (`MES_API_KEYS_FILE`)."""
+"""API keys: their scopes, the file that lists them, and the throttle of wrong keys."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+from cachetools import TTLCache
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from mes import strict_json
 from mes.config.reloading_file import FileError, ReloadingFile
 from mes.errors import Mistake
+
+# API keys: their scopes, and the file that lists them (`MES_API_KEYS_FILE`).
 
 INFERENCE, ADMIN, METRICS = "inference", "admin", "metrics"
 SCOPES = (INFERENCE, ADMIN, METRICS)
@@ -200,3 +206,50 @@ class ApiKeysFile(ReloadingFile[Keyring]):
 def is_accessible_by_others(path: Path) -> bool:
     """Return whether users other than the owner may read or change the file."""
     return bool(path.stat().st_mode & _OTHERS_PERMISSIONS)
+
+
+# A limit on wrong keys: ten a minute for each client address.
+
+_MAX_WRONG_KEYS = 10
+_WINDOW_SECONDS = 60.0
+# An attacker with more addresses than this cannot be stopped here, but must not fill the memory.
+_MAX_ADDRESSES = 10_000
+
+
+@dataclass(slots=True)
+class _Window:
+    ends_at: float
+    wrong_keys: int = 0
+
+
+class KeyThrottle:
+    """Counts wrong keys by address, in each worker process. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._windows: TTLCache[str, _Window] = TTLCache(_MAX_ADDRESSES, _WINDOW_SECONDS)
+        self._lock = threading.Lock()
+
+    def count(self, address: str) -> float | None:
+        """Count one wrong key from the address.
+
+        Returns the seconds until the next one is accepted if the limit is exceeded, else None.
+        """
+        now, network = time.monotonic(), _network(address)
+        with self._lock:
+            window = self._windows.get(network)
+            if window is None:
+                # Changed in place from here on: setting it again would start a new minute.
+                window = self._windows[network] = _Window(now + _WINDOW_SECONDS)
+            window.wrong_keys += 1
+        return window.ends_at - now if window.wrong_keys > _MAX_WRONG_KEYS else None
+
+
+def _network(address: str) -> str:
+    """Return the address; for IPv6 its /64 network, all of which one client usually has."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    return str(parsed.ipv4_mapped or ip_network((parsed, 64), strict=False))

@@ -1,6 +1,5 @@
 """The data classes that all packages share, and the protocols of runtimes and clients."""
 
-from mes.domain.events import Emit, Event, Loading, Queued, Thought, Token, no_op
 from mes.domain.inference_request import SCHEMA_POINTER, InferenceRequest, Message, Prompt, ToolCall
 from mes.domain.models import (
     LOAD_OPTIONS,
@@ -28,7 +27,7 @@ from mes.domain.results import (
     tokens_per_second,
     total_usage,
 )
-from mes.domain.runtime import Client, Runtime
+from mes.domain.runtime import Client, Emit, Event, Loading, Queued, Runtime, Thought, Token, no_op
 
 __all__ = [
     "LOAD_OPTIONS",

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from mes.embedded import engine_requirements, model_description, runtime_settings
+from mes.embedded import api, engine, runtime_settings
 from mes.embedded.api import OllamaApi
 from mes.embedded.api_errors import RuntimeFailure
 from mes.embedded.download import pull_model
@@ -49,7 +49,7 @@ def serve(settings: EmbeddedSettings, *, until_stdin_closes: bool) -> int:
 
     With `until_stdin_closes`, the end of standard input ends the process too.
     """
-    for problem in engine_requirements.missing_requirements():
+    for problem in engine.missing_requirements():
         log.warning("no model can be loaded: %s", problem)
     pool = ModelPool(settings, Engine)
     api = OllamaApi(ModelStore(settings.models_dir), pool)
@@ -57,7 +57,7 @@ def serve(settings: EmbeddedSettings, *, until_stdin_closes: bool) -> int:
         _exit_on_signals()
         if until_stdin_closes:
             threading.Thread(target=_terminate_at_end_of_stdin, daemon=True).start()
-        version = engine_requirements.engine_version()
+        version = engine.engine_version()
         log.info("mes-embedded %s listens on %s", version, _url(server))
         try:
             server.serve_forever()
@@ -76,7 +76,7 @@ def pull(settings: EmbeddedSettings, *, name: str) -> int:
 def list_models(settings: EmbeddedSettings) -> int:
     """Print name, size, number of parameters and path of each model."""
     for model in ModelStore(settings.models_dir).models():
-        details = model_description.describe_tag(model)["details"]
+        details = api.describe_tag(model)["details"]
         size = f"{model.size / 1e6:.0f} MB"
         print(f"{model.name!s:30} {size:>9} {details['parameter_size']:>9} {model.path}")
     return 0

@@ -1,8 +1,11 @@
-"""One llama.cpp process with one model: start it, send it requests, stop it."""
+"""The engine: llama.cpp's server in a process of its own, and its requirements."""
 
 from __future__ import annotations
 
+import ctypes
 import http.client
+import importlib.metadata
+import importlib.util
 import json
 import os
 import secrets
@@ -15,15 +18,65 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mes.embedded import engine_requirements
 from mes.embedded.api_errors import EngineDied, EngineLoadFailed, EngineRefused
 from mes.embedded.client_connection import ClientConnection, WatchfulSocket
 from mes.embedded.model_store import StoredModel
 from mes.embedded.options import LoadParameters
+
+# Requirements of the engine on the machine it runs on, and messages for the missing ones.
+
+# The engine is compiled for these without a check at run time: it dies of SIGILL without them.
+INSTRUCTIONS = ("avx2", "fma", "f16c", "bmi2")
+
+
+@cache
+def engine_version() -> str:
+    try:
+        return importlib.metadata.version("xllamacpp")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def missing_requirements() -> list[str]:
+    """Return a message for each missing requirement; with one missing, no model can be loaded."""
+    found = (_missing_engine(), _missing_library(), _missing_instructions())
+    return [message for message in found if message]
+
+
+def _missing_engine() -> str:
+    if importlib.util.find_spec("xllamacpp"):
+        return ""
+    return (
+        "the package xllamacpp is not installed: run pip install -e '.[embedded]' in MES's folder"
+    )
+
+
+def _missing_library() -> str:
+    try:
+        ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        return "the system library libgomp.so.1 is missing: run apt-get install libgomp1"
+    return ""
+
+
+def _missing_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return ""
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    missing = [name for name in INSTRUCTIONS if flags and name not in flags.split()]
+    if not missing:
+        return ""
+    return f"the processor lacks {', '.join(missing)}, which the engine xllamacpp requires"
+
+
+# One llama.cpp process with one model: start it, send it requests, stop it.
 
 Events = Generator[dict[str, Any], None, None]
 PACKAGE_ROOT = Path(__file__).parents[2]
@@ -214,7 +267,7 @@ class Engine:
     def _load_failure(self, answer: dict[str, Any]) -> str:
         self._process.wait()
         reasons = [self.exit_reason(), *([answer["error"]] if "error" in answer else [])]
-        lines = engine_requirements.missing_requirements() or self.log_lines("error")
+        lines = missing_requirements() or self.log_lines("error")
         return ": ".join(reasons) + "".join(f"\n{line}" for line in lines)
 
     def _collect_log(self) -> None:

@@ -1,20 +1,4 @@
-"""Fairness between models: which requests wait for a place in memory, and when one is made.
-
-A request is *overtaken* when a permit goes to one that came later, while it waits for its model to
-get a place in memory. Its clock runs from then on, except while models are being swapped. Before it
-reaches the patience, a *batch boundary* is set: all requests that came before the last permit are
-served before any that came after it. The models take turns at their part of the batch, so that
-requests are still grouped inside it; the boundary is set so early that the parts ahead, as long as
-requests usually take, fit in.
-
-      A serves           B, its part of the batch    C, its part of the batch, and on
-    |--------------|----------------------------|-----------------------------------
-               boundary set                               boundary removed
-
-Requests may take longer than usual. Therefore a request that has been overtaken for the whole
-patience is *starving* and is overtaken no more: a model that drains for it serves only requests
-that came before it.
-"""
+"""Fairness between models, the limits it respects, and estimates of the time in the queue."""
 
 from __future__ import annotations
 
@@ -25,8 +9,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from mes.domain import ModelSpec
-from mes.scheduling.registry import UNLOAD, Ticket
+from mes.scheduling.registry import PERMIT, UNLOAD, Ticket
 from mes.scheduling.state import State
+
+# Fairness between models: which requests wait for a place in memory, and when one is made. A
+# request is *overtaken* when a permit goes to one that came later, while it waits for its model
+# to get a place in memory. Its clock runs from then on, except while models are being swapped.
+# Before it reaches the patience, a *batch boundary* is set: all requests that came before the
+# last permit are served before any that came after it. The models take turns at their part of the
+# batch, so that requests are still grouped inside it; the boundary is set so early that the parts
+# ahead, as long as requests usually take, fit in. A serves B, its part of the batch C, its part
+# of the batch, and on
+# |--------------|----------------------------|----------------------------------- boundary set
+# boundary removed Requests may take longer than usual. Therefore a request that has been
+# overtaken for the whole patience is *starving* and is overtaken no more: a model that drains for
+# it serves only requests that came before it.
 
 NO_BARRIER = float("inf")
 # Where the operator has set no patience, each turn is long enough that under full load about a
@@ -180,3 +177,68 @@ def _overtaken_seconds(state: State, ticket: Ticket, now: float) -> float:
     if ticket.overtaken_at is None:
         return -1.0
     return (now if state.swap_began is None else state.swap_began) - ticket.overtaken_at
+
+
+# The place of each waiting request in the queue, and an estimate of how long it will wait.
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePosition:
+    """A request in the queue. `position` 1 is the next to be served by its model.
+
+    `expected_seconds` is how much longer it will wait if requests and loads take as long as they
+    did lately; None while that is unknown.
+    """
+
+    request: str
+    model: str
+    position: int
+    waited_seconds: float
+    expected_seconds: float | None
+
+
+def queue_positions(state: State, now: float, limits: Limits) -> Iterator[QueuePosition]:
+    """Yield the requests that wait for a permit, oldest first."""
+    until_in_memory = _until_in_memory(state, now, limits)
+    positions: dict[str, int] = {}
+    for ticket in state.tickets.values():
+        if ticket.wants != PERMIT:
+            continue
+        positions[ticket.model] = position = positions.get(ticket.model, 0) + 1
+        yield QueuePosition(
+            ticket.request,
+            ticket.model,
+            position,
+            now - ticket.arrived_at,
+            _expected(state, ticket, position, until_in_memory.get(ticket.model, 0.0), limits),
+        )
+
+
+def _expected(
+    state: State, ticket: Ticket, position: int, until_in_memory: float, limits: Limits
+) -> float | None:
+    usual = limits.usual_seconds(state, ticket.model)
+    if not usual:
+        return None
+    ahead = position - 1 + state.in_flight(ticket.model)
+    rounds = max(0, ahead + 1 - limits.max_concurrent(ticket.model))
+    return until_in_memory + rounds * usual / limits.max_concurrent(ticket.model)
+
+
+def _until_in_memory(state: State, now: float, limits: Limits) -> dict[str, float]:
+    """Return how long it will take each model that is not ready to be so, in seconds."""
+    loads = {model: each.load_seconds or 0.0 for model, each in state.statistics.items()}
+    until = {
+        model: max(0.0, state.registry.peek(model).since + loads.get(model, 0.0) - now)
+        for model in state.registry
+        if not state.ready(model)
+    }
+    # Each waiting model waits for one more turn, which is at most the patience.
+    ahead = 0.0
+    for ticket in waiting_models(state):
+        queued = len(state.waiting(ticket.model))
+        rounds = -(-queued // limits.max_concurrent(ticket.model))
+        ahead += limits.usual_seconds(state) + loads.get(ticket.model, 0.0)
+        until[ticket.model] = ahead
+        ahead += min(limits.patience(state), rounds * limits.usual_seconds(state, ticket.model))
+    return until

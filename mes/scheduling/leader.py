@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mes.scheduling.coordinator import Coordinator
-from mes.scheduling.instance_lock import InstanceLock
+from mes.scheduling.file_lock import InstanceLock
 from mes.scheduling.reconciler import Reconciler
 from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.workers import WorkerProcess, is_worker_alive

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import orjson
 
 from mes.domain import PulledModel
-from mes.scheduling.shared_entry import EMPTY, NOTHING
+from mes.scheduling.serialization import EMPTY, NOTHING
 from mes.scheduling.shared_file import Damaged, Handle, SharedFile
 
 # The leader looks no more often.

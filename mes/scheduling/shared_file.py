@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mes.scheduling.file_lock import is_named, write_whole
-from mes.scheduling.shared_entry import (
+from mes.scheduling.serialization import (
     AROUND_BYTES,
     BYTES,
     EMPTY,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mes.scheduling import runtime_status, serialization
 from mes.scheduling.file_lock import open_private
-from mes.scheduling.shared_entry import EMPTY, NOTHING
+from mes.scheduling.serialization import EMPTY, NOTHING
 from mes.scheduling.shared_file import Handle, SharedFile
 
 log = logging.getLogger(__name__)

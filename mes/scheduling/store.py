@@ -11,8 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mes.scheduling.file_lock import check_writable, replace_file
-from mes.scheduling.serialization import decode, encode
-from mes.scheduling.shared_entry import NOTHING, Entry, image
+from mes.scheduling.serialization import NOTHING, Entry, decode, encode, image
 from mes.scheduling.shared_file import Damaged, Handle, SharedFile
 from mes.scheduling.state import State
 

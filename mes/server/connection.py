@@ -8,14 +8,44 @@ import random
 import re
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import BoundedSemaphore
+from typing import Any
 
 from gunicorn.http import errors
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.http.unreader import SocketUnreader
 
-from mes.server import problem_document
+# The problem document (RFC 9457), the body of every error.
+
+MIMETYPE = "application/problem+json"
+
+
+def problem_document(
+    status: int, code: str, detail: str, *, request_id: str, errors: Sequence[dict[str, str]] = ()
+) -> dict[str, Any]:
+    """Return the problem document of an error.
+
+    Args:
+        errors: mistakes of the request, each `{"pointer": ..., "detail": ...}`.
+
+    `success` and `error` serve clients of the original interface.
+    """
+    return {
+        "type": f"urn:mes:problem:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        "errors": list(errors),
+        "success": False,
+        "error": detail,
+    }
+
+
+# A client's connection: reading requests as they arrive, and refusing invalid ones.
 
 log = logging.getLogger("mes.requests")
 
@@ -164,16 +194,14 @@ def send_refusal(sock: socket.socket, error: Exception) -> None:
     else:
         # Without the text of the error: it quotes the request, which may hold a key.
         log.info("request", extra={**fields, "reason": type(error).__name__})
-    document = problem_document.problem_document(
-        refusal.status, refusal.code, refusal.detail, request_id=request_id
-    )
+    document = problem_document(refusal.status, refusal.code, refusal.detail, request_id=request_id)
     status_line = f"HTTP/1.1 {refusal.status} {refusal.reason}"
     _send(sock, status_line, json.dumps(document).encode(), request_id)
 
 
 def _send(sock: socket.socket, status_line: str, body: bytes, request_id: str) -> None:
     head = (
-        f"{status_line}\r\nContent-Type: {problem_document.MIMETYPE}\r\n"
+        f"{status_line}\r\nContent-Type: {MIMETYPE}\r\n"
         f"Content-Length: {len(body)}\r\n"
         f"Connection: close\r\nX-Request-ID: {request_id}\r\n"
         "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"

@@ -14,7 +14,7 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from mes.server.master import stopping
+from mes.server.hooks import stopping
 
 _LAST_ARRIVALS_SECONDS = 2.0
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeGuard
 
-from mes.structured.patterns import repeats_empty_match
+from mes.structured.keywords import repeats_empty_match
 from mes.structured.schema_tree import SchemaNode
 
 ENFORCED = "enforced"

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
-from mes.structured.keywords import REFERENCES, PathStep, patterns, subschemas
+from mes.structured.keywords import REFERENCES, PathStep, patterns, subschemas, weight
 from mes.structured.messages import schema_invalid, schema_unsafe
-from mes.structured.patterns import weight
 
 Path = tuple[PathStep, ...]
 

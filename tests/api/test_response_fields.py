@@ -12,12 +12,12 @@ from mes.api.response_fields import (
     ResponseSchema,
     constant,
     integer,
+    json_response,
     nested,
     nested_list,
     number,
     string,
 )
-from mes.api.serializers import json_response
 
 
 class PartSchema(ResponseSchema):

@@ -7,7 +7,7 @@ import fcntl
 
 import pytest
 
-from mes.scheduling.instance_lock import InstanceLock, StateDirUnavailable
+from mes.scheduling.file_lock import InstanceLock, StateDirUnavailable
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from mes.scheduling.instance_lock import InstanceLock
+from mes.scheduling.file_lock import InstanceLock
 from mes.scheduling.leader import Leader
 from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.shared_resources import open_shared_file

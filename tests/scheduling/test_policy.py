@@ -14,9 +14,8 @@ from hypothesis.stateful import (
 )
 
 from mes.scheduling import policy
-from mes.scheduling.fairness import Limits
+from mes.scheduling.fairness import Limits, queue_positions
 from mes.scheduling.policy import Evict, Grant, Load, Unload
-from mes.scheduling.queue_estimate import queue_positions
 from mes.scheduling.registry import LOAD, LOADING, PERMIT, UNLOAD, Refusal, Ticket
 from mes.scheduling.serialization import decode, encode
 from mes.scheduling.state import State

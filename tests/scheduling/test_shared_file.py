@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mes.scheduling.shared_entry import EMPTY, NOTHING, Entry, image
+from mes.scheduling.serialization import EMPTY, NOTHING, Entry, image
 from mes.scheduling.shared_file import Damaged, Handle
 from mes.scheduling.shared_resources import StopFlag, open_shared_file
 

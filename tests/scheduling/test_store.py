@@ -15,8 +15,7 @@ import pytest
 from mes.event_loop import EventLoop
 from mes.scheduling import store as module
 from mes.scheduling.registry import LOAD, PERMIT, LoadFailure
-from mes.scheduling.serialization import check, decode, encode
-from mes.scheduling.shared_entry import image
+from mes.scheduling.serialization import check, decode, encode, image
 from mes.scheduling.shared_resources import SharedResources, open_shared_file
 from mes.scheduling.state import State
 from mes.scheduling.store import Snapshot, Store

@@ -31,7 +31,7 @@ from mes.api.openai.openai_schemas import (
 )
 from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
-from mes.api.serializers import Document, json_response
+from mes.api.response_fields import Document, json_response
 from mes.api.streaming import Documents, StreamingResponse
 from mes.domain import Event, Logprob, Thought, Token
 

@@ -33,7 +33,7 @@ from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
 from mes.api.request_fields import MESSAGES, Whole, between
 from mes.api.request_schemas import without_nulls
-from mes.api.serializers import Document, json_response
+from mes.api.response_fields import Document, json_response
 from mes.api.streaming import Documents, StreamingResponse
 from mes.domain import Event, InferenceRequest, Logprob, Token
 

@@ -13,22 +13,23 @@ from flask import Blueprint, Response
 from marshmallow import ValidationError, fields, post_load, validate
 
 from mes.api.auth import auth
+from mes.api.middleware import RequestLog, request_log
 from mes.api.openai.common import OpenAiRequestSchema
 from mes.api.operation_docs import RUN_ERRORS, documented
 from mes.api.request_body import request_body
 from mes.api.request_fields import NOT_EMPTY, Text, Whole, between
-from mes.api.request_log import RequestLog, request_log
 from mes.api.response_fields import (
+    Document,
     ResponseSchema,
     constant,
     field,
     integer,
+    json_response,
     nested,
     nested_list,
     string,
 )
 from mes.api.response_schemas import RuntimeProvenanceSchema, WaitTimingsSchema
-from mes.api.serializers import Document, json_response
 from mes.api.services import get_services
 from mes.embedding import Embedding, EmbeddingRequest, embed
 

@@ -9,7 +9,7 @@ from flask import Flask
 
 from mes.api.openai.openai_schemas import OpenAiErrorFacts, OpenAiErrorSchema
 from mes.api.problems import ErrorFormat, register_error_format
-from mes.api.serializers import Document
+from mes.api.response_fields import Document
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 

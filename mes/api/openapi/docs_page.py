@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from mes.api.openapi.descriptions import ERROR_CAUSES
 from mes.api.operation_docs import documented
-from mes.api.serializers import json_response
+from mes.api.response_fields import json_response
 
 bp = Blueprint("docs", __name__, template_folder="templates")
 

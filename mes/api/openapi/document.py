@@ -25,12 +25,12 @@ from mes.api.openapi.descriptions import (
     REQUEST_FIELDS,
     TAGS,
 )
-from mes.api.operation_docs import JSON, Operation, operation_of
+from mes.api.operation_docs import JSON, OperationDoc, operation_of
 from mes.api.problems import ErrorFormat, error_format_for, status_and_code
 from mes.api.response_fields import ResponseSchema
 from mes.api.response_schemas import ProblemSchema
 from mes.errors import ClientDisconnected, MesError
-from mes.server import problem_document
+from mes.server import connection
 from mes.server.connection import SERVER_ERRORS
 
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
@@ -104,14 +104,14 @@ def _path(rule: Rule) -> str:
 
 
 def _operations(
-    spec: APISpec, rule: Rule, view: Callable[..., Any], operation: Operation
+    spec: APISpec, rule: Rule, view: Callable[..., Any], operation: OperationDoc
 ) -> dict[str, Any]:
     methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
     return {method.lower(): _operation(spec, rule, view, operation) for method in methods}
 
 
 def _operation(
-    spec: APISpec, rule: Rule, view: Callable[..., Any], operation: Operation
+    spec: APISpec, rule: Rule, view: Callable[..., Any], operation: OperationDoc
 ) -> dict[str, Any]:
     summary, _, description = inspect.cleandoc(view.__doc__ or "").partition("\n")
     scopes = [] if operation.scope is None else [operation.scope]
@@ -181,7 +181,7 @@ _ERROR_HEADERS: dict[int, dict[str, Any]] = {
 }
 
 
-def _responses(spec: APISpec, operation: Operation, path: str) -> dict[str, Any]:
+def _responses(spec: APISpec, operation: OperationDoc, path: str) -> dict[str, Any]:
     """Return the documented responses, and a reference to a component for each error status."""
     responses = {
         str(status): _response_content(spec, operation, status) for status in operation.statuses
@@ -195,7 +195,7 @@ def _responses(spec: APISpec, operation: Operation, path: str) -> dict[str, Any]
     return dict(sorted(responses.items()))
 
 
-def _errors(operation: Operation, *, has_parameters: bool) -> set[tuple[int, str]]:
+def _errors(operation: OperationDoc, *, has_parameters: bool) -> set[tuple[int, str]]:
     """Return statuses and codes. A client that disconnected receives no response."""
     kinds = (*operation.raises, *([NotFound] if has_parameters else []))
     return _COMMON_ERRORS | {
@@ -213,7 +213,7 @@ def _by_status(
     }
 
 
-def _response_content(spec: APISpec, operation: Operation, status: int) -> dict[str, Any]:
+def _response_content(spec: APISpec, operation: OperationDoc, status: int) -> dict[str, Any]:
     return {
         "description": "Success." if status == 200 else "The same fields, with the cause.",
         "headers": {"X-Request-ID": _REQUEST_ID_HEADER},
@@ -261,7 +261,7 @@ def _error_response(status: int, codes: list[str], content: dict[str, Any]) -> d
 def _problem_content(status: int, codes: list[str]) -> dict[str, Any]:
     restriction = {"status": {"const": status}, "code": {"enum": codes}}
     return {
-        problem_document.MIMETYPE: {
+        connection.MIMETYPE: {
             "schema": {"allOf": [ProblemSchema, {"properties": restriction}]},
             "examples": dict(_examples(status, codes)),
         }
@@ -286,7 +286,7 @@ def _converted_content(status: int, codes: list[str], error_format: ErrorFormat)
 
 def _examples(status: int, codes: Iterable[str]) -> Iterator[tuple[str, Any]]:
     for code in codes:
-        example = problem_document.problem_document(
+        example = connection.problem_document(
             status, code, ERROR_CAUSES[code], request_id="d3184d332ee1ffda30db14a0"
         )
         yield code, {"value": example}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mes.cli.checks import FAIL, Findings, configuration, fail, installation, limits, services, warn
+from mes.cli.checks import FAIL, Findings, fail, installation, limits, services, warn
 from mes.cli.client import Target
 from mes.cli.output import colored_word, console
 from mes.config import settings
@@ -37,7 +37,7 @@ def _all_findings(target: Target) -> Findings:
         yield from (fail("settings", line) for line in str(exc).splitlines())
         yield warn("the rest", "not checked; correct the settings first")
         return
-    yield from configuration.settings_findings(current)
+    yield from installation.settings_findings(current)
     yield from installation.state_directory_findings(current.state_dir)
     yield from _catalog_and_runtime_findings(current)
     yield from services.service_findings(target)
@@ -50,6 +50,6 @@ def _catalog_and_runtime_findings(current: settings.Settings) -> Findings:
     except CatalogError as exc:
         yield from (fail("catalog", line) for line in str(exc).splitlines())
         return
-    yield from configuration.catalog_findings(catalog, path)
+    yield from installation.catalog_findings(catalog, path)
     yield from limits.limit_findings(current, catalog)
     yield from services.runtime_findings(current, catalog, settings.load_unchecked())

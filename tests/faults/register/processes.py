@@ -45,7 +45,7 @@ PROCESSES: dict[str, Case] = {
     ),
     "P8": case(
         "a bug, no stack left, no memory left",
-        "api/test_inference.py::test_our_own_bug_is_opaque_outside",
+        "api/test_inference.py::test_an_unexpected_exception_is_logged_and_not_shown",
     ),
     "P9": case(
         "a schema made to keep the worker busy",

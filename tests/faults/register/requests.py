@@ -19,7 +19,7 @@ REQUESTS: dict[str, Case] = {
         "JSON that is deep, or very large",
         "test_strict_json.py::test_only_texts_nested_deeper_than_the_limit_are_refused",
         "test_strict_json.py::test_no_text_of_a_megabyte_takes_long",
-        "api/test_inference.py::test_of_very_many_mistakes_some_are_told",
+        "api/test_inference.py::test_of_very_many_mistakes_the_first_20_are_reported",
     ),
     "I4": case(
         "what is no UTF-8", "api/test_inference.py::test_a_body_that_is_not_json_is_malformed"
@@ -64,7 +64,7 @@ REQUESTS: dict[str, Case] = {
     ),
     "I16": case(
         "headers that are large, many or odd",
-        "api/test_doors.py::test_a_harmless_request_id_comes_back_and_a_harmful_one_is_replaced",
+        "api/test_doors.py::test_a_safe_request_id_is_returned_and_an_unsafe_one_is_replaced",
     ),
     "I17": case(
         "a request inside another",
@@ -81,7 +81,8 @@ REQUESTS: dict[str, Case] = {
 
 KEYS: dict[str, Case] = {
     "A1": case(
-        "no key, or a wrong one", "api/test_doors.py::test_without_the_right_key_nobody_enters"
+        "no key, or a wrong one",
+        "api/test_doors.py::test_without_the_right_key_a_request_is_unauthorized",
     ),
     "A2": case(
         "two keys at once",
@@ -113,7 +114,7 @@ KEYS: dict[str, Case] = {
     ),
     "A8": case(
         "somebody claims another address",
-        "api/test_keys.py::test_without_trusted_proxies_nobody_chooses_an_address",
-        "api/test_keys.py::test_behind_a_trusted_proxy_its_word_counts_and_no_earlier_one",
+        "api/test_keys.py::test_without_trusted_proxies_forwarded_addresses_are_ignored",
+        "api/test_keys.py::test_behind_a_trusted_proxy_only_its_own_forwarded_address_counts",
     ),
 }

@@ -30,7 +30,7 @@ RUNTIME: dict[str, Case] = {
     "U7": case(
         "the stream breaks off",
         "ollama/test_faults.py::test_a_generation_that_does_not_end_properly_is_aborted",
-        "api/test_stream.py::test_what_breaks_off_later_is_the_last_line",
+        "api/test_stream.py::test_a_later_error_is_the_last_line",
         "integration/test_streams.py::test_what_breaks_midway_is_told_in_the_last_line",
     ),
     "U8": case(
@@ -102,16 +102,16 @@ RUNTIME: dict[str, Case] = {
     ),
     "U25": case(
         "the model's JSON is outlandish",
-        "api/test_inference.py::test_the_verdict_tells_what_became_of_the_schema",
+        "api/test_inference.py::test_the_verdict_reports_whether_the_answer_fits_the_schema",
     ),
     "U26": case(
         "the model's JSON is wrapped, or none",
-        "api/test_inference.py::test_the_verdict_tells_what_became_of_the_schema",
+        "api/test_inference.py::test_the_verdict_reports_whether_the_answer_fits_the_schema",
         "structured/test_extraction.py::test_the_value_and_its_source_are_returned",
     ),
     "U27": case(
         "the model breaks the schema, once or each time",
-        "api/test_structured.py::test_a_wrong_answer_is_asked_again_and_both_verdicts_are_told",
+        "api/test_structured.py::test_an_invalid_answer_is_generated_again_and_both_verdicts_are_reported",
         "structured/test_retry.py::test_no_more_attempts_are_made_than_were_asked_for",
     ),
     "U28": case(

@@ -9,14 +9,14 @@ STATE: dict[str, Case] = {
         "the state's file is cut",
         "integration/test_state_directory.py"
         "::test_damage_to_the_registry_file_changes_nothing_and_is_mended",
-        "scheduling/test_copy.py::test_half_a_document_is_worthless",
+        "scheduling/test_store.py::test_half_a_document_is_useless",
     ),
     "D2": case(
         "the state's file holds something else",
         "integration/test_state_directory.py"
         "::test_damage_to_the_registry_file_changes_nothing_and_is_mended",
-        "scheduling/test_copy.py::test_what_is_no_document_is_worthless",
-        "scheduling/test_copy.py::test_a_wrong_value_however_deep_makes_it_worthless",
+        "scheduling/test_store.py::test_a_file_that_is_none_of_ours_is_useless",
+        "scheduling/test_store.py::test_a_wrong_value_however_deep_makes_a_file_useless",
     ),
     "D3": case(
         "it is deleted",
@@ -35,18 +35,18 @@ STATE: dict[str, Case] = {
     ),
     "D6": case(
         "a lock is left by the dead, or taken away",
-        "test_shared.py::test_the_lock_of_a_killed_process_is_free",
+        "scheduling/test_shared_file.py::test_the_lock_of_a_killed_process_is_free",
         "integration/test_state_directory.py"
         "::test_a_directory_of_nobody_is_taken_over_without_a_question",
         "integration/test_state_directory.py::test_bells_that_are_taken_down_are_hung_up_again",
     ),
     "D7": case(
         "a file system without locks",
-        "scheduling/test_ownership.py::test_a_directory_without_locks_stops_the_start_with_words",
+        "scheduling/test_instance_lock.py::test_a_directory_without_locks_stops_the_start_with_words",
     ),
     "D8": case(
         "many processes write at once",
-        "test_shared.py::test_no_update_is_lost_among_many_processes",
+        "scheduling/test_shared_file.py::test_no_update_is_lost_among_many_processes",
         "metrics/test_counters.py::test_processes_that_add_at_once_lose_nothing",
     ),
     "D9": case(

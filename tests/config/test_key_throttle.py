@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mes.api import key_throttle
-from mes.api.key_throttle import KeyThrottle
+from mes.config import api_keys
+from mes.config.api_keys import KeyThrottle
 
 
 def test_the_eleventh_wrong_key_from_an_address_is_one_too_many():
@@ -20,7 +20,7 @@ def test_the_eleventh_wrong_key_from_an_address_is_one_too_many():
 
 
 def test_further_wrong_keys_do_not_extend_the_minute(monkeypatch):
-    monkeypatch.setattr(key_throttle, "_WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr(api_keys, "_WINDOW_SECONDS", 0.5)
     throttle = KeyThrottle()
     until = time.monotonic() + 10
     while (wait := throttle.count("192.0.2.1")) is None or wait > 0.05:
@@ -46,9 +46,9 @@ def test_a_network_of_version_6_counts_as_one_address(one, other, together):
 
 def test_many_addresses_fill_no_memory():
     throttle = KeyThrottle()
-    for number in range(key_throttle._MAX_ADDRESSES + 100):
+    for number in range(api_keys._MAX_ADDRESSES + 100):
         throttle.count(str(number))
-    assert len(throttle._windows) <= key_throttle._MAX_ADDRESSES
+    assert len(throttle._windows) <= api_keys._MAX_ADDRESSES
 
 
 def test_wrong_keys_are_counted_correctly_by_many_threads():
