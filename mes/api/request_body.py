@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Any
 
 from flask import request
-from gunicorn.http.errors import ParseException
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import (
     ClientDisconnected,
@@ -21,6 +20,7 @@ from werkzeug.exceptions import (
 
 from mes.api.operation_docs import extend_operation
 from mes.errors import MalformedRequest, Mistake, RequestInvalid
+from mes.server.connection import InvalidRequest
 from mes.strict_json import NotJson, parse_json
 
 View = Callable[..., Any]
@@ -104,7 +104,7 @@ def _read_data() -> bytes:
         if isinstance(exc.__context__, TimeoutError):
             raise RequestTimeout("the body did not arrive in time; send it faster") from exc
         raise
-    except ParseException as exc:
+    except InvalidRequest as exc:
         raise MalformedRequest(f"the chunked encoding of the body is invalid: {exc}") from exc
     if request.content_length is None and len(data) == request.max_content_length:
         raise RequestEntityTooLarge  # werkzeug cuts a chunked body there without an error

@@ -56,6 +56,10 @@ _LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,9})\b", re.IGNORECASE)
 _EXPECT = re.compile(rb"\nexpect:", re.IGNORECASE)
 
 
+# What gunicorn raises for bytes that are not a valid request, also while a body is read.
+InvalidRequest = ParseException
+
+
 class RequestTooSlow(ParseException):
     """A request did not arrive before its deadline."""
 
