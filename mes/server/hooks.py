@@ -82,7 +82,7 @@ class Master:
         keys = self._settings.api_keys_file
         if keys is not None and is_accessible_by_others(keys):
             told = {"path": str(keys), "remedy": f"chmod 600 {keys}"}
-            log.warning("keys_file_open_to_others", extra=told)
+            log.warning("api_keys_file_too_open", extra=told)
 
     def stop(self) -> None:
         """SIGTERM: report it on /ready, leave proxies time to see it, then stop."""
