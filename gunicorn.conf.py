@@ -11,11 +11,13 @@ from gunicorn.glogging import Logger
 # Imported once, here in the master, so that a worker is there at once when another has died.
 import mes.app  # noqa: F401
 from mes import logs
+from mes.ollama.http_interface import require_expected_http_libraries
 from mes.server.freed_memory import post_worker_init  # noqa: F401
 from mes.server.gunicorn_interface import require_expected_gunicorn
 from mes.server.master import BROKEN, configuration, on_exit, on_starting, post_fork, pre_exec  # noqa: F401
 
 require_expected_gunicorn()
+require_expected_http_libraries()
 try:
     _settings, _capacity = configuration()
 except BROKEN as exc:

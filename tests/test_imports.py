@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "inference": {"config", "domain", "scheduling", "structured"},
     "logs": set(),
     "metrics": {"config", "domain", "errors", "scheduling"},
-    "ollama": {"domain", "errors", "event_loop", "streams"},
+    "ollama": {"config", "domain", "errors", "event_loop", "streams"},
     "scheduling": {"domain", "errors", "event_loop", "shared"},
     "server": {"config", "scheduling", "shared"},
     "shared": set(),

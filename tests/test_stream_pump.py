@@ -50,7 +50,7 @@ def test_the_first_step_is_taken_here_and_the_others_in_the_relay(stream_pump, e
     assert stream_pump.run(reading(ends[0], seen), ends[0]) == 3
     thread.join()
     own = threading.current_thread().name
-    assert seen == [(b"1", own), (b"2", "mes-relay"), (b"3", "mes-relay")]
+    assert seen == [(b"1", own), (b"2", "mes-stream-pump"), (b"3", "mes-stream-pump")]
 
 
 @pytest.mark.parametrize("hold_back", ["the steps", "no source"])
@@ -77,7 +77,7 @@ def test_a_stream_comes_back_when_its_step_says_so_and_may_go_again(stream_pump,
     other.shutdown(socket.SHUT_WR)  # so that the relay sees that the last step can be taken
     stream_pump.run(steps(), source)
     own = threading.current_thread().name
-    assert seen == [own, "mes-relay", own, "mes-relay"]
+    assert seen == [own, "mes-stream-pump", own, "mes-stream-pump"]
 
 
 def test_what_a_step_raises_is_raised_here_and_leaves_nothing_for_the_garbage_collector(

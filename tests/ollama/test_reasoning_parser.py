@@ -28,11 +28,11 @@ TEXTS = {
 
 def heard(*pieces: str) -> tuple[tuple[str, str], list[Event]]:
     told: list[Event] = []
-    voices = ReasoningParser(lambda *events: told.extend(events))
+    parser = ReasoningParser(lambda *events: told.extend(events))
     for piece in pieces:
-        voices.hear(piece)
-    said = voices.end()
-    voices.emit()
+        parser.feed(piece)
+    said = parser.finish()
+    parser.emit_pending()
     return said, told
 
 
@@ -52,28 +52,28 @@ def test_the_voices_are_told_apart_however_the_text_is_cut(text, size):
 
 def test_a_piece_is_told_as_soon_as_it_is_known_whose_it_is():
     told: list[tuple[Event, ...]] = []
-    voices = ReasoningParser(lambda *events: told.append(events))
+    parser = ReasoningParser(lambda *events: told.append(events))
     for piece in ("<think>", "So", " it is", "</think>", " ", "Pa", "ris"):
-        voices.hear(piece)
-        voices.emit()
+        parser.feed(piece)
+        parser.emit_pending()
     assert told == [(Thought("So"),), (Thought(" it is"),), (Token("Pa"),), (Token("ris"),)]
 
 
 def test_what_was_said_since_the_last_time_is_told_at_once():
     told: list[tuple[Event, ...]] = []
-    voices = ReasoningParser(lambda *events: told.append(events))
-    voices.think("Well.")
-    voices.hear("Paris")
-    voices.emit()
-    voices.emit()
+    parser = ReasoningParser(lambda *events: told.append(events))
+    parser.feed_reasoning("Well.")
+    parser.feed("Paris")
+    parser.emit_pending()
+    parser.emit_pending()
     assert told == [(Thought("Well."), Token("Paris"))]
 
 
 def test_reasoning_that_the_runtime_tells_apart_stays_apart():
-    voices = ReasoningParser(no_op)
-    voices.think("Well.")
-    voices.hear("Paris")
-    assert voices.end() == ("Well.", "Paris")
+    parser = ReasoningParser(no_op)
+    parser.feed_reasoning("Well.")
+    parser.feed("Paris")
+    assert parser.finish() == ("Well.", "Paris")
 
 
 def test_blanks_without_end_are_an_answer():
@@ -84,26 +84,26 @@ def test_blanks_without_end_are_an_answer():
 
 def test_probabilities_go_with_the_answer_and_never_with_the_reasoning():
     told: list[Event] = []
-    voices = ReasoningParser(lambda *events: told.extend(events))
+    parser = ReasoningParser(lambda *events: told.extend(events))
     for piece in ("<think>", "So", "</think>", " ", "Pa", "ris"):
-        voices.weigh([Logprob(piece, -0.5, ())])
-        voices.hear(piece)
-    voices.emit()
-    assert [each.token for each in voices.logprobs][-2:] == ["Pa", "ris"]
-    assert "So" not in [each.token for each in voices.logprobs]
+        parser.add_logprobs([Logprob(piece, -0.5, ())])
+        parser.feed(piece)
+    parser.emit_pending()
+    assert [each.token for each in parser.logprobs][-2:] == ["Pa", "ris"]
+    assert "So" not in [each.token for each in parser.logprobs]
     in_pieces = [each for event in told if isinstance(event, Token) for each in event.logprobs]
-    assert tuple(in_pieces) == voices.logprobs
+    assert tuple(in_pieces) == parser.logprobs
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_what_was_said_is_freed_as_soon_as_nobody_holds_it(text):
     gc.disable()
     try:
-        voices = ReasoningParser(lambda _: None)
-        voices.hear(text)
-        voices.end()
-        alive = weakref.ref(voices)
-        del voices
+        parser = ReasoningParser(lambda _: None)
+        parser.feed(text)
+        parser.finish()
+        alive = weakref.ref(parser)
+        del parser
         assert alive() is None
     finally:
         gc.enable()

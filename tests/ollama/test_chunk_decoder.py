@@ -7,7 +7,7 @@ from http.client import HTTPException, IncompleteRead
 
 import pytest
 
-from mes.ollama.chunked import decode_chunks
+from mes.ollama.connections import ChunkDecoder
 
 from .scripted import END, chunk
 
@@ -17,7 +17,7 @@ SAID = b"Hel" + b"x" * 300 + b"lo\r\n"
 
 def read(begun: bytes, *arrivals: bytes) -> list[bytes]:
     coming = iter(arrivals)
-    return list(decode_chunks(begun, lambda: next(coming, b"")))
+    return list(ChunkDecoder(begun, lambda: next(coming, b"")))
 
 
 def cut(data: bytes, size: int) -> Iterable[bytes]:
@@ -35,7 +35,7 @@ def test_what_arrives_together_is_one_piece():
 
 
 def test_a_part_of_a_chunk_is_passed_on_before_the_rest_is_there():
-    pieces = decode_chunks(b"5\r\nHel", lambda: pytest.fail("it waits"))
+    pieces = iter(ChunkDecoder(b"5\r\nHel", lambda: pytest.fail("it waits")))
     assert next(pieces) == b"Hel"
 
 
@@ -68,5 +68,5 @@ def test_a_body_that_breaks_off_is_never_taken_for_whole(length):
 )
 def test_what_is_no_chunk_is_refused_as_soon_as_it_shows(nonsense):
     with pytest.raises(HTTPException) as told:
-        list(decode_chunks(chunk(b"Hel") + nonsense, lambda: pytest.fail("it waits")))
+        list(ChunkDecoder(chunk(b"Hel") + nonsense, lambda: pytest.fail("it waits")))
     assert not isinstance(told.value, IncompleteRead)
