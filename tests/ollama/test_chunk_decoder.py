@@ -1,4 +1,4 @@
-"""Chunks: the body is the same however they come, and what is none is refused."""
+"""ChunkDecoder: the body is the same however it is divided, and invalid chunks are refused."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mes.ollama.connections import ChunkDecoder
 from .scripted import END, chunk
 
 BODY = chunk(b"Hel") + chunk(b"x" * 300) + chunk(b"lo\r\n")
-SAID = b"Hel" + b"x" * 300 + b"lo\r\n"
+DECODED = b"Hel" + b"x" * 300 + b"lo\r\n"
 
 
-def read(begun: bytes, *arrivals: bytes) -> list[bytes]:
-    coming = iter(arrivals)
-    return list(ChunkDecoder(begun, lambda: next(coming, b"")))
+def decode(received: bytes, *arrivals: bytes) -> list[bytes]:
+    reads = iter(arrivals)
+    return list(ChunkDecoder(received, lambda: next(reads, b"")))
 
 
 def cut(data: bytes, size: int) -> Iterable[bytes]:
@@ -26,32 +26,32 @@ def cut(data: bytes, size: int) -> Iterable[bytes]:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100, 1000])
 @pytest.mark.parametrize("end", [END, b"0\r\nX: y\r\nZ: w\r\n\r\n", b"000;last\r\n\r\n"])
-def test_a_body_is_whole_however_it_arrives(size, end):
-    assert b"".join(read(b"", *cut(BODY + end, size))) == SAID
+def test_a_body_is_complete_however_it_arrives(size, end):
+    assert b"".join(decode(b"", *cut(BODY + end, size))) == DECODED
 
 
-def test_what_arrives_together_is_one_piece():
-    assert read(chunk(b"He") + chunk(b"l"), chunk(b"lo") + END) == [b"Hel", b"lo"]
+def test_chunks_that_arrive_together_are_one_piece():
+    assert decode(chunk(b"He") + chunk(b"l"), chunk(b"lo") + END) == [b"Hel", b"lo"]
 
 
-def test_a_part_of_a_chunk_is_passed_on_before_the_rest_is_there():
-    pieces = iter(ChunkDecoder(b"5\r\nHel", lambda: pytest.fail("it waits")))
+def test_a_part_of_a_chunk_is_yielded_before_the_rest_arrives():
+    pieces = iter(ChunkDecoder(b"5\r\nHel", lambda: pytest.fail("it reads more")))
     assert next(pieces) == b"Hel"
 
 
-def test_extensions_and_any_spelling_of_a_size_are_understood():
+def test_extensions_and_all_spellings_of_a_size_are_accepted():
     chunks = b"00a;name=value\r\n0123456789\r\nA \r\n0123456789\r\n"
-    assert b"".join(read(chunks, END)) == b"0123456789" * 2
+    assert b"".join(decode(chunks, END)) == b"0123456789" * 2
 
 
 @pytest.mark.parametrize("length", range(len(BODY + END)))
-def test_a_body_that_breaks_off_is_never_taken_for_whole(length):
+def test_an_incomplete_body_is_an_error(length):
     with pytest.raises(IncompleteRead):
-        read((BODY + END)[:length])
+        decode((BODY + END)[:length])
 
 
 @pytest.mark.parametrize(
-    "nonsense",
+    "invalid",
     [
         b"zz\r\n",
         b"-1\r\n",
@@ -66,7 +66,7 @@ def test_a_body_that_breaks_off_is_never_taken_for_whole(length):
         END + b"HTTP/1.1 200 OK",
     ],
 )
-def test_what_is_no_chunk_is_refused_as_soon_as_it_shows(nonsense):
-    with pytest.raises(HTTPException) as told:
-        list(ChunkDecoder(chunk(b"Hel") + nonsense, lambda: pytest.fail("it waits")))
-    assert not isinstance(told.value, IncompleteRead)
+def test_an_invalid_chunk_is_refused_without_reading_more(invalid):
+    with pytest.raises(HTTPException) as caught:
+        list(ChunkDecoder(chunk(b"Hel") + invalid, lambda: pytest.fail("it reads more")))
+    assert not isinstance(caught.value, IncompleteRead)
