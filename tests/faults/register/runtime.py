@@ -86,8 +86,7 @@ RUNTIME: dict[str, Case] = {
     ),
     "U21": case(
         "more or less than it announced",
-        "ollama/test_connections.py"
-        "::test_bytes_after_a_response_are_not_taken_for_the_next_one",
+        "ollama/test_connections.py::test_bytes_after_a_response_are_not_taken_for_the_next_one",
     ),
     "U22": case(
         "it closes between two requests",
