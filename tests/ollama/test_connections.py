@@ -268,3 +268,8 @@ def test_a_host_may_be_written_in_several_ways(serve, runtime_client, host):
 
     prefix = "/ollama" if "ollama" in host else ""
     assert server.asked[0].line == f"GET {prefix}/api/version HTTP/1.1"
+
+
+def test_a_generation_that_emits_nothing_needs_no_stream_pump(serve, runtime_client):
+    runtime = runtime_client(serve(answers(GOOD)), stream_pump=None)
+    assert generate(runtime).text == "Hello"

@@ -13,7 +13,6 @@ from mes.errors import (
     GenerationAborted,
     LoadFailed,
     MesError,
-    ModelNotPulled,
     PromptTooLong,
     RuntimeReplyInvalid,
     RuntimeUnavailable,
@@ -258,38 +257,6 @@ def test_an_interrupted_load_has_failed(serve, runtime_client, answer):
 def test_an_interrupted_short_request_finds_the_runtime_unavailable(serve, runtime_client):
     with pytest.raises(RuntimeUnavailable):
         runtime_client(serve(once(b""))).loaded()
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"[]", b"{", b'{"models": 1}', b'{"models": [1]}', b'{"models": [{"size": -1}]}'],
-)
-def test_a_list_of_models_is_read_strictly(serve, runtime_client, body):
-    with pytest.raises(RuntimeReplyInvalid):
-        runtime_client(serve(once(whole(body)))).loaded()
-
-
-def test_absent_fields_of_a_list_are_empty(serve, runtime_client):
-    (model,) = runtime_client(serve(once(whole(b'{"models": [{"name": "Tiny"}]}')))).loaded()
-
-    assert model.name == "tiny:latest"
-    assert (model.digest, model.size_bytes, model.context_length) == ("", 0, None)
-
-
-def test_another_runtime_may_send_its_own_name(serve, runtime_client):
-    server = serve(once(whole(b'{"version": "1.2", "runtime": "mes-embedded"}')))
-
-    assert runtime_client(server).version() == "mes-embedded 1.2"
-
-
-def test_a_refused_unload_is_an_error(serve, runtime_client):
-    with pytest.raises(RuntimeReplyInvalid):
-        runtime_client(serve(once(whole(line(error="no"), 400)))).unload("tiny")
-
-
-def test_a_missing_model_is_named_as_in_the_request(serve, runtime_client):
-    with pytest.raises(ModelNotPulled, match="ollama pull tiny:q8"):
-        runtime_client(serve(once(whole(line(error="model not found"), 404)))).card("tiny:q8")
 
 
 def test_the_first_done_counts(serve, runtime_client):

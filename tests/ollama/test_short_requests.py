@@ -220,6 +220,12 @@ def test_a_refusal_is_the_error_that_it_stands_for(wire, runtime, status, body, 
         runtime.card("tiny:q8")
 
 
+def test_a_refused_unload_is_an_error(wire, runtime):
+    wire.post(f"{URL}/api/generate", json={"error": "no"}, status=400)
+    with pytest.raises(RuntimeReplyInvalid):
+        runtime.unload("tiny")
+
+
 def test_unloading_a_missing_model_does_nothing(wire, runtime):
     wire.post(f"{URL}/api/generate", json={"error": "not found"}, status=404)
     runtime.unload("tiny")
