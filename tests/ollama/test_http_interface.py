@@ -72,3 +72,9 @@ def test_every_overridden_name_is_checked(ours, library_class):
     methods = {name.rpartition(".")[2] for table in tables for name in table}
     used = {name for table in tables[1:] for names in table.values() for name in names}
     assert overridden <= methods | used
+
+
+def test_no_client_is_created_on_other_libraries(monkeypatch, runtime_client):
+    monkeypatch.setattr(HTTPConnectionPool, "_new_conn", lambda self: None)
+    with pytest.raises(SystemExit, match="MES does not start"):
+        runtime_client("http://127.0.0.1:11434")
