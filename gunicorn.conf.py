@@ -11,6 +11,7 @@ from gunicorn.glogging import Logger
 # Imported in the master, so that a worker that replaces a dead one starts without this delay.
 import mes.app  # noqa: F401
 from mes import logs
+from mes.ollama.http_interface import require_expected_http_libraries
 from mes.server.gunicorn_interface import require_expected_gunicorn
 from mes.server.hooks import (  # noqa: F401
     BROKEN,
@@ -23,6 +24,7 @@ from mes.server.hooks import (  # noqa: F401
 )
 
 require_expected_gunicorn()
+require_expected_http_libraries()
 try:
     _settings, _catalog = configuration()
 except BROKEN as exc:

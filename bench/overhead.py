@@ -1,8 +1,8 @@
-"""What MES itself costs: CPU of the worker per request, added latency, requests a second.
+"""The overhead of MES: CPU of the worker per request, added latency, requests per second.
 
-Runs MES with one worker over a runtime that answers at once with 8 streamed tokens, and asks it
-over kept-alive connections with 1 and with 8 clients; then the runtime directly. A peer that is
-already running can be measured beside it:
+Runs MES with one worker over a runtime that answers at once with 8 streamed tokens. Sends requests
+over kept-alive connections with 1 and with 8 clients, to MES and to the runtime directly. Another
+service that is already running can be measured in the same rounds:
 
     python -m bench.overhead
     python -m bench.overhead --peer http://127.0.0.1:4000/v1/chat/completions --peer-pid 1234 \\
@@ -10,8 +10,8 @@ already running can be measured beside it:
 
 Another checkout of MES is measured in the same rounds with `--beside NAME=FOLDER`.
 
-CPU is the user and system time of the process as the kernel counts it (10 ms ticks, so use
-thousands of requests). Rounds alternate between the targets; the median of the rounds is shown.
+CPU is the user and system time of the process as the kernel counts it (in ticks of 10 ms, so use
+thousands of requests). Rounds alternate between the targets; the table has the medians.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench import beside
+from bench import checkouts
 from tests.support.service import KEY, FakeOllama, Service
 
 MODEL = "instant:1b"
@@ -36,7 +36,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Target:
-    """Something that answers, and the processes whose CPU it costs."""
+    """A service to measure; `pids` are the processes whose CPU time counts."""
 
     name: str
     url: str
@@ -50,7 +50,7 @@ class Target:
 
 @dataclass
 class Round:
-    """One measurement."""
+    """The figures of one round."""
 
     cpu_ms: float
     median_ms: float
@@ -63,10 +63,10 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def measure(target: Target, clients: int, requests: int) -> Round:
-    """Ask `requests` times over `clients` connections."""
+    """Send `requests` requests over `clients` connections."""
     times: list[float] = []
     threads = [
-        threading.Thread(target=_ask, args=(target, requests // clients, times))
+        threading.Thread(target=_send_requests, args=(target, requests // clients, times))
         for _ in range(clients)
     ]
     cpu, began = target.cpu_seconds(), time.perf_counter()
@@ -82,7 +82,7 @@ def measure(target: Target, clients: int, requests: int) -> Round:
     )
 
 
-def _ask(target: Target, requests: int, times: list[float]) -> None:
+def _send_requests(target: Target, requests: int, times: list[float]) -> None:
     parts = urlsplit(target.url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
     body = json.dumps(target.body)
@@ -103,15 +103,15 @@ def show(target: Target, clients: int, rounds: list[Round]) -> None:
         statistics.median(getattr(each, name) for each in rounds)
         for name in ("cpu_ms", "median_ms", "per_second")
     )
-    told = f"{cpu:8.2f}" if target.pids else "       -"
-    print(f"{target.name:12} {clients:7} {told} {latency:12.2f} {rate:12.0f}")
+    cpu_column = f"{cpu:8.2f}" if target.pids else "       -"
+    print(f"{target.name:12} {clients:7} {cpu_column} {latency:12.2f} {rate:12.0f}")
 
 
 def main() -> None:
     options = _options()
     with FakeOllama("--instant", f"--models={MODEL}") as runtime:
         models = {MODEL: {"max_concurrent": 8}}
-        with beside.services(options.beside, ollama_url=runtime.url, models=models) as services:
+        with checkouts.services(options.beside, ollama_url=runtime.url, models=models) as services:
             targets = [
                 *(_target(name, service) for name, service in services.items()),
                 Target(
@@ -161,7 +161,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--requests", type=int, default=2000, help="in each round (2000)")
     parser.add_argument("--rounds", type=int, default=3, help="for each target (3)")
-    beside.add_option(parser)
+    checkouts.add_option(parser)
     parser.add_argument("--peer", metavar="URL", help="another service to measure beside MES")
     parser.add_argument("--peer-body", metavar="JSON", default="{}")
     parser.add_argument("--peer-header", metavar="HEADER", action="append", default=[])

@@ -1,8 +1,8 @@
-"""How long `/health` takes while clients are slow, with MES's worker class or with gunicorn's.
+"""The duration of `/health` with slow clients, for the worker class of MES or of gunicorn.
 
-Runs MES with one worker, and asks for `/health` in three situations: alone; while 300 clients have
-sent half a request; and just after a client has got its answer and leaves its connection open. To
-compare with the plain worker, set `worker_class = "gthread"` in another checkout's
+Runs MES with one worker, and requests `/health` in three situations: alone; while 300 clients have
+sent half a request; and just after a client has got its response and leaves its connection open. To
+compare with the plain worker class, set `worker_class = "gthread"` in another checkout's
 gunicorn.conf.py:
 
     python -m bench.slow_clients --beside gthread=../another-checkout
@@ -16,7 +16,7 @@ import statistics
 import time
 from contextlib import ExitStack
 
-from bench import beside
+from bench import checkouts
 from tests.support.service import FakeOllama, Service
 
 MODEL = "slow:1b"
@@ -29,12 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    beside.add_option(parser)
+    checkouts.add_option(parser)
     options = parser.parse_args()
     models = {MODEL: {"max_concurrent": 4, "max_queue": 28}}
     with (
         FakeOllama(f"--models={MODEL}") as runtime,
-        beside.services(options.beside, ollama_url=runtime.url, models=models) as services,
+        checkouts.services(options.beside, ollama_url=runtime.url, models=models) as services,
     ):
         print(f"{'target':12} {'alone':>10} {'lingering':>10} {'300 halves':>10}  ms, median")
         for name, service in services.items():
@@ -51,7 +51,7 @@ def _after_lingering(service: Service) -> float:
     for _ in range(TIMES):
         with _connected(service, _HEALTH) as lingering:
             lingering.recv(4096)
-            time.sleep(0.05)  # until the worker has come to close this connection
+            time.sleep(0.05)  # until the worker starts to close this connection
             times.append(_health_ms(service))
     return statistics.median(times)
 
@@ -64,7 +64,7 @@ def _among_halves(service: Service) -> float:
 
 
 def _health_ms(service: Service) -> float:
-    """Return the time until the first byte of the answer, or the limit where none came."""
+    """Return the time until the first byte of the response, or the limit if none arrived."""
     began = time.perf_counter()
     with _connected(service, _HEALTH) as connection:
         connection.settimeout(MOST_SECONDS)

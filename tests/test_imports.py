@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "domain": {"errors"},
     "config": {"domain", "errors", "strict_json"},
     "streams": {"errors", "event_loop"},
-    "ollama": {"domain", "errors", "event_loop", "streams"},
+    "ollama": {"config", "domain", "errors", "event_loop", "streams"},
     "structured": {"domain", "errors", "strict_json"},
     "scheduling": {"domain", "errors", "event_loop"},
     "inference": {"config", "domain", "scheduling", "structured"},

@@ -1,4 +1,4 @@
-"""The relay: steps are taken in its thread while they can be, and in the stream's own otherwise."""
+"""The stream pump: steps run in its thread as long as they can, else in the stream's own."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield source, other
 
 
-def reading(source: socket.socket, seen: list[tuple[bytes, str]], *, anywhere: bool = True):
-    """A step for each read, until there is no more to read."""
+def read_steps(source: socket.socket, seen: list[tuple[bytes, str]], *, in_pump: bool = True):
+    """Read once in each step, until the end of the connection."""
     while data := source.recv(100):
         seen.append((data, threading.current_thread().name))
-        yield anywhere
+        yield in_pump
     return len(seen)
 
 
-def sent(other: socket.socket, *pieces: bytes, seen: list[tuple[bytes, str]]) -> threading.Thread:
-    """Sends each of the pieces after the one before has been read, then ends."""
+def start_sending(
+    other: socket.socket, *pieces: bytes, seen: list[tuple[bytes, str]]
+) -> threading.Thread:
+    """Send each piece after the one before has been read, then close the connection."""
 
     def send() -> None:
         for number, piece in enumerate(pieces, 1):
@@ -44,43 +46,43 @@ def sent(other: socket.socket, *pieces: bytes, seen: list[tuple[bytes, str]]) ->
     return thread
 
 
-def test_the_first_step_is_taken_here_and_the_others_in_the_relay(stream_pump, ends):
+def test_the_first_step_runs_in_the_calling_thread_and_the_others_in_the_pump(stream_pump, ends):
     seen: list[tuple[bytes, str]] = []
-    thread = sent(ends[1], b"1", b"2", b"3", seen=seen)
-    assert stream_pump.run(reading(ends[0], seen), ends[0]) == 3
+    thread = start_sending(ends[1], b"1", b"2", b"3", seen=seen)
+    assert stream_pump.run(read_steps(ends[0], seen), ends[0]) == 3
     thread.join()
     own = threading.current_thread().name
-    assert seen == [(b"1", own), (b"2", "mes-relay"), (b"3", "mes-relay")]
+    assert seen == [(b"1", own), (b"2", "mes-stream-pump"), (b"3", "mes-stream-pump")]
 
 
-@pytest.mark.parametrize("hold_back", ["the steps", "no source"])
-def test_all_steps_are_taken_here_where(stream_pump, ends, hold_back):
+@pytest.mark.parametrize("reason", ["the steps", "no source"])
+def test_all_steps_run_in_the_calling_thread_because_of(stream_pump, ends, reason):
     seen: list[tuple[bytes, str]] = []
-    thread = sent(ends[1], b"1", b"2", b"3", seen=seen)
-    steps = reading(ends[0], seen, anywhere=hold_back != "the steps")
-    assert stream_pump.run(steps, ends[0] if hold_back == "the steps" else None) == 3
+    thread = start_sending(ends[1], b"1", b"2", b"3", seen=seen)
+    steps = read_steps(ends[0], seen, in_pump=reason != "the steps")
+    assert stream_pump.run(steps, ends[0] if reason == "the steps" else None) == 3
     thread.join()
     assert {name for _, name in seen} == {threading.current_thread().name}
 
 
-def test_a_stream_comes_back_when_its_step_says_so_and_may_go_again(stream_pump, ends):
+def test_a_stream_leaves_the_pump_when_its_step_says_so_and_may_enter_it_again(stream_pump, ends):
     source, other = ends
     seen: list[str] = []
 
     def steps():
-        for anywhere in (True, False, True, True):
+        for in_pump in (True, False, True, True):
             source.recv(1)
             seen.append(threading.current_thread().name)
-            yield anywhere
+            yield in_pump
 
     other.sendall(b"1234")
-    other.shutdown(socket.SHUT_WR)  # so that the relay sees that the last step can be taken
+    other.shutdown(socket.SHUT_WR)  # makes the socket readable for the last step
     stream_pump.run(steps(), source)
     own = threading.current_thread().name
-    assert seen == [own, "mes-relay", own, "mes-relay"]
+    assert seen == [own, "mes-stream-pump", own, "mes-stream-pump"]
 
 
-def test_what_a_step_raises_is_raised_here_and_leaves_nothing_for_the_garbage_collector(
+def test_an_exception_of_a_step_is_raised_in_the_caller_and_leaves_no_reference_cycle(
     stream_pump, ends
 ):
     class Broken(Exception):
@@ -91,9 +93,9 @@ def test_what_a_step_raises_is_raised_here_and_leaves_nothing_for_the_garbage_co
         raise Broken
 
     def run() -> None:
-        with pytest.raises(Broken) as told:
+        with pytest.raises(Broken) as caught:
             stream_pump.run(steps(), ends[0])
-        del told
+        del caught
 
     ends[1].sendall(b"!")
     run()
@@ -106,7 +108,7 @@ def test_what_a_step_raises_is_raised_here_and_leaves_nothing_for_the_garbage_co
         gc.enable()
 
 
-def test_streams_that_are_left_when_it_closes_go_on_in_their_own_threads(ends):
+def test_unfinished_streams_continue_in_their_own_threads_after_close(ends):
     source, other = ends
     stream_pump, begun = StreamPump(), threading.Event()
     seen: list[tuple[bytes, str]] = []
@@ -114,47 +116,47 @@ def test_streams_that_are_left_when_it_closes_go_on_in_their_own_threads(ends):
     def steps():
         begun.set()
         yield True
-        yield from reading(source, seen)
+        yield from read_steps(source, seen)
 
     stream = threading.Thread(target=stream_pump.run, args=(steps(), source), name="own")
     stream.start()
     assert begun.wait(LONG)
     stream_pump.close()
-    thread = sent(other, b"1", b"2", seen=seen)
+    thread = start_sending(other, b"1", b"2", seen=seen)
     thread.join()
     stream.join(LONG)
     assert seen == [(b"1", "own"), (b"2", "own")]
 
 
-def test_what_is_handed_over_to_a_closed_relay_stays_where_it_is(ends):
+def test_a_stream_of_a_closed_pump_runs_in_the_calling_thread(ends):
     stream_pump = StreamPump()
     stream_pump.close()
     seen: list[tuple[bytes, str]] = []
-    thread = sent(ends[1], b"1", b"2", seen=seen)
-    assert stream_pump.run(reading(ends[0], seen), ends[0]) == 2
+    thread = start_sending(ends[1], b"1", b"2", seen=seen)
+    assert stream_pump.run(read_steps(ends[0], seen), ends[0]) == 2
     thread.join()
 
 
-def test_a_stream_that_waits_keeps_no_other_waiting(stream_pump, ends):
+def test_a_stream_that_waits_does_not_delay_others(stream_pump, ends):
     quick, quick_end = socket.socketpair()
     silent_source, silent_end = ends
     began = threading.Event()
 
-    def silently():
+    def silent_steps():
         began.set()
         yield True
         return silent_source.recv(100)
 
     got: list[bytes] = []
     waiting = threading.Thread(
-        target=lambda: got.append(stream_pump.run(silently(), silent_source))
+        target=lambda: got.append(stream_pump.run(silent_steps(), silent_source))
     )
     waiting.start()
     with quick, quick_end:
         assert began.wait(LONG)
         seen: list[tuple[bytes, str]] = []
-        thread = sent(quick_end, b"1", b"2", b"3", seen=seen)
-        assert stream_pump.run(reading(quick, seen), quick) == 3
+        thread = start_sending(quick_end, b"1", b"2", b"3", seen=seen)
+        assert stream_pump.run(read_steps(quick, seen), quick) == 3
         thread.join()
     assert not got
     silent_end.sendall(b"now")

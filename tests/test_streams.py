@@ -1,4 +1,4 @@
-"""Streams: what is told reaches the reader, who may be slow, or leave, or find that it failed."""
+"""Streams: emitted items reach the reader, also if it is slow, leaves, or the work fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mes.streams import Stream
 
 
 class Reader:
-    """Takes nothing until it is open; can take more, or cannot; waits for nothing."""
+    """Takes items while it is open and has room; never blocks."""
 
     def __init__(self) -> None:
         self.has_room = True
@@ -33,8 +33,8 @@ class Reader:
         return self.has_room
 
 
-def telling(number: int, *, then: Exception | None = None, done: list[str] | None = None):
-    """Work that tells so many tokens and returns how many they were."""
+def emitting(number: int, *, then: Exception | None = None, done: list[str] | None = None):
+    """Return work that emits this many tokens and returns their number."""
 
     def work(emit):
         try:
@@ -54,17 +54,17 @@ def texts(batches) -> list[str]:
     return [event.text for events in batches for event in events]
 
 
-def test_each_event_comes_as_it_is_told_and_the_result_at_the_end():
-    at_work: list[str] = []
-    stream = Stream(telling(2, done=at_work), reader=Reader(), patience_seconds=1)
+def test_each_event_is_iterated_when_it_is_emitted_and_the_result_comes_last():
+    done: list[str] = []
+    stream = Stream(emitting(2, done=done), reader=Reader(), patience_seconds=1)
     events = iter(stream)
     assert next(events) == (Token("0"),)
-    assert at_work == []
+    assert done == []
     assert texts(events) == ["1"]
     assert stream.result == 2
 
 
-def test_what_is_told_at_once_comes_at_once():
+def test_items_that_are_emitted_together_are_iterated_together():
     def work(emit):
         emit(Token("0"), Token("1"))
         emit(Token("2"))
@@ -75,42 +75,42 @@ def test_what_is_told_at_once_comes_at_once():
     ]
 
 
-def test_what_the_reader_takes_is_not_iterated():
+def test_items_that_the_reader_takes_are_not_iterated():
     reader = Reader()
-    events = iter(Stream(telling(4), reader=reader, patience_seconds=1))
+    events = iter(Stream(emitting(4), reader=reader, patience_seconds=1))
     assert next(events) == (Token("0"),)
     reader.is_open = True
     assert list(events) == []
     assert reader.taken == [Token("1"), Token("2"), Token("3")]
 
 
-def test_nothing_is_taken_before_what_is_kept():
+def test_no_item_overtakes_a_buffered_one():
     reader = Reader()
-    answers: list[bool] = []
+    emitted: list[bool] = []
 
     def work(emit):
-        answers.append(emit(Token("0")))
+        emitted.append(emit(Token("0")))
         reader.is_open, reader.has_room = True, False
-        answers.append(emit(Token("1")))
+        emitted.append(emit(Token("1")))
         reader.has_room = True
-        answers.append(emit(Token("2")))
-        answers.append(emit(Token("3")))
+        emitted.append(emit(Token("2")))
+        emitted.append(emit(Token("3")))
 
     stream = Stream(work, reader=reader, patience_seconds=1)
     assert texts(stream) == ["0", "1", "2"]
     assert reader.taken == [Token("3")]
-    assert answers == [False, False, False, True]
+    assert emitted == [False, False, False, True]
 
 
-def test_what_is_told_in_another_thread_is_taken_there_or_kept():
+def test_items_emitted_in_another_thread_are_taken_there_or_buffered():
     reader = Reader()
-    answers: list[bool] = []
+    emitted: list[bool] = []
 
     def work(emit):
         def elsewhere():
-            answers.append(emit(Token("0")))
+            emitted.append(emit(Token("0")))
             reader.is_open = False
-            answers.append(emit(Token("1")))
+            emitted.append(emit(Token("1")))
 
         reader.is_open = True
         thread = threading.Thread(target=elsewhere)
@@ -119,10 +119,10 @@ def test_what_is_told_in_another_thread_is_taken_there_or_kept():
 
     assert texts(Stream(work, reader=reader, patience_seconds=1)) == ["1"]
     assert reader.taken == [Token("0")]
-    assert answers == [True, False]
+    assert emitted == [True, False]
 
 
-def test_nothing_to_tell_wakes_nobody():
+def test_emitting_no_items_does_nothing():
     reader = Reader()
 
     def work(emit):
@@ -131,10 +131,10 @@ def test_nothing_to_tell_wakes_nobody():
     assert list(Stream(work, reader=reader, patience_seconds=1)) == []
 
 
-def test_the_work_is_done_before_a_slow_reader_has_read_anything():
+def test_the_work_ends_before_a_slow_reader_has_read_anything():
     reader, done = Reader(), []
     reader.has_room = False
-    stream = Stream(telling(500, done=done), reader=reader, patience_seconds=1)
+    stream = Stream(emitting(500, done=done), reader=reader, patience_seconds=1)
     events = iter(stream)
     assert next(events) == (Token("0"),)
     assert done == ["done"]
@@ -142,23 +142,23 @@ def test_the_work_is_done_before_a_slow_reader_has_read_anything():
     assert stream.result == 500
 
 
-def test_no_more_is_handed_over_than_the_reader_can_take_while_there_is_work():
+def test_no_more_is_iterated_than_the_reader_can_take_while_the_work_runs():
     reader = Reader()
     reader.has_room = False
     room = iter([False] * 5 + [True] * 2 + [False] * 100)
     reader.can_take_more = lambda **_: next(room)
     done: list[str] = []
-    events = iter(Stream(telling(20, done=done), reader=reader, patience_seconds=1))
-    # The sixth finds room, for itself and for one of those before it.
+    events = iter(Stream(emitting(20, done=done), reader=reader, patience_seconds=1))
+    # There is room for the first time at the sixth token: for two of the buffered ones.
     assert texts([next(events), next(events)]) == ["0", "1"]
     assert not done
     assert len(texts(events)) == 18
 
 
-def test_no_more_events_are_kept_than_an_answer_of_usual_length_has():
+def test_no_more_than_1024_events_are_buffered():
     reader = Reader()
     reader.has_room = False
-    stream = Stream(telling(10_000), reader=reader, patience_seconds=0)
+    stream = Stream(emitting(10_000), reader=reader, patience_seconds=0)
     read = []
     with pytest.raises(ClientTooSlow):
         read.extend(stream)
@@ -168,27 +168,27 @@ def test_no_more_events_are_kept_than_an_answer_of_usual_length_has():
 def test_a_reader_that_leaves_while_the_work_waits_for_it_ends_the_work():
     reader, done = Reader(), []
     reader.has_room = False
-    with pytest.raises(ClientDisconnected) as told:
-        list(Stream(telling(10_000, done=done), reader=reader, patience_seconds=30))
-    assert told.type is ClientDisconnected
+    with pytest.raises(ClientDisconnected) as caught:
+        list(Stream(emitting(10_000, done=done), reader=reader, patience_seconds=30))
+    assert caught.type is ClientDisconnected
     assert done == ["done"]
 
 
-def test_all_waits_for_a_reader_together_are_bounded():
-    class Sluggish(Reader):
+def test_the_total_time_of_all_waits_for_a_reader_is_limited():
+    class SlowReader(Reader):
         def can_take_more(self, *, within: float = 0.0) -> bool:
             return super().can_take_more(within=within) and within > 0
 
-    reader = Sluggish()
-    assert len(list(Stream(telling(5000), reader=reader, patience_seconds=30))) == 5000
+    reader = SlowReader()
+    assert len(list(Stream(emitting(5000), reader=reader, patience_seconds=30))) == 5000
     assert reader.waited == sorted(reader.waited, reverse=True)
     assert reader.waited[-1] < reader.waited[0] == 30
 
 
-def test_what_the_work_raises_comes_after_all_that_it_told():
+def test_an_error_of_the_work_is_raised_after_all_items():
     reader = Reader()
     reader.has_room = False
-    work = telling(3, then=GenerationAborted("broke off"))
+    work = emitting(3, then=GenerationAborted("broke off"))
     read = []
     with pytest.raises(GenerationAborted, match="broke off"):
         read.extend(Stream(work, reader=reader, patience_seconds=1))
@@ -197,16 +197,16 @@ def test_what_the_work_raises_comes_after_all_that_it_told():
 
 def test_closing_ends_the_work_where_it_is():
     done: list[str] = []
-    stream = Stream(telling(3, done=done), reader=Reader(), patience_seconds=1)
+    stream = Stream(emitting(3, done=done), reader=Reader(), patience_seconds=1)
     next(iter(stream))
     stream.close()
     assert done == ["done"]
 
 
-def test_closing_what_has_not_begun_or_has_ended_does_nothing():
-    stream = Stream(telling(1), reader=Reader(), patience_seconds=1)
+def test_closing_a_stream_that_has_not_begun_or_has_ended_does_nothing():
+    stream = Stream(emitting(1), reader=Reader(), patience_seconds=1)
     stream.close()
-    ended = Stream(telling(1), reader=Reader(), patience_seconds=1)
+    ended = Stream(emitting(1), reader=Reader(), patience_seconds=1)
     list(ended)
     ended.close()
     assert ended.result == 1

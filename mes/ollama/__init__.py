@@ -1,4 +1,4 @@
-"""Who runs the models."""
+"""Ollama as the runtime: the client of its HTTP API."""
 
 from mes.ollama.client import OllamaRuntime
 

@@ -1,4 +1,4 @@
-"""The runtime behind Ollama's HTTP API, asked through `requests`."""
+"""The client of Ollama's HTTP API, on top of `requests`."""
 
 from __future__ import annotations
 
@@ -37,23 +37,30 @@ from mes.errors import (
     ShuttingDown,
 )
 from mes.event_loop import EventLoop
-from mes.ollama import embeddings, payloads, pull_progress, responses
-from mes.ollama.connections import RuntimeAdapter
-from mes.ollama.embeddings import EmbeddingBatch
+from mes.ollama import embeddings, generation, pull_progress, responses
+from mes.ollama.connections import RuntimeAdapter, prepare_request, with_body
 from mes.ollama.exchange import Exchange, OpenExchanges, Operation
-from mes.ollama.generation import read_generation
-from mes.ollama.payloads import prepare_request, with_body
+from mes.ollama.http_interface import require_expected_http_libraries
 from mes.streams import StreamPump
 
-_GENERATION = Operation("generation", late=GenerationTimeout, broken=GenerationAborted)
-_EMBEDDING = Operation("embedding", late=GenerationTimeout, broken=GenerationAborted)
-_LOAD = Operation("load", late=LoadTimeout, broken=LoadFailed)
-_PULL = Operation("pull", late=PullFailed, broken=PullFailed)
-_QUESTION = Operation("answer", late=RuntimeUnavailable, broken=RuntimeUnavailable)
+_GENERATION = Operation("generation", GenerationTimeout, GenerationAborted)
+_EMBEDDING = Operation("embedding", GenerationTimeout, GenerationAborted)
+_LOAD = Operation("load", LoadTimeout, LoadFailed)
+_PULL = Operation("pull", PullFailed, PullFailed)
+_SHORT_REQUEST = Operation("answer", RuntimeUnavailable, RuntimeUnavailable)
 
 
 class OllamaRuntime:
-    """Asks one Ollama (domain.Runtime). One instance serves all threads of a worker."""
+    """A client of one Ollama (domain.Runtime). One instance serves all threads of a worker.
+
+    Args:
+        host: URL, or host and port.
+        pool_size: number of connections that are kept open.
+        reply_timeout_seconds: for the short requests: all but generations, loads and pulls.
+        max_reply_bytes: a longer response is an error.
+
+    Raises SystemExit if the installed HTTP libraries are not the expected ones.
+    """
 
     def __init__(
         self,
@@ -66,15 +73,16 @@ class OllamaRuntime:
         reply_timeout_seconds: float = 5.0,
         max_reply_bytes: int = 16 * 1024 * 1024,
     ) -> None:
+        require_expected_http_libraries()
         url = parse_url(host if "://" in host else f"http://{host}")
-        self._where = url.netloc or host  # without a password, which `host` may hold
+        self._address = url.netloc or host  # without a password, which `host` may contain
         self._event_loop = event_loop
         self._stream_pump = stream_pump
         self._connect_timeout_seconds = connect_timeout_seconds
         self._reply_timeout_seconds = reply_timeout_seconds
         self._max_reply_bytes = max_reply_bytes
         self._open_exchanges = OpenExchanges()
-        self._adapter = RuntimeAdapter(size=pool_size)
+        self._adapter = RuntimeAdapter(pool_size=pool_size)
         self._generate = prepare_request("POST", url, "/api/generate")
         self._chat = prepare_request("POST", url, "/api/chat")
         self._embed = prepare_request("POST", url, "/api/embed")
@@ -87,23 +95,26 @@ class OllamaRuntime:
     def generate(
         self, prompt: Prompt, *, deadline: float, client: Client, emit: Emit = no_op
     ) -> Reply:
-        """Run one generation to its end."""
-        endpoint = self._chat if prompt.messages else self._generate
-        request = with_body(endpoint, payloads.generation_payload(prompt))
+        """Run one generation and return its reply."""
+        template = self._chat if prompt.messages else self._generate
+        request = with_body(template, generation.generation_payload(prompt))
         exchange = self._exchange(_GENERATION, deadline)
-        with exchange, client.on_disconnect(exchange.hang_up):
-            sent = time.monotonic()
-            answer = self._send(exchange, request)
-            if answer.status != 200:
+        with exchange, client.on_disconnect(exchange.cancel_for_client):
+            sent_at = time.monotonic()
+            response = self._send(exchange, request)
+            if response.status != 200:
                 raise responses.generation_error_from(
-                    self._refusal(exchange, answer),
+                    self._read_refusal(exchange, response),
                     tag=prompt.spec.tag,
                     with_schema=prompt.format is not None,
                 )
-            pieces = exchange.pieces(at_most=self._max_reply_bytes)
-            steps = read_generation(pieces, sent=sent, emit=emit)
-            reply = self._stream_pump.run(steps, exchange.source)
-            exchange.finish(pieces)
+            body = exchange.iter_body(max_bytes=self._max_reply_bytes)
+            steps = generation.read_generation(body, sent_at=sent_at, emit=emit)
+            if emit is no_op:
+                reply = generation.run_to_end(steps)
+            else:
+                reply = self._stream_pump.run(steps, exchange.readable_socket)
+            exchange.drain(body)
             return reply
 
     def embed(
@@ -115,46 +126,45 @@ class OllamaRuntime:
         deadline: float,
         client: Client,
     ) -> Vectors:
-        """Make a vector of each text, of some at a time."""
-        made = embeddings.join_batches(
-            self._embed_some(batch, spec, dimensions, deadline, client)
+        """Return a vector for each text; the runtime gets the texts in batches."""
+        vectors = embeddings.join_batches(
+            self._embed_batch(batch, spec, dimensions, deadline, client)
             for batch in embeddings.split_into_batches(texts)
         )
-        embeddings.check_length(made, tag=spec.tag, dimensions=dimensions)
-        return made
+        embeddings.check_dimensions(vectors, tag=spec.tag, dimensions=dimensions)
+        return vectors
 
-    def _embed_some(
+    def _embed_batch(
         self,
-        batch: EmbeddingBatch,
+        batch: embeddings.EmbeddingBatch,
         spec: ModelSpec,
         dimensions: int | None,
         deadline: float,
         client: Client,
     ) -> Vectors:
-        request = with_body(self._embed, payloads.embedding_payload(spec, batch.texts, dimensions))
+        payload = embeddings.embedding_payload(spec, batch.texts, dimensions)
         exchange = self._exchange(_EMBEDDING, deadline)
-        with exchange, client.on_disconnect(exchange.hang_up):
-            answer = self._send(exchange, request)
-            if answer.status == 200:
-                whole = b"".join(exchange.pieces(at_most=self._max_reply_bytes))
-                return embeddings.parse_vectors(whole, number=len(batch.texts))
-            no = self._refusal(exchange, answer)
+        with exchange, client.on_disconnect(exchange.cancel_for_client):
+            response = self._send(exchange, with_body(self._embed, payload))
+            if response.status == 200:
+                return embeddings.parse_vectors(self._read(exchange), number=len(batch.texts))
+            refusal = self._read_refusal(exchange, response)
         context_length = partial(self._context_length, spec.tag)
         raise embeddings.embedding_error_from(
-            no, batch, tag=spec.tag, context_length=context_length
+            refusal, batch, tag=spec.tag, context_length=context_length
         )
 
     def load(self, spec: ModelSpec, *, deadline: float) -> None:
-        """Load and wait until ready."""
-        said_done = partial(responses.require_done, otherwise=LoadFailed)
+        """Load a model and wait until it is ready."""
+        request = with_body(self._generate, generation.load_payload(spec))
         try:
             self._load(
-                spec, deadline, with_body(self._generate, payloads.load_payload(spec)), said_done
+                spec, deadline, request, partial(responses.require_done, error_class=LoadFailed)
             )
         except NotCapable:
-            # A model that writes no text is loaded by the one thing it can do.
-            by_embedding = with_body(self._embed, payloads.embedding_payload(spec, ()))
-            self._load(spec, deadline, by_embedding, embeddings.check_loaded)
+            # A model that generates no text is loaded by a request for embeddings.
+            request = with_body(self._embed, embeddings.embedding_payload(spec, ()))
+            self._load(spec, deadline, request, embeddings.check_loaded)
 
     def _load(
         self,
@@ -163,75 +173,78 @@ class OllamaRuntime:
         request: requests.PreparedRequest,
         check: Callable[[Iterator[bytes]], None],
     ) -> None:
-        # No caller can end it: a load that is broken off is lost for all who wait for it.
+        # A client that disconnects does not cancel a load: other requests may wait for it.
         with self._exchange(_LOAD, deadline) as exchange:
-            answer = self._send(exchange, request)
-            if answer.status != 200:
-                raise responses.load_error_from(self._refusal(exchange, answer), tag=spec.tag)
-            check(exchange.pieces(at_most=self._max_reply_bytes))
+            response = self._send(exchange, request)
+            if response.status != 200:
+                refusal = self._read_refusal(exchange, response)
+                raise responses.load_error_from(refusal, tag=spec.tag)
+            check(exchange.iter_body(max_bytes=self._max_reply_bytes))
 
     def unload(self, name: str) -> None:
-        """Ask for the model to leave memory. What is not even pulled has left it."""
+        """Request that a model leaves memory. A model that is not pulled is unloaded already."""
         try:
-            answer = self._ask(with_body(self._generate, payloads.unload_payload(name)), name)
+            body = self._ask(with_body(self._generate, generation.unload_payload(name)), name)
         except ModelNotPulled:
             return
-        responses.require_done([answer], otherwise=RuntimeReplyInvalid)
+        responses.require_done([body], error_class=RuntimeReplyInvalid)
 
     def loaded(self) -> list[LoadedModel]:
-        """The models in memory; those still loading are not listed."""
+        """Return the models in memory, without those that are still loading."""
         return responses.parse_loaded(self._ask(self._ps))
 
     def pulled(self) -> list[PulledModel]:
-        """The models on disk."""
+        """Return the models on disk."""
         return responses.parse_pulled(self._ask(self._tags))
 
     def version(self) -> str:
-        """What runs, such as "ollama 0.33.0"."""
+        """Return name and version of the runtime, such as "ollama 0.33.0"."""
         return responses.parse_version(self._ask(self._version))
 
     def card(self, name: str) -> ModelCard:
-        """What the runtime knows of one model."""
+        """Return the properties of a model."""
         return responses.parse_card(self._ask(with_body(self._show, {"model": name}), name))
 
     def pull(self, name: str, *, deadline: float, client: Client) -> Iterator[PullProgress]:
-        """Fetch a model onto the runtime's disk, telling how it goes."""
+        """Download a model to the runtime's disk, and yield the progress."""
         exchange = self._exchange(_PULL, deadline)
-        with exchange, client.on_disconnect(exchange.hang_up):
-            answer = self._send(exchange, with_body(self._pull, {"model": name, "stream": True}))
-            if answer.status != 200:
-                raise pull_progress.pull_error_from(self._refusal(exchange, answer), tag=name)
-            pieces = exchange.pieces()
-            yield from pull_progress.parse_progress(pieces)
-            exchange.finish(pieces)
+        with exchange, client.on_disconnect(exchange.cancel_for_client):
+            request = with_body(self._pull, {"model": name, "stream": True})
+            response = self._send(exchange, request)
+            if response.status != 200:
+                refusal = self._read_refusal(exchange, response)
+                raise pull_progress.pull_error_from(refusal, tag=name)
+            body = exchange.iter_body()
+            yield from pull_progress.parse_progress(body)
+            exchange.drain(body)
 
     def shut_down(self) -> None:
-        """End all that is under way, and whatever still comes, with ShuttingDown."""
-        self._open_exchanges.end(
+        """End all exchanges, present and future, with ShuttingDown."""
+        self._open_exchanges.cancel_all(
             lambda: ShuttingDown("the service is shutting down and waits no longer")
         )
 
     def _context_length(self, name: str) -> int | None:
-        """Of a model in memory; None where it is not to be had."""
+        """Return the context length of a model in memory; None if it is unknown."""
         try:
-            listed = self.loaded()
+            models = self.loaded()
         except MesError:
             return None
-        return next((model.context_length for model in listed if model.name == name), None)
+        return next((model.context_length for model in models if model.name == name), None)
 
     def _ask(self, request: requests.PreparedRequest, name: str = "it") -> bytes:
-        """A short question, answered at once."""
+        """Send a short request and return the body of its response."""
         deadline = time.monotonic() + self._reply_timeout_seconds
-        with self._exchange(_QUESTION, deadline) as exchange:
-            answer = self._send(exchange, request)
-            if answer.status != 200:
-                raise responses.error_from(self._refusal(exchange, answer), tag=name)
-            return b"".join(exchange.pieces(at_most=self._max_reply_bytes))
+        with self._exchange(_SHORT_REQUEST, deadline) as exchange:
+            response = self._send(exchange, request)
+            if response.status != 200:
+                raise responses.error_from(self._read_refusal(exchange, response), tag=name)
+            return self._read(exchange)
 
     def _exchange(self, operation: Operation, deadline: float) -> Exchange:
         return Exchange(
             operation,
-            where=self._where,
+            address=self._address,
             event_loop=self._event_loop,
             deadline=deadline,
             open_exchanges=self._open_exchanges,
@@ -239,29 +252,31 @@ class OllamaRuntime:
 
     def _send(self, exchange: Exchange, request: requests.PreparedRequest) -> HTTPResponse:
         try:
-            answer = self._send_once(exchange, request)
+            response = self._send_once(exchange, request)
         except requests.ConnectionError:
             if not exchange.hit_stale_connection:
                 raise
             exchange.retry_on_fresh_connection()
-            answer = self._send_once(exchange, request)
-        if answer.headers.get("Content-Encoding", "identity") != "identity":
-            # Never unpacked: a small answer could grow without bounds.
+            response = self._send_once(exchange, request)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            # It is never decompressed: a small response could grow without bounds.
             raise RuntimeReplyInvalid("the runtime sent an encoding that was not asked for")
-        return answer
+        return response
 
     def _send_once(self, exchange: Exchange, request: requests.PreparedRequest) -> HTTPResponse:
-        # Nothing can be cut before there is a connection, so this part keeps the deadline itself.
+        # The event loop cannot interrupt a connect, so the deadline is its timeout as well.
         connect = min(self._connect_timeout_seconds, max(exchange.remaining_seconds, 0.001))
-        timeout = (connect, exchange.patience_seconds)
-        response = self._adapter.send(request, stream=True, timeout=timeout)
-        answer: HTTPResponse = response.raw
-        exchange.answer = answer
-        return answer
+        timeout = (connect, exchange.socket_timeout_seconds)
+        response: HTTPResponse = self._adapter.send(request, stream=True, timeout=timeout).raw
+        exchange.response = response
+        return response
 
-    def _refusal(self, exchange: Exchange, answer: HTTPResponse) -> responses.ErrorResponse:
+    def _read(self, exchange: Exchange) -> bytes:
+        return b"".join(exchange.iter_body(max_bytes=self._max_reply_bytes))
+
+    def _read_refusal(self, exchange: Exchange, response: HTTPResponse) -> responses.ErrorResponse:
         return responses.parse_error_response(
-            answer.status,
-            body=b"".join(exchange.pieces(at_most=self._max_reply_bytes)),
-            retry_after=answer.headers.get("Retry-After"),
+            response.status,
+            body=self._read(exchange),
+            retry_after=response.headers.get("Retry-After"),
         )

@@ -1,4 +1,4 @@
-"""Embeddings at the wire: what the runtime's answers mean."""
+"""Embeddings: the requests to /api/embed, and the reading of their responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from mes.domain import Vectors
+from mes.domain import ModelSpec, Vectors
 from mes.domain.capabilities import EMBEDDING, not_capable
 from mes.errors import (
     GenerationAborted,
@@ -20,37 +20,55 @@ from mes.errors import (
     RuntimeReplyInvalid,
 )
 from mes.ollama import responses
+from mes.ollama.generation import KEEP_LOADED
 
-# So many vectors, of any length that is in use, are no more than one answer may hold.
-_TEXTS_AT_ONCE = 64
-_LARGEST_FLOAT32 = 3.4e38
+# The vectors of this many texts fit into one response, for all models in use.
+_BATCH_SIZE = 64
+_MAX_FLOAT32 = 3.4e38
 
+# Error texts of Ollama and of its runner.
 _TOO_LONG = ("exceeds the context length", "maximum context length")
-_LARGER_THAN_A_BATCH = re.compile(r"input \((\d+) tokens\) is too large.*batch size: (\d+)")
+_LARGER_THAN_BATCH = re.compile(r"input \((\d+) tokens\) is too large.*batch size: (\d+)")
+
+
+def embedding_payload(
+    spec: ModelSpec, texts: Sequence[str], dimensions: int | None = None
+) -> dict[str, Any]:
+    """Return the body for /api/embed; without texts, it only loads the model."""
+    payload = {
+        "model": spec.tag,
+        "input": texts,
+        "options": spec.load_options,
+        "keep_alive": KEEP_LOADED,
+        "truncate": False,
+    }
+    return payload if dimensions is None else {**payload, "dimensions": dimensions}
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingBatch:
-    """Some of the texts, and the place of the first among all."""
+    """Consecutive texts of a request; `first` is the index of the first one."""
 
     first: int
     texts: Sequence[str]
 
 
 def split_into_batches(texts: Sequence[str]) -> Iterator[EmbeddingBatch]:
-    """The texts, some at a time."""
-    starts = range(0, len(texts), _TEXTS_AT_ONCE)
-    return (EmbeddingBatch(first, texts[first : first + _TEXTS_AT_ONCE]) for first in starts)
+    starts = range(0, len(texts), _BATCH_SIZE)
+    return (EmbeddingBatch(first, texts[first : first + _BATCH_SIZE]) for first in starts)
 
 
-def check_loaded(chunks: Iterable[bytes]) -> None:
-    """The answer where no text was sent, once the model is in memory."""
-    parse_vectors(b"".join(chunks), number=0)
+def check_loaded(body: Iterable[bytes]) -> None:
+    """Read the response to a request without texts; raise an error if it is not the expected one.
+
+    Raises GenerationAborted and RuntimeReplyInvalid.
+    """
+    parse_vectors(b"".join(body), number=0)
 
 
-def parse_vectors(answer: bytes, *, number: int) -> Vectors:
-    """So many vectors. Raises RuntimeReplyInvalid."""
-    part = next(responses.parse_parts([answer], otherwise=GenerationAborted), {})
+def parse_vectors(body: bytes, *, number: int) -> Vectors:
+    """Return the `number` vectors of a response. Raises RuntimeReplyInvalid."""
+    part = next(responses.parse_lines([body], error_class=GenerationAborted), {})
     listed = part.get("embeddings")
     if type(listed) is not list or len(listed) != number:
         raise RuntimeReplyInvalid("the runtime sent other embeddings than it was asked for")
@@ -59,54 +77,57 @@ def parse_vectors(answer: bytes, *, number: int) -> Vectors:
 
 def _vector(listed: Any) -> array[float]:
     numbers = listed if type(listed) is list else []
-    sound = bool(numbers) and set(map(type, numbers)) <= {float, int}
-    if not sound or max(map(abs, numbers)) > _LARGEST_FLOAT32:
+    is_numeric = bool(numbers) and set(map(type, numbers)) <= {float, int}
+    if not is_numeric or max(map(abs, numbers)) > _MAX_FLOAT32:
         raise RuntimeReplyInvalid("the runtime sent an embedding that is not a list of numbers")
     return array("d", numbers)
 
 
-def join_batches(parts: Iterable[Vectors]) -> Vectors:
-    """The vectors of all batches, all of one length. Raises RuntimeReplyInvalid."""
-    parts = list(parts)
-    each = tuple(chain.from_iterable(part.values for part in parts))
-    if len(set(map(len, each))) != 1:
+def join_batches(batches: Iterable[Vectors]) -> Vectors:
+    """Return the vectors of all batches. Raises RuntimeReplyInvalid if their lengths differ."""
+    batches = list(batches)
+    vectors = tuple(chain.from_iterable(batch.values for batch in batches))
+    if len(set(map(len, vectors))) != 1:
         raise RuntimeReplyInvalid("the runtime sent embeddings of several lengths")
-    return Vectors(each, sum(part.prompt_tokens for part in parts))
+    return Vectors(vectors, sum(batch.prompt_tokens for batch in batches))
 
 
-def check_length(made: Vectors, *, tag: str, dimensions: int | None) -> None:
-    """Raises RequestInvalid where the vectors do not have the dimensions that were asked for."""
-    has = len(made.values[0])
-    if dimensions is None or has == dimensions:
+def check_dimensions(vectors: Vectors, *, tag: str, dimensions: int | None) -> None:
+    """Raise RequestInvalid if the vectors do not have the requested number of dimensions."""
+    actual = len(vectors.values[0])
+    if dimensions is None or actual == dimensions:
         return
-    detail = f"{tag} makes vectors of {has} dimensions; ask for no more than that"
-    if has > dimensions:
+    detail = f"{tag} makes vectors of {actual} dimensions; ask for no more than that"
+    if actual > dimensions:
         detail = "the runtime cannot shorten vectors; leave dimensions out"
     raise RequestInvalid(detail, mistakes=(Mistake("/dimensions", detail),))
 
 
 def embedding_error_from(
-    no: responses.ErrorResponse,
+    refusal: responses.ErrorResponse,
     batch: EmbeddingBatch,
     *,
     tag: str,
     context_length: Callable[[], int | None],
 ) -> MesError:
-    """An answer other than 200; `context_length` is asked where the runtime gives no numbers."""
-    if found := _LARGER_THAN_A_BATCH.search(no.text):
+    """Return the error of a refused batch.
+
+    `context_length` returns the model's; it is called if the refusal has no numbers.
+    """
+    if found := _LARGER_THAN_BATCH.search(refusal.text):
         return PromptTooLong(f"an input has {found[1]} tokens, the model takes {found[2]}")
-    if any(words in no.text for words in _TOO_LONG):
-        return _with_numbers(no.facts, batch) or _without_numbers(context_length(), batch)
-    if no.status == 501 or "does not support embeddings" in no.text:
+    if any(words in refusal.text for words in _TOO_LONG):
+        return _too_long_by_facts(refusal.facts, batch) or _too_long(context_length(), batch)
+    if refusal.status == 501 or "does not support embeddings" in refusal.text:
         return not_capable(EMBEDDING, tag, pointer="/model")
-    if no.status == 500 and no.text:
-        return GenerationAborted(no.text)
-    return responses.error_from(no, tag=tag)
+    if refusal.status == 500 and refusal.text:
+        return GenerationAborted(refusal.text)
+    return responses.error_from(refusal, tag=tag)
 
 
-def _with_numbers(facts: Mapping[str, Any], batch: EmbeddingBatch) -> MesError | None:
-    """Our own embedded runtime says which input has how many tokens; Ollama does not."""
-    index, tokens, context = (facts.get(each) for each in ("input", "n_prompt_tokens", "n_ctx"))
+def _too_long_by_facts(facts: Mapping[str, Any], batch: EmbeddingBatch) -> MesError | None:
+    """Return the error with the input's number of tokens, which only the embedded runtime sends."""
+    index, tokens, context = (facts.get(name) for name in ("input", "n_prompt_tokens", "n_ctx"))
     if type(index) is not int or not tokens or not context:
         return None
     return PromptTooLong(
@@ -114,7 +135,7 @@ def _with_numbers(facts: Mapping[str, Any], batch: EmbeddingBatch) -> MesError |
     )
 
 
-def _without_numbers(context: int | None, batch: EmbeddingBatch) -> MesError:
+def _too_long(context: int | None, batch: EmbeddingBatch) -> MesError:
     longest = max(range(len(batch.texts)), key=lambda index: len(batch.texts[index]))
     window = "" if context is None else f" of {context} tokens"
     return PromptTooLong(

@@ -1,4 +1,4 @@
-"""One exchange with the runtime over HTTP, which another thread can cut off at any moment."""
+"""One exchange with the runtime over HTTP, which another thread can cancel at any moment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -19,96 +19,108 @@ from urllib3.exceptions import HTTPError, InvalidChunkLength, InvalidHeader
 
 from mes.errors import ClientDisconnected, MesError, RuntimeReplyInvalid, RuntimeUnavailable
 from mes.event_loop import EventLoop
-from mes.ollama.chunked import decode_chunks
-from mes.ollama.connections import RuntimeConnection, RuntimeHTTPResponse, this_thread
+from mes.ollama.connections import (
+    ChunkDecoder,
+    RuntimeConnection,
+    RuntimeHTTPResponse,
+    this_thread,
+)
 
-# It quotes what it cannot read, which may be what a model has said. We tell of it ourselves.
+# Its warnings quote lines that it cannot parse, which may be the output of a model.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
-# The watch cuts at the deadline; the socket's own timeout only counts if the watch should fail.
+# The event loop ends an exchange at its deadline. The socket's timeout matters only if it fails.
 _SOCKET_TIMEOUT_MARGIN_SECONDS = 1.0
 
-# What was read at once is sent on at once, so it must fit into what a socket has room for.
+# Everything from one read is sent to the client at once, so it must fit into a socket's buffer.
 _READ_BYTES = 16384
 
-# The end of an answer that is known already is worth this long to save a new connection.
+# Waiting this long for the end of a finished response is cheaper than a new connection.
 _DRAIN_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What an exchange is for, and what it means if it ends too late or breaks off."""
+    """The purpose of an exchange, and its errors.
+
+    Args:
+        name: noun in error details.
+        timeout_error: the deadline has passed.
+        broken_error: the connection was lost.
+    """
 
     name: str
-    late: type[MesError]
-    broken: type[MesError]
+    timeout_error: type[MesError]
+    broken_error: type[MesError]
 
 
 class ExchangeCancelled(Exception):
-    """The exchange was over before its connection could be used."""
+    """The exchange was cancelled before its connection was used."""
 
 
-# What an exchange may end in.
 _FAILURES = (OSError, HTTPError, http.client.HTTPException, MesError, ExchangeCancelled)
 
 
 class OpenExchanges:
-    """The exchanges that have not ended yet, so that all can be ended together."""
+    """The exchanges that have not ended yet. All of them can be cancelled together."""
 
     def __init__(self) -> None:
         self._exchanges: set[Exchange] = set()
-        self._why: Callable[[], MesError] | None = None
+        self._make_error: Callable[[], MesError] | None = None
 
     def add(self, exchange: Exchange) -> None:
         self._exchanges.add(exchange)
-        # Looked at after it was added: whoever ends all meanwhile has seen it, or is seen here.
-        if self._why is not None:
-            exchange.cut(self._why())
+        # Checked after the addition: `cancel_all` in another thread either finds the exchange in
+        # the set, or its error is found here.
+        if self._make_error is not None:
+            exchange.cancel(self._make_error())
 
     def discard(self, exchange: Exchange) -> None:
         self._exchanges.discard(exchange)
 
-    def end(self, why: Callable[[], MesError]) -> None:
-        """End all of them, and whatever still comes, each with an error of its own."""
-        self._why = why
+    def cancel_all(self, make_error: Callable[[], MesError]) -> None:
+        """Cancel all exchanges, present and future, each with an error of its own."""
+        self._make_error = make_error
         for exchange in list(self._exchanges):
-            exchange.cut(why())
+            exchange.cancel(make_error())
 
 
 class Exchange:
-    """One question and its answer; whatever fails inside the block leaves it as a MesError.
+    """A request and its response. Every failure within the `with` block becomes a MesError.
 
-    At the deadline, or when the caller hangs up, the socket is shut down, so that a blocked
-    reader wakes wherever it is. A connection is reused only after a whole and sound answer.
+    At the deadline, and when it is cancelled, the socket is shut down, so that a blocked reader
+    wakes up wherever it is. The connection is reused only after a complete and valid response.
     """
 
     def __init__(
         self,
         operation: Operation,
         *,
-        where: str,
+        address: str,
         event_loop: EventLoop,
         deadline: float,
         open_exchanges: OpenExchanges,
     ) -> None:
-        self.reused = True  # until a connection is made for it
+        self.reused_connection = True  # until a connection is opened for this exchange
         self.connected = False
-        self.wants_fresh_connection = False
-        self.answer: HTTPResponse | None = None
+        self.needs_fresh_connection = False
+        self.response: HTTPResponse | None = None
         self._operation = operation
-        self._where = where
+        self._address = address
         self._event_loop = event_loop
         self._deadline = deadline
         self._open_exchanges = open_exchanges
-        self._over: MesError | None = None
-        self._line: RuntimeConnection | None = None
+        self._cancelled_with: MesError | None = None
+        self._connection: RuntimeConnection | None = None
         self._sock: socket.socket | None = None
-        self._head: RuntimeHTTPResponse | None = None
+        self._http_response: RuntimeHTTPResponse | None = None
 
     def __enter__(self) -> Self:
         if self.remaining_seconds <= 0:
-            raise self._late()
-        self._timer = self._event_loop.call_at(self._deadline, lambda: self.cut(self._late()))
+            raise self._timeout_error()
+        self._timer = self._event_loop.call_at(
+            self._deadline, lambda: self.cancel(self._timeout_error())
+        )
         this_thread.exchange = self
         self._open_exchanges.add(self)
         return self
@@ -124,151 +136,152 @@ class Exchange:
         this_thread.exchange = None
         if error is not None:
             self._shut_down()
-        if self.answer is not None:
-            self.answer.close()  # a whole answer has given its connection back by now
-            self.answer.release_conn()
+        if self.response is not None:
+            self.response.close()  # does nothing after a complete response
+            self.response.release_conn()
         self._sock = None
-        if isinstance(error, _FAILURES) and not self._says_all(error):
-            # In no name here: an error knows the frame it was raised in, and each would hold the
-            # other, and all that was said, until the garbage collector comes by.
-            raise self._meaning(error) from error
+        if isinstance(error, _FAILURES) and not self._is_final(error):
+            # Not bound to a name: the error refers to the frame it was raised in. With a reference
+            # back, both and the model's output would stay in memory until the collector runs.
+            raise self._translate(error) from error
 
     @property
     def remaining_seconds(self) -> float:
         return self._deadline - time.monotonic()
 
     @property
-    def patience_seconds(self) -> float:
-        """How long the socket may be silent."""
+    def socket_timeout_seconds(self) -> float:
         return max(self.remaining_seconds, 0.0) + _SOCKET_TIMEOUT_MARGIN_SECONDS
 
     @property
-    def answered(self) -> bool:
-        """Has any of the answer come?"""
-        return self._head is not None
-
-    @property
     def hit_stale_connection(self) -> bool:
-        """The runtime had closed the connection between two requests, and nothing came of this."""
-        return self.reused and self.connected and not self.answered and self._over is None
+        """Return whether the runtime had closed a pooled connection before it got the request."""
+        is_answered = self._http_response is not None
+        is_cancelled = self._cancelled_with is not None
+        return self.reused_connection and self.connected and not is_answered and not is_cancelled
 
     @property
-    def source(self) -> socket.socket | None:
-        """Can be read when the next of the pieces can be, and only then; None if that differs."""
-        assert self.answer is not None
-        # What TLS has deciphered, and what is read ahead of a plain body, waits in this process.
-        return self._sock if self.answer.chunked and type(self._sock) is socket.socket else None
+    def readable_socket(self) -> socket.socket | None:
+        """Return the socket that is readable exactly when the body has more; None if there is none.
+
+        There is none with TLS, and with a body that is not chunked: both are read ahead into a
+        buffer of this process.
+        """
+        assert self.response is not None
+        is_unbuffered = self.response.chunked and type(self._sock) is socket.socket
+        return self._sock if is_unbuffered else None
 
     def retry_on_fresh_connection(self) -> None:
-        """Ask once more, on a connection that nobody has used."""
-        self.wants_fresh_connection = True
+        """Prepare to send the request again, on a new connection."""
+        self.needs_fresh_connection = True
         self.connected = False
 
-    def hang_up(self) -> None:
-        """Nobody waits for the answer any more. Any thread may call this."""
-        self.cut(ClientDisconnected("the caller has hung up"))
+    def cancel_for_client(self) -> None:
+        """Cancel the exchange because its client has disconnected. Thread-safe."""
+        self.cancel(ClientDisconnected("the client has disconnected"))
 
-    def cut(self, why: MesError) -> None:
-        """End the exchange for this reason, unless it has ended. Any thread may call this."""
-        if self._over is None:
-            self._over = why
+    def cancel(self, error: MesError) -> None:
+        """End the exchange with this error, unless it has ended. Thread-safe."""
+        if self._cancelled_with is None:
+            self._cancelled_with = error
         self._shut_down()
 
-    def take(self, line: RuntimeConnection) -> None:
-        """Use this connection from here on."""
-        with line.lock:
-            line.exchange = self
-        self._line, self._sock = line, line.sock
+    def use_connection(self, connection: RuntimeConnection) -> None:
+        """Use this connection; raise ExchangeCancelled if the exchange was cancelled before."""
+        with connection.lock:
+            connection.exchange = self
+        self._connection, self._sock = connection, connection.sock
         self.connected = True
-        if self._over is not None:
+        if self._cancelled_with is not None:
             raise ExchangeCancelled
 
-    def begin_answer(self, head: RuntimeHTTPResponse) -> None:
-        """The first byte is there."""
-        self._head = head
+    def begin_response(self, response: RuntimeHTTPResponse) -> None:
+        """Note that the first byte has arrived: the request must not be sent again."""
+        self._http_response = response
 
-    def pieces(self, *, at_most: float = math.inf) -> Iterator[bytes]:
-        """The body as it arrives: each piece is all that is there of it by then.
+    def iter_body(self, *, max_bytes: float = math.inf) -> Iterator[bytes]:
+        """Yield the body in pieces, each with all that has arrived by then.
 
-        Raises RuntimeReplyInvalid where it has more bytes than `at_most`.
+        Raises RuntimeReplyInvalid if the body is longer than `max_bytes`.
         """
-        assert self.answer is not None
-        arrivals = self._chunks() if self.answer.chunked else self._plain()
-        for piece in arrivals:
-            at_most -= len(piece)
-            if at_most < 0:
-                raise RuntimeReplyInvalid("the runtime sent more than an answer may hold")
+        assert self.response is not None
+        left = max_bytes
+        for piece in self._iter_chunks() if self.response.chunked else self._iter_plain():
+            left -= len(piece)
+            if left < 0:
+                raise RuntimeReplyInvalid(f"the runtime sent more than {max_bytes} bytes")
             yield piece
-        assert self._head is not None
-        self._head.close()
-        self.answer.release_conn()
+        if self._http_response is not None:
+            self._http_response.close()
+        self.response.release_conn()
 
-    def _plain(self) -> Iterator[bytes]:
-        assert self.answer is not None
-        return iter(partial(self.answer.read1, _READ_BYTES), b"")
+    def _iter_plain(self) -> Iterable[bytes]:
+        assert self.response is not None
+        return iter(partial(self.response.read1, _READ_BYTES), b"")
 
-    def _chunks(self) -> Iterator[bytes]:
-        # From the socket itself: what a buffer holds, epoll does not see.
-        assert self._head is not None
+    def _iter_chunks(self) -> Iterable[bytes]:
+        assert self._http_response is not None
         assert self._sock is not None
-        # Some of the body may have come with the head.
-        return decode_chunks(self._head.fp.read1(), partial(self._sock.recv, _READ_BYTES))
+        # The buffer may contain the start of the body, received together with the head.
+        received = self._http_response.fp.read1()
+        return ChunkDecoder(received, partial(self._sock.recv, _READ_BYTES))
 
-    def finish(self, pieces: Iterator[bytes]) -> None:
-        """Read the end of an answer known already, so that the connection can be used again."""
-        if self._sock is None or self.answer is None or self.answer.connection is None:
-            return  # that was the end, and the connection may be serving others by now
+    def drain(self, body: Iterator[bytes]) -> None:
+        """Read the end of a body whose content is complete, so that the connection is reused."""
+        if self._sock is None or self.response is None or self.response.connection is None:
+            return  # the end is read, and the connection may serve another exchange by now
         self._sock.settimeout(_DRAIN_SECONDS)
         try:
-            for _ in itertools.islice(pieces, 3):
+            for _ in itertools.islice(body, 3):
                 pass
         except (OSError, HTTPError, MesError):
             pass  # this connection will be closed
 
     def _shut_down(self) -> None:
-        line, sock = self._line, self._sock
-        if line is None or sock is None:
+        connection, sock = self._connection, self._sock
+        if connection is None or sock is None:
             return
-        with line.lock:
-            # By now the connection may be serving somebody else's exchange.
-            if line.exchange is self:
+        with connection.lock:
+            # The connection may serve another exchange by now.
+            if connection.exchange is self:
                 _shut_down(sock)
 
-    def _late(self) -> MesError:
-        return self._operation.late(
+    def _timeout_error(self) -> MesError:
+        return self._operation.timeout_error(
             f"the runtime did not finish the {self._operation.name} in time"
         )
 
-    def _says_all(self, error: BaseException) -> bool:
-        return isinstance(error, MesError) and self._over is None and self.remaining_seconds > 0
+    def _is_final(self, error: BaseException) -> bool:
+        is_in_time = self._cancelled_with is None and self.remaining_seconds > 0
+        return isinstance(error, MesError) and is_in_time
 
-    def _meaning(self, error: BaseException) -> MesError:
-        over, self._over = self._over, None
-        if over is not None:
-            return over
+    def _translate(self, error: BaseException) -> MesError:
+        cancelled_with, self._cancelled_with = self._cancelled_with, None
+        if cancelled_with is not None:
+            return cancelled_with
         if self.remaining_seconds <= 0:
-            return self._late()
+            return self._timeout_error()
         if not self.connected:
-            return RuntimeUnavailable(f"the runtime at {self._where} cannot be reached")
-        if _is_nonsense(error):
+            return RuntimeUnavailable(f"the runtime at {self._address} cannot be reached")
+        if _is_protocol_error(error):
             return RuntimeReplyInvalid("the runtime does not speak HTTP as it should")
-        return self._operation.broken(f"the runtime broke off the {self._operation.name}")
+        return self._operation.broken_error(f"the runtime broke off the {self._operation.name}")
 
 
 def _shut_down(sock: socket.socket) -> None:
     try:
-        # Not the TLS socket's own method, which takes the TLS state from under a reader.
+        # The TLS socket's own method would discard the TLS state while another thread reads.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
-        pass  # the other side, or the reader, was quicker
+        pass  # it is closed already
 
 
-def _is_nonsense(error: BaseException | None) -> bool:
-    """Not a lost connection, but something that is not HTTP."""
+def _is_protocol_error(error: BaseException | None) -> bool:
+    """Return whether the cause is invalid HTTP, and not a lost connection."""
     if error is None:
         return False
     if isinstance(error, (InvalidChunkLength, InvalidHeader)):
         return True
     if isinstance(error, http.client.HTTPException):
         return not isinstance(error, (http.client.RemoteDisconnected, http.client.IncompleteRead))
-    return _is_nonsense(error.__cause__ or error.__context__)
+    return _is_protocol_error(error.__cause__ or error.__context__)

@@ -1,4 +1,4 @@
-"""One generation of the runtime, read as it comes."""
+"""Generations: the requests to /api/generate and /api/chat, and the reading of their responses."""
 
 from __future__ import annotations
 
@@ -7,68 +7,155 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from mes.domain import Emit, Event, Logprob, Reply, Thought, Token, ToolCall, Usage, no_op
+from mes.domain import (
+    Emit,
+    Event,
+    Logprob,
+    Message,
+    ModelSpec,
+    Prompt,
+    Reply,
+    Thought,
+    Token,
+    ToolCall,
+    Usage,
+    no_op,
+)
 from mes.errors import GenerationAborted, RuntimeReplyInvalid
 from mes.ollama.responses import (
     get_field,
-    parse_part,
-    plain_text,
+    parse_line,
     require_count,
     require_objects,
     split_lines,
+    to_plain_text,
 )
 from mes.streams import PumpSteps
 
+# MES decides which models stay in memory, not Ollama's timer.
+KEEP_LOADED = -1
+_UNLOAD_NOW = 0
+
+# `shift` is part of the loaded model: with another value, Ollama would load the model again.
+_LOAD_FIELDS = {"stream": True, "keep_alive": KEEP_LOADED, "shift": False}
+
+
+def generation_payload(prompt: Prompt) -> dict[str, Any]:
+    """Return the body of a generation: a conversation for /api/chat, else for /api/generate."""
+    payload = {
+        "model": prompt.spec.tag,
+        **_prompt_fields(prompt),
+        "options": prompt.options,
+        "truncate": False,  # a prompt that is too long is an error
+        "think": prompt.think,
+        **_LOAD_FIELDS,
+    }
+    if prompt.format is not None:
+        payload["format"] = prompt.format
+    if prompt.tools:
+        payload["tools"] = prompt.tools
+    if prompt.top_logprobs is not None:
+        payload.update(logprobs=True, top_logprobs=prompt.top_logprobs)
+    return payload
+
+
+def _prompt_fields(prompt: Prompt) -> dict[str, Any]:
+    if prompt.messages:
+        return {"messages": [_message_payload(message) for message in prompt.messages]}
+    fields = {"prompt": prompt.text}
+    return fields if prompt.system is None else {**fields, "system": prompt.system}
+
+
+def _message_payload(message: Message) -> dict[str, Any]:
+    fields = {
+        "role": message.role,
+        "content": message.content,
+        "images": message.images,
+        "tool_calls": [_tool_call_payload(call) for call in message.tool_calls],
+        "tool_call_id": message.tool_call_id,
+        "tool_name": message.tool_name,
+    }
+    return {name: value for name, value in fields.items() if value or name == "content"}
+
+
+def _tool_call_payload(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def load_payload(spec: ModelSpec) -> dict[str, Any]:
+    """Return the body for /api/generate that loads a model which generates text."""
+    return {"model": spec.tag, "prompt": "", "options": spec.load_options, **_LOAD_FIELDS}
+
+
+def unload_payload(name: str) -> dict[str, Any]:
+    """Return the body for /api/generate that unloads a model."""
+    return {"model": name, "prompt": "", "stream": True, "keep_alive": _UNLOAD_NOW}
+
+
 Part = Mapping[str, Any]
+"""One line of a response: a JSON object."""
 
 
 def read_generation(
-    pieces: Iterable[bytes], *, sent: float, emit: Emit = no_op
+    body: Iterable[bytes], *, sent_at: float, emit: Emit = no_op
 ) -> PumpSteps[Reply]:
-    """The whole of it, in a step for each piece; what is in one piece is told at once.
+    """Read a response in steps, one for each piece of the body, and return the reply.
 
-    `sent` is when the question was asked, by the monotonic clock.
+    The events of a piece are emitted together. A step yields True if all events are passed on.
+    `sent_at` is the time of the request on the monotonic clock.
+
+    Raises GenerationAborted and RuntimeReplyInvalid.
     """
-    voices, calls = ReasoningParser(emit), list[ToolCall]()
-    first = 0.0
-    for lines in split_lines(pieces):
+    parser, calls = ReasoningParser(emit), list[ToolCall]()
+    first_at = 0.0
+    for lines in split_lines(body):
         try:
             for line in filter(None, lines):
-                part = parse_part(line, otherwise=GenerationAborted)
-                if _hear(part, voices, calls):
-                    first = first or time.monotonic()
+                part = parse_line(line, error_class=GenerationAborted)
+                if _read_part(part, parser, calls):
+                    first_at = first_at or time.monotonic()
                 if part.get("done") is True:
-                    waited = (first or time.monotonic()) - sent
-                    return _reply(voices, tuple(calls), part, waited_ms=waited * 1000)
+                    waited = (first_at or time.monotonic()) - sent_at
+                    return _build_reply(parser, tuple(calls), part, waited_ms=waited * 1000)
         finally:
-            is_passed_on = voices.emit()
+            is_passed_on = parser.emit_pending()
         yield is_passed_on
     raise GenerationAborted("the generation ended without saying that it was done")
 
 
-def _hear(part: Part, voices: ReasoningParser, calls: list[ToolCall]) -> bool:
-    """The next piece of reasoning and of the text, which a conversation has in a message."""
-    said, name = part.get("message"), "content"
-    if said is None:
-        said, name = part, "response"
-    elif type(said) is not dict:
+def run_to_end(steps: PumpSteps[Reply]) -> Reply:
+    """Run all steps in this thread and return the reply: nothing is emitted, so nothing waits."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as stop:
+        reply: Reply = stop.value
+        return reply
+
+
+def _read_part(part: Part, parser: ReasoningParser, calls: list[ToolCall]) -> bool:
+    """Pass the content of a line on to the parser; return False if it has no text."""
+    content, name = part.get("message"), "content"
+    if content is None:  # a generation, not a conversation
+        content, name = part, "response"
+    elif type(content) is not dict:
         raise RuntimeReplyInvalid("the runtime sent a message that is not an object")
-    thought, text = said.get("thinking", ""), said.get(name, "")
-    if type(thought) is not str or type(text) is not str:
+    reasoning, text = content.get("thinking", ""), content.get(name, "")
+    if type(reasoning) is not str or type(text) is not str:
         raise RuntimeReplyInvalid(f"the runtime sent a {name} or thinking that is not text")
-    if "tool_calls" in said:
-        calls += _tool_calls(said)
+    if "tool_calls" in content:
+        calls += _parse_tool_calls(content)
     if "logprobs" in part:
-        voices.weigh(_logprobs(part, "logprobs"))
-    if thought:
-        voices.think(thought)
+        parser.add_logprobs(_parse_logprobs(part, "logprobs"))
+    if reasoning:
+        parser.feed_reasoning(reasoning)
     if text:
-        voices.hear(text)
-    return bool(thought or text)
+        parser.feed(text)
+    return bool(reasoning or text)
 
 
-def _tool_calls(said: Part) -> Iterator[ToolCall]:
-    for call in require_objects(said, "tool_calls"):
+def _parse_tool_calls(message: Part) -> Iterator[ToolCall]:
+    for call in require_objects(message, "tool_calls"):
         function = get_field(call, "function", dict, {})
         yield ToolCall(
             id=get_field(call, "id", str, "") or f"call_{secrets.token_hex(6)}",
@@ -77,40 +164,40 @@ def _tool_calls(said: Part) -> Iterator[ToolCall]:
         )
 
 
-def _logprobs(part: Part, name: str) -> tuple[Logprob, ...]:
+def _parse_logprobs(part: Part, name: str) -> tuple[Logprob, ...]:
     return tuple(
         Logprob(
             token=get_field(each, "token", str, ""),
-            logprob=_number(each, "logprob"),
+            logprob=_require_number(each, "logprob"),
             bytes=tuple(get_field(each, "bytes", list, [])),
-            top_logprobs=_logprobs(each, "top_logprobs"),
+            top_logprobs=_parse_logprobs(each, "top_logprobs"),
         )
         for each in require_objects(part, name)
     )
 
 
-def _number(part: Part, name: str) -> float:
+def _require_number(part: Part, name: str) -> float:
     value: Any = part.get(name)
-    # Go writes 0.0 as 0.
+    # Go encodes 0.0 as 0.
     if type(value) not in (int, float):
         raise RuntimeReplyInvalid(f"the runtime sent a {name} that is not a number")
     return float(value)
 
 
-def _reply(
-    voices: ReasoningParser, calls: tuple[ToolCall, ...], last: Part, *, waited_ms: float
+def _build_reply(
+    parser: ReasoningParser, calls: tuple[ToolCall, ...], last: Part, *, waited_ms: float
 ) -> Reply:
     reason = last.get("done_reason")
     if reason not in ("stop", "length"):
         raise GenerationAborted(
-            f"the generation ended for no proper reason ({plain_text(str(reason))})"
+            f"the generation ended for no proper reason ({to_plain_text(str(reason))})"
         )
-    reasoning, text = voices.end()
+    reasoning, text = parser.finish()
     return Reply(
         text=text,
         reasoning=reasoning,
         tool_calls=calls,
-        logprobs=voices.logprobs,
+        logprobs=parser.logprobs,
         finish_reason=reason,
         usage=Usage(require_count(last, "prompt_eval_count"), require_count(last, "eval_count")),
         prompt_ms=require_count(last, "prompt_eval_duration") / 1e6,
@@ -119,106 +206,103 @@ def _reply(
     )
 
 
-# Voices: a model's reasoning and its answer, told apart while they come.
-
-_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
-# So many blanks before the first word are no sign that a thought will follow.
-_LONGEST_START = 1000
+_BEGIN_TAG, _END_TAG = "<think>", "</think>"
+# A text that begins with more whitespace than this is taken for an answer without reasoning.
+_MAX_LEADING_CHARACTERS = 1000
 
 
 class ReasoningParser:
-    """What a model has said so far.
+    """Separates the reasoning of a model from its answer while the text arrives.
 
-    Ollama leaves both voices in one text for models whose template it does not know; a thought
-    that is never closed is all reasoning.
+    Ollama leaves both in one text for models whose template it does not know. Reasoning without an
+    end tag has no answer after it.
     """
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._answer: list[str] = []
         self._reasoning: list[str] = []
-        self._held = ""
+        self._undecided = ""
         self._logprobs: list[Logprob] = []
-        self._of_what_is_held: list[Logprob] = []
-        self._untold: list[Event] = []
+        self._undecided_logprobs: list[Logprob] = []
+        self._pending: list[Event] = []
         self._is_passed_on = False
-        # Not bound to this object: it would hold itself, and all that was said, until the garbage
-        # collector comes by.
-        self._how: Callable[[ReasoningParser, str], None] = ReasoningParser._begin
+        # A function and not a bound method: a reference to itself would keep the parser and the
+        # text in memory until the garbage collector runs.
+        self._state: Callable[[ReasoningParser, str], None] = ReasoningParser._before_begin_tag
 
-    def weigh(self, logprobs: Iterable[Logprob]) -> None:
-        """Take the probabilities of the next piece, before it is heard."""
-        self._of_what_is_held += logprobs
+    def add_logprobs(self, logprobs: Iterable[Logprob]) -> None:
+        """Add the probabilities of the text that is fed next."""
+        self._undecided_logprobs += logprobs
 
-    def hear(self, text: str) -> None:
-        """Take the next piece of a text that may hold both."""
-        self._how(self, text)
+    def feed(self, text: str) -> None:
+        """Add a piece of text, which may be reasoning or answer."""
+        self._state(self, text)
 
-    def think(self, text: str) -> None:
-        """Take the next piece of what is reasoning for sure."""
-        self._of_what_is_held.clear()
+    def feed_reasoning(self, text: str) -> None:
+        """Add a piece of text that is reasoning for certain."""
+        self._undecided_logprobs.clear()
         self._reasoning.append(text)
-        self._untold.append(Thought(text))
+        self._pending.append(Thought(text))
 
-    def emit(self) -> bool:
-        """Tell what was said since the last time; True where all that was told is passed on."""
-        if self._untold:
-            said, self._untold = self._untold, []
-            self._is_passed_on = self._emit(*said)
+    def emit_pending(self) -> bool:
+        """Emit the new events; return True if all events so far are passed on."""
+        if self._pending:
+            events, self._pending = self._pending, []
+            self._is_passed_on = self._emit(*events)
         return self._is_passed_on
 
-    def end(self) -> tuple[str, str]:
-        """The whole reasoning and the whole answer."""
-        if self._held:
-            (self._say if self._how is ReasoningParser._begin else self.think)(self._held)
+    def finish(self) -> tuple[str, str]:
+        """Return the complete reasoning and the complete answer."""
+        if self._undecided:
+            is_answer = self._state is ReasoningParser._before_begin_tag
+            (self._add_answer if is_answer else self.feed_reasoning)(self._undecided)
         return "".join(self._reasoning).strip(), "".join(self._answer)
 
     @property
     def logprobs(self) -> tuple[Logprob, ...]:
-        """Those of the answer."""
+        """The probabilities of the answer."""
         return tuple(self._logprobs)
 
-    def _say(self, text: str) -> None:
+    def _add_answer(self, text: str) -> None:
         self._answer.append(text)
-        token = Token(text, logprobs=self._weighed()) if self._of_what_is_held else Token(text)
-        self._untold.append(token)
+        logprobs = self._take_logprobs() if self._undecided_logprobs else ()
+        self._pending.append(Token(text, logprobs=logprobs))
 
-    def _weighed(self) -> tuple[Logprob, ...]:
-        logprobs, self._of_what_is_held = self._of_what_is_held, []
+    def _take_logprobs(self) -> tuple[Logprob, ...]:
+        logprobs, self._undecided_logprobs = self._undecided_logprobs, []
         self._logprobs += logprobs
         return tuple(logprobs)
 
-    def _begin(self, text: str) -> None:
-        self._held += text
-        start = self._held.lstrip()
-        if start.startswith(_THOUGHT_BEGINS):
-            self._held = ""
-            self._go_on(
-                ReasoningParser._until_the_thought_ends, start.removeprefix(_THOUGHT_BEGINS)
-            )
-        elif not _THOUGHT_BEGINS.startswith(start) or len(self._held) > _LONGEST_START:
-            said, self._held = self._held, ""
-            self._go_on(ReasoningParser._say, said)
+    def _before_begin_tag(self, text: str) -> None:
+        self._undecided += text
+        start = self._undecided.lstrip()
+        if start.startswith(_BEGIN_TAG):
+            self._undecided = ""
+            self._enter(ReasoningParser._before_end_tag, start.removeprefix(_BEGIN_TAG))
+        elif not _BEGIN_TAG.startswith(start) or len(self._undecided) > _MAX_LEADING_CHARACTERS:
+            answer, self._undecided = self._undecided, ""
+            self._enter(ReasoningParser._add_answer, answer)
 
-    def _until_the_thought_ends(self, text: str) -> None:
-        thought, ended, answer = (self._held + text).partition(_THOUGHT_ENDS)
-        self._held = "" if ended else _begun(_THOUGHT_ENDS, thought)
-        if thought := thought.removesuffix(self._held):
-            self.think(thought)
-        if ended:
-            self._go_on(ReasoningParser._until_the_answer_begins, answer)
+    def _before_end_tag(self, text: str) -> None:
+        reasoning, end_tag, answer = (self._undecided + text).partition(_END_TAG)
+        self._undecided = "" if end_tag else _partial_end_tag(reasoning)
+        if reasoning := reasoning.removesuffix(self._undecided):
+            self.feed_reasoning(reasoning)
+        if end_tag:
+            self._enter(ReasoningParser._before_answer, answer)
 
-    def _until_the_answer_begins(self, text: str) -> None:
+    def _before_answer(self, text: str) -> None:
         if text := text.lstrip():
-            self._go_on(ReasoningParser._say, text)
+            self._enter(ReasoningParser._add_answer, text)
 
-    def _go_on(self, how: Callable[[ReasoningParser, str], None], text: str) -> None:
-        self._how = how
+    def _enter(self, state: Callable[[ReasoningParser, str], None], text: str) -> None:
+        self._state = state
         if text:
-            how(self, text)
+            state(self, text)
 
 
-def _begun(word: str, text: str) -> str:
-    """The end of the text that may be the beginning of the word."""
-    end = text[text.rfind(word[0]) :] if word[0] in text else ""
-    return end if word.startswith(end) else ""
+def _partial_end_tag(text: str) -> str:
+    """Return the end of the text that may be the start of an end tag."""
+    end = text[text.rfind("<") :] if "<" in text else ""
+    return end if _END_TAG.startswith(end) else ""

@@ -1,4 +1,4 @@
-"""What the tests of the runtime's client share."""
+"""Fixtures and helpers for the tests of the runtime's client."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def prompt(text: str = "Say hello", **more: Any) -> Prompt:
 
 
 def generate(runtime: OllamaRuntime, *, within: float = 5.0, **more: Any) -> Reply:
-    """One generation for a caller who stays."""
+    """Run one generation, for a client that does not disconnect unless it is given."""
     client, emit = more.pop("client", None) or SocketClient(), more.pop("emit", no_op)
     deadline = time.monotonic() + within
     return runtime.generate(prompt(**more), deadline=deadline, client=client, emit=emit)
@@ -53,7 +53,7 @@ def event_loop() -> Iterator[EventLoop]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., ScriptedRuntime]]:
-    """Start a scripted runtime."""
+    """Return a function that starts a scripted runtime."""
     servers: list[ScriptedRuntime] = []
 
     def start(*scripts: Script) -> ScriptedRuntime:
@@ -67,7 +67,7 @@ def serve() -> Iterator[Callable[..., ScriptedRuntime]]:
 
 @pytest.fixture
 def runtime_client(event_loop: EventLoop, stream_pump: StreamPump) -> Callable[..., OllamaRuntime]:
-    """The client of a scripted runtime, or of any host."""
+    """Return a function that creates the client of a scripted runtime, or of any host."""
 
     def connect(server: ScriptedRuntime | str, **more: Any) -> OllamaRuntime:
         host = server if isinstance(server, str) else server.url

@@ -1,4 +1,4 @@
-"""A runtime that does at the wire exactly what a test scripts, connection by connection."""
+"""A runtime that sends exactly the bytes that a test scripts, connection by connection."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.recorded import all_exchanges
 
 NDJSON = "application/x-ndjson"
 
-# In place of lines that a recording does not have.
+# Marks lines that a recording leaves out.
 _LEFT_OUT = re.compile(r"\.\.\. \d+ lines left out \.\.\.")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request as it came over the wire."""
+class ReceivedRequest:
+    """A request as the runtime received it."""
 
     line: str
     headers: dict[str, str]
@@ -36,14 +36,14 @@ class Asked:
 class Peer:
     """The runtime's end of one connection."""
 
-    def __init__(self, sock: socket.socket, asked: list[Asked]) -> None:
+    def __init__(self, sock: socket.socket, asked: list[ReceivedRequest]) -> None:
         self.sock = sock
         self._file = sock.makefile("rb")
         self._asked = asked
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def read_request(self) -> Asked | None:
-        """The next request; None once the client has closed the connection."""
+    def read_request(self) -> ReceivedRequest | None:
+        """Return the next request; None once the client has closed the connection."""
         line = self._file.readline().decode().strip()
         if not line:
             return None
@@ -52,24 +52,24 @@ class Peer:
             name, _, value = header.partition(":")
             headers[name.lower()] = value.strip()
         body = self._file.read(int(headers.get("content-length", 0)))
-        self._asked.append(Asked(line, headers, body))
+        self._asked.append(ReceivedRequest(line, headers, body))
         return self._asked[-1]
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
     def closed_within(self, seconds: float) -> bool:
-        """Does the client close the connection within this time?"""
-        look = select.poll()
-        look.register(self.sock, select.POLLIN)
-        readable = look.poll(seconds * 1000)
+        """Return whether the client closes the connection within this time."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        readable = poll.poll(seconds * 1000)
         try:
             return bool(readable) and self.sock.recv(1) == b""
         except ConnectionError:
             return True
 
     def drip(self, data: bytes, *, every_seconds: float = 0.02) -> None:
-        """One byte at a time, until the client has had enough."""
+        """Send one byte at a time, until the client closes the connection."""
         for byte in data:
             self.send(bytes([byte]))
             if self.closed_within(every_seconds):
@@ -86,10 +86,10 @@ Script = Callable[[Peer], None]
 
 
 class ScriptedRuntime:
-    """Plays one script for each connection, in order; the last one again for all that follow."""
+    """Runs one script for each connection, in order; the last one again for all that follow."""
 
     def __init__(self, *scripts: Script) -> None:
-        self.asked: list[Asked] = []
+        self.asked: list[ReceivedRequest] = []
         self.connections = 0
         self._scripts = list(scripts)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -118,21 +118,21 @@ class ScriptedRuntime:
             script = self._scripts[min(self.connections, len(self._scripts) - 1)]
             self.connections += 1
             self._open.append(sock)
-            threading.Thread(target=self._play, args=(script, sock), daemon=True).start()
+            threading.Thread(target=self._run, args=(script, sock), daemon=True).start()
 
-    def _play(self, script: Script, sock: socket.socket) -> None:
+    def _run(self, script: Script, sock: socket.socket) -> None:
         try:
             script(Peer(sock, self.asked))
             sock.shutdown(socket.SHUT_RDWR)
         except (OSError, ValueError):
-            pass  # the client left in the middle of it, as many tests mean it to
+            pass  # the client disconnected, as many tests intend
         finally:
             sock.close()
 
 
 def head(status: int = 200, **headers: str) -> bytes:
-    """A status line and headers; `content_type="x"` becomes `Content-Type: x`."""
-    lines = [f"HTTP/1.1 {status} Whatever"]
+    """Return a status line and headers; `content_type="x"` becomes `Content-Type: x`."""
+    lines = [f"HTTP/1.1 {status} Scripted"]
     lines += [f"{name.replace('_', '-').title()}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
@@ -159,12 +159,12 @@ def last(**more: Any) -> bytes:
 
 
 def streamed(*lines: bytes) -> bytes:
-    """A whole answer, each line in a chunk of its own."""
-    return STREAM + b"".join(chunk(one) for one in lines) + END
+    """Return a complete response, each line in a chunk of its own."""
+    return STREAM + b"".join(map(chunk, lines)) + END
 
 
 def whole(body: bytes, status: int = 200, **headers: str) -> bytes:
-    """A whole answer of a stated length."""
+    """Return a complete response with Content-Length."""
     return head(status, content_length=str(len(body)), **headers) + body
 
 
@@ -172,10 +172,10 @@ GOOD = streamed(token("Hel"), token("lo"), last())
 
 
 def answers(*replies: bytes) -> Script:
-    """Answer one request after another on the same connection; the last answer again and again."""
+    """Answer the requests of a connection in order; repeat the last reply."""
 
     def script(peer: Peer) -> None:
-        for reply in _endlessly(replies):
+        for reply in _repeat_last(replies):
             if peer.read_request() is None:
                 return
             peer.send(reply)
@@ -183,7 +183,7 @@ def answers(*replies: bytes) -> Script:
     return script
 
 
-def _endlessly(replies: tuple[bytes, ...]) -> Iterable[bytes]:
+def _repeat_last(replies: tuple[bytes, ...]) -> Iterable[bytes]:
     yield from replies
     while True:
         yield replies[-1]
@@ -201,29 +201,29 @@ def once(reply: bytes) -> Script:
 
 def lines(case: str) -> list[bytes]:
     """Return the recorded lines, without the marks in place of lines that were left out."""
-    said = all_exchanges()[case]["response"]["lines"]
-    sent = [one["line"] for one in said if "line" in one]
-    return [one.encode() for one in sent if not _LEFT_OUT.fullmatch(one)]
+    recorded = all_exchanges()[case]["response"]["lines"]
+    texts = [each["line"] for each in recorded if "line" in each]
+    return [text.encode() for text in texts if not _LEFT_OUT.fullmatch(text)]
 
 
 def replay(case: str) -> Script:
-    """Send the recorded answer, whatever is asked.
+    """Send the recorded response to every request.
 
-    Some recordings are shortened, so the length is that of the answer which is sent.
+    Some recordings are shortened, so Content-Length is that of the lines that are sent.
     """
-    said = all_exchanges()[case]["response"]
-    headers = dict(said["headers"])
+    recorded = all_exchanges()[case]["response"]
+    headers = dict(recorded["headers"])
     if "Content-Length" in headers:
         headers["Content-Length"] = str(len(b"".join(lines(case))))
-    fields = [f"HTTP/1.1 {said['status']} Recorded", *map(": ".join, headers.items())]
+    fields = [f"HTTP/1.1 {recorded['status']} Recorded", *map(": ".join, headers.items())]
     start = "\r\n".join([*fields, "", ""]).encode()
     chunked = "Transfer-Encoding" in headers
 
     def script(peer: Peer) -> None:
         while peer.read_request() is not None:
             peer.send(start)
-            for one in lines(case):
-                peer.send(chunk(one + b"\n") if chunked else one)
+            for text in lines(case):
+                peer.send(chunk(text + b"\n") if chunked else text)
             if chunked:
                 peer.send(END)
 

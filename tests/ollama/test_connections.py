@@ -1,4 +1,4 @@
-"""How the client uses its connections, and what it says on them."""
+"""How the client uses its connections, and the requests that it sends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def echo(peer: Peer) -> None:
 
 
 def stale(peer: Peer) -> None:
-    """Answer once, read the next request and close without a word, as if idle for too long."""
+    """Answer once, read the next request and close the connection, like an idle timeout."""
     peer.read_request()
     peer.send(GOOD)
     peer.read_request()
@@ -59,7 +59,7 @@ def test_one_connection_serves_request_after_request(serve, runtime_client):
 
 
 @pytest.mark.parametrize("closing", [stale, stale_by_reset])
-def test_a_connection_that_went_stale_is_invisible(serve, runtime_client, closing):
+def test_a_stale_connection_is_replaced(serve, runtime_client, closing):
     server = serve(closing, answers(GOOD))
     runtime = runtime_client(server)
     generate(runtime)
@@ -97,7 +97,7 @@ def test_a_fresh_connection_that_fails_is_not_tried_again(serve, runtime_client)
     assert server.connections == 1
 
 
-def test_what_was_begun_is_not_asked_for_again(serve, runtime_client):
+def test_a_response_that_has_begun_is_not_requested_again(serve, runtime_client):
     def half(peer: Peer) -> None:
         peer.read_request()
         peer.send(GOOD)
@@ -123,7 +123,7 @@ def test_a_runtime_that_stopped_between_requests_is_unavailable(serve, runtime_c
         generate(runtime)
 
 
-def test_nonsense_ends_a_connection(serve, runtime_client):
+def test_an_invalid_reply_ends_a_connection(serve, runtime_client):
     server = serve(answers(whole(b"nonsense")), answers(GOOD))
     runtime = runtime_client(server)
     with pytest.raises(RuntimeReplyInvalid):
@@ -133,7 +133,7 @@ def test_nonsense_ends_a_connection(serve, runtime_client):
     assert server.connections == 2
 
 
-def test_a_longer_answer_than_stated_is_not_taken_for_the_next_one(serve, runtime_client):
+def test_bytes_after_a_response_are_not_taken_for_the_next_one(serve, runtime_client):
     other = streamed(token("Not yours"), last())
     server = serve(answers(whole(line(error="no"), 404) + other), answers(GOOD))
     runtime = runtime_client(server)
@@ -156,37 +156,37 @@ def test_many_threads_each_get_their_own_answer(serve, runtime_client):
 
 
 def test_an_answer_of_a_stated_length_leaves_its_connection_to_others(serve, runtime_client):
-    """The connection is free as soon as it is read, before anybody has understood it."""
-    first_is_done = threading.Event()
+    """The connection is free as soon as the response is read, before it is parsed."""
+    first_done = threading.Event()
 
     def sized_then_slow(peer: Peer) -> None:
         peer.read_request()
         peer.send(whole(token("first") + last()))
         peer.read_request()
         peer.send(STREAM + chunk(token("sec")))
-        first_is_done.wait(10)
+        first_done.wait(10)
         peer.send(chunk(token("ond")))
-        time.sleep(0.5)  # longer than the end of an answer may take that is known already
+        time.sleep(0.5)  # longer than the client waits for the end of a finished response
         peer.send(chunk(last()) + END)
 
     server = serve(sized_then_slow)
     runtime = runtime_client(server)
-    second_has_begun = threading.Event()
+    second_started = threading.Event()
     with ThreadPoolExecutor(1) as thread:
 
-        def begin_the_second(_: Event) -> None:
-            futures.append(thread.submit(generate, runtime, emit=lambda _: second_has_begun.set()))
-            assert second_has_begun.wait(10)
+        def start_second(_: Event) -> None:
+            futures.append(thread.submit(generate, runtime, emit=lambda _: second_started.set()))
+            assert second_started.wait(10)
 
         futures: list[Future[Reply]] = []
-        assert generate(runtime, emit=begin_the_second).text == "first"
-        first_is_done.set()
+        assert generate(runtime, emit=start_second).text == "first"
+        first_done.set()
 
         assert futures[0].result().text == "second"
     assert server.connections == 1
 
 
-def test_nothing_of_the_environment_reaches_the_runtime(
+def test_proxies_and_netrc_of_the_environment_are_ignored(
     serve, runtime_client, monkeypatch, tmp_path
 ):
     proxy, server = serve(answers(GOOD)), serve(answers(GOOD))
@@ -226,7 +226,7 @@ def test_only_the_headers_that_are_needed_are_sent(serve, runtime_client):
     }
 
 
-def test_every_generation_says_all_that_ollama_would_else_decide(serve, runtime_client):
+def test_every_generation_sets_all_fields_that_ollama_would_otherwise_decide(serve, runtime_client):
     server = serve(answers(GOOD))
 
     generate(runtime_client(server), system="Be brief.", format={"type": "object"})
@@ -251,7 +251,7 @@ def test_the_properties_of_a_schema_keep_their_order(serve, runtime_client):
     assert list(server.asked[0].json["format"]["properties"]) == ["zebra", "ant", "mole"]
 
 
-def test_a_schema_may_be_any_mapping_and_name_any_number(serve, runtime_client):
+def test_a_schema_may_be_any_mapping_and_contain_any_number(serve, runtime_client):
     server = serve(answers(GOOD))
     schema = {"properties": MappingProxyType({"size": {"maximum": 10**30}})}
 
@@ -268,3 +268,8 @@ def test_a_host_may_be_written_in_several_ways(serve, runtime_client, host):
 
     prefix = "/ollama" if "ollama" in host else ""
     assert server.asked[0].line == f"GET {prefix}/api/version HTTP/1.1"
+
+
+def test_a_generation_that_emits_nothing_needs_no_stream_pump(serve, runtime_client):
+    runtime = runtime_client(serve(answers(GOOD)), stream_pump=None)
+    assert generate(runtime).text == "Hello"

@@ -1,4 +1,4 @@
-"""Embeddings over the client: what is asked, and what each answer means."""
+"""Embeddings: the requests that the client sends, and the meaning of each response."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def embed(
     )
 
 
-def told(*vectors: object, tokens: object = 3) -> bytes:
+def answered(*vectors: object, tokens: object = 3) -> bytes:
     document = {"model": TAG, "embeddings": vectors, "prompt_eval_count": tokens}
     return whole(json.dumps(document).encode())
 
@@ -56,8 +56,8 @@ def refused(status: int, error: object, **facts: object) -> bytes:
     return whole(json.dumps({"error": error, **facts}).encode(), status=status)
 
 
-def test_texts_are_asked_for_with_the_options_of_a_load_and_are_never_cut(serve, runtime_client):
-    server = serve(answers(told([0.5, 1, -0.25], [1.0, 0.0, 0.0])))
+def test_texts_are_sent_with_the_options_of_a_load_and_are_never_truncated(serve, runtime_client):
+    server = serve(answers(answered([0.5, 1, -0.25], [1.0, 0.0, 0.0])))
 
     made = embed(runtime_client(server), "one", "two")
 
@@ -99,11 +99,11 @@ def test_dimensions_that_a_real_ollama_ignored_are_refused(serve, runtime_client
         embed(runtime_client(serve(replay(case))), dimensions=dimensions)
 
 
-def test_many_texts_are_asked_for_some_at_a_time_and_come_back_in_order(serve, runtime_client):
+def test_many_texts_are_sent_in_batches_and_their_vectors_are_in_order(serve, runtime_client):
     def script(peer: Peer) -> None:
         while (asked := peer.read_request()) is not None:
             texts = asked.json["input"]
-            peer.send(told(*([float(text)] for text in texts), tokens=len(texts)))
+            peer.send(answered(*([float(text)] for text in texts), tokens=len(texts)))
 
     server = serve(script)
 
@@ -116,46 +116,46 @@ def test_many_texts_are_asked_for_some_at_a_time_and_come_back_in_order(serve, r
 
 
 def test_fewer_dimensions_are_left_to_the_runtime(serve, runtime_client):
-    server = serve(answers(told([0.6, 0.8])))
+    server = serve(answers(answered([0.6, 0.8])))
 
     assert len(embed(runtime_client(server), dimensions=2).values[0]) == 2
     assert server.asked[0].json["dimensions"] == 2
 
 
 @pytest.mark.parametrize(("dimensions", "words"), [(4, "vectors of 3 dim"), (2, "cannot shorten")])
-def test_dimensions_that_did_not_come_are_refused(serve, runtime_client, dimensions, words):
+def test_other_dimensions_than_requested_are_refused(serve, runtime_client, dimensions, words):
     with pytest.raises(RequestInvalid, match=words) as error:
-        embed(runtime_client(serve(answers(told([0.5, 0.5, 0.5])))), dimensions=dimensions)
+        embed(runtime_client(serve(answers(answered([0.5, 0.5, 0.5])))), dimensions=dimensions)
     assert error.value.mistakes[0].pointer == "/dimensions"
 
 
-NONSENSE = {
-    "fewer than were asked for": told(),
-    "more than were asked for": told([1.0], [1.0]),
+INVALID = {
+    "fewer than were asked for": answered(),
+    "more than were asked for": answered([1.0], [1.0]),
     "none": whole(b'{"model": "m"}'),
     "nothing": whole(b""),
-    "an empty one": told([]),
-    "text": told(["1"]),
-    "a truth": told([True]),
-    "null": told([None]),
-    "a number of more than 32 bits": told([1e300]),
+    "an empty one": answered([]),
+    "text": answered(["1"]),
+    "a truth": answered([True]),
+    "null": answered([None]),
+    "a number of more than 32 bits": answered([1e300]),
     "infinity": whole(b'{"embeddings": [[1e999]], "prompt_eval_count": 1}'),
     "no number": whole(b'{"embeddings": [[NaN]], "prompt_eval_count": 1}'),
-    "a count of text": told([1.0], tokens="3"),
+    "a count of text": answered([1.0], tokens="3"),
     "a page": whole(b"<html>", content_type="text/html"),
     "400 for something else": refused(400, "invalid model name"),
 }
 
 
-@pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
-def test_nonsense_is_never_a_vector(serve, runtime_client, answer):
+@pytest.mark.parametrize("answer", INVALID.values(), ids=INVALID)
+def test_an_invalid_reply_is_never_a_vector(serve, runtime_client, answer):
     with pytest.raises(RuntimeReplyInvalid):
         embed(runtime_client(serve(once(answer))))
 
 
-def test_vectors_of_several_lengths_are_nonsense(serve, runtime_client):
+def test_vectors_of_several_lengths_are_an_invalid_reply(serve, runtime_client):
     with pytest.raises(RuntimeReplyInvalid, match="several lengths"):
-        embed(runtime_client(serve(once(told([1.0], [1.0, 2.0])))), "one", "two")
+        embed(runtime_client(serve(once(answered([1.0], [1.0, 2.0])))), "one", "two")
 
 
 REFUSALS: dict[str, tuple[bytes, type[MesError], str]] = {
@@ -176,12 +176,12 @@ REFUSALS: dict[str, tuple[bytes, type[MesError], str]] = {
 
 
 @pytest.mark.parametrize(("answer", "error", "words"), REFUSALS.values(), ids=REFUSALS)
-def test_a_refusal_is_called_by_its_name(serve, runtime_client, answer, error, words):
+def test_a_refusal_is_the_error_that_it_stands_for(serve, runtime_client, answer, error, words):
     with pytest.raises(error, match=words):
         embed(runtime_client(serve(once(answer))))
 
 
-def test_where_ollama_gives_no_numbers_those_are_told_that_are_known(serve, runtime_client):
+def test_without_numbers_of_ollama_the_error_names_the_known_ones(serve, runtime_client):
     listed = {"models": [{"name": TAG, "context_length": 256}]}
     no = refused(400, "the input length exceeds the context length")
     server = serve(answers(no, whole(json.dumps(listed).encode())))
@@ -200,12 +200,14 @@ def test_where_ollama_gives_no_numbers_those_are_told_that_are_known(serve, runt
         ("embed-num-ctx-too-long", PromptTooLong),
     ],
 )
-def test_a_refusal_of_a_real_ollama_is_called_by_its_name(serve, runtime_client, case, error):
+def test_a_refusal_of_a_real_ollama_is_the_error_that_it_stands_for(
+    serve, runtime_client, case, error
+):
     with pytest.raises(error):
         embed(runtime_client(serve(replay(case))))
 
 
-def test_a_generation_with_a_model_that_embeds_is_told_so(serve, runtime_client):
+def test_a_generation_with_a_model_that_only_embeds_is_refused(serve, runtime_client):
     no = refused(400, f'"{TAG}" does not support generate')
     with pytest.raises(NotCapable, match="makes embeddings and no text"):
         generate(runtime_client(serve(once(no))))
@@ -213,7 +215,7 @@ def test_a_generation_with_a_model_that_embeds_is_told_so(serve, runtime_client)
 
 def test_a_model_that_only_embeds_is_loaded_by_embedding_nothing(serve, runtime_client):
     no = refused(400, f'"{TAG}" does not support generate')
-    server = serve(once(no), once(told(tokens=0)))
+    server = serve(once(no), once(answered(tokens=0)))
 
     runtime_client(server).load(SPEC, deadline=time.monotonic() + 5)
 
@@ -226,20 +228,20 @@ def test_a_model_that_only_embeds_is_loaded_by_embedding_nothing(serve, runtime_
     assert server.asked[1].json["keep_alive"] == -1
 
 
-def test_a_load_by_embedding_that_fails_says_so(serve, runtime_client):
+def test_a_load_by_embedding_may_fail(serve, runtime_client):
     no = refused(400, f'"{TAG}" does not support generate')
     failed = refused(500, "llama-server process has terminated: exit status 1")
     with pytest.raises(LoadFailed, match="exit status 1"):
         runtime_client(serve(once(no), once(failed))).load(SPEC, deadline=time.monotonic() + 5)
 
 
-def test_the_deadline_ends_it(serve, runtime_client):
+def test_a_deadline_ends_an_embedding(serve, runtime_client):
     server = serve(lambda peer: peer.read_request() and peer.closed_within(20))
     with pytest.raises(GenerationTimeout):
         embed(runtime_client(server), within=0.2)
 
 
-def test_a_caller_who_leaves_cancels_it_in_the_runtime(serve, runtime_client):
+def test_a_client_that_disconnects_cancels_an_embedding_in_the_runtime(serve, runtime_client):
     closed = threading.Event()
     client = SocketClient()
 

@@ -1,4 +1,4 @@
-"""Deadlines and hang-ups: every exchange ends when it should, and the runtime notices."""
+"""Deadlines and disconnects: every exchange ends in time, and the runtime notices."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .conftest import SPEC, generate
 from .scripted import END, GOOD, STREAM, Peer, answers, chunk, head, last, once, streamed, token
 
 DEADLINE_SECONDS = 0.4
-# The scripted runtimes go on for 6 s and more, so an exchange that ends within this time was ended
-# here, also on a machine that is busy with other things.
+# The scripted runtimes continue for 6 s and more, so an exchange that ends within this time was
+# ended by the client, also on a busy machine.
 SLACK_SECONDS = 4.0
 
 
 class Stuck:
-    """A runtime that starts to answer and then takes longer than anybody waits."""
+    """A runtime that starts to answer and then takes longer than any deadline."""
 
     def __init__(self, start: bytes, drip: bytes = b"") -> None:
         self.reached = threading.Event()
@@ -102,7 +102,7 @@ def test_the_deadline_holds_in_every_phase(serve, runtime_client, phase):
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_caller_who_hangs_up_ends_the_generation_in_every_phase(serve, runtime_client, phase):
+def test_a_client_that_disconnects_ends_the_generation_in_every_phase(serve, runtime_client, phase):
     script, client = stuck(phase), SocketClient()
 
     def hang_up() -> None:
@@ -116,7 +116,7 @@ def test_a_caller_who_hangs_up_ends_the_generation_in_every_phase(serve, runtime
     assert script.client_left.wait(SLACK_SECONDS)
 
 
-def test_a_caller_who_is_gone_already_is_not_worked_for(serve, runtime_client):
+def test_nothing_is_sent_for_a_client_that_has_disconnected(serve, runtime_client):
     server, client = serve(stuck("before the first byte")), SocketClient()
     client.mark_disconnected()
 
@@ -135,12 +135,12 @@ def test_a_deadline_that_has_passed_costs_no_connection(serve, runtime_client):
     assert server.connections == 0
 
 
-def test_the_deadline_holds_where_nobody_accepts(runtime_client):
+def test_the_deadline_holds_while_a_connection_is_not_accepted(runtime_client):
     with socket.socket() as listener, contextlib.ExitStack() as fillers:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         port = listener.getsockname()[1]
-        for _ in range(4):  # more than the backlog holds, so that the next one finds no answer
+        for _ in range(4):  # more than fit into the backlog, so that the next one is not accepted
             filler = fillers.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
@@ -151,25 +151,25 @@ def test_the_deadline_holds_where_nobody_accepts(runtime_client):
             generate(runtime_client(f"http://127.0.0.1:{port}", connect_timeout_seconds=0.2))
 
 
-def test_the_deadline_holds_where_the_prompt_is_not_read(serve, runtime_client):
+def test_the_deadline_holds_while_the_prompt_is_not_read(serve, runtime_client):
     left = threading.Event()
 
-    def deaf(peer: Peer) -> None:
+    def not_reading(peer: Peer) -> None:
         left.wait(30)
 
     with lasting(DEADLINE_SECONDS), pytest.raises(GenerationTimeout):
-        generate(runtime_client(serve(deaf)), text="x" * 20_000_000, within=DEADLINE_SECONDS)
+        generate(runtime_client(serve(not_reading)), text="x" * 20_000_000, within=DEADLINE_SECONDS)
     left.set()
 
 
 def test_a_prompt_may_take_longer_to_send_than_the_connection_to_make(serve, runtime_client):
     def busy(peer: Peer) -> None:
-        while not nobody.wait(0.3):  # so that the prompt fills all that the kernel holds for us
+        while not never.wait(0.3):  # the prompt fills the buffers of the kernel meanwhile
             if peer.read_request() is None:
                 return
             peer.send(GOOD)
 
-    nobody = threading.Event()
+    never = threading.Event()
     server = serve(busy)
     runtime = runtime_client(server, connect_timeout_seconds=0.1)
 
@@ -188,22 +188,22 @@ def test_a_load_has_its_own_deadline(serve, runtime_client):
 
 
 @pytest.mark.parametrize("phase", ["before the first byte", "dripping a stated length"])
-@pytest.mark.parametrize("question", ["loaded", "pulled", "version"])
-def test_short_questions_do_not_wait_long(serve, runtime_client, phase, question):
+@pytest.mark.parametrize("method", ["loaded", "pulled", "version"])
+def test_short_requests_do_not_wait_long(serve, runtime_client, phase, method):
     runtime = runtime_client(serve(stuck(phase)), reply_timeout_seconds=DEADLINE_SECONDS)
 
     with lasting(DEADLINE_SECONDS), pytest.raises(RuntimeUnavailable):
-        getattr(runtime, question)()
+        getattr(runtime, method)()
 
 
-@pytest.mark.parametrize("what", ["card", "unload"])
-def test_short_commands_do_not_wait_long(serve, runtime_client, what):
+@pytest.mark.parametrize("method", ["card", "unload"])
+def test_short_requests_about_a_model_do_not_wait_long(serve, runtime_client, method):
     runtime = runtime_client(
         serve(stuck("before the first byte")), reply_timeout_seconds=DEADLINE_SECONDS
     )
 
     with lasting(DEADLINE_SECONDS), pytest.raises(RuntimeUnavailable):
-        getattr(runtime, what)("tiny")
+        getattr(runtime, method)("tiny")
 
 
 def test_a_connection_that_missed_a_deadline_is_never_used_again(serve, runtime_client):
@@ -220,15 +220,15 @@ def test_a_connection_that_missed_a_deadline_is_never_used_again(serve, runtime_
     assert server.connections == 2
 
 
-def test_a_finished_answer_does_not_wait_for_the_end_of_its_framing(serve, runtime_client):
+def test_a_finished_response_does_not_wait_for_its_last_chunk(serve, runtime_client):
     done = GOOD.removesuffix(b"0\r\n\r\n")
 
     with lasting(0):
         assert generate(runtime_client(serve(Stuck(done)))).text == "Hello"
 
 
-class KeepingWatch(EventLoop):
-    """Keeps every alarm, so that a test can ring one that was called off a moment ago."""
+class RecordingEventLoop(EventLoop):
+    """Keeps the callback of every timer, so that a test can call one that was cancelled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -239,8 +239,8 @@ class KeepingWatch(EventLoop):
         return super().call_at(when, callback)
 
 
-def test_a_late_alarm_does_not_touch_the_next_request(serve, runtime_client):
-    event_loop, begun, may_end = KeepingWatch(), threading.Event(), threading.Event()
+def test_a_late_timer_does_not_affect_the_next_request(serve, runtime_client):
+    event_loop, begun, may_end = RecordingEventLoop(), threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         peer.read_request()
@@ -265,7 +265,7 @@ def test_a_late_alarm_does_not_touch_the_next_request(serve, runtime_client):
 
 
 class Listener:
-    """Hears of a generation, and can be looked for afterwards."""
+    """Receives the events of a generation. A weak reference shows when it is freed."""
 
     def __call__(self, *events: object) -> None:
         pass
@@ -276,17 +276,15 @@ class Listener:
     [answers(GOOD), once(streamed(token("Hel"))), stuck("after some text")],
     ids=["whole", "broken off", "too late"],
 )
-def test_what_was_said_is_forgotten_with_the_generation_and_not_when_memory_is_tidied(
-    serve, runtime_client, script
-):
+def test_a_generation_leaves_no_reference_cycle(serve, runtime_client, script):
     listener = Listener()
-    heard = weakref.ref(listener)
+    alive = weakref.ref(listener)
     runtime = runtime_client(serve(script))
     gc.disable()
     try:
         with contextlib.suppress(MesError):
             generate(runtime, within=DEADLINE_SECONDS, emit=listener)
         del listener
-        assert heard() is None
+        assert alive() is None
     finally:
         gc.enable()

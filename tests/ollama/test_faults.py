@@ -1,4 +1,4 @@
-"""The runtime_client against a runtime, or something in its place, that does not behave."""
+"""The client with a runtime, or another server in its place, that breaks the protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from mes.errors import (
     GenerationAborted,
     LoadFailed,
     MesError,
-    ModelNotPulled,
     PromptTooLong,
     RuntimeReplyInvalid,
     RuntimeUnavailable,
@@ -54,7 +53,7 @@ ABORTED = {
     "no reason for being done": streamed(last(done_reason=None)),
     "done without being so": streamed(token("Hel"), line(response="", done=False)),
 }
-NONSENSE = {
+INVALID = {
     "a page": whole(b"<html>hello</html>", content_type="text/html"),
     "half a line": streamed(token("Hel"), b'{"response": "l\n'),
     "a list": streamed(b"[1]\n"),
@@ -80,12 +79,12 @@ NONSENSE = {
     "two lengths": head(content_length="3, 4") + b"{}",
     "switched protocols": head(101),
 }
-# A runtime that answers with a page, or not as Ollama does, says nothing that we pass on.
-STRANGE = {
+# Error responses that are not in Ollama's form: their text is not passed on.
+FOREIGN = {
     "a 502 page": (502, b"<html>Bad Gateway</html>"),
     "a 500 page": (500, b"<html>oops</html>"),
     "a 404 page": (404, b"404 page not found"),
-    "a 403 without a word": (403, b""),
+    "a 403 without a body": (403, b""),
     "an error of pages": (500, json.dumps({"error": "<html>oops</html>"}).encode()),
     "an error that is not text": (500, b'{"error": 7}'),
     "a teapot": (418, b'{"error": "short and stout"}'),
@@ -98,14 +97,14 @@ def test_a_generation_that_does_not_end_properly_is_aborted(serve, runtime_clien
         generate(runtime_client(serve(once(answer))))
 
 
-@pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
-def test_nonsense_on_the_wire_is_called_so(serve, runtime_client, answer):
+@pytest.mark.parametrize("answer", INVALID.values(), ids=INVALID)
+def test_invalid_bytes_are_an_invalid_reply(serve, runtime_client, answer):
     with pytest.raises(RuntimeReplyInvalid):
         generate(runtime_client(serve(once(answer))))
 
 
-def test_an_answer_that_begins_within_the_head_is_not_logged(serve, runtime_client, caplog):
-    garbled = b"HTTP/1.1 200 OK\r\nX: y\r\nthe secret of the house\r\n\r\n"
+def test_a_head_that_cannot_be_parsed_is_not_logged(serve, runtime_client, caplog):
+    garbled = b"HTTP/1.1 200 OK\r\nX: y\r\nan internal secret\r\n\r\n"
 
     with pytest.raises(MesError):
         generate(runtime_client(serve(once(garbled))))
@@ -113,8 +112,8 @@ def test_an_answer_that_begins_within_the_head_is_not_logged(serve, runtime_clie
     assert "secret" not in caplog.text
 
 
-@pytest.mark.parametrize(("status", "body"), STRANGE.values(), ids=STRANGE)
-def test_what_is_not_ollamas_is_never_relayed(serve, runtime_client, status, body):
+@pytest.mark.parametrize(("status", "body"), FOREIGN.values(), ids=FOREIGN)
+def test_the_text_of_another_server_is_never_passed_on(serve, runtime_client, status, body):
     with pytest.raises(RuntimeReplyInvalid) as caught:
         generate(runtime_client(serve(once(whole(body, status, content_type="text/html")))))
 
@@ -134,7 +133,7 @@ def test_a_redirect_is_refused_and_its_target_never_contacted(serve, runtime_cli
     assert target.connections == 0
 
 
-def test_a_packed_answer_is_refused_and_never_unpacked(serve, runtime_client):
+def test_a_compressed_response_is_refused_and_never_decompressed(serve, runtime_client):
     bomb = gzip.compress(b"0" * 10_000_000)
     server = serve(once(whole(bomb, content_encoding="gzip")))
 
@@ -147,7 +146,7 @@ def test_a_packed_answer_is_refused_and_never_unpacked(serve, runtime_client):
 @pytest.mark.parametrize(
     "start", [STREAM, head(content_length=str(20_000_000)), head(connection="close")]
 )
-def test_an_answer_is_read_no_further_than_the_cap(serve, runtime_client, start):
+def test_a_response_is_read_no_further_than_the_limit(serve, runtime_client, start):
     sent = []
 
     def flood(peer):
@@ -161,7 +160,7 @@ def test_an_answer_is_read_no_further_than_the_cap(serve, runtime_client, start)
     with pytest.raises(RuntimeReplyInvalid, match="more than"):
         generate(runtime_client(serve(flood), max_reply_bytes=1_000_000))
 
-    # What the kernel holds on both ends comes on top.
+    # The buffers of the kernel on both ends are added to the limit.
     assert sum(sent) < 12_000_000
 
 
@@ -177,7 +176,7 @@ def test_a_reset_connection_aborts_the_generation(serve, runtime_client, when):
         generate(runtime_client(serve(reset)))
 
 
-def test_a_runtime_that_is_not_there_is_unavailable_and_named(runtime_client):
+def test_a_runtime_that_does_not_run_is_unavailable_and_named(runtime_client):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     started = time.monotonic()
@@ -190,14 +189,14 @@ def test_a_runtime_that_is_not_there_is_unavailable_and_named(runtime_client):
     assert time.monotonic() - started < 4  # the deadline of the generation is at 5 s
 
 
-def test_a_host_that_is_no_name_is_unavailable(runtime_client):
+def test_an_invalid_host_name_is_unavailable(runtime_client):
     with pytest.raises(RuntimeUnavailable, match=r"no\.\.name:11434 cannot be reached"):
         runtime_client("http://no..name:11434").version()
 
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("999999", 60.0), ("soon", 2.0)])
-def test_a_busy_runtime_says_when_to_come_again(serve, runtime_client, status, header, seconds):
+def test_a_busy_runtime_names_the_time_to_wait(serve, runtime_client, status, header, seconds):
     body = line(error="server busy, please try again.  maximum pending requests exceeded")
     server = serve(once(whole(body, status, retry_after=header)))
 
@@ -207,28 +206,28 @@ def test_a_busy_runtime_says_when_to_come_again(serve, runtime_client, status, h
     assert caught.value.retry_after == seconds
 
 
-def test_a_dead_runner_aborts_the_generation_with_its_last_words(serve, runtime_client):
+def test_the_error_of_a_runner_that_died_is_the_detail(serve, runtime_client):
     body = line(error="model runner has unexpectedly stopped\n\x1b[31mcudaMalloc failed")
 
     with pytest.raises(GenerationAborted, match=r"stopped \[31mcudaMalloc failed"):
         generate(runtime_client(serve(once(whole(body, 500)))))
 
 
-def test_foreign_words_are_kept_short(serve, runtime_client):
+def test_the_text_of_an_error_is_shortened(serve, runtime_client):
     with pytest.raises(GenerationAborted) as caught:
         generate(runtime_client(serve(once(whole(line(error="long " * 1000), 500)))))
 
     assert len(caught.value.detail) <= 300
 
 
-def test_a_prompt_longer_than_the_context_is_the_callers_to_mend(serve, runtime_client):
+def test_a_prompt_longer_than_the_context_is_an_error_of_the_client(serve, runtime_client):
     body = line(error="the prompt is longer than the context length currently available")
 
     with pytest.raises(PromptTooLong):
         generate(runtime_client(serve(once(whole(body, 400)))))
 
 
-def test_a_grammar_that_fails_is_a_refused_schema_only_where_there_is_one(serve, runtime_client):
+def test_an_invalid_grammar_is_a_refused_schema_only_if_there_is_a_schema(serve, runtime_client):
     body = line(error="Failed to initialize samplers: failed to parse grammar")
     runtime = runtime_client(serve(answers(whole(body, 400))))
 
@@ -238,7 +237,7 @@ def test_a_grammar_that_fails_is_a_refused_schema_only_where_there_is_one(serve,
         generate(runtime)
 
 
-def test_a_load_that_fails_tells_why(serve, runtime_client):
+def test_a_load_that_fails_names_the_reason(serve, runtime_client):
     body = line(error="llama-server process has terminated: signal: killed")
 
     with pytest.raises(LoadFailed, match="signal: killed"):
@@ -250,46 +249,14 @@ def test_a_load_that_fails_tells_why(serve, runtime_client):
     [b"", whole(line(error="out of memory")), whole(b"")],
     ids=["closed", "an error line", "an empty body"],
 )
-def test_a_load_that_breaks_off_has_failed(serve, runtime_client, answer):
+def test_an_interrupted_load_has_failed(serve, runtime_client, answer):
     with pytest.raises(LoadFailed):
         runtime_client(serve(once(answer))).load(SPEC, deadline=time.monotonic() + 5)
 
 
-def test_a_short_question_that_is_cut_off_finds_the_runtime_unavailable(serve, runtime_client):
+def test_an_interrupted_short_request_finds_the_runtime_unavailable(serve, runtime_client):
     with pytest.raises(RuntimeUnavailable):
         runtime_client(serve(once(b""))).loaded()
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"[]", b"{", b'{"models": 1}', b'{"models": [1]}', b'{"models": [{"size": -1}]}'],
-)
-def test_a_list_of_models_is_read_strictly(serve, runtime_client, body):
-    with pytest.raises(RuntimeReplyInvalid):
-        runtime_client(serve(once(whole(body)))).loaded()
-
-
-def test_what_a_list_leaves_out_is_taken_as_nothing(serve, runtime_client):
-    (model,) = runtime_client(serve(once(whole(b'{"models": [{"name": "Tiny"}]}')))).loaded()
-
-    assert model.name == "tiny:latest"
-    assert (model.digest, model.size_bytes, model.context_length) == ("", 0, None)
-
-
-def test_another_runtime_may_say_its_own_name(serve, runtime_client):
-    server = serve(once(whole(b'{"version": "1.2", "runtime": "mes-embedded"}')))
-
-    assert runtime_client(server).version() == "mes-embedded 1.2"
-
-
-def test_an_unload_that_is_refused_says_so(serve, runtime_client):
-    with pytest.raises(RuntimeReplyInvalid):
-        runtime_client(serve(once(whole(line(error="no"), 400)))).unload("tiny")
-
-
-def test_a_missing_model_is_named_as_it_was_asked_for(serve, runtime_client):
-    with pytest.raises(ModelNotPulled, match="ollama pull tiny:q8"):
-        runtime_client(serve(once(whole(line(error="model not found"), 404)))).card("tiny:q8")
 
 
 def test_the_first_done_counts(serve, runtime_client):
@@ -301,7 +268,7 @@ def test_the_first_done_counts(serve, runtime_client):
     assert reply.usage.completion_tokens == 2
 
 
-def test_missing_counts_are_nothing(serve, runtime_client):
+def test_absent_counts_are_zero(serve, runtime_client):
     answer = streamed(line(response="Hello", done=True, done_reason="length"))
 
     reply = generate(runtime_client(serve(once(answer))))
@@ -311,7 +278,7 @@ def test_missing_counts_are_nothing(serve, runtime_client):
     assert (reply.text, reply.finish_reason) == ("Hello", "length")
 
 
-def test_lines_are_put_together_however_the_chunks_cut_them(serve, runtime_client):
+def test_lines_are_joined_however_the_chunks_divide_them(serve, runtime_client):
     text = token("Hel") + token("lö\u0000") + last()
     bytewise = STREAM + b"".join(chunk(bytes([byte])) for byte in text) + END
     at_once = STREAM + chunk(text) + END
@@ -320,7 +287,7 @@ def test_lines_are_put_together_however_the_chunks_cut_them(serve, runtime_clien
         assert generate(runtime_client(serve(once(answer)))).text == "Hello\0".replace("o", "ö")
 
 
-def test_interim_answers_are_passed_over(serve, runtime_client):
+def test_interim_responses_are_skipped(serve, runtime_client):
     early = head(103, link="</style.css>") + head(100) + head(102)
 
     assert generate(runtime_client(serve(once(early + GOOD)))).text == "Hello"

@@ -1,4 +1,4 @@
-"""A pull, as the runtime tells of it and as it fails."""
+"""Pulls: progress, success and failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pull(runtime, *, within=10.0, client=None):
     return list(runtime.pull("tiny:1b", deadline=deadline, client=client or SocketClient()))
 
 
-def test_a_pull_tells_its_progress_until_it_succeeds(serve, runtime_client):
+def test_a_pull_yields_its_progress_until_it_succeeds(serve, runtime_client):
     server = serve(once(streamed(line(status="pulling manifest"), LAYER, SUCCESS)))
     assert pull(runtime_client(server)) == [
         PullProgress("pulling manifest"),
@@ -40,18 +40,18 @@ def test_a_pull_tells_its_progress_until_it_succeeds(serve, runtime_client):
     assert server.asked[0].json == {"model": "tiny:1b", "stream": True}
 
 
-def test_a_pull_may_tell_more_than_an_answer_may_hold(serve, runtime_client):
+def test_a_pull_may_be_longer_than_other_responses(serve, runtime_client):
     server = serve(once(streamed(*[LAYER] * 1000, SUCCESS)))
     assert len(pull(runtime_client(server, max_reply_bytes=1000))) == 1000
 
 
 @pytest.mark.parametrize(
-    "strange", ["text", -1, 2.5, None, True], ids=lambda value: f"completed={value}"
+    "invalid", ["text", -1, 2.5, None, True], ids=lambda value: f"completed={value}"
 )
-def test_a_strange_number_spoils_no_pull(serve, runtime_client, strange):
-    layer = line(status="pulling 97f732d6b8a1", total=400, completed=strange)
-    told = pull(runtime_client(serve(once(streamed(layer, SUCCESS)))))
-    assert told == [PullProgress("pulling 97f732d6b8a1", None, 400)]
+def test_an_invalid_number_fails_no_pull(serve, runtime_client, invalid):
+    layer = line(status="pulling 97f732d6b8a1", total=400, completed=invalid)
+    progress = pull(runtime_client(serve(once(streamed(layer, SUCCESS)))))
+    assert progress == [PullProgress("pulling 97f732d6b8a1", None, 400)]
 
 
 FAILURES = {
@@ -71,7 +71,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("answer", "kind"), FAILURES.values(), ids=FAILURES)
-def test_whatever_is_no_success_is_an_error(serve, runtime_client, answer, kind: type[MesError]):
+def test_every_end_without_success_is_an_error(serve, runtime_client, answer, kind: type[MesError]):
     with pytest.raises(kind):
         pull(runtime_client(serve(once(answer))))
 
@@ -84,32 +84,32 @@ def test_whatever_is_no_success_is_an_error(serve, runtime_client, answer, kind:
         ("pull-bad-name", "invalid model name"),
     ],
 )
-def test_a_failed_pull_of_a_real_ollama_says_why(serve, runtime_client, case, words):
+def test_a_failed_pull_of_a_real_ollama_names_the_reason(serve, runtime_client, case, words):
     with pytest.raises(PullFailed, match=words):
         pull(runtime_client(serve(replay(case))))
 
 
-def test_the_runtimes_own_words_say_why(serve, runtime_client):
+def test_the_text_of_the_runtime_is_the_detail(serve, runtime_client):
     with pytest.raises(PullFailed, match=NOT_THERE):
         pull(runtime_client(serve(once(streamed(LAYER, line(error=NOT_THERE))))))
 
 
-def test_a_runtime_that_is_not_there_is_told_before_anything(runtime_client):
+def test_a_runtime_that_does_not_run_is_unavailable(runtime_client):
     with pytest.raises(RuntimeUnavailable, match="cannot be reached"):
         pull(runtime_client("http://127.0.0.1:1"))
 
 
 def test_a_pull_ends_at_its_deadline(serve, runtime_client):
-    def no_op(peer):
+    def stuck(peer):
         peer.read_request()
         peer.send(STREAM + chunk(LAYER))
         peer.closed_within(30)
 
     with pytest.raises(PullFailed, match="in time"):
-        pull(runtime_client(serve(no_op)), within=0.3)
+        pull(runtime_client(serve(stuck)), within=0.3)
 
 
-def test_a_caller_who_hangs_up_ends_the_pull_in_the_runtime(serve, runtime_client):
+def test_a_client_that_disconnects_ends_the_pull_in_the_runtime(serve, runtime_client):
     client, told, noticed = SocketClient(), threading.Event(), threading.Event()
 
     def endless(peer):
@@ -127,7 +127,7 @@ def test_a_caller_who_hangs_up_ends_the_pull_in_the_runtime(serve, runtime_clien
     assert noticed.wait(10)
 
 
-def test_leaving_off_in_the_middle_ends_the_pull_in_the_runtime(serve, runtime_client):
+def test_closing_the_iterator_ends_the_pull_in_the_runtime(serve, runtime_client):
     noticed = threading.Event()
 
     def endless(peer):
@@ -145,7 +145,7 @@ def test_leaving_off_in_the_middle_ends_the_pull_in_the_runtime(serve, runtime_c
     assert noticed.wait(10)
 
 
-def test_the_connection_serves_others_before_and_after(serve, runtime_client):
+def test_the_connection_is_reused_before_and_after(serve, runtime_client):
     version = whole(b'{"version": "1.0"}')
     server = serve(answers(version, streamed(LAYER, SUCCESS), version))
     runtime = runtime_client(server)

@@ -1,4 +1,4 @@
-"""Voices: reasoning and answer told apart, wherever the pieces of the text are cut."""
+"""ReasoningParser: separates reasoning and answer, wherever the text is divided."""
 
 from __future__ import annotations
 
@@ -26,84 +26,85 @@ TEXTS = {
 }
 
 
-def heard(*pieces: str) -> tuple[tuple[str, str], list[Event]]:
-    told: list[Event] = []
-    voices = ReasoningParser(lambda *events: told.extend(events))
+def parse(*pieces: str) -> tuple[tuple[str, str], list[Event]]:
+    """Return the reasoning with the answer, and the events."""
+    events: list[Event] = []
+    parser = ReasoningParser(lambda *new: events.extend(new))
     for piece in pieces:
-        voices.hear(piece)
-    said = voices.end()
-    voices.emit()
-    return said, told
+        parser.feed(piece)
+    texts = parser.finish()
+    parser.emit_pending()
+    return texts, events
 
 
-def joined(told: list[Event], kind: type) -> str:
-    return "".join(event.text for event in told if isinstance(event, kind))
+def joined(events: list[Event], kind: type) -> str:
+    return "".join(event.text for event in events if isinstance(event, kind))
 
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_the_voices_are_told_apart_however_the_text_is_cut(text, size):
+def test_reasoning_and_answer_are_separated_however_the_text_is_divided(text, size):
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    said, told = heard(*pieces)
-    assert said == TEXTS[text]
-    assert joined(told, Token) == said[1]
-    assert joined(told, Thought).strip() == said[0]
+    (reasoning, answer), events = parse(*pieces)
+    assert (reasoning, answer) == TEXTS[text]
+    assert joined(events, Token) == answer
+    assert joined(events, Thought).strip() == reasoning
 
 
-def test_a_piece_is_told_as_soon_as_it_is_known_whose_it_is():
-    told: list[tuple[Event, ...]] = []
-    voices = ReasoningParser(lambda *events: told.append(events))
+def test_a_piece_is_emitted_as_soon_as_it_is_known_to_be_reasoning_or_answer():
+    calls: list[tuple[Event, ...]] = []
+    parser = ReasoningParser(lambda *events: calls.append(events))
     for piece in ("<think>", "So", " it is", "</think>", " ", "Pa", "ris"):
-        voices.hear(piece)
-        voices.emit()
-    assert told == [(Thought("So"),), (Thought(" it is"),), (Token("Pa"),), (Token("ris"),)]
+        parser.feed(piece)
+        parser.emit_pending()
+    assert calls == [(Thought("So"),), (Thought(" it is"),), (Token("Pa"),), (Token("ris"),)]
 
 
-def test_what_was_said_since_the_last_time_is_told_at_once():
-    told: list[tuple[Event, ...]] = []
-    voices = ReasoningParser(lambda *events: told.append(events))
-    voices.think("Well.")
-    voices.hear("Paris")
-    voices.emit()
-    voices.emit()
-    assert told == [(Thought("Well."), Token("Paris"))]
+def test_all_pending_events_are_emitted_in_one_call():
+    calls: list[tuple[Event, ...]] = []
+    parser = ReasoningParser(lambda *events: calls.append(events))
+    parser.feed_reasoning("Well.")
+    parser.feed("Paris")
+    parser.emit_pending()
+    parser.emit_pending()
+    assert calls == [(Thought("Well."), Token("Paris"))]
 
 
-def test_reasoning_that_the_runtime_tells_apart_stays_apart():
-    voices = ReasoningParser(no_op)
-    voices.think("Well.")
-    voices.hear("Paris")
-    assert voices.end() == ("Well.", "Paris")
+def test_reasoning_that_the_runtime_has_separated_stays_separate():
+    parser = ReasoningParser(no_op)
+    parser.feed_reasoning("Well.")
+    parser.feed("Paris")
+    assert parser.finish() == ("Well.", "Paris")
 
 
-def test_blanks_without_end_are_an_answer():
-    said, told = heard(*[" "] * 5000)
-    assert said == ("", " " * 5000)
-    assert len(told) > 3000
+def test_a_text_of_whitespace_is_an_answer():
+    texts, events = parse(*[" "] * 5000)
+    assert texts == ("", " " * 5000)
+    assert len(events) > 3000
 
 
-def test_probabilities_go_with_the_answer_and_never_with_the_reasoning():
-    told: list[Event] = []
-    voices = ReasoningParser(lambda *events: told.extend(events))
+def test_probabilities_are_those_of_the_answer_and_never_of_the_reasoning():
+    events: list[Event] = []
+    parser = ReasoningParser(lambda *new: events.extend(new))
     for piece in ("<think>", "So", "</think>", " ", "Pa", "ris"):
-        voices.weigh([Logprob(piece, -0.5, ())])
-        voices.hear(piece)
-    voices.emit()
-    assert [each.token for each in voices.logprobs][-2:] == ["Pa", "ris"]
-    assert "So" not in [each.token for each in voices.logprobs]
-    in_pieces = [each for event in told if isinstance(event, Token) for each in event.logprobs]
-    assert tuple(in_pieces) == voices.logprobs
+        parser.add_logprobs([Logprob(piece, -0.5, ())])
+        parser.feed(piece)
+    parser.emit_pending()
+    assert [each.token for each in parser.logprobs][-2:] == ["Pa", "ris"]
+    assert "So" not in [each.token for each in parser.logprobs]
+    emitted = [each for event in events if isinstance(event, Token) for each in event.logprobs]
+    assert tuple(emitted) == parser.logprobs
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_what_was_said_is_freed_as_soon_as_nobody_holds_it(text):
+def test_the_parser_has_no_reference_cycle(text):
     gc.disable()
     try:
-        voices = ReasoningParser(lambda _: None)
-        voices.hear(text)
-        voices.end()
-        alive = weakref.ref(voices)
-        del voices
+        parser = ReasoningParser(lambda _: None)
+        parser.feed(text)
+        parser.finish()
+        alive = weakref.ref(parser)
+        del parser
         assert alive() is None
     finally:
         gc.enable()

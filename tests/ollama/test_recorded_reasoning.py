@@ -27,7 +27,7 @@ THOUGHTS = [
 
 
 @pytest.mark.parametrize("case", THOUGHTS)
-def test_the_reasoning_of_a_real_ollama_is_kept_apart_from_the_answer(serve, runtime_client, case):
+def test_the_reasoning_of_a_real_ollama_is_separated_from_the_answer(serve, runtime_client, case):
     messages = [part.get("message", part) for part in map(json.loads, lines(case))]
 
     reply = generate(runtime_client(serve(replay(case))))
@@ -37,7 +37,7 @@ def test_the_reasoning_of_a_real_ollama_is_kept_apart_from_the_answer(serve, run
 
 
 @pytest.mark.parametrize("case", ["chat-thought-False", "generate-thought-False"])
-def test_reasoning_that_ollama_leaves_in_the_text_is_kept_apart_too(serve, runtime_client, case):
+def test_reasoning_that_ollama_leaves_in_the_text_is_separated_too(serve, runtime_client, case):
     reply = generate(runtime_client(serve(replay(case))))
 
     assert (reply.reasoning, reply.text) == ("easy", '{"x": 4}')

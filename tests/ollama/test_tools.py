@@ -1,4 +1,4 @@
-"""Tools: sent as Ollama wants them, and its calls read wherever they come."""
+"""Tools: sent in Ollama's form, and calls read from any line of the response."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALL = {"id": "call_1", "function": FUNCTION}
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def say(*parts: dict) -> Script:
+def answering(*parts: dict) -> Script:
     def script(peer: Peer) -> None:
         while peer.read_request() is not None:
             peer.send(HEAD)
@@ -30,8 +30,8 @@ def say(*parts: dict) -> Script:
 
 
 def part(content: str = "", *, done: bool = False, **message: object) -> dict:
-    told = {"message": {"role": "assistant", "content": content, **message}, "done": done}
-    return {**told, "done_reason": "stop"} if done else told
+    fields = {"message": {"role": "assistant", "content": content, **message}, "done": done}
+    return {**fields, "done_reason": "stop"} if done else fields
 
 
 NATIVE = (part("Let me see."), part(done=True, tool_calls=[CALL]))
@@ -39,32 +39,32 @@ RENDERED = (part("Let me see."), part(tool_calls=[CALL]), part(done=True))
 
 
 @pytest.mark.parametrize("parts", [NATIVE, RENDERED])
-def test_a_call_is_read_wherever_it_comes(serve, runtime_client, parts):
+def test_a_call_is_read_from_any_line(serve, runtime_client, parts):
     question = (Message("user", "Is it warm in Rome?"),)
-    reply = generate(runtime_client(serve(say(*parts))), messages=question, tools=(WEATHER,))
+    reply = generate(runtime_client(serve(answering(*parts))), messages=question, tools=(WEATHER,))
     assert reply.text == "Let me see."
     assert reply.tool_calls == (ToolCall("call_1", "weather", {"city": "Rome"}),)
 
 
-def test_a_call_without_a_name_of_its_own_is_given_one(serve, runtime_client):
-    nameless = {"function": FUNCTION}
-    answer = say(part(done=True, tool_calls=[nameless, nameless]))
+def test_a_call_without_an_id_is_given_one(serve, runtime_client):
+    without_id = {"function": FUNCTION}
+    answer = answering(part(done=True, tool_calls=[without_id, without_id]))
     reply = generate(runtime_client(serve(answer)), messages=(Message("user", "?"),))
     first, second = reply.tool_calls
     assert first.id != second.id
     assert first.id.startswith("call_")
 
 
-def test_tools_and_what_came_of_their_calls_are_sent(serve, runtime_client):
-    server = serve(say(part("Yes.", done=True)))
+def test_tools_and_the_results_of_their_calls_are_sent(serve, runtime_client):
+    server = serve(answering(part("Yes.", done=True)))
     call = ToolCall("call_1", "weather", {"city": "Rome"})
-    turns = (
+    messages = (
         Message("user", "Is it warm in Rome?"),
         Message("assistant", "", tool_calls=(call,)),
         Message("tool", "31 degrees", tool_call_id="call_1", tool_name="weather"),
     )
 
-    generate(runtime_client(server), messages=turns, tools=(WEATHER,))
+    generate(runtime_client(server), messages=messages, tools=(WEATHER,))
 
     asked = server.asked[0].json
     assert asked["tools"] == [WEATHER]
@@ -89,10 +89,10 @@ def test_tools_and_what_came_of_their_calls_are_sent(serve, runtime_client):
 @pytest.mark.parametrize(
     "calls", [{"name": "weather"}, ["weather"], [{"function": {"arguments": "{}"}}]]
 )
-def test_nonsense_for_calls_is_called_by_its_name(serve, runtime_client, calls):
+def test_invalid_calls_are_an_invalid_reply(serve, runtime_client, calls):
     with pytest.raises(RuntimeReplyInvalid):
         generate(
-            runtime_client(serve(say(part(done=True, tool_calls=calls)))),
+            runtime_client(serve(answering(part(done=True, tool_calls=calls)))),
             messages=(Message("user", "?"),),
         )
 
@@ -101,7 +101,7 @@ def test_nonsense_for_calls_is_called_by_its_name(serve, runtime_client, calls):
     "case", ["chat-tool-call-stream", "chat-tool-call-nostream", "chat-tool-call-logprobs"]
 )
 def test_a_tool_call_of_a_real_ollama_is_read(serve, runtime_client, case):
-    parts = [json.loads(one)["message"] for one in lines(case)]
+    parts = [json.loads(text)["message"] for text in lines(case)]
     (recorded,) = [call for part in parts for call in part.get("tool_calls", [])]
 
     reply = generate(runtime_client(serve(replay(case))), messages=(Message("user", "?"),))

@@ -1,4 +1,4 @@
-"""The runtime_client against what a real Ollama said, replayed byte for byte."""
+"""The client with the recorded responses of a real Ollama, byte for byte."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ UNLOADS = [
 
 
 @pytest.mark.parametrize("case", GENERATIONS)
-def test_a_generation_of_a_real_ollama_is_read_whole(serve, runtime_client, case):
+def test_a_generation_of_a_real_ollama_is_read(serve, runtime_client, case):
     parts = [json.loads(one) for one in lines(case)]
 
     reply = generate(runtime_client(serve(replay(case))))
@@ -113,7 +113,7 @@ def test_a_generation_of_a_real_ollama_is_read_whole(serve, runtime_client, case
 
 
 @pytest.mark.parametrize("case", ["generate-stream", "generate-system", "generate-schema"])
-def test_a_generation_is_asked_for_as_it_was_recorded(serve, runtime_client, case):
+def test_a_generation_is_requested_as_in_the_recording(serve, runtime_client, case):
     server, recorded = serve(replay(case)), all_exchanges()[case]["request"]["body"]
 
     generate(
@@ -129,22 +129,24 @@ def test_a_generation_is_asked_for_as_it_was_recorded(serve, runtime_client, cas
 
 
 @pytest.mark.parametrize("case", CONVERSATIONS)
-def test_a_conversation_with_a_real_ollama_is_read_whole(serve, runtime_client, case):
+def test_a_conversation_with_a_real_ollama_is_read(serve, runtime_client, case):
     parts = [json.loads(one) for one in lines(case)]
-    told: list[Event] = []
+    emitted: list[Event] = []
 
-    reply = generate(runtime_client(serve(replay(case))), emit=lambda *events: told.extend(events))
+    reply = generate(
+        runtime_client(serve(replay(case))), emit=lambda *events: emitted.extend(events)
+    )
 
     assert reply.text == "".join(part["message"]["content"] for part in parts)
     assert reply.finish_reason == parts[-1]["done_reason"]
     assert reply.usage.completion_tokens == parts[-1]["eval_count"]
-    assert told == [
+    assert emitted == [
         Token(part["message"]["content"]) for part in parts if part["message"]["content"]
     ]
 
 
 @pytest.mark.parametrize("case", ["chat-stream", "chat-schema"])
-def test_a_conversation_is_sent_as_it_was_recorded(serve, runtime_client, case):
+def test_a_conversation_is_requested_as_in_the_recording(serve, runtime_client, case):
     server, recorded = serve(replay(case)), all_exchanges()[case]["request"]["body"]
     messages = tuple(Message(**each) for each in recorded["messages"])
 
@@ -160,10 +162,10 @@ def test_a_conversation_is_sent_as_it_was_recorded(serve, runtime_client, case):
     assert server.asked[0].json == recorded
 
 
-def test_probabilities_are_asked_for_as_it_was_recorded_and_read(serve, runtime_client):
+def test_probabilities_are_requested_as_in_the_recording_and_read(serve, runtime_client):
     server = serve(replay("generate-logprobs"))
     recorded = all_exchanges()["generate-logprobs"]["request"]["body"]
-    told: list[Event] = []
+    emitted: list[Event] = []
 
     options = recorded["options"]
     reply = generate(
@@ -171,7 +173,7 @@ def test_probabilities_are_asked_for_as_it_was_recorded_and_read(serve, runtime_
         text=recorded["prompt"],
         options=options,
         top_logprobs=recorded["top_logprobs"],
-        emit=lambda *events: told.extend(events),
+        emit=lambda *events: emitted.extend(events),
     )
 
     assert server.asked[0].json == recorded
@@ -179,26 +181,28 @@ def test_probabilities_are_asked_for_as_it_was_recorded_and_read(serve, runtime_
     assert [len(each.top_logprobs) for each in reply.logprobs] == [2, 2, 2]
     assert reply.logprobs[0].bytes == tuple(b"The")
     assert reply.logprobs[0].logprob == pytest.approx(-2.463, abs=0.001)
-    assert [event.logprobs for event in told] == [(each,) for each in reply.logprobs]
+    assert [event.logprobs for event in emitted] == [(each,) for each in reply.logprobs]
 
 
 @pytest.mark.parametrize(("case", "error"), REFUSALS.items())
-def test_a_refusal_of_a_real_ollama_is_called_by_its_name(serve, runtime_client, case, error):
+def test_a_refusal_of_a_real_ollama_is_the_error_that_it_stands_for(
+    serve, runtime_client, case, error
+):
     with pytest.raises(error):
         generate(runtime_client(serve(replay(case))), format={"type": "object"})
 
 
-def test_an_overlong_prompt_is_told_both_numbers(serve, runtime_client):
+def test_the_error_of_an_overlong_prompt_has_both_numbers(serve, runtime_client):
     with pytest.raises(PromptTooLong, match=r"3010 tokens.* 512"):
         generate(runtime_client(serve(replay("generate-too-long"))))
 
 
-def test_the_reason_why_a_schema_was_refused_is_passed_on(serve, runtime_client):
+def test_the_reason_of_a_refused_schema_is_the_detail(serve, runtime_client):
     with pytest.raises(SchemaRefused, match=r"conversion failed: Pattern must start with"):
         generate(runtime_client(serve(replay("generate-schema-refused"))), format={})
 
 
-def test_a_missing_model_is_told_how_to_get_it(serve, runtime_client):
+def test_the_error_of_a_missing_model_names_the_command_that_pulls_it(serve, runtime_client):
     with pytest.raises(ModelNotPulled, match=r"`ollama pull smollm2:135m`"):
         generate(runtime_client(serve(replay("generate-missing-model"))))
 
@@ -216,7 +220,7 @@ def test_a_load_ends_when_the_model_is_ready(serve, runtime_client, case):
     assert sent["options"]["num_ctx"] == OPTIONS["num_ctx"]
 
 
-def test_loading_what_is_not_pulled_says_so(serve, runtime_client):
+def test_a_model_that_is_not_pulled_cannot_be_loaded(serve, runtime_client):
     with pytest.raises(ModelNotPulled):
         runtime_client(serve(replay("generate-missing-model"))).load(
             SPEC, deadline=time.monotonic() + 5
@@ -224,7 +228,7 @@ def test_loading_what_is_not_pulled_says_so(serve, runtime_client):
 
 
 @pytest.mark.parametrize("case", UNLOADS)
-def test_an_unload_is_done_whether_or_not_there_was_anything_to_unload(serve, runtime_client, case):
+def test_an_unload_succeeds_whether_or_not_the_model_is_loaded(serve, runtime_client, case):
     server = serve(replay(case))
 
     runtime_client(server).unload("smollm2:135m")
@@ -270,7 +274,7 @@ def test_the_models_on_disk_are_listed(serve, runtime_client):
     assert models[1].size_bytes == 98362745
 
 
-def test_a_card_tells_the_context_and_the_capabilities(serve, runtime_client):
+def test_a_card_has_the_context_length_and_the_capabilities(serve, runtime_client):
     card = runtime_client(serve(replay("show"))).card("smollm2:135m")
 
     assert card.context_length == 8192
@@ -287,11 +291,11 @@ def test_a_card_tells_the_context_and_the_capabilities(serve, runtime_client):
         ("show-thinking", ("completion", "thinking")),
     ],
 )
-def test_a_card_tells_each_capability(serve, runtime_client, case, capabilities):
+def test_a_card_has_each_capability(serve, runtime_client, case, capabilities):
     assert runtime_client(serve(replay(case))).card("smollm2:135m").capabilities == capabilities
 
 
-def test_the_card_of_a_missing_model_says_so(serve, runtime_client):
+def test_the_card_of_a_missing_model_is_an_error(serve, runtime_client):
     with pytest.raises(ModelNotPulled):
         runtime_client(serve(replay("show-missing"))).card("nope")
 

@@ -7,7 +7,7 @@ from tests.faults.register.case import Case, case
 RUNTIME: dict[str, Case] = {
     "U1": case(
         "nobody listens where the runtime should",
-        "ollama/test_faults.py::test_a_runtime_that_is_not_there_is_unavailable_and_named",
+        "ollama/test_faults.py::test_a_runtime_that_does_not_run_is_unavailable_and_named",
         "integration/test_runtime_lost.py::test_a_runtime_that_is_down_is_said_to_be_down",
     ),
     "U2": case(
@@ -40,7 +40,7 @@ RUNTIME: dict[str, Case] = {
     ),
     "U9": case(
         "half a line, nothing, or a page",
-        "ollama/test_faults.py::test_nonsense_on_the_wire_is_called_so",
+        "ollama/test_faults.py::test_invalid_bytes_are_an_invalid_reply",
     ),
     "U10": case("never done, or done twice", "ollama/test_faults.py::test_the_first_done_counts"),
     "U11": case(
@@ -50,24 +50,24 @@ RUNTIME: dict[str, Case] = {
     "U12": case(
         "it can make no grammar of the schema",
         "ollama/test_faults.py"
-        "::test_a_grammar_that_fails_is_a_refused_schema_only_where_there_is_one",
+        "::test_an_invalid_grammar_is_a_refused_schema_only_if_there_is_a_schema",
         "api/test_inference.py"
         "::test_a_schema_the_runtime_refuses_is_told_instead_and_that_is_remembered",
     ),
     "U13": case(
         "it does not have the model",
-        "ollama/test_transcripts.py::test_a_missing_model_is_told_how_to_get_it",
+        "ollama/test_transcripts.py::test_the_error_of_a_missing_model_names_the_command_that_pulls_it",
     ),
-    "U14": case("it is busy", "ollama/test_faults.py::test_a_busy_runtime_says_when_to_come_again"),
+    "U14": case("it is busy", "ollama/test_faults.py::test_a_busy_runtime_names_the_time_to_wait"),
     "U15": case(
         "its runner dies, or finds no memory",
-        "ollama/test_faults.py::test_a_dead_runner_aborts_the_generation_with_its_last_words",
+        "ollama/test_faults.py::test_the_error_of_a_runner_that_died_is_the_detail",
         "integration/test_deadlines_and_loads.py"
         "::test_a_load_that_fails_twice_is_told_to_all_who_wait_while_others_go_on",
     ),
     "U16": case(
         "a page of some proxy",
-        "ollama/test_faults.py::test_what_is_not_ollamas_is_never_relayed",
+        "ollama/test_faults.py::test_the_text_of_another_server_is_never_passed_on",
     ),
     "U17": case(
         "it sends us elsewhere",
@@ -75,30 +75,31 @@ RUNTIME: dict[str, Case] = {
     ),
     "U18": case(
         "an answer without end",
-        "ollama/test_faults.py::test_an_answer_is_read_no_further_than_the_cap",
+        "ollama/test_faults.py::test_a_response_is_read_no_further_than_the_limit",
     ),
     "U19": case(
         "a packed answer",
-        "ollama/test_faults.py::test_a_packed_answer_is_refused_and_never_unpacked",
+        "ollama/test_faults.py::test_a_compressed_response_is_refused_and_never_decompressed",
     ),
-    "U20": case("what is no HTTP", "ollama/test_faults.py::test_nonsense_on_the_wire_is_called_so"),
+    "U20": case(
+        "what is no HTTP", "ollama/test_faults.py::test_invalid_bytes_are_an_invalid_reply"
+    ),
     "U21": case(
         "more or less than it announced",
-        "ollama/test_connections.py"
-        "::test_a_longer_answer_than_stated_is_not_taken_for_the_next_one",
+        "ollama/test_connections.py::test_bytes_after_a_response_are_not_taken_for_the_next_one",
     ),
     "U22": case(
         "it closes between two requests",
-        "ollama/test_connections.py::test_a_connection_that_went_stale_is_invisible",
+        "ollama/test_connections.py::test_a_stale_connection_is_replaced",
     ),
     "U23": case(
         "hints before the answer, another content type",
-        "ollama/test_faults.py::test_interim_answers_are_passed_over",
+        "ollama/test_faults.py::test_interim_responses_are_skipped",
     ),
     "U24": case(
         "text that is none",
-        "ollama/test_faults.py::test_nonsense_on_the_wire_is_called_so",
-        "ollama/test_faults.py::test_lines_are_put_together_however_the_chunks_cut_them",
+        "ollama/test_faults.py::test_invalid_bytes_are_an_invalid_reply",
+        "ollama/test_faults.py::test_lines_are_joined_however_the_chunks_divide_them",
     ),
     "U25": case(
         "the model's JSON is outlandish",
@@ -119,7 +120,7 @@ RUNTIME: dict[str, Case] = {
         "structured/test_retry.py::test_a_truncated_answer_is_retried_with_twice_the_tokens",
     ),
     # What is no count spoils the score it belongs to, so it is nonsense and not a zero.
-    "U29": case("counts that are none", "ollama/test_faults.py::test_missing_counts_are_nothing"),
+    "U29": case("counts that are none", "ollama/test_faults.py::test_absent_counts_are_zero"),
     "U30": case("headers of its own", "ollama/test_connections.py::test_cookies_are_not_kept"),
     "U31": case(
         "many ask for a model that is slow to load",

@@ -1,4 +1,4 @@
-"""The service from this checkout and from others, for benches that compare them in one run."""
+"""Run the service from this checkout and from others, to compare them in one benchmark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.service import Service
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--beside NAME=FOLDER`, which may be given several times."""
+    """Add the option `--beside NAME=FOLDER`, which may be repeated."""
     parser.add_argument(
         "--beside",
         metavar="NAME=FOLDER",
@@ -34,12 +34,18 @@ def _checkout(text: str) -> tuple[str, Path]:
 
 @contextmanager
 def services(
-    beside: list[tuple[str, Path]], *, ollama_url: str, models: Mapping[str, Any]
+    others: list[tuple[str, Path]], *, ollama_url: str, models: Mapping[str, Any]
 ) -> Iterator[dict[str, Service]]:
-    """Run `mes` from this checkout and each of the others, with one worker each."""
+    """Run `mes`, from this checkout, and the others, with one worker each.
+
+    Args:
+        others: name and folder of each other checkout.
+
+    Yields the services by name, ready to serve.
+    """
     with ExitStack() as stack:
         running = {}
-        for name, checkout in [("mes", process.ROOT), *beside]:
+        for name, checkout in [("mes", process.ROOT), *others]:
             folder = Path(stack.enter_context(TemporaryDirectory()))
             service = Service(
                 folder, ollama_url=ollama_url, models=models, checkout=checkout, WEB_CONCURRENCY=1
