@@ -1,4 +1,4 @@
-"""What the runtime does wrong."""
+"""Faults of the runtime."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from tests.faults.register.case import Case, case
 
 RUNTIME: dict[str, Case] = {
     "U1": case(
-        "nobody listens where the runtime should",
+        "the runtime does not listen",
         "ollama/test_faults.py::test_a_runtime_that_is_not_there_is_unavailable_and_named",
-        "integration/test_runtime_lost.py::test_a_runtime_that_is_down_is_said_to_be_down",
+        "integration/test_runtime_lost.py::test_a_runtime_that_is_down_is_reported_as_down",
     ),
     "U2": case(
-        "it takes the request and says nothing",
+        "it takes the request and does not answer",
         "ollama/test_endings.py::test_the_deadline_holds_in_every_phase",
         "integration/test_deadlines_and_loads.py::test_a_generation_ends_at_its_deadline",
     ),
@@ -31,7 +31,7 @@ RUNTIME: dict[str, Case] = {
         "the stream breaks off",
         "ollama/test_faults.py::test_a_generation_that_does_not_end_properly_is_aborted",
         "api/test_stream.py::test_what_breaks_off_later_is_the_last_line",
-        "integration/test_streams.py::test_what_breaks_midway_is_told_in_the_last_line",
+        "integration/test_streams.py::test_a_generation_that_breaks_off_is_reported_in_the_last_line",
     ),
     "U8": case(
         "a reset",
@@ -63,14 +63,14 @@ RUNTIME: dict[str, Case] = {
         "its runner dies, or finds no memory",
         "ollama/test_faults.py::test_a_dead_runner_aborts_the_generation_with_its_last_words",
         "integration/test_deadlines_and_loads.py"
-        "::test_a_load_that_fails_twice_is_told_to_all_who_wait_while_others_go_on",
+        "::test_a_load_that_fails_twice_is_an_error_for_all_that_wait_while_others_go_on",
     ),
     "U16": case(
         "a page of some proxy",
         "ollama/test_faults.py::test_what_is_not_ollamas_is_never_relayed",
     ),
     "U17": case(
-        "it sends us elsewhere",
+        "it redirects",
         "ollama/test_faults.py::test_a_redirect_is_refused_and_its_target_never_contacted",
     ),
     "U18": case(
@@ -81,7 +81,7 @@ RUNTIME: dict[str, Case] = {
         "a packed answer",
         "ollama/test_faults.py::test_a_packed_answer_is_refused_and_never_unpacked",
     ),
-    "U20": case("what is no HTTP", "ollama/test_faults.py::test_nonsense_on_the_wire_is_called_so"),
+    "U20": case("not HTTP", "ollama/test_faults.py::test_nonsense_on_the_wire_is_called_so"),
     "U21": case(
         "more or less than it announced",
         "ollama/test_connections.py"
@@ -96,7 +96,7 @@ RUNTIME: dict[str, Case] = {
         "ollama/test_faults.py::test_interim_answers_are_passed_over",
     ),
     "U24": case(
-        "text that is none",
+        "invalid text",
         "ollama/test_faults.py::test_nonsense_on_the_wire_is_called_so",
         "ollama/test_faults.py::test_lines_are_put_together_however_the_chunks_cut_them",
     ),
@@ -118,14 +118,16 @@ RUNTIME: dict[str, Case] = {
         "out of tokens, or unloaded meanwhile",
         "structured/test_retry.py::test_a_truncated_answer_is_asked_again_with_twice_the_tokens",
     ),
-    # What is no count spoils the score it belongs to, so it is nonsense and not a zero.
-    "U29": case("counts that are none", "ollama/test_faults.py::test_missing_counts_are_nothing"),
+    # An invalid count would falsify a score, so it is an error and not a zero.
+    "U29": case(
+        "missing or invalid counts", "ollama/test_faults.py::test_missing_counts_are_nothing"
+    ),
     "U30": case("headers of its own", "ollama/test_connections.py::test_cookies_are_not_kept"),
     "U31": case(
         "many ask for a model that is slow to load",
         "integration/test_memory.py::test_forty_at_once_for_a_cold_model_cause_one_load",
     ),
     "U32": case(
-        "it thinks aloud", "ollama/test_faults.py::test_thinking_is_never_part_of_the_text"
+        "it sends its reasoning", "ollama/test_faults.py::test_thinking_is_never_part_of_the_text"
     ),
 }
