@@ -132,10 +132,11 @@ def test_a_scrape_covers_all_live_workers_and_no_dead_one(service, runtime):
     assert scraped(service, "mes_requests_in_flight", model=MODEL) == 3
     assert scraped(service, "mes_requests_queued", model=MODEL) == 9
     assert scraped(service, "mes_queue_oldest_wait_seconds", model=MODEL) > 0
-    runtime.control(first_token_ms=0)
     for pid in service.worker_pids():
         service.kill_worker(pid)
     assert {answer.status for answer in answers(calls)} == {LOST}
+    # Not before: a worker that is killed last would get the permits of the first, and answer.
+    runtime.control(first_token_ms=0)
     wait_until(lambda: len(living(service)) == WORKERS)
     wait_until(lambda: held(service, "permits") == 0, why="the dead workers are released")
     wait_until_at_rest(service)
