@@ -1,1 +1,1 @@
-"""The parts of the soak (bench/soak.py)."""
+"""The parts of the soak test (bench/soak.py)."""

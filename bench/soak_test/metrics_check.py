@@ -1,4 +1,4 @@
-"""The account: what the clients counted against what `/metrics` tells."""
+"""Compare the requests that the clients counted with the counters of `/metrics`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.soaking.clients import Seen
+from bench.soak_test.load import RequestOutcome
 from tests.support.service import Service
 
 _BY_STATUS = "http_server_request_duration_seconds_count"
@@ -16,35 +16,35 @@ _BY_MODEL = "gen_ai_server_request_duration_seconds_count"
 _LOADS = "mes_model_loads_total"
 _EVICTIONS = "mes_model_evictions_total"
 _SCRAPE = "/metrics"
-_AT_WORK = ("mes_requests_in_flight", "mes_requests_queued")
+_CURRENT = ("mes_requests_in_flight", "mes_requests_queued")
 
 Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Page:
-    """What one scrape told, as far as it matters here."""
+class Scrape:
+    """The values of one scrape of `/metrics` that are compared."""
 
     by_status: Counter[Key]
     by_model: Counter[Key]
     loads: int
     evictions: int
-    at_work: int
+    current: int
 
 
-def scrape(service: Service) -> Page:
-    """Read the page once."""
-    told: dict[str, Counter[Key]] = {}
+def scrape(service: Service) -> Scrape:
+    """Scrape `/metrics` once."""
+    samples: dict[str, Counter[Key]] = {}
     for family in text_string_to_metric_families(service.get(_SCRAPE).text):
         for sample in family.samples:
-            labels, counts = sample.labels, told.setdefault(sample.name, Counter())
+            labels, counts = sample.labels, samples.setdefault(sample.name, Counter())
             counts[_key(sample.name, labels)] += int(sample.value)
-    return Page(
-        by_status=told.get(_BY_STATUS, Counter()),
-        by_model=told.get(_BY_MODEL, Counter()),
-        loads=told[_LOADS].total(),
-        evictions=told[_EVICTIONS].total(),
-        at_work=sum(told[name].total() for name in _AT_WORK),
+    return Scrape(
+        by_status=samples.get(_BY_STATUS, Counter()),
+        by_model=samples.get(_BY_MODEL, Counter()),
+        loads=samples[_LOADS].total(),
+        evictions=samples[_EVICTIONS].total(),
+        current=sum(samples[name].total() for name in _CURRENT),
     )
 
 
@@ -57,38 +57,40 @@ def _key(name: str, labels: dict[str, str]) -> Key:
 
 
 @dataclass(frozen=True)
-class Account:
-    """Both counts of the same requests, and those that died with their worker."""
+class MetricsCheck:
+    """Both counts of the same requests, and the number that may have been lost with a worker."""
 
-    before: Page
-    after: Page
-    seen: list[Seen]
-    taken_along: int
+    before: Scrape
+    after: Scrape
+    outcomes: list[RequestOutcome]
+    lost_with_worker: int
 
     @property
     def missing(self) -> int:
-        """Requests that were sent, and counted nowhere."""
-        routes = {seen.route for seen in self.seen}
-        return len(self.seen) - sum(n for (route, _), n in self._told.items() if route in routes)
+        """Return the number of requests that were sent and not counted."""
+        routes = {outcome.route for outcome in self.outcomes}
+        counted = sum(n for (route, _), n in self._counted.items() if route in routes)
+        return len(self.outcomes) - counted
 
     def breaches(self) -> Iterator[str]:
-        """Where the two cannot both be right."""
-        if not 0 <= self.missing <= self.taken_along:
-            yield f"{self.missing} requests are not counted, {self.taken_along} died"
-        statuses = Counter((s.route, str(s.status)) for s in self.seen if s.status > 0)
-        yield from self._compare(statuses, self._told)
-        models = Counter((s.model, s.code) for s in self.seen if s.status > 0 and s.model)
+        """Yield a description of each disagreement that lost requests do not explain."""
+        if not 0 <= self.missing <= self.lost_with_worker:
+            yield f"{self.missing} requests are not counted, {self.lost_with_worker} were lost"
+        statuses = Counter((s.route, str(s.status)) for s in self.outcomes if s.status > 0)
+        yield from self._compare(statuses, self._counted)
+        answered = [s for s in self.outcomes if s.status > 0 and s.model]
+        models = Counter((s.model, s.code) for s in answered)
         yield from self._compare(models, self.after.by_model - self.before.by_model)
 
     @property
-    def _told(self) -> Counter[Key]:
-        # A scrape is counted when its page has been made, so the first is not on its own.
+    def _counted(self) -> Counter[Key]:
+        # A scrape is counted after its page was made, so the first is only on the second.
         return self.after.by_status - self.before.by_status - Counter({(_SCRAPE, "200"): 1})
 
-    def _compare(self, received: Counter[Key], told: Counter[Key]) -> Iterator[str]:
-        """Nothing that was received is missing, and no more is told than could have been sent."""
-        # Whoever hung up, or lost its worker while that was answering, knows of no status.
-        unknown = sum(seen.status <= 0 for seen in self.seen)
+    def _compare(self, received: Counter[Key], counted: Counter[Key]) -> Iterator[str]:
+        """Yield the keys of which fewer were counted than received, or more than were sent."""
+        # A client that hung up or lost its connection does not know the status.
+        unknown = sum(outcome.status <= 0 for outcome in self.outcomes)
         for key, count in received.items():
-            if not count <= told[key] <= count + unknown:
-                yield f"{' '.join(key)}: {count} received, {told[key]} counted"
+            if not count <= counted[key] <= count + unknown:
+                yield f"{' '.join(key)}: {count} received, {counted[key]} counted"

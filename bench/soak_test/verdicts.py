@@ -1,4 +1,4 @@
-"""The verdicts: which promises a soak has found broken, and by what."""
+"""The verdicts of a soak test: which guarantees were broken, and by which observations."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.soaking.account import Account
-from bench.soaking.clients import HUNG_UP, NEVER, Seen
-from bench.soaking.growth import Growth
-from bench.soaking.stage import CONCURRENT, DEADLINE_SECONDS, PLACES
-from bench.soaking.trouble import Trouble
+from bench.soak_test.environment import CONCURRENT, DEADLINE_SECONDS, PLACES
+from bench.soak_test.fault_injection import FaultInjector
+from bench.soak_test.growth import Growth
+from bench.soak_test.load import HUNG_UP, NEVER, RequestOutcome
+from bench.soak_test.metrics_check import MetricsCheck
 from tests.integration.helpers import LOST
 
 
 @dataclass(frozen=True)
-class Soak:
-    """All that a soak has brought to light."""
+class SoakResult:
+    """All observations of a soak test."""
 
     seed: int
     minutes: float
-    seen: list[Seen]
-    trouble: Trouble
-    account: Account
+    outcomes: list[RequestOutcome]
+    fault_injector: FaultInjector
+    metrics_check: MetricsCheck
     growth: Growth
     left_over: dict[str, Any]
-    complaints: list[str]
+    errors_logged: list[str]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One promise, and what broke it."""
+    """One guarantee, and the observations that broke it."""
 
-    operation: str
+    promise: str
     breaches: list[str] = field(default_factory=list)
 
     @property
@@ -40,50 +40,58 @@ class Verdict:
         return not self.breaches
 
 
-def lost_without_cause(seen: list[Seen], trouble: Trouble) -> list[str]:
-    """Connections that broke though no worker died that held them."""
+def lost_without_cause(outcomes: list[RequestOutcome], fault_injector: FaultInjector) -> list[str]:
+    """Return the connections that broke although no worker with them was killed."""
     return [
         f"{each.kind} on port {each.port}, after {each.seconds:.2f} s"
-        for each in seen
-        if each.status == LOST and not trouble.took_along(each)
+        for each in outcomes
+        if each.status == LOST and not fault_injector.may_have_lost(each)
     ]
 
 
-def verdicts(soak: Soak) -> list[Verdict]:
-    """Each promise that a soak puts to the test."""
-    seen, limit = soak.seen, DEADLINE_SECONDS
-    late = [s for s in seen if s.status == NEVER or (s.status != HUNG_UP and s.seconds > limit)]
-    wrong = Counter(f"{s.kind}: {s.wrong}" for s in seen if s.wrong)
+def verdicts(soak: SoakResult) -> list[Verdict]:
+    """Return a verdict for each guarantee that a soak test checks."""
+    outcomes, limit = soak.outcomes, DEADLINE_SECONDS
+    waited = [each for each in outcomes if each.status != HUNG_UP]
+    late = [each for each in waited if each.status == NEVER or each.seconds > limit]
+    errors = Counter(f"{each.kind}: {each.error}" for each in outcomes if each.error)
     return [
-        Verdict("every request gets its answer or a clean error", _counted(wrong)),
-        Verdict("only what a killed worker held is lost", lost_without_cause(seen, soak.trouble)),
+        Verdict("every request gets its answer or a clean error", _with_counts(errors)),
+        Verdict(
+            "only requests of a killed worker are lost",
+            lost_without_cause(outcomes, soak.fault_injector),
+        ),
         Verdict(f"nothing hangs beyond {limit} s", [f"{s.kind}: {s.seconds:.1f} s" for s in late]),
-        Verdict("limits hold at every instant", soak.trouble.records.breaches(PLACES, CONCURRENT)),
-        Verdict("metrics add up to what clients counted", list(soak.account.breaches())),
+        Verdict(
+            "limits hold at every instant",
+            soak.fault_injector.runtime_counters.breaches(PLACES, CONCURRENT),
+        ),
+        Verdict("metrics add up to what clients counted", list(soak.metrics_check.breaches())),
         Verdict("loads and evictions are those of the runtime", _swaps(soak)),
-        Verdict("nothing is left in flight or queued, and all is served", _left(soak)),
+        Verdict("nothing stays in flight or queued, and every model is served", _left(soak)),
         Verdict("nothing has grown", soak.growth.breaches()),
-        Verdict("the log has no error of the service's own", soak.complaints),
+        Verdict("the log has no internal error", soak.errors_logged),
     ]
 
 
-def _swaps(soak: Soak) -> list[str]:
-    done, page, totals = soak.trouble.done, soak.account.after, soak.trouble.records.totals
-    # Each kill and each restart may come between a swap and its being noted, once for each place;
-    # each fault between what the runtime did and its answer.
+def _swaps(soak: SoakResult) -> list[str]:
+    done, totals = soak.fault_injector.done, soak.fault_injector.runtime_counters.totals
+    page = soak.metrics_check.after
+    # A kill or a restart may come between a swap and its count, once for each place. A fault may
+    # come between the action of the runtime and its response.
     bound = PLACES * (done["kill"] + done["restart"]) + done["fault"]
     pairs = {"loads": (page.loads, "loads"), "evictions": (page.evictions, "unloads")}
     return [
-        f"{what}: {told} told, {totals[name]} seen by the runtime"
-        for what, (told, name) in pairs.items()
-        if abs(told - totals[name]) > bound
+        f"{kind}: {counted} counted, {totals[name]} seen by the runtime"
+        for kind, (counted, name) in pairs.items()
+        if abs(counted - totals[name]) > bound
     ]
 
 
-def _left(soak: Soak) -> list[str]:
-    told = {"told by metrics": soak.account.after.at_work}
-    return [f"{name}: {thing}" for name, thing in {**soak.left_over, **told}.items() if thing]
+def _left(soak: SoakResult) -> list[str]:
+    current = {"in the metrics": soak.metrics_check.after.current}
+    return [f"{name}: {value}" for name, value in {**soak.left_over, **current}.items() if value]
 
 
-def _counted(counts: Counter[str]) -> list[str]:
-    return [f"{count} times {what}" for what, count in counts.most_common()]
+def _with_counts(counts: Counter[str]) -> list[str]:
+    return [f"{count} times {text}" for text, count in counts.most_common()]
