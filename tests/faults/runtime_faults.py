@@ -81,7 +81,7 @@ def counts_both_attempts(response: Response) -> bool:
     return bool(response.json["usage"]["completion_tokens"] == 2 * 2)
 
 
-def with_short_timeout(case: str, name: str, script: Script) -> RuntimeFault:
+def slow(case: str, name: str, script: Script) -> RuntimeFault:
     return RuntimeFault(case, name, script, LATE, {"timeout": TIMEOUT_SECONDS})
 
 
@@ -94,16 +94,12 @@ def with_schema(
 
 
 SLOW = [
-    with_short_timeout("U2", "never answers", respond_then_hang()),
-    with_short_timeout("U3", "headers, then silence", respond_then_hang(STREAM)),
-    with_short_timeout(
-        "U3", "some text, then silence", respond_then_hang(STREAM + chunk(token("Hel")))
-    ),
-    with_short_timeout(
-        "U4", "a byte of a header at a time", drip(b"HTTP/1.1 200 OK\r\n", b"X: x\r\n")
-    ),
-    with_short_timeout("U5", "a byte of the body at a time", drip(STREAM, chunk(token("a")))),
-    with_short_timeout(
+    slow("U2", "never answers", respond_then_hang()),
+    slow("U3", "headers, then silence", respond_then_hang(STREAM)),
+    slow("U3", "some text, then silence", respond_then_hang(STREAM + chunk(token("Hel")))),
+    slow("U4", "a byte of a header at a time", drip(b"HTTP/1.1 200 OK\r\n", b"X: x\r\n")),
+    slow("U5", "a byte of the body at a time", drip(STREAM, chunk(token("a")))),
+    slow(
         "U21",
         "a length that is too long",
         respond_then_hang(head(content_length="9000") + token("a")),
@@ -304,10 +300,6 @@ AFTER_SOME_TEXT = {
 }
 
 
-def blocking(fault: RuntimeFault) -> Fault:
-    return Fault(fault.case, fault.name, fault.provoke, fault.expected)
-
-
 def streaming(fault: RuntimeFault) -> Fault:
     late = fault.name in AFTER_SOME_TEXT
     expected = replace(fault.expected, also=_fails_after_some_text) if late else fault.expected
@@ -320,4 +312,7 @@ def _fails_after_some_text(response: Response) -> bool:
     return kinds == ["token", "error"]
 
 
-FAULTS = [*map(blocking, RUNTIME_FAULTS), *map(streaming, RUNTIME_FAULTS)]
+FAULTS = [
+    *(Fault(each.case, each.name, each.provoke, each.expected) for each in RUNTIME_FAULTS),
+    *map(streaming, RUNTIME_FAULTS),
+]

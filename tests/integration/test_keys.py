@@ -1,4 +1,4 @@
-"""The keys file in a running service: rotation, broken edits, and what stops the start."""
+"""The keys file in a running service: rotation, broken edits, and a start that is refused."""
 
 from __future__ import annotations
 

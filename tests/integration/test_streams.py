@@ -255,7 +255,7 @@ def test_streams_that_are_hardly_read_leave_no_memory_behind(service, runtime, r
         _leave_unread(service, calls)
         wait_until(partial(_have_ended, service, ended + 32), seconds=30)
         resident.append(sum(map(resident_bytes, service.worker_pids())))
-    # A quarter of what was kept meanwhile, because freed memory can be fragmented.
+    # A quarter of the memory that was used meanwhile, because freed memory can be fragmented.
     assert resident[-1] - resident[1] < 120_000_000, resident
 
 

@@ -220,7 +220,7 @@ class Service:
         return self.process.wait(seconds)
 
     def stop(self, patience_seconds: float = 30.0) -> int:
-        """Stop the service, and kill what still runs after a while. Return its exit code."""
+        """Stop the service, and kill it if it still runs after a while. Return its exit code."""
         return process.stop(self.process, patience_seconds=patience_seconds)
 
     def close(self) -> None:
