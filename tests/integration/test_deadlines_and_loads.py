@@ -19,7 +19,8 @@ FOR_EVER_MS = 600_000
 # Without its limit a request waits `FOR_EVER_MS`, or 200 s for tokens that drip.
 MUCH_LATER_SECONDS = 10.0
 COOLDOWN_SECONDS = 4
-QUEUE_TIMEOUT = 1.5
+# Longer than two loads that fail take on a busy machine.
+QUEUE_TIMEOUT = 5.0
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -69,7 +70,7 @@ def test_waiting_longer_than_the_queue_timeout_is_an_error(service, runtime):
         found = answers(burst(service, MODEL, 3))
         assert {(answer.status, answer.code) for answer in found} == {(503, "queue_timeout")}
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in found)
-        assert all(QUEUE_TIMEOUT <= a.seconds < MUCH_LATER_SECONDS for a in found)
+        assert all(0 <= a.seconds - QUEUE_TIMEOUT < MUCH_LATER_SECONDS for a in found)
         wait_until_held(service, permits=1, tickets=0)
         holder.hang_up()
     wait_until_at_rest(service)
@@ -87,7 +88,7 @@ def test_a_load_that_fails_once_is_tried_again(service, runtime):
 @pytest.mark.usefixtures("cold")
 def test_a_load_that_fails_twice_is_an_error_for_all_that_wait_while_others_go_on(service, runtime):
     assert asked(service, OTHER).status == 200
-    runtime.control(load_seconds=0.5, load_failures={MODEL: {"times": 2, "text": "out of memory"}})
+    runtime.control(load_seconds=1.0, load_failures={MODEL: {"times": 2, "text": "out of memory"}})
     waiting = burst(service, MODEL, 8)
     wait_until_held(service, permits=0, tickets=8)
     assert asked(service, OTHER).status == 200

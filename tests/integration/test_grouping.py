@@ -26,7 +26,8 @@ def service(start):
 
 def test_interleaved_requests_for_two_models_cost_two_loads(service, runtime):
     patient = service(60)
-    runtime.control(load_seconds=0.1, unload_seconds=0.05, ms_per_token=2)
+    # All requests arrive during the first load, also when the machine is busy.
+    runtime.control(load_seconds=2.0, unload_seconds=0.05, ms_per_token=2)
     found = answers([infer(patient, (A, B)[n % 2]) for n in range(60)])
     assert {answer.status for answer in found} == {200}
     stats = runtime.stats()

@@ -44,7 +44,7 @@ def test_the_limit_is_for_all_workers_together(service, runtime):
 
 
 def test_sixty_are_served_in_order_of_arrival(service, runtime):
-    runtime.control(first_token_ms=1000)
+    runtime.control(first_token_ms=3000)
     first = burst(service, MODEL, 3)
     wait_until(lambda: len(joined(service)) == 3)
     calls = []
