@@ -1,12 +1,12 @@
-"""What admission costs: the permit itself, many processes at once, waiting, and waking.
+"""The cost of admission: a permit, many processes at once, waking, and waiting.
 
     python -m bench.admission
 
-1. One process, nobody else waiting: CPU to take a permit and give it back.
-2. Eight processes at once on one model with room for all: admissions a second, and whether any
-   update was lost (each process counts its own in the shared state).
-3. Hand-over: two processes pass one permit back and forth; from giving it to having it, median.
-4. Waiting: 200 requests wait in 4 processes; the CPU that costs, in per cent of one core.
+1. One process, no other request: the CPU time to take a permit and give it back.
+2. Eight processes at once on one model with room for all: admissions a second, and the number of
+   lost updates (each process counts its admissions in the shared state).
+3. Hand-over: two processes pass one permit back and forth; the median time from release to grant.
+4. Waiting: 200 requests wait in 4 processes; their CPU time, in per cent of one core.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CONTEXT = multiprocessing.get_context("fork")
 
 @dataclass(frozen=True)
 class Place:
-    """What the processes of a measurement share."""
+    """The resources that the processes of a measurement share."""
 
     directory: Path
     file: SharedFile
@@ -50,7 +50,7 @@ class Place:
 
 
 class Bench:
-    """One worker's scheduler in a shared place; the model is taken to be in memory."""
+    """The scheduler of one worker with shared resources; its model counts as loaded."""
 
     def __init__(self, place: Place, *, max_concurrent: int) -> None:
         self.spec = spec("m", max_concurrent=max_concurrent, max_queue=1000)
@@ -70,9 +70,9 @@ class Bench:
             if self.spec.tag not in transaction.state.registry:
                 transaction.state.adopt(self.spec.tag, transaction.now)
 
-    def admit(self, do: Callable[[], None] = lambda: None) -> None:
+    def admit(self, action: Callable[[], None] = lambda: None) -> None:
         with self.scheduler.permit(self.spec, SocketClient()):
-            do()
+            action()
 
 
 def uncontended(place: Place, admissions: int) -> None:
@@ -85,7 +85,7 @@ def uncontended(place: Place, admissions: int) -> None:
         for _ in range(admissions // 10):
             bench.admit()
         batches.append((time.process_time() - began) / (admissions // 10) * 1e6)
-    # A neighbour on the same core doubles CPU time, so the least disturbed batch tells.
+    # Another process on the same core doubles CPU time, so the fastest batch is the result.
     print(f"1. alone             {min(batches):8.0f} us CPU an admission (target: under 150)")
     print(f"   median of batches {statistics.median(batches):8.0f} us")
 
@@ -119,7 +119,7 @@ def contended(place: Place, admissions: int, processes: int = 8) -> None:
 
 
 def hand_over(place: Place, times: int) -> None:
-    given_back = CONTEXT.Value("d", 0.0)
+    released_at = CONTEXT.Value("d", 0.0)
     results: Any = CONTEXT.Queue()
 
     def work() -> None:
@@ -127,10 +127,10 @@ def hand_over(place: Place, times: int) -> None:
         delays = []
 
         def hold() -> None:
-            delays.append(time.monotonic() - given_back.value)
-            # Long enough that the other one waits by now.
+            delays.append(time.monotonic() - released_at.value)
+            # Long enough that the other process waits by then.
             time.sleep(0.005)
-            given_back.value = time.monotonic()
+            released_at.value = time.monotonic()
 
         for _ in range(times):
             bench.admit(hold)
@@ -200,7 +200,7 @@ def main() -> None:
         lambda place: waiting(place, 200, 4, 10.0),
     ):
         with tempfile.TemporaryDirectory(dir=in_memory) as folder:
-            # A process of its own each, so that no thread is there when it forks.
+            # Each measurement has its own process, so that it has no threads when it forks.
             place = Place(Path(folder), open_shared_file(Path(folder) / "registry.json", 100_000))
             process = CONTEXT.Process(target=measure, args=(place,))
             process.start()

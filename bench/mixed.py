@@ -1,12 +1,12 @@
-"""Many models, little memory, live: interleaved requests through MES and straight to the runtime.
+"""Interleaved requests for more models than fit, through MES and directly to the runtime.
 
     python -m bench.mixed                       # the embedded runtime, three names for one file
     python -m bench.mixed --runtime http://127.0.0.1:11434 --models smollm2:135m,gemma3:270m
 
-The same requests, with room for some of the models only: sent to MES grouped by model and
-interleaved, and interleaved straight to the runtime under the same limit. Each client keeps
-`--in-flight` requests open at a time, as a benchmark does. A runtime of one's own must have been
-started with that limit (OLLAMA_MAX_LOADED_MODELS).
+The same requests, with room for some of the models only, are sent to MES grouped by model, to MES
+interleaved, and to the runtime interleaved under the same limit. Each client keeps `--in-flight`
+requests open at a time, as a benchmark does. A runtime given by `--runtime` must have been started
+with that limit (OLLAMA_MAX_LOADED_MODELS).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Ask = Callable[[str], None]
 
 @contextmanager
 def embedded(models: list[str], places: int) -> Iterator[str]:
-    """The embedded runtime with one file under several names, and room for some of them."""
+    """Run the embedded runtime with one file under several names and room for some of them."""
     port = free_port()
     with tempfile.TemporaryDirectory(dir=MODEL_FILE.parent) as folder:
         for model in models:
@@ -49,7 +49,7 @@ def embedded(models: list[str], places: int) -> Iterator[str]:
             serve, env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True
         )
         assert process.stderr is not None
-        process.stderr.readline()  # it says where it listens once it does
+        process.stderr.readline()  # it writes a line when it listens
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -73,7 +73,7 @@ def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def makespan(requests: list[str], open_at_a_time: int, ask: Ask) -> float:
-    """Seconds until all are answered; the next is sent when one is answered."""
+    """Return the seconds until all requests are answered; the next is sent when one ends."""
     began = time.perf_counter()
     with ThreadPoolExecutor(open_at_a_time) as pool:
         list(pool.map(ask, requests))
@@ -88,7 +88,7 @@ def through_mes(service: Service, tokens: int) -> Ask:
     return ask
 
 
-def straight(url: str, tokens: int) -> Ask:
+def directly(url: str, tokens: int) -> Ask:
     def ask(model: str) -> None:
         options = {"num_predict": tokens, "num_ctx": 1024}
         body = {"model": model, "prompt": PROMPT, "stream": False, "options": options}
@@ -99,24 +99,24 @@ def straight(url: str, tokens: int) -> Ask:
 
 @contextmanager
 def count_loads(url: str) -> Iterator[Counter[str]]:
-    """Per model, how often the runtime's own list of loaded models was seen to gain it."""
+    """Count, for each model, how often it appears in the list of loaded models of the runtime."""
     loads: Counter[str] = Counter()
-    over = threading.Event()
+    stop = threading.Event()
 
-    def event_loop() -> None:
+    def poll() -> None:
         before: set[str] = set()
-        while not over.wait(0.01):
+        while not stop.wait(0.01):
             now = {model["name"] for model in get(f"{url}/api/ps")["models"]}
             loads.update(now - before)
             before = now
 
-    watcher = threading.Thread(target=event_loop)
-    watcher.start()
+    thread = threading.Thread(target=poll)
+    thread.start()
     try:
         yield loads
     finally:
-        over.set()
-        watcher.join()
+        stop.set()
+        thread.join()
 
 
 def main() -> None:
@@ -156,10 +156,10 @@ def compare(
         for model in models:
             service.post(f"/v1/models/{model}/unload")
     direct = report(
-        "straight, interleaved", url, interleaved, at_a_time, straight(url, options.tokens)
+        "directly, interleaved", url, interleaved, at_a_time, directly(url, options.tokens)
     )
     print(f"interleaved / grouped {mixed / grouped:7.2f}  (at most 1.25)")
-    print(f"straight / MES        {direct / mixed:7.2f}  (at least 3)")
+    print(f"direct / MES          {direct / mixed:7.2f}  (at least 3)")
 
 
 def report(name: str, url: str, requests: list[str], at_a_time: int, ask: Ask) -> float:

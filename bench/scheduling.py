@@ -1,11 +1,12 @@
-"""Scheduling policies compared in virtual time: no HTTP, no runtime, the policy of MES itself.
+"""Compare scheduling policies in virtual time, without HTTP and runtime, with the policy of MES.
 
     python -m bench.scheduling
 
-Each workload is served by MES's policy, by the same with endless patience (grouping alone), and by
-a plain queue in order of arrival with LRU eviction. Shown: the makespan as a multiple of the best
-there could be (each model loaded once), the loads, the longest time from when a request was first
-overtaken by a later one until it got its permit (swaps left out), and the longest wait.
+Each workload is served by the policy of MES, by the same policy with infinite patience (grouping
+alone), and by a plain queue in order of arrival with LRU eviction. The columns are the makespan as
+a multiple of the best possible one (each model loaded once), the loads, the longest time from when
+a request was first overtaken by a later one until it got its permit (without swaps), and the
+longest wait.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from tests.fakes import spec
 LOAD_SECONDS = 2.0
 UNLOAD_SECONDS = 0.2
 USE_SECONDS = 0.5
-# The keeper lets the policy look at the clock this often.
+# The interval at which the leader applies the policy.
 TICK_SECONDS = 0.25
 NAMES = "abcdefghij"
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request; `after` is the number of the one whose end its client waits for."""
+    """A request; its client sends it when the request with the number `after` ends, if any."""
 
     at: float
     model: str
@@ -42,7 +43,7 @@ class Arrival:
 
 @dataclass
 class Outcome:
-    """What a policy made of a workload."""
+    """The result of a policy for a workload."""
 
     makespan: float = 0.0
     loads: int = 0
@@ -94,14 +95,14 @@ class Machine:
         for decision in decisions:
             match decision:
                 case policy.Grant(ticket):
-                    self._note(ticket)
+                    self._record_waits(ticket)
                     self._at(self.now + USE_SECONDS, lambda t=ticket: self._finish(t))
                 case policy.Load(ticket):
                     self._at(self.now + LOAD_SECONDS, lambda t=ticket: self._loaded(t))
                 case policy.Unload(ticket, victim) | policy.Evict(ticket, victim):
                     self._at(self.now + UNLOAD_SECONDS, lambda t=ticket, v=victim: self._gone(t, v))
 
-    def _note(self, ticket: Ticket) -> None:
+    def _record_waits(self, ticket: Ticket) -> None:
         self.outcome.longest_wait = max(self.outcome.longest_wait, self.now - ticket.arrived_at)
         if ticket.overtaken_at is not None:
             overtaken = self.now - ticket.overtaken_at
@@ -123,7 +124,7 @@ class Machine:
 
 
 def in_order(arrivals: list[Arrival], limits: Limits) -> Outcome:
-    """A plain queue: the next in order of arrival, its model loaded if it must, LRU evicted."""
+    """Serve a plain queue in order of arrival; evict the least recently used model for a load."""
     outcome, ends, loaded = Outcome(), {}, []
     busy: dict[str, list[float]] = {}
     queue = [(a.at if a.after is None else float("inf"), n, a) for n, a in enumerate(arrivals)]
@@ -158,7 +159,7 @@ def open_loop(models: Iterator[str] | list[str], every: float) -> list[Arrival]:
 
 
 def closed_loop(models: list[str], clients: int) -> list[Arrival]:
-    """Each client sends its next request when its last one has ended."""
+    """Return the arrivals of clients that send a request when their last one has ended."""
     return [
         Arrival(0.0, model, None if number < clients else number - clients)
         for number, model in enumerate(models)
@@ -170,7 +171,7 @@ def bursts(models: list[str], size: int, every: float) -> list[Arrival]:
 
 
 def workloads(requests: int) -> dict[str, tuple[int, int, list[Arrival]]]:
-    """Name -> places in memory, models, arrivals."""
+    """Return, by name, the places in memory, the number of models, and the arrivals."""
     choose = random.Random(7)
     zipf = choose.choices(NAMES, [1 / (n + 1) for n in range(10)], k=requests)
     hot = choose.choices(NAMES, [10, *[0.5] * 9], k=requests)
@@ -190,7 +191,7 @@ def workloads(requests: int) -> dict[str, tuple[int, int, list[Arrival]]]:
 
 
 def best(arrivals: list[Arrival], limits: Limits) -> float:
-    """The makespan if each model were loaded once and the places were always busy."""
+    """Return the makespan if each model is loaded once and the places are always busy."""
     counts: dict[str, int] = {}
     for arrival in arrivals:
         counts[arrival.model] = counts.get(arrival.model, 0) + 1
@@ -217,18 +218,18 @@ def main() -> None:
         by_tag = {name: spec(name, max_concurrent=options.concurrent) for name in NAMES[:models]}
         patient = Limits(places, options.patience, models=by_tag)
         endless = Limits(places, float("inf"), models=by_tag)
-        for who, outcome in (
+        for label, outcome in (
             ("mes", Machine(patient).run(arrivals)),
             ("grouping", Machine(endless).run(arrivals)),
             ("in order", in_order(arrivals, patient)),
         ):
-            show(name, who, outcome, outcome.makespan / best(arrivals, patient))
+            show(name, label, outcome, outcome.makespan / best(arrivals, patient))
 
 
-def show(workload: str, who: str, outcome: Outcome, ratio: float) -> None:
-    overtaken = "-" if who == "in order" else f"{outcome.longest_overtaken:.1f}"
+def show(workload: str, label: str, outcome: Outcome, ratio: float) -> None:
+    overtaken = "-" if label == "in order" else f"{outcome.longest_overtaken:.1f}"
     print(
-        f"{workload:32} {who:9} {ratio:7.2f} {outcome.loads:6} {overtaken:>12} "
+        f"{workload:32} {label:9} {ratio:7.2f} {outcome.loads:6} {overtaken:>12} "
         f"{outcome.longest_wait:7.1f}"
     )
 

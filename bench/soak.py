@@ -1,13 +1,13 @@
-"""The soak: full load for a while, and all the trouble there is; a report of what was promised.
+"""The soak test: full load and injected faults for a while, and a report on each guarantee.
 
     python -m bench.soak                        # 30 minutes
-    python -m bench.soak --minutes 2 --seed 7   # the same in small; the seed of an earlier one
-    python -m bench.soak --json soak.json       # the report for programs too
+    python -m bench.soak --minutes 2 --seed 7   # a short one, with the seed of an earlier one
+    python -m bench.soak --json soak.json       # writes the report as JSON too
 
-Runs the real service over a runtime that misbehaves on demand: several models, memory for some of
-them, clients that ask for all sorts of things and hang up. Meanwhile, at random times, the service
-is reloaded, workers are killed, the runtime dies and comes back, and it answers wrongly. Ends with
-1 where a promise was broken.
+Runs the real service with a runtime that fails on demand: several models, memory for some of them,
+clients that send requests of all kinds and hang up. Meanwhile, at random times, the service is
+reloaded, workers are killed, the runtime is killed and restarted, and it answers with errors. Exits
+with 1 if a guarantee was broken.
 """
 
 from __future__ import annotations
@@ -20,63 +20,67 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.soaking import report
-from bench.soaking.account import Account, Page, scrape
-from bench.soaking.clients import HUNG_UP, Crowd, Seen, ask
-from bench.soaking.growth import Growth, Sizes, renew, sizes_after
-from bench.soaking.stage import MODELS, stage
-from bench.soaking.trouble import Trouble
-from bench.soaking.verdicts import Soak
-from bench.soaking.wishes import plain
+from bench.soak_test import report
+from bench.soak_test.environment import MODELS, start_service
+from bench.soak_test.fault_injection import FaultInjector
+from bench.soak_test.growth import Growth, ServiceUsage, renew, usage_after
+from bench.soak_test.load import HUNG_UP, LoadGenerator, RequestOutcome, send_request
+from bench.soak_test.metrics_check import MetricsCheck, Scrape, scrape
+from bench.soak_test.request_mix import plain
+from bench.soak_test.verdicts import SoakResult
 from tests.integration.helpers import LOST, leaks, wait_until_at_rest
 from tests.support.service import FakeOllama, Service
 
-# Of MES itself, whatever befalls it.
+# Internal errors of MES, which no injected fault may cause.
 _NEVER_LOGGED = ("internal_error", "leader_failed")
 _WARM_UP_SECONDS = 20.0
 
 
-def soak(minutes: float, clients: int, seed: int) -> Soak:
-    """Warm up, soak, look what is left."""
-    with stage() as (service, runtime):
-        (small,) = _sizes(service, runtime, (_WARM_UP_SECONDS,), clients)
-        crowd, trouble = Crowd(service, seed), Trouble(service, runtime, random.Random(seed))
+def soak(minutes: float, clients: int, seed: int) -> SoakResult:
+    """Warm up, run load and faults, and check the state that is left."""
+    with start_service() as (service, runtime):
+        (usage_before,) = _usages(service, runtime, (_WARM_UP_SECONDS,), clients)
+        load = LoadGenerator(service, seed)
+        fault_injector = FaultInjector(service, runtime, random.Random(seed))
         before = scrape(service)
-        with crowd.at_work(clients):
-            trouble.make(minutes)
+        with load.running(clients):
+            fault_injector.run(minutes)
         left_over = _left_over(service, runtime)
-        account = _account(before, scrape(service), crowd.seen, trouble)
+        metrics_check = _metrics_check(before, scrape(service), load.outcomes, fault_injector)
         left_over |= _unserved(service)
-        trouble.records.add(runtime.stats())
+        fault_injector.runtime_counters.add(runtime.stats())
         seconds = (_WARM_UP_SECONDS, minutes * 6)
-        later = (None, None) if left_over else _sizes(service, runtime, seconds, clients)
-        return Soak(
+        later = (None, None) if left_over else _usages(service, runtime, seconds, clients)
+        return SoakResult(
             seed=seed,
             minutes=minutes,
-            seen=crowd.seen,
-            trouble=trouble,
-            account=account,
-            growth=Growth(small, *later),
+            outcomes=load.outcomes,
+            fault_injector=fault_injector,
+            metrics_check=metrics_check,
+            growth=Growth(usage_before, *later),
             left_over=left_over,
-            complaints=list(_complaints(service)),
+            errors_logged=list(_errors_logged(service)),
         )
 
 
-def _sizes(
+def _usages(
     service: Service, runtime: FakeOllama, seconds: tuple[float, ...], clients: int
-) -> list[Sizes]:
-    """Of new workers, each time after so many seconds more of load."""
+) -> list[ServiceUsage]:
+    """Replace all workers. Return the resource usage after each of these periods of load."""
     renew(service, runtime)
-    return [sizes_after(each, Crowd(service, seed=0), clients) for each in seconds]
+    return [usage_after(each, LoadGenerator(service, seed=0), clients) for each in seconds]
 
 
-def _account(before: Page, after: Page, seen: list[Seen], trouble: Trouble) -> Account:
-    taken = sum(s.status in (LOST, HUNG_UP) and trouble.took_along(s) for s in seen)
-    return Account(before, after, seen, taken)
+def _metrics_check(
+    before: Scrape, after: Scrape, outcomes: list[RequestOutcome], fault_injector: FaultInjector
+) -> MetricsCheck:
+    unanswered = [each for each in outcomes if each.status in (LOST, HUNG_UP)]
+    lost_with_worker = sum(map(fault_injector.may_have_lost, unanswered))
+    return MetricsCheck(before, after, outcomes, lost_with_worker)
 
 
 def _left_over(service: Service, runtime: FakeOllama) -> dict[str, object]:
-    """What is still held once nobody asks for anything."""
+    """Return the state that is left when no request is open, such as permits."""
     try:
         wait_until_at_rest(service, seconds=30)
     except AssertionError:
@@ -86,11 +90,11 @@ def _left_over(service: Service, runtime: FakeOllama) -> dict[str, object]:
 
 
 def _unserved(service: Service) -> dict[str, object]:
-    seen = [ask(service, plain(model)) for model in MODELS]
-    return {each.model: each.outcome for each in seen if each.status != 200}
+    outcomes = [send_request(service, plain(model)) for model in MODELS]
+    return {each.model: each.outcome for each in outcomes if each.status != 200}
 
 
-def _complaints(service: Service) -> Iterator[str]:
+def _errors_logged(service: Service) -> Iterator[str]:
     with service.output.open(errors="replace") as lines:
         for line in lines:
             if not line.startswith("{") or json.loads(line)["event"] in _NEVER_LOGGED:
@@ -99,12 +103,12 @@ def _complaints(service: Service) -> Iterator[str]:
 
 def main() -> None:
     options = _options()
-    print(f"soaking for {options.minutes:g} minutes; again with --seed {options.seed}", flush=True)
-    told = report.document(soak(options.minutes, options.clients, options.seed))
-    print(report.text(told))
+    print(f"{options.minutes:g} minutes; repeat with --seed {options.seed}", flush=True)
+    document = report.document(soak(options.minutes, options.clients, options.seed))
+    print(report.text(document))
     if options.json is not None:
-        options.json.write_text(json.dumps(told, indent=1))
-    sys.exit(not told["kept"])
+        options.json.write_text(json.dumps(document, indent=1))
+    sys.exit(not document["kept"])
 
 
 def _options() -> argparse.Namespace:
@@ -114,9 +118,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="of full load (30)")
     parser.add_argument("--clients", type=int, default=24, help="with one request open each (24)")
     parser.add_argument(
-        "--seed", type=int, default=int(time.time()), help="of all chance (the time)"
+        "--seed", type=int, default=int(time.time()), help="of all random choices (the time)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The harness: a service that a test starts is real, can be hurt, and is gone afterwards."""
+"""The test harness: a service is a real process, can be damaged, and leaves nothing behind."""
 
 import socket
 
@@ -9,7 +9,7 @@ from tests.support.process import group, wait_until
 from tests.support.service import KEY, Service
 
 
-def test_a_started_service_answers_with_the_fake_runtimes_words(service, fake_ollama):
+def test_a_started_service_answers_with_the_output_of_the_fake_runtime(service, fake_ollama):
     fake_ollama.control(reply="well met")
     answer = service(models={"mistral:7b": {}}).infer("mistral:7b", "hello")
     assert answer.json()["output"] == "well met"
@@ -48,7 +48,7 @@ def test_nothing_is_left_of_a_service_even_if_the_test_fails(tmp_path, fake_olla
         socket.create_connection(("127.0.0.1", seen[0].port))
 
 
-def test_a_service_that_does_not_start_says_why(tmp_path, fake_ollama):
+def test_a_service_that_does_not_start_shows_the_reason(tmp_path, fake_ollama):
     with pytest.raises(AssertionError, match="MAX_LOADED_MODELS: '0' is invalid"):
         Service(tmp_path, ollama_url=fake_ollama.url, MAX_LOADED_MODELS=0)
 

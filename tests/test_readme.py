@@ -1,4 +1,4 @@
-"""The README stays true: its tables are those of the code."""
+"""The tables of the README and the troubleshooting guide agree with the code."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ TROUBLESHOOTING = (ROOT / "docs/operations.md").read_text().partition("## Troubl
 
 
 def error_codes(kind: type[errors.MesError] = errors.MesError) -> set[tuple[int, str]]:
-    """Every status and code that can leave the house."""
-    own = {(problems.status_for(kind("")), kind.code)} if "code" in vars(kind) else set()
-    return own.union(*(error_codes(each) for each in kind.__subclasses__()))
+    """Return the status and the code of each error class."""
+    codes = {(problems.status_for(kind("")), kind.code)} if "code" in vars(kind) else set()
+    return codes.union(*(error_codes(each) for each in kind.__subclasses__()))
 
 
-def test_every_setting_stands_in_the_table_with_its_default():
+def test_every_setting_is_in_the_table_with_its_default():
     for name, default, text in settings_table():
         shown = f"`{default}`" if default else ""
         assert f"| `{name}` | {shown} | {text} |" in README
 
 
-def test_every_error_stands_in_the_table_with_its_status():
+def test_every_error_is_in_the_table_with_its_status():
     rows = re.findall(r"^\| ([\d, ]+) \| ([`\w, ]+) \|", README, re.MULTILINE)
-    told = {
+    documented = {
         (int(status), code)
         for statuses, codes in rows
         for status in statuses.split(", ")
         for code in re.findall(r"\w+", codes)
     }
+    # For the log only: the client has closed its connection.
     hidden = {(499, "client_closed_request")}
-    assert error_codes() - hidden <= told
+    assert error_codes() - hidden <= documented
 
 
-def test_every_error_and_every_warning_has_an_answer_in_the_troubleshooting():
+def test_every_error_and_every_warning_is_in_the_troubleshooting():
     codes = {code for _, code in error_codes()} | {
         kind.code for kind in connection.SERVER_ERRORS.values()
     }
-    answered = set(re.findall(r"`(?:\d+ )?([a-z]+(?:_[a-z]+)+|[a-z]{5,})`", TROUBLESHOOTING))
-    assert codes | warnings() <= answered
+    documented = set(re.findall(r"`(?:\d+ )?([a-z]+(?:_[a-z]+)+|[a-z]{5,})`", TROUBLESHOOTING))
+    assert codes | warnings() <= documented
 
 
 def warnings() -> set[str]:
-    """The events that the service logs as warnings and errors."""
-    rooms = [path for path in (ROOT / "mes").rglob("*.py") if "embedded" not in path.parts]
+    """Return the events that the service logs as warnings and errors."""
+    modules = [path for path in (ROOT / "mes").rglob("*.py") if "embedded" not in path.parts]
     logged = re.compile(r"log\.(?:warning|error|exception)\(\"(\w+)\"")
-    return {event for path in rooms for event in logged.findall(path.read_text())}
+    return {event for path in modules for event in logged.findall(path.read_text())}

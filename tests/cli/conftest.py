@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from mes.cli.main import mes as command
 from mes.config.settings import settings_table
-from tests.integration.helpers import as_new
+from tests.integration.helpers import restore_defaults
 from tests.support.process import ROOT
 from tests.support.service import KEY, FakeOllama, Service
 
@@ -41,7 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, runtime: FakeOllama) -> It
 @pytest.fixture(autouse=True)
 def reset_runtime(runtime: FakeOllama) -> None:
     runtime.control(pulled=[HERE], pull_seconds=0)
-    as_new(runtime)
+    restore_defaults(runtime)
 
 
 @pytest.fixture

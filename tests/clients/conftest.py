@@ -1,4 +1,4 @@
-"""One service for all clients, as `make run` starts it."""
+"""One service for all client libraries, as `make run` starts it."""
 
 from __future__ import annotations
 

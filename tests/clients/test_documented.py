@@ -1,4 +1,4 @@
-"""Every example of docs/clients.md does what it says."""
+"""Every example of docs/clients.md prints the documented output."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.served import Served
 
 EXAMPLE = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = EXAMPLE.findall((ROOT / "docs/clients.md").read_text())
-# Clients that cannot be installed beside the newest SDK have an environment of their own.
-APART = ROOT / ".venv/clients/bin/python"
+# Clients that cannot be installed beside the newest SDK are in another virtual environment.
+OTHER_PYTHON = ROOT / ".venv/clients/bin/python"
 OLDER = ("instructor", "llama_index")
 
 
@@ -23,13 +23,13 @@ def _command(language: str, text: str) -> list[str]:
         return ["bash", "-c", text]
     if not any(f"import {name}" in text or f"from {name}" in text for name in OLDER):
         return [sys.executable, "-c", text]
-    if not APART.exists():
+    if not OTHER_PYTHON.exists():
         pytest.skip("needs the clients that `make test` installs")
-    return [str(APART), "-c", text]
+    return [str(OTHER_PYTHON), "-c", text]
 
 
-def _promised(text: str) -> list[str]:
-    """The comment at the end."""
+def _documented_output(text: str) -> list[str]:
+    """Return the lines of the comment at the end, which the output has to contain in order."""
     comment = re.search(r"(?:^# .*\n)+\Z", text, re.MULTILINE)
     return [line.removeprefix("# ") for line in comment[0].splitlines()] if comment else []
 
@@ -37,7 +37,7 @@ def _promised(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("language", "text"), EXAMPLES, ids=lambda value: value[:40].split("\n")[0]
 )
-def test_it_prints_what_it_says(served: Served, language: str, text: str):
+def test_an_example_prints_its_documented_output(served: Served, language: str, text: str):
     done = subprocess.run(
         _command(language, served.addressed(text)),
         capture_output=True,
@@ -46,15 +46,15 @@ def test_it_prints_what_it_says(served: Served, language: str, text: str):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    left = done.stdout
-    promised = _promised(text)
-    assert promised
-    for words in promised:
-        assert words in left, (words, done.stdout)
-        left = left.partition(words)[2]
+    remaining = done.stdout
+    expected = _documented_output(text)
+    assert expected
+    for line in expected:
+        assert line in remaining, (line, done.stdout)
+        remaining = remaining.partition(line)[2]
 
 
-def test_there_is_one_for_each_client():
+def test_there_is_an_example_for_each_client():
     code = "\n".join(text for _, text in EXAMPLES)
     for client in ("curl", "requests", "openai", "langchain_openai", "llama_index", "instructor"):
         assert client in code

@@ -1,4 +1,4 @@
-"""The `openai` SDK against real gunicorn and a real model."""
+"""The `openai` SDK with the service under gunicorn and a real model."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def test_a_chat_streams_token_by_token(client):
 
 
 def test_an_answer_is_parsed(client):
-    asked = {"model": MODEL, "messages": JOHN, "response_format": Person, **EXACT}
-    answer = client.chat.completions.parse(**asked)
+    request = {"model": MODEL, "messages": JOHN, "response_format": Person, **EXACT}
+    answer = client.chat.completions.parse(**request)
     assert answer.choices[0].message.parsed == Person(name="John Smith", age=25)
     assert answer.mes["structured"]["verdict"] == "valid"
-    with client.chat.completions.stream(**asked) as stream:
+    with client.chat.completions.stream(**request) as stream:
         assert stream.get_final_completion().choices[0].message.parsed.age == 25
 
 
@@ -82,7 +82,7 @@ def test_an_answer_that_was_cut_off_raises_the_sdks_own_error(client):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_function_that_has_to_be_called_is_called(client, stream):
     tool = openai.pydantic_function_tool(Weather, name="weather")
-    asked = {
+    request = {
         "model": MODEL,
         "messages": [{"role": "user", "content": "How warm is Rome, in celsius?"}],
         "tools": [tool],
@@ -90,17 +90,17 @@ def test_a_function_that_has_to_be_called_is_called(client, stream):
         **EXACT,
     }
     if stream:
-        with client.chat.completions.stream(**asked) as streaming:
+        with client.chat.completions.stream(**request) as streaming:
             answer = streaming.get_final_completion()
     else:
-        answer = client.chat.completions.create(**asked)
+        answer = client.chat.completions.create(**request)
     (choice,) = answer.choices
     (call,) = choice.message.tool_calls
     assert (call.function.name, choice.finish_reason) == ("weather", "tool_calls")
     assert Weather(**json.loads(call.function.arguments))
 
 
-def test_a_model_that_cannot_call_tools_says_so(client):
+def test_tools_for_a_model_that_cannot_call_them_are_an_error(client):
     tool = openai.pydantic_function_tool(Weather, name="weather")
     with pytest.raises(openai.BadRequestError, match="cannot call tools") as caught:
         client.chat.completions.create(model=MODEL, messages=FRANCE, tools=[tool])
@@ -111,16 +111,16 @@ def test_probabilities_are_read(client):
     answer = client.chat.completions.create(
         model=MODEL, messages=FRANCE, logprobs=True, top_logprobs=2, **EXACT
     )
-    told = answer.choices[0].logprobs.content
-    assert "".join(each.token for each in told) == answer.choices[0].message.content
-    assert all(len(each.top_logprobs) == 2 for each in told)
+    tokens = answer.choices[0].logprobs.content
+    assert "".join(each.token for each in tokens) == answer.choices[0].message.content
+    assert all(len(each.top_logprobs) == 2 for each in tokens)
 
 
 def test_a_prompt_is_completed(client):
-    asked = {"model": MODEL, "prompt": "The capital of France is", "max_tokens": 8, **EXACT}
-    answer = client.completions.create(**asked)
+    request = {"model": MODEL, "prompt": "The capital of France is", "max_tokens": 8, **EXACT}
+    answer = client.completions.create(**request)
     assert "Paris" in answer.choices[0].text
-    pieces = [chunk.choices[0].text for chunk in client.completions.create(**asked, stream=True)]
+    pieces = [chunk.choices[0].text for chunk in client.completions.create(**request, stream=True)]
     assert "".join(pieces) == answer.choices[0].text
 
 
@@ -129,13 +129,13 @@ def test_models_are_listed_and_found(client):
     assert client.models.retrieve(MODEL).object == "model"
 
 
-def test_the_same_works_without_waiting_in_a_thread(served):
+def test_the_asynchronous_client_gets_the_same_answer(served):
     async def ask() -> str:
         base = f"http://127.0.0.1:{served.port}/v1"
         async with openai.AsyncOpenAI(base_url=base, api_key="mes-dev-key-123") as client:
-            asked = {"model": MODEL, "messages": FRANCE, **EXACT}
-            whole = await client.chat.completions.create(**asked)
-            stream = await client.chat.completions.create(**asked, stream=True)
+            request = {"model": MODEL, "messages": FRANCE, **EXACT}
+            whole = await client.chat.completions.create(**request)
+            stream = await client.chat.completions.create(**request, stream=True)
             pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
         assert whole.choices[0].message.content == "".join(pieces)
         return "".join(pieces)

@@ -1,1 +1,1 @@
-"""What can go wrong, provoked one by one and in any order."""
+"""All faults that the service has to survive, provoked one by one and in random order."""

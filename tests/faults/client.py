@@ -1,4 +1,4 @@
-"""A client that says exactly what it is told, and knows the id of each of its requests."""
+"""A client that sends exactly the given bytes, and records the id of each of its requests."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.service import KEY, Service
 MODEL = "mistral:7b"
 JSON = "Content-Type: application/json"
 BEARER = f"Authorization: Bearer {KEY}"
-_PATIENCE_SECONDS = 30.0
+_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Heard:
-    """An answer, read to its end."""
+class Response:
+    """A response that was read to its end."""
 
     status: int
     headers: dict[str, str]
@@ -34,7 +34,7 @@ class Heard:
 
     @property
     def json(self) -> Any:
-        """The document; of a stream the last one, which tells what became of it."""
+        """Return the document; of a stream the last one, which contains its result or error."""
         return self.lines[-1] if self.streamed else json.loads(self.body)
 
     @property
@@ -47,48 +47,51 @@ class Heard:
 
     @property
     def outcome(self) -> tuple[int, str | None]:
-        """Status and code of what came of it; no code is that of a success."""
+        """Return the status and the code of the final result; the code of a success is None."""
         is_json = "json" in self.headers.get("content-type", "")
-        told = self.json if is_json and self.body else {}
-        status = told["status"] if self.streamed and told["type"] == "error" else self.status
-        return status, told.get("code")
+        document = self.json if is_json and self.body else {}
+        failed = self.streamed and document["type"] == "error"
+        return document["status"] if failed else self.status, document.get("code")
 
 
 class Client:
-    """Makes a new connection for each request; `address` is where it calls from."""
+    """Opens a new connection for each request, from the local address `address`."""
 
     def __init__(self, service: Service, *, address: str = "127.0.0.1", seed: int = 0) -> None:
         self.service = service
         self.address = address
         self.ids: list[str] = []
-        self.dice = random.Random(seed)
+        self.rng = random.Random(seed)
 
-    def ask(self, first: str, *headers: str, body: bytes = b"", key: bool = True) -> Heard:
-        """A request with a key, an id and a body of this length."""
-        return self.say(self.request(first, *headers, body=body, key=key), method=first.split()[0])
+    def request(self, first: str, *headers: str, body: bytes = b"", key: bool = True) -> Response:
+        """Send a request with an id, the length of the body and, with `key`, the key."""
+        data = self.build_request(first, *headers, body=body, key=key)
+        return self.send(data, method=first.split()[0])
 
-    def post(self, body: bytes, *headers: str) -> Heard:
-        """An inference with this body, whatever it is."""
-        return self.ask("POST /v1/inference", *(headers or (JSON,)), body=body)
+    def post(self, body: bytes, *headers: str) -> Response:
+        """Send an inference with any body, valid or not."""
+        return self.request("POST /v1/inference", *(headers or (JSON,)), body=body)
 
-    def infer(self, prompt: str = "Hello", **fields: Any) -> Heard:
+    def infer(self, prompt: str = "Hello", **fields: Any) -> Response:
         return self.post(inference(prompt, **fields))
 
-    def provoke(self, script: str, **fields: Any) -> Heard:
-        """An inference at which the runtime plays this script."""
+    def provoke(self, script: str, **fields: Any) -> Response:
+        """Send an inference for which the fake runtime plays this script."""
         return self.infer(prompt_for(script), **fields)
 
-    def request(self, first: str, *headers: str, body: bytes = b"", key: bool = True) -> bytes:
-        own = ["Host: mes", f"X-Request-ID: {self.new_id()}", *([BEARER] if key else [])]
-        sized = [f"Content-Length: {len(body)}"] if body else []
-        return raw(f"{first} HTTP/1.1", *own, *headers, *sized) + body
+    def build_request(
+        self, first: str, *headers: str, body: bytes = b"", key: bool = True
+    ) -> bytes:
+        common = ["Host: mes", f"X-Request-ID: {self.new_id()}", *([BEARER] if key else [])]
+        length = [f"Content-Length: {len(body)}"] if body else []
+        return request_head(f"{first} HTTP/1.1", *common, *headers, *length) + body
 
-    def say(self, data: bytes, *, method: str = "GET", hang_up: bool = False) -> Heard:
-        """Send these bytes and hear the answer to them; with `hang_up`, after half a close."""
+    def send(self, data: bytes, *, method: str = "GET", half_close: bool = False) -> Response:
+        """Send these bytes and return the response; with `half_close`, end the sending side."""
         began = time.monotonic()
         with self.connection() as sock:
             sock.sendall(data)
-            if hang_up:
+            if half_close:
                 sock.shutdown(socket.SHUT_WR)
             answer = http.client.HTTPResponse(sock, method=method)
             answer.begin()
@@ -96,12 +99,12 @@ class Client:
             answer.close()
         headers = {name.lower(): value for name, value in answer.getheaders()}
         self.ids.append(headers["x-request-id"])
-        return Heard(answer.status, headers, body, time.monotonic() - began)
+        return Response(answer.status, headers, body, time.monotonic() - began)
 
     @contextmanager
     def connection(self, *, buffer: int | None = None) -> Iterator[socket.socket]:
         with socket.socket() as sock:
-            sock.settimeout(_PATIENCE_SECONDS)
+            sock.settimeout(_TIMEOUT_SECONDS)
             if buffer is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
             sock.bind((self.address, 0))
@@ -109,33 +112,33 @@ class Client:
             yield sock
 
     @contextmanager
-    def open_exchanges(self, script: str, **fields: Any) -> Iterator[tuple[str, socket.socket]]:
-        """An inference that goes on inside the block, and is hung up at its end; its id."""
+    def open_inference(self, script: str, **fields: Any) -> Iterator[tuple[str, socket.socket]]:
+        """Keep an inference open during the block, then hang up. Yield its id and its socket."""
         request_id = self.new_id()
         body = inference(prompt_for(script), **fields)
-        own = ["Host: mes", f"X-Request-ID: {request_id}", BEARER, JSON]
+        common = ["Host: mes", f"X-Request-ID: {request_id}", BEARER, JSON]
         with self.connection() as sock:
             length = f"Content-Length: {len(body)}"
-            sock.sendall(raw("POST /v1/inference HTTP/1.1", *own, length) + body)
-            self.ids.append(request_id)  # no answer will tell it
+            sock.sendall(request_head("POST /v1/inference HTTP/1.1", *common, length) + body)
+            self.ids.append(request_id)  # no response is read
             yield request_id, sock
 
     def wait_until_queued(self, request_id: str, *, status: int = 200) -> None:
-        """With a status of 404, until it waits no more."""
-        wait_until(lambda: self.ask(f"GET /v1/queue/{request_id}").status == status)
+        """Wait until the request is in the queue; with a status of 404, until it is not."""
+        wait_until(lambda: self.request(f"GET /v1/queue/{request_id}").status == status)
 
     def new_id(self) -> str:
-        return f"{self.dice.getrandbits(96):024x}"
+        return f"{self.rng.getrandbits(96):024x}"
 
 
-def raw(*lines: str) -> bytes:
-    """The head of a request, as it is."""
+def request_head(*lines: str) -> bytes:
+    """Return these lines, unchanged, as the head of a request."""
     return "\r\n".join((*lines, "", "")).encode("latin-1")
 
 
-def sends(*lines: str, body: bytes = b"") -> Callable[[Client], Heard]:
-    """What sends this head and this body, as they are."""
-    return lambda client: client.say(raw(*lines) + body)
+def send_raw(*lines: str, body: bytes = b"") -> Callable[[Client], Response]:
+    """Return a function that sends this head and this body unchanged."""
+    return lambda client: client.send(request_head(*lines) + body)
 
 
 def inference(prompt: str = "Hello", **fields: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Scripts for the fake runtime: what it does on a connection, told in bytes."""
+"""Scripts for the fake runtime: the bytes that it sends on a connection, and how it ends."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from tests.support.fake_ollama.generate_request import GenerateRequest
 _PIECE = b"x" * 65536
 
 
-def says(*replies: bytes) -> Script:
-    """Answers with these bytes and keeps the connection open."""
+def respond(*replies: bytes) -> Script:
+    """Send these bytes and keep the connection open."""
 
-    def script(connection: Connection, ask: GenerateRequest) -> None:
+    def script(connection: Connection, request: GenerateRequest) -> None:
         connection.send(b"".join(replies))
 
     return script
 
 
-def ends(reply: bytes) -> Script:
-    """Sends these bytes and closes the connection."""
+def respond_then_close(reply: bytes) -> Script:
+    """Send these bytes and close the connection."""
 
-    def script(connection: Connection, ask: GenerateRequest) -> None:
+    def script(connection: Connection, request: GenerateRequest) -> None:
         connection.send(reply)
         raise ClientGone
 
     return script
 
 
-def resets(start: bytes = b"") -> Script:
-    """Sends these bytes, and RST instead of FIN."""
+def respond_then_reset(start: bytes = b"") -> Script:
+    """Send these bytes and reset the connection: RST instead of FIN."""
 
-    def script(connection: Connection, ask: GenerateRequest) -> None:
+    def script(connection: Connection, request: GenerateRequest) -> None:
         connection.send(start)
         connection.reset()
         raise ClientGone
@@ -42,20 +42,20 @@ def resets(start: bytes = b"") -> Script:
     return script
 
 
-def no_op(start: bytes = b"") -> Script:
-    """Sends these bytes and then nothing, until the client has had enough."""
+def respond_then_hang(start: bytes = b"") -> Script:
+    """Send these bytes and then nothing, until the client hangs up."""
 
-    def script(connection: Connection, ask: GenerateRequest) -> None:
+    def script(connection: Connection, request: GenerateRequest) -> None:
         connection.send(start)
         connection.wait_for_disconnect()
 
     return script
 
 
-def drips(start: bytes, endless: bytes) -> Script:
-    """Sends a byte at a time, until the client has had enough."""
+def drip(start: bytes, endless: bytes) -> Script:
+    """Send `start`, then `endless` again and again, a byte at a time, until the client hangs up."""
 
-    def script(connection: Connection, ask: GenerateRequest) -> None:
+    def script(connection: Connection, request: GenerateRequest) -> None:
         connection.send(start)
         for byte in itertools.cycle(endless):
             connection.send(bytes([byte]))
@@ -64,10 +64,10 @@ def drips(start: bytes, endless: bytes) -> Script:
     return script
 
 
-def floods(start: bytes, megabytes: int = 64) -> Script:
-    """Sends far more than anybody wants."""
+def flood(start: bytes, megabytes: int = 64) -> Script:
+    """Send `start` and then this many megabytes."""
 
-    def script(connection: Connection, ask: GenerateRequest) -> None:
+    def script(connection: Connection, request: GenerateRequest) -> None:
         connection.send(start)
         for _ in range(megabytes * 16):
             connection.send(chunk(_PIECE) if start is STREAM else _PIECE)
@@ -76,29 +76,29 @@ def floods(start: bytes, megabytes: int = 64) -> Script:
     return script
 
 
-def tells(text: str, **final: object) -> Script:
-    """A whole generation of this text."""
-    return says(streamed(token(text), last(**final)))
+def generate(text: str, **final: object) -> Script:
+    """Send a complete generation of this text."""
+    return respond(streamed(token(text), last(**final)))
 
 
-def in_turn(first: Script, later: Script) -> Script:
-    """One script for the first attempt, another for those that tell what was wrong with it."""
+def by_attempt(first: Script, later: Script) -> Script:
+    """Play `first` for the first attempt, `later` for the retries."""
 
-    def script(connection: Connection, ask: GenerateRequest) -> None:
-        (later if "last answer" in ask.prompt else first)(connection, ask)
-
-    return script
-
-
-def under_grammar(refusal: Script, otherwise: Script) -> Script:
-    """Refuses to be held to a schema."""
-
-    def script(connection: Connection, ask: GenerateRequest) -> None:
-        (refusal if isinstance(ask.format, dict) else otherwise)(connection, ask)
+    def script(connection: Connection, request: GenerateRequest) -> None:
+        (later if "last answer" in request.prompt else first)(connection, request)
 
     return script
 
 
-def echo(connection: Connection, ask: GenerateRequest) -> None:
-    """Says what stands in the prompt's further lines."""
-    tells(ask.prompt.partition("\n")[2])(connection, ask)
+def without_grammar(refusal: Script, otherwise: Script) -> Script:
+    """Play `refusal` for requests with a schema, `otherwise` for others."""
+
+    def script(connection: Connection, request: GenerateRequest) -> None:
+        (refusal if isinstance(request.format, dict) else otherwise)(connection, request)
+
+    return script
+
+
+def echo(connection: Connection, request: GenerateRequest) -> None:
+    """Generate the text of the prompt after its first line."""
+    generate(request.prompt.partition("\n")[2])(connection, request)

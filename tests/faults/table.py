@@ -1,10 +1,10 @@
-"""All faults that leave the service alive, in one table."""
+"""All faults that the service survives, in one table."""
 
-from tests.faults import bodies, heads, leaving, upstream
+from tests.faults import disconnects, request_bodies, request_headers, runtime_faults
 from tests.faults.fault import Fault
 
 FAULTS = [
-    *upstream.FAULTS,
-    *(Fault(*row) for row in (*bodies.ROWS, *heads.ROWS)),
-    *leaving.FAULTS,
+    *runtime_faults.FAULTS,
+    *(Fault(*row) for row in (*request_bodies.ROWS, *request_headers.ROWS)),
+    *disconnects.FAULTS,
 ]

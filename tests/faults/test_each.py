@@ -1,17 +1,17 @@
-"""Each fault by itself: its client sees what it must, and nothing of it is left."""
+"""Each fault alone: the client gets the expected response, and nothing is left behind."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.faults.client import Client
-from tests.faults.household import wait_until_idle, wait_until_told
+from tests.faults.resource_usage import wait_until_idle, wait_until_logged
 from tests.faults.table import FAULTS
 from tests.integration.helpers import wait_until_at_rest
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
-def test_a_fault_is_told_and_leaves_nothing_behind(service, runtime, fault):
+def test_a_fault_is_reported_and_leaves_nothing_behind(service, runtime, fault):
     number = FAULTS.index(fault)
     client = Client(service, address=f"127.1.{number // 250}.{number % 250 + 1}", seed=number)
 
@@ -19,7 +19,7 @@ def test_a_fault_is_told_and_leaves_nothing_behind(service, runtime, fault):
 
     wait_until_at_rest(service)
     wait_until_idle(runtime)
-    wait_until_told(service, client.ids)
+    wait_until_logged(service, client.ids)
     assert client.infer().status == 200
     assert service.log_lines("internal_error") == []
     assert service.other_lines() == []

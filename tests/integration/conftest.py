@@ -1,4 +1,4 @@
-"""Fixtures that last as long as a module of tests: a start of the service takes seconds."""
+"""Fixtures for a whole module of tests, because the service takes seconds to start."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.helpers import as_new
+from tests.integration.helpers import restore_defaults
 from tests.support.service import FakeOllama, Service
 
 
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[FakeOllama]:
-    """The fake runtime that the tests of a module share."""
+    """Start the fake runtime that the tests of a module share."""
     with FakeOllama() as fake:
         yield fake
 
@@ -23,13 +23,13 @@ def runtime() -> Iterator[FakeOllama]:
 def start(
     tmp_path_factory: pytest.TempPathFactory, runtime: FakeOllama
 ) -> Iterator[Callable[..., Service]]:
-    """Starts services in front of the runtime; all of them end with the module."""
+    """Return a function that starts services in front of the runtime; all end with the module."""
     with ExitStack() as running:
 
-        def start(**told: Any) -> Service:
-            told.setdefault("ollama_url", runtime.url)
+        def start(**settings: Any) -> Service:
+            settings.setdefault("ollama_url", runtime.url)
             folder = tmp_path_factory.mktemp("service")
-            service = running.enter_context(Service(folder, **told))
+            service = running.enter_context(Service(folder, **settings))
             service.wait_until_ready()
             return service
 
@@ -38,7 +38,7 @@ def start(
 
 @pytest.fixture
 def clean(runtime: FakeOllama) -> None:
-    """A runtime that does what runtimes do and has counted nothing."""
+    """Reset the behaviour and the counters of the runtime."""
     if not runtime.running:
         runtime.start()
-    as_new(runtime)
+    restore_defaults(runtime)

@@ -1,4 +1,4 @@
-"""What the tests of promises share: clients that can hang up, crowds of them, and looks inside."""
+"""Helpers of the integration tests: clients that can hang up, load, and the state of a service."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.process import wait_until
 from tests.support.service import KEY, FakeOllama, Service
 
 LOST = 0
-"""The status of an answer that never came whole: the connection broke before."""
+"""The status of an answer that is not complete because the connection broke."""
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, and how long after the request was sent."""
+    """A response, and the seconds from sending the request to its end."""
 
     status: int
     headers: dict[str, str]
@@ -39,13 +39,13 @@ class Answer:
 
     @property
     def code(self) -> str | None:
-        """The code of a problem; None for any other answer."""
+        """Return the code of a problem document, or None for any other answer."""
         is_problem = self.headers.get("content-type") == "application/problem+json"
         return self.json()["code"] if is_problem else None
 
 
 class Call:
-    """One request on a connection of its own, sent at once; it can be hung up at any moment."""
+    """One request on its own connection, sent when it is created; it can be hung up at any time."""
 
     def __init__(
         self, service: Service, path: str, body: Any = None, *, version: str = "1.1"
@@ -62,7 +62,7 @@ class Call:
         self._read: list[bytes] = []
 
     def read_on(self) -> Answer | None:
-        """Take what has arrived; the answer, once all of it has."""
+        """Read the bytes that have arrived. Return the answer if it is complete, else None."""
         with suppress(ConnectionResetError):
             if piece := self.sock.recv(65536):
                 self._read.append(piece)
@@ -72,7 +72,7 @@ class Call:
         return _parsed(b"".join(self._read), seconds)
 
     def answer(self, seconds: float = 60.0) -> Answer:
-        """Wait for the answer."""
+        """Wait for the answer and return it. Raise AssertionError after `seconds`."""
         return answers([self], seconds)[0]
 
     def hang_up(self) -> None:
@@ -95,12 +95,12 @@ def _parsed(read: bytes, seconds: float) -> Answer:
 
 
 def infer(service: Service, model_id: str, prompt: str = "Hello", **body: Any) -> Call:
-    """An inference under way."""
+    """Send an inference without waiting for its answer."""
     return Call(service, "/v1/inference", {"model_id": model_id, "prompt": prompt, **body})
 
 
 def asked(service: Service, model_id: str, prompt: str = "Hello", **body: Any) -> Answer:
-    """The answer to one inference; LOST where the service broke the connection."""
+    """Return the answer to one inference, LOST if the service broke the connection."""
     began = time.monotonic()
     try:
         return infer(service, model_id, prompt, **body).answer()
@@ -109,38 +109,38 @@ def asked(service: Service, model_id: str, prompt: str = "Hello", **body: Any) -
 
 
 def burst(service: Service, model_id: str, number: int, **body: Any) -> list[Call]:
-    """So many inferences at once; their prompts are `p0`, `p1`, ..."""
+    """Send `number` inferences at once, with the prompts `p0`, `p1`, ..."""
     return [infer(service, model_id, f"p{n}", **body) for n in range(number)]
 
 
 def answers(calls: Sequence[Call], seconds: float = 60.0) -> list[Answer]:
-    """The answers to all of them, each timed by itself. Fails where one does not come."""
+    """Return the answers to all calls. Raise AssertionError if one is missing after `seconds`."""
     until = time.monotonic() + seconds
-    come: dict[Call, Answer] = {}
+    received: dict[Call, Answer] = {}
     with selectors.DefaultSelector() as waiting:
         for call in calls:
             waiting.register(call.sock, selectors.EVENT_READ, call)
-        while len(come) < len(calls):
-            assert time.monotonic() < until, f"{len(calls) - len(come)} answers missing"
+        while len(received) < len(calls):
+            assert time.monotonic() < until, f"{len(calls) - len(received)} answers missing"
             for key, _ in waiting.select(0.5):
                 if (answer := key.data.read_on()) is not None:
                     waiting.unregister(key.fileobj)
-                    come[key.data] = answer
-    return [come[call] for call in calls]
+                    received[key.data] = answer
+    return [received[call] for call in calls]
 
 
 @contextmanager
 def crowd(size: int, ask: Callable[[random.Random], Answer]) -> Iterator[list[Answer]]:
-    """So many clients that ask again and again beside the block; their answers so far."""
+    """Run `size` clients that repeat `ask` during the block. Yield their answers so far."""
     seen: list[Answer] = []
     failures: list[Exception] = []
     stop = threading.Event()
 
     def one_client(number: int) -> None:
-        dice = random.Random(number)
+        rng = random.Random(number)
         try:
             while not stop.is_set():
-                seen.append(ask(dice))
+                seen.append(ask(rng))
         except Exception as exc:
             failures.append(exc)
 
@@ -154,12 +154,12 @@ def crowd(size: int, ask: Callable[[random.Random], Answer]) -> Iterator[list[An
         for client in clients:
             client.join(60)
     assert not failures
-    assert not any(client.is_alive() for client in clients), "a client waits for ever"
+    assert not any(client.is_alive() for client in clients), "a client still waits"
 
 
 @contextmanager
 def connections(service: Service, number: int, sent: bytes = b"") -> Iterator[None]:
-    """So many clients that connect, send this much, and then do nothing."""
+    """Connect `number` clients that send these bytes and then do nothing."""
     with ExitStack() as stack:
         for _ in range(number):
             sock = socket.create_connection(("127.0.0.1", service.port))
@@ -168,9 +168,9 @@ def connections(service: Service, number: int, sent: bytes = b"") -> Iterator[No
 
 
 def living(service: Service) -> set[int]:
-    """The workers that run and have hung up their bell, which is when they are ready to serve."""
-    bells = (service.state_dir / "workers").glob("*.bell")
-    return {int(path.stem.partition("-")[0]) for path in bells} & set(service.worker_pids())
+    """Return the workers that run and have made their wakeup pipe, so are ready to serve."""
+    pipes = (service.state_dir / "workers").glob("*.bell")
+    return {int(path.stem.partition("-")[0]) for path in pipes} & set(service.worker_pids())
 
 
 def registry(service: Service) -> dict[str, Any]:
@@ -185,14 +185,14 @@ def registry(service: Service) -> dict[str, Any]:
     return empty if state is None else dict(state)
 
 
-def held(service: Service, what: str, worker: int | None = None) -> int:
-    """How many permits, tickets, ... there are; those of one worker if its pid is given."""
-    owners = [each["worker"] for each in registry(service)[what].values()]
+def held(service: Service, kind: str, worker: int | None = None) -> int:
+    """Return the number of permits, tickets, ...: of one worker if its pid is given."""
+    owners = [each["worker"] for each in registry(service)[kind].values()]
     return sum(worker is None or owner.startswith(f"{worker}-") for owner in owners)
 
 
 def leaks(service: Service) -> dict[str, Any]:
-    """What should not be there while nobody asks for anything."""
+    """Return the entries of the shared state that may not be there without any request."""
     document = registry(service)
     loading = [each["model"] for each in document["registry"] if each["phase"] != "ready"]
     names = ("permits", "tickets", "refusals", "unloading")
@@ -200,7 +200,7 @@ def leaks(service: Service) -> dict[str, Any]:
     return {**left, **({"loading": loading} if loading else {})}
 
 
-def wait_until_at_rest(service: Service, seconds: float = 5.0) -> None:
+def wait_until_at_rest(service: Service, seconds: float = 15.0) -> None:
     wait_until(lambda: not leaks(service), seconds=seconds, why="all is given back")
 
 
@@ -211,8 +211,8 @@ def wait_until_held(service: Service, permits: int, tickets: int) -> None:
     wait_until(reached, why=f"{permits} permits and {tickets} tickets")
 
 
-def as_new(runtime: FakeOllama) -> None:
-    """The runtime as it was when it started, but for what it holds in memory."""
+def restore_defaults(runtime: FakeOllama) -> None:
+    """Reset the behaviour and counters of the runtime; the loaded models stay in memory."""
     names = runtime.stats()["models"]
     runtime.control(
         tokens=4, ms_per_token=0, first_token_ms=0, load_seconds=0.02, unload_seconds=0, parallel=0,
@@ -223,12 +223,12 @@ def as_new(runtime: FakeOllama) -> None:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that so many percent do not exceed."""
+    """Return the value that `percent` of the values do not exceed."""
     return sorted(values)[min(len(values) - 1, int(len(values) * percent / 100))]
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """The processor time that these processes have used."""
+    """Return the CPU time that these processes have used."""
     ticks = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -237,5 +237,5 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """How much memory the process holds."""
+    """Return the resident memory of the process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

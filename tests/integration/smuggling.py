@@ -1,11 +1,11 @@
-"""Requests whose end two parties might see in different places, and other malformed ones."""
+"""Requests whose end two servers might see in different places, and other malformed requests."""
 
 from __future__ import annotations
 
 from tests.support.service import KEY
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: mes\r\n\r\n"
-"""What a caller would get past the door if the attempt were to work."""
+"""The second request that the service would receive if smuggling worked."""
 
 _KEY = b"Authorization: Bearer " + KEY.encode()
 _LENGTH = b"Content-Length: %d" % len(SMUGGLED)
@@ -13,19 +13,19 @@ _CHUNKS = b"0\r\n\r\n" + SMUGGLED
 
 
 def get(*lines: bytes, path: bytes = b"/health", end: bytes = b"\r\n") -> bytes:
-    """GET with these header lines after the host."""
+    """Return a GET request with these header lines after the host."""
     return end.join((b"GET " + path + b" HTTP/1.1", b"Host: mes", *lines, b"", b""))
 
 
 def post(*lines: bytes, body: bytes, version: bytes = b"1.1") -> bytes:
-    """An inference with the key, these header lines, and a body that says what it likes."""
-    own = (
+    """Return an inference request with the key, these header lines and any body."""
+    common = (
         b"Host: mes",
         b"Authorization: Bearer " + KEY.encode(),
         b"Content-Type: application/json",
     )
     first = b"POST /v1/inference HTTP/" + version
-    return b"\r\n".join((first, *own, *lines, b"", b"")) + body
+    return b"\r\n".join((first, *common, *lines, b"", b"")) + body
 
 
 def _chunked(body: bytes) -> bytes:
@@ -36,7 +36,7 @@ def _bare(first: bytes, *lines: bytes) -> bytes:
     return b"\r\n".join((first, *lines, b"", b""))
 
 
-# Refused by nginx; the service never hears of them.
+# Rejected by nginx, so the service never receives them.
 REFUSED = {
     # two lengths
     "length-and-chunks": post(
@@ -48,7 +48,7 @@ REFUSED = {
     "two-lengths": post(b"Content-Length: 0", _LENGTH, body=SMUGGLED),
     "two-equal-lengths": post(b"Content-Length: 2", b"Content-Length: 2", body=b"{}"),
     "list-of-lengths": post(b"Content-Length: 2, 2", body=b"{}"),
-    # lengths that are none
+    # invalid lengths
     "length-with-plus": post(b"Content-Length: +2", body=b"{}"),
     "length-below-zero": post(b"Content-Length: -1", body=b"{}"),
     "length-in-hex": post(b"Content-Length: 0x2", body=b"{}"),
@@ -56,7 +56,7 @@ REFUSED = {
     "length-with-space": post(b"Content-Length: 1 2", body=b"{}"),
     "length-empty": post(b"Content-Length: ", body=b"{}"),
     "length-beyond-numbers": post(b"Content-Length: 1" + b"0" * 30, body=b"{}"),
-    # codings that one of two parties might not understand
+    # codings that one of two servers might not understand
     "coding-with-space-before-colon": post(
         b"Transfer-Encoding : chunked", b"Content-Length: 4", body=_CHUNKS
     ),
@@ -120,7 +120,7 @@ REFUSED = {
     "path-of-9-kB": get(path=b"/" + b"a" * 9000),
 }  # fmt: skip
 
-# nginx reads these generously and passes on one clean request each.
+# nginx accepts these and forwards one clean request each.
 CLEANED = {
     "bare-lf": get(end=b"\n"),
     "chunk-with-space": _chunked(b"2 \r\n{}\r\n0\r\n\r\n"),

@@ -1,4 +1,4 @@
-"""Behind nginx, as it ships: what it passes on, what it keeps away, what it says by itself."""
+"""The service behind nginx with the shipped configuration: forwarding, rejections, own errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.integration.helpers import (
     wait_until_held,
 )
 from tests.ollama.scripted import END, STREAM, ScriptedRuntime, chunk, head, whole
-from tests.ollama.scripted import answers as replies
+from tests.ollama.scripted import answers as script_of
 from tests.support.nginx import NEEDED, SHIPPED, Nginx, with_tls
 from tests.support.process import free_port, wait_until
 from tests.support.service import KEY
@@ -46,7 +46,7 @@ def nginx(service, tmp_path_factory):
 
 @pytest.fixture
 def scripted(tmp_path):
-    """Starts nginx in front of an upstream that plays these scripts."""
+    """Return a function that starts nginx in front of an upstream which plays scripts."""
     started = []
 
     def start(*scripts):
@@ -60,7 +60,7 @@ def scripted(tmp_path):
         each.close()
 
 
-def test_an_answer_arrives_under_the_callers_own_id(nginx):
+def test_an_answer_arrives_under_the_clients_own_id(nginx):
     body = {"model_id": MODEL, "prompt": "Hello"}
     headers = {**WITH_KEY, "X-Request-ID": "mine-1"}
     answer = requests.post(f"{nginx.url}/v1/inference", json=body, headers=headers, timeout=30)
@@ -70,7 +70,7 @@ def test_an_answer_arrives_under_the_callers_own_id(nginx):
 
 @pytest.mark.parametrize("path", ["/v1/models/hf.co/org/model:q4", "/v1/models/hf.co%2Forg%3Aq4"])
 def test_paths_arrive_as_they_were_sent(scripted, path):
-    nginx, upstream = scripted(replies(whole(b"{}")))
+    nginx, upstream = scripted(script_of(whole(b"{}")))
     assert Call(nginx, path).answer().status == 200
     assert upstream.asked[0].line == f"GET {path} HTTP/1.1"
 
@@ -94,7 +94,7 @@ def test_a_stream_arrives_piece_by_piece(scripted, encode):
         assert next(lines) == b"second"
 
 
-def test_a_killed_service_is_told_as_lost_and_not_waited_for(service, nginx, runtime):
+def test_a_killed_service_is_reported_as_lost_without_waiting(service, nginx, runtime):
     runtime.control(first_token_ms=WAITS)
     with infer(nginx, MODEL) as call:
         wait_until_held(service, permits=1, tickets=0)
@@ -107,50 +107,50 @@ def test_a_killed_service_is_told_as_lost_and_not_waited_for(service, nginx, run
     wait_until(lambda: asked(nginx, MODEL).status == 200, seconds=30)
 
 
-def test_what_nginx_says_by_itself_looks_like_the_services_own_words(nginx, tmp_path):
-    own = Call(nginx, "/nowhere").answer()
-    assert own.code == "not_found"
+def test_errors_of_nginx_look_like_errors_of_the_service(nginx, tmp_path):
+    not_found = Call(nginx, "/nowhere").answer()
+    assert not_found.code == "not_found"
     with Nginx(tmp_path, free_port()) as alone:
         lost = Call(alone, "/health").answer()
     assert lost.code == "service_lost"
-    assert list(lost.json()) == list(own.json())
+    assert list(lost.json()) == list(not_found.json())
     assert lost.json()["status"] == lost.status == 502
     assert lost.json()["request_id"] == lost.headers["x-request-id"]
 
 
 def test_a_body_too_large_is_refused_as_the_service_would(service, nginx):
-    def refusal(door):
+    def rejection(server):
         body = b" " * (1 << 20) + b"{}"
         headers = {**WITH_KEY, "Content-Type": "application/json", "X-Request-ID": 'harm"ful'}
-        answer = requests.post(f"{door.url}/v1/inference", data=body, headers=headers, timeout=30)
+        answer = requests.post(f"{server.url}/v1/inference", data=body, headers=headers, timeout=30)
         return answer.status_code, answer.json()["code"], list(answer.json())
 
-    assert refusal(nginx) == refusal(service)
-    assert refusal(nginx)[:2] == (413, "content_too_large")
+    assert rejection(nginx) == rejection(service)
+    assert rejection(nginx)[:2] == (413, "content_too_large")
 
 
 def test_the_largest_body_that_the_service_takes_comes_through(nginx):
-    body = {"model_id": MODEL, "prompt": "Hello", "nobody": ""}
-    body["nobody"] = "x" * ((1 << 20) - len(str(body)) - 100)
+    body = {"model_id": MODEL, "prompt": "Hello", "unknown": ""}
+    body["unknown"] = "x" * ((1 << 20) - len(str(body)) - 100)
     assert Call(nginx, "/v1/inference", body).answer().code == "request_invalid"
 
 
-def test_a_caller_that_hangs_up_gives_its_place_back(service, nginx, runtime):
+def test_a_client_that_hangs_up_gives_its_place_back(service, nginx, runtime):
     runtime.control(first_token_ms=WAITS)
     calls = burst(nginx, MODEL, 4)
     wait_until_held(service, permits=2, tickets=2)
     for call in calls:
         call.hang_up()
-    wait_until_at_rest(service, seconds=10)
+    wait_until_at_rest(service)
 
 
-def test_slow_clients_hold_nobody_up(service, nginx):
+def test_slow_clients_delay_no_other_client(service, nginx):
     half_a_head = b"POST /v1/inference HTTP/1.1\r\nHost: mes\r\nAuthorization: Bearer"
     half_a_body = (
         f"POST /v1/inference HTTP/1.1\r\nHost: mes\r\nAuthorization: Bearer {KEY}\r\n"
         'Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"model_id":'
     ).encode()
-    # The service has 104 threads, and two seconds to give all of them away.
+    # The 400 slow clients are enough to take all 104 threads of the service within two seconds.
     until = time.monotonic() + 2
     seen = []
     with connections(nginx, 200, half_a_head), connections(nginx, 200, half_a_body):
@@ -158,10 +158,11 @@ def test_slow_clients_hold_nobody_up(service, nginx):
             seen.append(Call(nginx, "/health").answer(30))
         assert asked(nginx, MODEL).status == 200
     assert {answer.status for answer in seen} == {200}
-    assert percentile([answer.seconds for answer in seen], 90) < 1
+    # A request that waited for a thread would wait until a slow client has to be done: 10 s.
+    assert percentile([answer.seconds for answer in seen], 90) < 5
 
 
-def test_many_callers_are_served_over_few_connections(nginx):
+def test_many_clients_are_served_over_few_connections(nginx):
     assert {answer.status for answer in answers(burst(nginx, MODEL, 10))} == {200}
 
 
@@ -171,7 +172,7 @@ def test_a_post_is_never_sent_twice(scripted):
         peer.send(whole(b"{}"))
         peer.read_request()
 
-    nginx, upstream = scripted(answer_once_then_close, replies(whole(b"{}")))
+    nginx, upstream = scripted(answer_once_then_close, script_of(whole(b"{}")))
     with requests.Session() as session:
         assert session.get(nginx.url, timeout=20).status_code == 200
         assert session.post(nginx.url, json={}, timeout=20).status_code == 502
@@ -189,7 +190,7 @@ def test_tls_is_one_edit_away(service, tmp_path):
         assert requests.get(f"{url}/ready", verify=str(certificate), timeout=20).status_code == 200
 
 
-def test_the_log_of_nginx_tells_what_was_asked_for_and_neither_key_nor_query(nginx):
+def test_the_log_of_nginx_has_the_path_and_neither_key_nor_query(nginx):
     log = nginx.folder / "access.log"
     sent = f"POST /logged?key={KEY} HTTP/1.1\r\nHost: mes\r\nContent-Length: 9999999\r\n\r\n"
     with connections(nginx, 1, sent.encode()):

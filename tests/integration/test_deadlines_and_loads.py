@@ -1,4 +1,4 @@
-"""Deadlines that hold and loads that fail: told in time, and at nobody else's cost."""
+"""Deadlines and failing loads: errors in time, without an effect on other requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from tests.support.process import wait_until
 
 MODEL, OTHER = "mistral:7b", "phi3:mini"
 FOR_EVER_MS = 600_000
-QUEUE_TIMEOUT = 1.5
+# Without its limit a request waits `FOR_EVER_MS`, or 200 s for tokens that drip.
+MUCH_LATER_SECONDS = 10.0
+COOLDOWN_SECONDS = 4
+# Longer than two loads that fail take on a busy machine.
+QUEUE_TIMEOUT = 5.0
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -27,7 +31,7 @@ def service(start):
         models={model: {"max_concurrent": 1, "timeout": 600} for model in (MODEL, OTHER)},
         QUEUE_TIMEOUT=QUEUE_TIMEOUT,
         LOAD_RETRY_PAUSE=0.1,
-        COOLDOWN=1,
+        COOLDOWN=COOLDOWN_SECONDS,
     )
 
 
@@ -51,14 +55,14 @@ def test_a_generation_ends_at_its_deadline(service, runtime, behaviour):
     runtime.control(**behaviour)
     answer = asked(service, MODEL, timeout=1, max_tokens=10_000)
     assert (answer.status, answer.code) == (504, "generation_timeout")
-    assert 1.0 <= answer.seconds < 1.5
-    wait_until(lambda: runtime.model(MODEL)["current"] == 0, seconds=1)
-    wait_until_at_rest(service, seconds=1)
+    assert 1.0 <= answer.seconds < MUCH_LATER_SECONDS
+    wait_until(lambda: runtime.model(MODEL)["current"] == 0)
+    wait_until_at_rest(service)
     runtime.control(tokens=4, ms_per_token=0, first_token_ms=0)
     assert asked(service, MODEL).status == 200
 
 
-def test_who_waits_longer_than_the_queue_timeout_is_told_so(service, runtime):
+def test_waiting_longer_than_the_queue_timeout_is_an_error(service, runtime):
     assert asked(service, MODEL).status == 200
     runtime.control(first_token_ms=FOR_EVER_MS)
     with infer(service, MODEL) as holder:
@@ -66,7 +70,7 @@ def test_who_waits_longer_than_the_queue_timeout_is_told_so(service, runtime):
         found = answers(burst(service, MODEL, 3))
         assert {(answer.status, answer.code) for answer in found} == {(503, "queue_timeout")}
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in found)
-        assert all(QUEUE_TIMEOUT <= a.seconds < QUEUE_TIMEOUT + 0.5 for a in found)
+        assert all(0 <= a.seconds - QUEUE_TIMEOUT < MUCH_LATER_SECONDS for a in found)
         wait_until_held(service, permits=1, tickets=0)
         holder.hang_up()
     wait_until_at_rest(service)
@@ -82,9 +86,9 @@ def test_a_load_that_fails_once_is_tried_again(service, runtime):
 
 
 @pytest.mark.usefixtures("cold")
-def test_a_load_that_fails_twice_is_told_to_all_who_wait_while_others_go_on(service, runtime):
+def test_a_load_that_fails_twice_is_an_error_for_all_that_wait_while_others_go_on(service, runtime):
     assert asked(service, OTHER).status == 200
-    runtime.control(load_seconds=0.5, load_failures={MODEL: {"times": 2, "text": "out of memory"}})
+    runtime.control(load_seconds=1.0, load_failures={MODEL: {"times": 2, "text": "out of memory"}})
     waiting = burst(service, MODEL, 8)
     wait_until_held(service, permits=0, tickets=8)
     assert asked(service, OTHER).status == 200
@@ -92,15 +96,18 @@ def test_a_load_that_fails_twice_is_told_to_all_who_wait_while_others_go_on(serv
     assert {(answer.status, answer.code) for answer in found} == {(503, "model_unavailable")}
     assert all("out of memory" in answer.json()["detail"] for answer in found)
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in found)
-    at_once = asked(service, MODEL)
-    assert (at_once.code, at_once.seconds < 0.1) == ("model_unavailable", True)
-    assert runtime.model(MODEL)["failed_loads"] == 2
+    # In the cooldown a request is refused without another load, which would take a minute.
+    runtime.control(load_seconds=60)
+    refused = asked(service, MODEL)
+    assert (refused.code, refused.seconds < MUCH_LATER_SECONDS) == ("model_unavailable", True)
+    assert (runtime.model(MODEL)["failed_loads"], runtime.model(MODEL)["loads"]) == (2, 0)
+    runtime.control(load_seconds=0.02)
     assert asked(service, OTHER).status == 200
-    wait_until(lambda: asked(service, MODEL).status == 200, seconds=3)
+    wait_until(lambda: asked(service, MODEL).status == 200)
 
 
 @pytest.mark.usefixtures("cold")
-def test_who_asked_for_a_load_and_hung_up_does_not_break_it_for_the_others(service, runtime):
+def test_a_client_that_caused_a_load_and_hung_up_does_not_break_it_for_others(service, runtime):
     runtime.control(load_seconds=0.5)
     first = infer(service, MODEL, "first")
     wait_until(lambda: runtime.model(MODEL)["state"] == "loading")

@@ -1,4 +1,4 @@
-"""Embeddings through real gunicorn: one scheduler for all, whatever a model is for."""
+"""Embeddings under gunicorn share one scheduler with generations."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from tests.integration.helpers import (
 from tests.support.process import wait_until
 from tests.support.service import FakeOllama, Service
 
-EMBEDDER, HASTY, CHAT = "nomic-embed-text", "hasty-embedder", "mistral:7b"
+EMBEDDER, CHAT = "nomic-embed-text", "mistral:7b"
+SHORT_TIMEOUT, SHORT_QUEUE = "short-timeout-embed", "short-queue-embed"
+MODELS = (EMBEDDER, CHAT, SHORT_TIMEOUT, SHORT_QUEUE)
 
 pytestmark = pytest.mark.usefixtures("clean")
 
 
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[FakeOllama]:
-    with FakeOllama("--models", f"{EMBEDDER},{HASTY},{CHAT}") as fake:
+    with FakeOllama("--models", ",".join(MODELS)) as fake:
         yield fake
 
 
@@ -33,7 +35,8 @@ def runtime() -> Iterator[FakeOllama]:
 def service(start) -> Service:
     models = {
         EMBEDDER: {"max_concurrent": 2, "max_queue": 60, "context_window": 512},
-        HASTY: {"timeout": 0.5, "max_queue": 1},
+        SHORT_TIMEOUT: {"timeout": 0.5},
+        SHORT_QUEUE: {"max_concurrent": 1, "max_queue": 1},
         CHAT: {"max_concurrent": 2, "max_queue": 60},
     }
     return start(models=models, MAX_LOADED_MODELS=1)
@@ -41,13 +44,13 @@ def service(start) -> Service:
 
 @pytest.fixture
 def unload(service):
-    """Leaves nothing in memory."""
+    """Return a function that unloads all models."""
 
-    def all_of_them():
-        for model in (EMBEDDER, HASTY, CHAT):
+    def unload_all():
+        for model in MODELS:
             service.post(f"/v1/models/{model}/unload").raise_for_status()
 
-    return all_of_them
+    return unload_all
 
 
 @pytest.fixture
@@ -81,20 +84,20 @@ def test_forty_at_once_for_a_cold_model_are_one_load(service, runtime):
     runtime.control(load_seconds=0.5, first_token_ms=10)
     answered = answers([embed(service, f"text {n}") for n in range(40)])
     assert [answer.status for answer in answered] == [200] * 40
-    books = runtime.model(EMBEDDER)
-    assert (books["loads"], books["reloads"], books["implicit_loads"]) == (1, 0, 0)
-    assert (books["generations"], books["peak"]) == (40, 2)
+    counts = runtime.model(EMBEDDER)
+    assert (counts["loads"], counts["reloads"], counts["implicit_loads"]) == (1, 0, 0)
+    assert (counts["generations"], counts["peak"]) == (40, 2)
     wait_until_at_rest(service)
 
 
 @pytest.mark.usefixtures("cold")
-def test_embeddings_and_generations_take_turns_in_memory_and_none_is_lost(service, runtime):
+def test_embeddings_and_generations_share_the_memory_and_none_is_lost(service, runtime):
     runtime.control(first_token_ms=10)
     calls = [(embed, infer)[n % 2](service, *((), (CHAT,))[n % 2]) for n in range(40)]
     assert {answer.status for answer in answers(calls)} == {200}
     assert runtime.stats()["peak_loaded"] == 1
     assert runtime.stats()["unloaded_while_busy"] == 0
-    # Grouped by their models and not one swap for each.
+    # They are grouped by model: not one swap for each.
     assert runtime.stats()["loads"] <= 6
 
 
@@ -102,12 +105,12 @@ def test_a_model_that_embeds_can_be_loaded_by_hand_and_is_not_reloaded(service, 
     assert service.post(f"/v1/models/{EMBEDDER}/load").status_code == 200
     runtime.reset()
     assert embed(service).answer().status == 200
-    books = runtime.model(EMBEDDER)
-    assert (books["loads"], books["reloads"]) == (0, 0)
-    assert books["options"]["num_ctx"] == 512
+    counts = runtime.model(EMBEDDER)
+    assert (counts["loads"], counts["reloads"]) == (0, 0)
+    assert counts["options"]["num_ctx"] == 512
 
 
-def test_a_caller_who_leaves_cancels_it_and_gives_the_permit_back(service, runtime):
+def test_a_client_that_hangs_up_cancels_it_and_gives_the_permit_back(service, runtime):
     assert embed(service).answer().status == 200
     runtime.control(first_token_ms=60_000)
     with embed(service):
@@ -116,25 +119,25 @@ def test_a_caller_who_leaves_cancels_it_and_gives_the_permit_back(service, runti
     wait_until(lambda: runtime.model(EMBEDDER)["cancelled_generations"] == 1)
 
 
-def test_it_ends_at_its_deadline(service, runtime):
+def test_an_embedding_ends_at_its_deadline(service, runtime):
     runtime.control(first_token_ms=60_000)
-    answer = embed(service, model=HASTY).answer()
+    answer = embed(service, model=SHORT_TIMEOUT).answer()
     assert (answer.status, error_of(answer)["code"]) == (504, "generation_timeout")
     wait_until_at_rest(service)
 
 
-def test_the_queue_has_an_end(service, runtime):
-    assert service.post(f"/v1/models/{HASTY}/load").status_code == 200
-    runtime.control(first_token_ms=400)
-    answered = answers([embed(service, model=HASTY) for _ in range(10)])
+def test_a_full_queue_refuses_embeddings(service, runtime):
+    assert service.post(f"/v1/models/{SHORT_QUEUE}/load").status_code == 200
+    runtime.control(first_token_ms=3000)
+    answered = answers([embed(service, model=SHORT_QUEUE) for _ in range(10)])
     full = [answer for answer in answered if answer.status == 503]
     assert len(full) >= 6
     assert {error_of(answer)["code"] for answer in full} == {"queue_full"}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in full)
 
 
-def test_what_a_model_cannot_do_is_told_before_it_is_loaded(service, runtime, unload):
-    def told_at_once():
+def test_a_missing_capability_is_an_error_before_the_model_is_loaded(service, runtime, unload):
+    def refused_without_a_load():
         unload()
         runtime.reset()
         no_vectors, no_text = answers([embed(service, model=CHAT), infer(service, EMBEDDER)])
@@ -143,21 +146,21 @@ def test_what_a_model_cannot_do_is_told_before_it_is_loaded(service, runtime, un
         assert "makes embeddings and no text" in no_text.json()["detail"]
         return runtime.stats()["loads"] == 0
 
-    # In the first moments of the service the runtime is not asked yet, and says it itself.
-    wait_until(told_at_once, why="it is known what the models can do")
+    # Until the service has read the capabilities, the runtime loads the model and refuses.
+    wait_until(refused_without_a_load, why="the capabilities are known")
 
 
 def test_a_text_that_is_too_long_is_refused_and_never_cut(service):
     answer = embed(service, ["short", "word " * 600]).answer()
     assert (answer.status, error_of(answer)["code"]) == (400, "prompt_too_long")
-    words = "512 tokens; the longest, input 1, has 3000 characters"
-    assert words in error_of(answer)["message"]
+    expected = "512 tokens; the longest, input 1, has 3000 characters"
+    assert expected in error_of(answer)["message"]
 
 
 def test_thousands_of_texts_come_back_in_their_order(service, runtime):
     texts = [f"text {n}" for n in range(2048)]
-    told = embed(service, texts).answer().json()
-    assert [item["index"] for item in told["data"]] == list(range(2048))
+    batch = embed(service, texts).answer().json()
+    assert [item["index"] for item in batch["data"]] == list(range(2048))
     alone = embed(service, texts[2000]).answer().json()
-    assert told["data"][2000]["embedding"] == alone["data"][0]["embedding"]
-    assert told["usage"]["prompt_tokens"] == 2048 * 4
+    assert batch["data"][2000]["embedding"] == alone["data"][0]["embedding"]
+    assert batch["usage"]["prompt_tokens"] == 2048 * 4

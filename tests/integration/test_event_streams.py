@@ -1,4 +1,4 @@
-"""Server-sent events through real gunicorn: as they happen, and harmless whoever reads them."""
+"""Server-sent events under gunicorn: sent at once, also to clients that stop reading."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ def chat(service: Service, **fields: Any) -> Call:
 
 
 def events(call: Call) -> Iterator[str]:
-    """The data of each event, as it comes."""
+    """Yield the data of each event as it arrives."""
     with call.sock.makefile("rb") as file:
         for line in file:
             if line.startswith(b"data: "):
                 yield line[6:].strip().decode()
 
 
-def test_a_token_is_there_before_the_next_one_is_made(service, runtime):
+def test_a_token_is_sent_before_the_next_one_is_generated(service, runtime):
     runtime.control(tokens=2, ms_per_token=5_000)
-    told = events(chat(service))
-    assert json.loads(next(told))["choices"][0]["delta"]["content"] == " alpha"
+    received = events(chat(service))
+    assert json.loads(next(received))["choices"][0]["delta"]["content"] == " alpha"
     assert held(service, "permits") == 1
-    *_, last = told
+    *_, last = received
     assert last == "[DONE]"
 
 
-def test_the_answer_passes_proxies_as_it_comes(service):
+def test_the_response_headers_keep_proxies_from_buffering(service):
     answer = chat(service, max_tokens=1).answer()
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["x-accel-buffering"] == "no"
 
 
-def test_who_waits_in_a_full_house_is_told_with_a_status(service, runtime):
+def test_a_full_queue_is_an_http_status_and_no_event(service, runtime):
     runtime.control(first_token_ms=60_000)
     with chat(service):
         wait_until_held(service, permits=1, tickets=0)
@@ -72,16 +72,16 @@ def test_who_waits_in_a_full_house_is_told_with_a_status(service, runtime):
 
 
 @pytest.mark.parametrize("pieces", [0, 3])
-def test_a_caller_that_leaves_cancels_the_generation(service, runtime, pieces):
+def test_a_client_that_hangs_up_cancels_the_generation(service, runtime, pieces):
     before = runtime.model(MODEL)["cancelled_generations"]
     runtime.control(tokens=10_000, first_token_ms=0 if pieces else 60_000, ms_per_token=20)
     call = chat(service, max_tokens=10_000)
-    told = events(call)
+    received = events(call)
     for _ in range(pieces):
-        next(told)
+        next(received)
     wait_until_held(service, permits=1, tickets=0)
     call.hang_up()
-    told.close()
+    received.close()
     wait_until(lambda: not held(service, "permits"))
     wait_until(lambda: runtime.model(MODEL)["cancelled_generations"] == before + 1)
     wait_until_at_rest(service)
@@ -95,7 +95,7 @@ def test_a_reader_that_stops_is_cut_off(service, runtime):
     stopped.hang_up()
 
 
-def test_what_breaks_off_in_the_runtime_is_told_and_not_done(service, runtime):
+def test_a_generation_that_breaks_off_ends_with_an_error_and_not_with_done(service, runtime):
     runtime.control(tokens=9, faults=[{"kind": "cut", "stage": "generate", "after": 2}])
     *tokens, last = events(chat(service))
     assert len(tokens) == 2

@@ -1,4 +1,4 @@
-"""Memory: what large answers took is the machine's again."""
+"""The memory of large answers is given back to the operating system."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 from tests.support.process import wait_until
 
 MODEL = "phi3:mini"
-CALLERS, REQUESTS = 12, 120
+CLIENTS, REQUESTS = 12, 120
 
 
 def test_the_memory_of_large_answers_is_given_back(service, fake_ollama):
-    running = service(models={MODEL: {"max_concurrent": CALLERS}}, WEB_CONCURRENCY=1)
+    running = service(models={MODEL: {"max_concurrent": CLIENTS}}, WEB_CONCURRENCY=1)
     running.wait_until_ready()
     (worker,) = running.worker_pids()
-    crowd(running)
+    send_many(running)
     before = resident_kb(worker)
 
     fake_ollama.control(reply="x" * 4_000_000)
-    crowd(running)
+    send_many(running)
     fake_ollama.control(reply="x")
-    crowd(running)  # so that no thread has a large answer in its hands
+    send_many(running)  # so that no thread still refers to a large answer
 
-    wait_until(lambda: resident_kb(worker) < 2 * before, why="it gives back what it has freed")
+    wait_until(lambda: resident_kb(worker) < 2 * before, why="freed memory is given back")
 
 
-def crowd(running) -> None:
-    with ThreadPoolExecutor(CALLERS) as clients:
+def send_many(running) -> None:
+    with ThreadPoolExecutor(CLIENTS) as clients:
         answers = clients.map(lambda _: running.infer(MODEL).status_code, range(REQUESTS))
         assert set(answers) == {200}
 

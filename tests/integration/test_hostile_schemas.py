@@ -1,4 +1,4 @@
-"""Hostile schemas under gunicorn: whoever sends them is told off, and nobody else notices."""
+"""Hostile schemas under gunicorn: they are rejected, and other clients do not notice."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PAUSE_SECONDS = 0.1
 SECONDS = 4.0
 ROUNDS = 4
 HARMLESS = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
-# Each of its levels doubles the work of a judge that follows every branch of a schema.
+# Each level doubles the work of a validator that follows every branch of a schema.
 DEEP_ANSWER = json.dumps(nested({"a": "x"}, 24, lambda inner: {"a": inner}))
 
 pytestmark = pytest.mark.usefixtures("realistic")
 
 
 def is_sendable(case: Case) -> bool:
-    """Not so deep that the body is unreadable, whatever the schema."""
+    """Return whether the body can be parsed: it is neither too deep nor too large."""
     try:
         text = json.dumps({"json_schema": case.schema})
         strict_json.parse_json(text)
@@ -47,7 +47,7 @@ def service(start):
 
 @pytest.fixture
 def realistic(runtime, clean):
-    """Generations take a little, as generations do."""
+    """Make generations take a little time, as those of a real runtime do."""
     runtime.control(ms_per_token=2, reply=DEEP_ANSWER)
 
 
@@ -58,29 +58,29 @@ def send(service: Any, schema_text: str) -> Any:
 
 
 @pytest.mark.parametrize("name", SENDABLE)
-def test_a_hostile_schema_is_refused_for_what_it_is_or_judged_by(name, service):
+def test_a_hostile_schema_is_rejected_or_used_for_validation(name, service):
     codes = {*SENDABLE[name].outcomes} & {INVALID, UNSAFE}
-    may_be_judged = codes < {*SENDABLE[name].outcomes}
+    may_be_accepted = codes < {*SENDABLE[name].outcomes}
     answer = asked(service, MODEL, json_schema=SENDABLE[name].schema)
     if answer.status == 200:
-        assert may_be_judged
+        assert may_be_accepted
     else:
         assert (answer.status, answer.code) in {(422, code) for code in codes}
         assert answer.json()["errors"][0]["pointer"].startswith("/json_schema")
 
 
-def test_a_body_that_is_too_deep_to_read_is_no_fault_of_the_service(service):
+def test_a_body_that_is_too_deep_to_parse_is_no_internal_error(service):
     answer = send(service, '{"items":' * 20_000 + "{}" + "}" * 20_000)
     assert answer.json()["code"] in ("malformed_request", UNSAFE)
 
 
 @pytest.mark.parametrize("value", ["1e400", "-1e999", "NaN", "1" * 10_000, '"\\ud800"'])
-def test_what_is_no_json_is_no_schema_either(value, service):
+def test_a_schema_that_is_not_json_is_malformed(value, service):
     assert send(service, f'{{"const": {value}}}').json()["code"] == "malformed_request"
 
 
-def test_hostile_schemas_slow_nobody_down(service):
-    """The best of several rounds, because the machine does other things as well."""
+def test_hostile_schemas_do_not_slow_down_others(service):
+    """Take the best of several rounds, because the machine does other things as well."""
     ratios = []
     while len(ratios) < ROUNDS and min(ratios, default=2) >= 2:
         usual = percentile_beside(service, harmless)
@@ -89,21 +89,21 @@ def test_hostile_schemas_slow_nobody_down(service):
     wait_until_at_rest(service)
 
 
-def harmless(dice: Random) -> Schema:
-    return {**HARMLESS, "title": f"try {dice.random()}"}
+def harmless(rng: Random) -> Schema:
+    return {**HARMLESS, "title": f"try {rng.random()}"}
 
 
-def hostile(dice: Random) -> Schema:
-    schema = dice.choice([case.schema for case in SENDABLE.values()])
-    return {**schema, "title": f"try {dice.random()}"}
+def hostile(rng: Random) -> Schema:
+    schema = rng.choice([case.schema for case in SENDABLE.values()])
+    return {**schema, "title": f"try {rng.random()}"}
 
 
 def percentile_beside(service: Any, schema: Callable[[Random], Schema]) -> float:
-    """How many seconds 99 of 100 plain requests take at most while others send such schemas."""
+    """Return the 99th percentile of the seconds of plain requests while others send schemas."""
 
-    def ask(dice: Random) -> Answer:
-        time.sleep(PAUSE_SECONDS)  # what slows others down shall be the schemas, not their number
-        return asked(service, MODEL, json_schema=schema(dice))
+    def ask(rng: Random) -> Answer:
+        time.sleep(PAUSE_SECONDS)  # the schemas are to slow others down, not their number
+        return asked(service, MODEL, json_schema=schema(rng))
 
     with crowd(CLIENTS, ask) as seen:
         seconds = plain_requests(service)
@@ -112,7 +112,7 @@ def percentile_beside(service: Any, schema: Callable[[Random], Schema]) -> float
 
 
 def plain_requests(service: Any) -> list[float]:
-    """How many seconds each of the plain requests of the next few seconds takes."""
+    """Send plain requests for some seconds. Return the seconds that each of them took."""
     until = time.monotonic() + SECONDS
     seconds = []
     while time.monotonic() < until:

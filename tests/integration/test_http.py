@@ -1,4 +1,4 @@
-"""HTTP as it should not be: what real gunicorn and the application make of it."""
+"""Malformed and unusual HTTP: the answers of gunicorn and of the application."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def service(start):
 
 
 @dataclass(frozen=True)
-class Heard:
+class Response:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -41,36 +41,36 @@ class Heard:
         return str(json.loads(self.body)["code"])
 
 
-class Line:
-    """A connection on which bytes are sent as they are."""
+class RawConnection:
+    """A connection on which bytes are sent unchanged."""
 
     def __init__(self, service: Any) -> None:
         self.sock = socket.create_connection(("127.0.0.1", service.port), timeout=20)
 
-    def say(self, head: str, body: bytes = b"") -> None:
+    def send(self, head: str, body: bytes = b"") -> None:
         self.sock.sendall(head.encode("latin-1") + b"\r\n" + body)
 
-    def hear(self, method: str = "GET") -> Heard:
+    def receive(self, method: str = "GET") -> Response:
         answer = http.client.HTTPResponse(self.sock, method=method)
         answer.begin()
         headers = {name.lower(): value for name, value in answer.getheaders()}
-        return Heard(answer.status, headers, answer.read())
+        return Response(answer.status, headers, answer.read())
 
-    def __enter__(self) -> Line:
+    def __enter__(self) -> RawConnection:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.sock.close()
 
 
-def ask(service: Any, head: str, body: bytes = b"") -> Heard:
-    with Line(service) as line:
-        line.say(head, body)
-        return line.hear(head.split()[0])
+def request(service: Any, head: str, body: bytes = b"") -> Response:
+    with RawConnection(service) as connection:
+        connection.send(head, body)
+        return connection.receive(head.split()[0])
 
 
-def post(service: Any, headers: str, body: bytes = b"") -> Heard:
-    return ask(service, f"POST /v1/inference HTTP/1.1\r\n{KEYED}{headers}", body)
+def post(service: Any, headers: str, body: bytes = b"") -> Response:
+    return request(service, f"POST /v1/inference HTTP/1.1\r\n{KEYED}{headers}", body)
 
 
 def chunked(*pieces: bytes) -> bytes:
@@ -118,20 +118,20 @@ CHUNKED = JSON + "Transfer-Encoding: chunked\r\n"
         (f"{JSON}Content-Length: 258\r\n", b"[" * 129 + b"]" * 129, 400, "malformed_request"),
     ],
 )
-def test_a_body_that_is_not_as_it_should_be_is_refused(service, headers, body, status, code):
-    heard = post(service, headers, body)
-    assert (heard.status, heard.code) == (status, code)
+def test_a_malformed_body_is_rejected(service, headers, body, status, code):
+    response = post(service, headers, body)
+    assert (response.status, response.code) == (status, code)
 
 
 def test_a_body_that_ends_before_its_length_is_refused_and_not_taken_for_whole(service, runtime):
-    with Line(service) as line:
-        line.say(
+    with RawConnection(service) as connection:
+        connection.send(
             f"POST /v1/inference HTTP/1.1\r\n{KEYED}{JSON}Content-Length: {len(BODY) + 1}\r\n",
             BODY,
         )
-        line.sock.shutdown(socket.SHUT_WR)
-        heard = line.hear()
-    assert (heard.status, heard.code) == (400, "malformed_request")
+        connection.sock.shutdown(socket.SHUT_WR)
+        response = connection.receive()
+    assert (response.status, response.code) == (400, "malformed_request")
     assert runtime.model(MODEL)["generations"] == 0
 
 
@@ -145,15 +145,15 @@ def test_a_chunked_body_is_read(service, pieces):
     assert post(service, CHUNKED, chunked(*pieces)).status == 200
 
 
-def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(service):
-    with Line(service) as line:
-        line.say(
+def test_a_client_that_expects_100_continue_gets_it(service):
+    with RawConnection(service) as connection:
+        connection.send(
             f"POST /v1/inference HTTP/1.1\r\n{KEYED}{JSON}Content-Length: {len(BODY)}\r\n"
             "Expect: 100-continue\r\n"
         )
-        assert line.sock.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        line.sock.sendall(BODY)
-        assert line.hear().status == 200
+        assert connection.sock.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sock.sendall(BODY)
+        assert connection.receive().status == 200
 
 
 @pytest.mark.parametrize(
@@ -211,17 +211,17 @@ def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(service):
         ("GET /health HTTP/1.1", "Host: mes\r\n" + f"A: {'b' * 8000}\r\n" * 5, 431),
     ],
 )
-def test_each_request_gets_the_status_it_deserves(service, first_line, headers, status):
-    heard = ask(service, f"{first_line}\r\n{headers}")
-    assert heard.status == status
+def test_each_request_gets_the_expected_status(service, first_line, headers, status):
+    response = request(service, f"{first_line}\r\n{headers}")
+    assert response.status == status
     if status >= 400:
-        assert heard.code
-        assert json.loads(heard.body)["status"] == status
+        assert response.code
+        assert json.loads(response.body)["status"] == status
 
 
 @pytest.mark.parametrize("head", ["GET /health HTTP/1.1", "GET /nowhere HTTP/1.1", "NONSENSE"])
-def test_every_answer_says_that_it_is_not_to_be_guessed_at_or_kept(service, head):
-    headers = ask(service, f"{head}\r\nHost: mes\r\n").headers
+def test_every_response_forbids_sniffing_and_caching(service, head):
+    headers = request(service, f"{head}\r\nHost: mes\r\n").headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
     assert headers.get("server", "gunicorn") == "gunicorn"
@@ -229,19 +229,22 @@ def test_every_answer_says_that_it_is_not_to_be_guessed_at_or_kept(service, head
 
 
 def test_head_answers_as_get_does_without_the_body(service):
-    heard = ask(service, "HEAD /health HTTP/1.1\r\nHost: mes\r\n")
-    assert (heard.status, heard.body) == (200, b"")
-    assert int(heard.headers["content-length"]) > 0
+    response = request(service, "HEAD /health HTTP/1.1\r\nHost: mes\r\n")
+    assert (response.status, response.body) == (200, b"")
+    assert int(response.headers["content-length"]) > 0
 
 
-def test_options_tells_the_methods_and_needs_no_key(service):
-    heard = ask(service, "OPTIONS /v1/inference HTTP/1.1\r\nHost: mes\r\n")
-    assert (heard.status, set(heard.headers["allow"].split(", "))) == (200, {"OPTIONS", "POST"})
+def test_options_lists_the_methods_and_needs_no_key(service):
+    response = request(service, "OPTIONS /v1/inference HTTP/1.1\r\nHost: mes\r\n")
+    assert (response.status, set(response.headers["allow"].split(", "))) == (
+        200,
+        {"OPTIONS", "POST"},
+    )
 
 
-def test_what_the_server_refuses_is_a_line_in_the_log_without_what_was_sent(service):
-    heard = ask(service, f"GET /health HTTP/1.1\r\nAuthorization Bearer {KEY}\r\n")
-    request_id = json.loads(heard.body)["request_id"]
+def test_a_request_that_the_server_rejects_is_logged_without_its_content(service):
+    response = request(service, f"GET /health HTTP/1.1\r\nAuthorization Bearer {KEY}\r\n")
+    request_id = json.loads(response.body)["request_id"]
     found = wait_until(
         lambda: [line for line in service.log_lines("request") if line["request_id"] == request_id]
     )
@@ -254,9 +257,9 @@ def test_requests_sent_in_one_piece_are_answered_in_order(service):
     first = f"GET /v1/models/{MODEL} HTTP/1.1\r\n{KEYED}\r\n"
     second = f"POST /v1/inference HTTP/1.1\r\n{KEYED}{JSON}Content-Length: {len(BODY)}\r\n\r\n"
     third = "GET /health HTTP/1.1\r\nHost: mes\r\n"
-    with Line(service) as line:
-        line.say(first + second + BODY.decode() + third)
-        with line.sock.makefile("rb") as stream:
+    with RawConnection(service) as connection:
+        connection.send(first + second + BODY.decode() + third)
+        with connection.sock.makefile("rb") as stream:
             answers = [_next_answer(stream) for _ in range(3)]
     assert [b'"object"' in answers[0], b'"usage"' in answers[1], b'"healthy"' in answers[2]] == [
         True
@@ -269,13 +272,13 @@ def _next_answer(stream: Any) -> bytes:
     return bytes(stream.read(int(headers["Content-Length"])))
 
 
-def test_a_body_nobody_wanted_is_not_taken_for_the_next_request(service):
+def test_an_unread_body_is_not_taken_for_the_next_request(service):
     smuggled = b"GET /smuggled HTTP/1.1\r\nHost: mes\r\n\r\n"
-    with Line(service) as line:
-        line.say(
+    with RawConnection(service) as connection:
+        connection.send(
             f"POST /nowhere HTTP/1.1\r\nHost: mes\r\nContent-Length: {len(smuggled)}\r\n", smuggled
         )
-        assert line.hear().status == 404
-        line.say("GET /health HTTP/1.1\r\nHost: mes\r\n")
-        assert line.hear().status == 200
+        assert connection.receive().status == 404
+        connection.send("GET /health HTTP/1.1\r\nHost: mes\r\n")
+        assert connection.receive().status == 200
     assert "/smuggled" not in service.text()

@@ -1,4 +1,4 @@
-"""Memory: two places for five models, each loaded once for all who wait and never when in use."""
+"""Five models share room for two: one load for all that wait, and no eviction while in use."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def service(start):
 
 
 @pytest.fixture(autouse=True)
-def _well_kept(service, runtime):
-    """What must hold whatever a test here does."""
+def _check_invariants(service, runtime):
+    """Check after each test that no limit was exceeded."""
     yield
     wait_until_at_rest(service)
     stats = runtime.stats()
@@ -42,27 +42,30 @@ def _well_kept(service, runtime):
 
 def test_five_models_share_two_places_and_every_request_is_answered(service, runtime):
     runtime.control(load_seconds=0.05, unload_seconds=0.05, ms_per_token=5)
-    with crowd(10, lambda dice: asked(service, dice.choice(MODELS))) as seen:
+    with crowd(10, lambda rng: asked(service, rng.choice(MODELS))) as seen:
         wait_until(lambda: len(seen) >= 150, seconds=60)
     assert Counter(answer.status for answer in seen) == {200: len(seen)}
     assert runtime.stats()["peak_loaded"] == 2
     assert all(runtime.model(model)["loads"] > 1 for model in MODELS)
 
 
-def test_callers_who_hang_up_at_any_moment_upset_nothing(service, runtime):
+def test_clients_that_hang_up_at_any_moment_break_nothing(service, runtime):
     runtime.control(load_seconds=0.05, unload_seconds=0.05, ms_per_token=5)
 
-    def ask(dice: random.Random) -> Answer:
-        call = infer(service, dice.choice(MODELS))
-        call.sock.settimeout(dice.uniform(0.0, 0.3))
+    def hang_up(rng: random.Random) -> Answer:
+        call = infer(service, rng.choice(MODELS))
+        call.sock.settimeout(rng.uniform(0.0, 0.3))
         try:
             call.sock.recv(1)
         except OSError:
-            pass  # it takes longer than this caller waits
+            pass  # it takes longer than this client waits
         call.hang_up()
         return Answer(0, {}, b"", 0.0)
 
-    with crowd(6, ask) as left, crowd(4, lambda dice: asked(service, dice.choice(MODELS))) as seen:
+    def stay(rng: random.Random) -> Answer:
+        return asked(service, rng.choice(MODELS))
+
+    with crowd(6, hang_up) as left, crowd(4, stay) as seen:
         wait_until(lambda: len(left) >= 60 and len(seen) >= 40, seconds=60)
     assert {answer.status for answer in seen} == {200}
 

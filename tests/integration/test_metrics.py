@@ -1,4 +1,4 @@
-"""Metrics add up over all workers, whatever becomes of these."""
+"""Metrics are sums over all workers, also when workers are killed or replaced."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("clean")
 
 @pytest.fixture
 def service(start):
-    # A fresh one for each test: what was counted before would have to be taken off.
+    # A new service for each test, so that its counters start at zero.
     models = {MODEL: {"max_concurrent": 3, "max_queue": 60, "timeout": 600}}
     service = start(models=models, WEB_CONCURRENCY=WORKERS)
     wait_until(lambda: len(living(service)) == WORKERS)
@@ -40,7 +40,7 @@ def service(start):
 
 
 def scraped(service, name, **labels):
-    """The sum of the samples of this name that have these labels."""
+    """Return the sum of the samples of this name that have these labels."""
     families = text_string_to_metric_families(service.get("/metrics").text)
     return sum(
         sample.value
@@ -72,18 +72,20 @@ def reload_workers(service):
 
 def test_totals_are_what_clients_counted_through_kills_and_reloads(service, runtime):
     runtime.control(tokens=5, ms_per_token=5)
-    dice = random.Random(KILLS)
+    rng = random.Random(KILLS)
     with crowd(8, lambda _: asked(service, MODEL)) as seen:
         for number in range(KILLS):
             wait_for_more(seen)
-            service.kill_worker(dice.choice(sorted(living(service))))
+            service.kill_worker(rng.choice(sorted(living(service))))
             wait_until(lambda: len(living(service)) == WORKERS)
             if number % 3 == 0:
                 reload_workers(service)
-    got = Counter(answer.status for answer in seen)
-    assert set(got) <= {200, LOST}
-    # A worker killed between counting and sending has counted what its client calls lost.
-    assert got[200] <= inferences(service, "200") <= got[200] + got[LOST]
+    received = Counter(answer.status for answer in seen)
+    assert set(received) <= {200, LOST}
+    # A worker that is killed between counting and sending has counted a request that its client
+    # sees as lost.
+    succeeded, lost = received[200], received[LOST]
+    assert succeeded <= inferences(service, "200") <= succeeded + lost
     named = {"gen_ai_request_model": MODEL, "gen_ai_token_type": "output"}
     tokens = scraped(service, "gen_ai_client_token_usage_sum", **named)
     assert tokens == 5 * inferences(service, "200")
@@ -109,40 +111,41 @@ def test_metrics_and_log_agree(service):
     service.get("/v1/nothing")
     service.get("/v1/status", headers={"Authorization": "Bearer wrong"})
     page = service.get("/metrics").text
-    # The scrape's own line comes after what it tells.
+    # The line of the scrape itself is written after its page was made.
     lines = service.log_lines("request")[:-1]
-    told = Counter()
+    counted = Counter()
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             if sample.name == "http_server_request_duration_seconds_count":
-                told[int(sample.labels["http_response_status_code"])] += int(sample.value)
+                counted[int(sample.labels["http_response_status_code"])] += int(sample.value)
             elif sample.name == "mes_errors_total" and sample.value:
-                told[sample.labels["code"]] += int(sample.value)
+                counted[sample.labels["code"]] += int(sample.value)
     logged = Counter(line["status"] for line in lines)
     logged.update(line["code"] for line in lines if line["code"])
-    assert told == logged
+    assert counted == logged
 
 
-def test_a_scrape_tells_what_all_workers_hold_and_nothing_of_the_dead(service, runtime):
+def test_a_scrape_covers_all_live_workers_and_no_dead_one(service, runtime):
     runtime.control(first_token_ms=60_000)
     calls = burst(service, MODEL, 12)
     wait_until_held(service, 3, 9)
     assert scraped(service, "mes_requests_in_flight", model=MODEL) == 3
     assert scraped(service, "mes_requests_queued", model=MODEL) == 9
     assert scraped(service, "mes_queue_oldest_wait_seconds", model=MODEL) > 0
-    runtime.control(first_token_ms=0)
     for pid in service.worker_pids():
         service.kill_worker(pid)
     assert {answer.status for answer in answers(calls)} == {LOST}
+    # Not before: a worker that is killed last would get the permits of the first, and answer.
+    runtime.control(first_token_ms=0)
     wait_until(lambda: len(living(service)) == WORKERS)
-    wait_until(lambda: held(service, "permits") == 0, why="the dead are buried")
+    wait_until(lambda: held(service, "permits") == 0, why="the dead workers are released")
     wait_until_at_rest(service)
     assert scraped(service, "mes_requests_in_flight") == 0
     assert scraped(service, "mes_requests_queued") == 0
     assert inferences(service, "200") == 0
 
 
-def test_the_runtimes_end_shows(service, runtime):
+def test_a_runtime_that_ends_shows_in_the_metrics(service, runtime):
     assert scraped(service, "mes_runtime_up") == 1
     runtime.kill()
     wait_until(lambda: scraped(service, "mes_runtime_up") == 0)

@@ -1,4 +1,4 @@
-"""Models that go missing while they are used: the runtime loads them anew, and limits hold."""
+"""Models that the runtime drops while they are used: it loads them again, and limits hold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _used_is_loaded(service, runtime, clean):
 
 
 def lose_while_used(service, runtime, **behaviour):
-    """The model vanishes, and a request finds out before we do: the runtime loads it for that."""
+    """Drop the model. Return a request that arrives before this is noticed, so it loads again."""
     runtime.control(drop=[USED], **behaviour)
     call = infer(service, USED)
     wait_until(lambda: runtime.model(USED)["state"] == "loading")
@@ -42,7 +42,7 @@ def test_nothing_is_loaded_beside_a_model_that_the_runtime_loads_by_itself(servi
 
 
 def test_a_missing_model_serves_again_once_the_runtime_has_loaded_it(service, runtime):
-    first = lose_while_used(service, runtime, load_seconds=3.0)
+    first = lose_while_used(service, runtime, load_seconds=6.0)
     wait_until(lambda: [x["phase"] for x in registry(service)["registry"]] == ["missing"])
     assert service.get("/v1/models").json()["models"][0]["status"] == "loading"
     second = infer(service, USED)
@@ -50,7 +50,7 @@ def test_a_missing_model_serves_again_once_the_runtime_has_loaded_it(service, ru
     assert runtime.model(USED)["loads"] == 1
 
 
-def test_a_missing_model_that_nobody_waits_for_any_more_gives_up_its_place(service, runtime):
+def test_a_missing_model_without_waiting_requests_gives_up_its_place(service, runtime):
     first = lose_while_used(service, runtime, load_seconds=30.0)
     wait_until(lambda: [x["phase"] for x in registry(service)["registry"]] == ["missing"])
     first.hang_up()

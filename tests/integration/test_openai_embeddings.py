@@ -1,4 +1,4 @@
-"""The embeddings of the `openai` SDK, through real gunicorn, of a real sentence encoder."""
+"""Embeddings with the `openai` SDK, under gunicorn, from a real sentence encoder."""
 
 from __future__ import annotations
 
@@ -47,37 +47,37 @@ def client(service: Service) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def alike(one: list[float], other: list[float]) -> float:
+def similarity(one: list[float], other: list[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
-def test_what_means_the_same_is_alike(client):
-    # The SDK asks for base64 and makes numbers of it.
-    told = client.embeddings.create(model=ENCODER, input=TEXTS)
-    cat, kitten, stocks = (item.embedding for item in told.data)
-    assert alike(cat, kitten) > 0.5 > alike(cat, stocks)
-    assert alike(cat, cat) == pytest.approx(1, abs=1e-3)
-    assert told.usage.prompt_tokens == told.usage.total_tokens > 15
-    assert told.model == ENCODER
+def test_texts_of_similar_meaning_have_similar_vectors(client):
+    # The SDK asks for base64 and decodes it.
+    response = client.embeddings.create(model=ENCODER, input=TEXTS)
+    cat, kitten, stocks = (item.embedding for item in response.data)
+    assert similarity(cat, kitten) > 0.5 > similarity(cat, stocks)
+    assert similarity(cat, cat) == pytest.approx(1, abs=1e-3)
+    assert response.usage.prompt_tokens == response.usage.total_tokens > 15
+    assert response.model == ENCODER
 
 
-def test_both_encodings_tell_the_same_numbers(client):
+def test_both_encodings_have_the_same_numbers(client):
     plain = client.embeddings.create(model=ENCODER, input=TEXTS, encoding_format="float")
-    usual = client.embeddings.create(model=ENCODER, input=TEXTS)
-    assert len(plain.data) == len(usual.data) == 3
-    for one, other in zip(plain.data, usual.data, strict=True):
+    encoded = client.embeddings.create(model=ENCODER, input=TEXTS)
+    assert len(plain.data) == len(encoded.data) == 3
+    for one, other in zip(plain.data, encoded.data, strict=True):
         assert one.embedding == pytest.approx(other.embedding, abs=1e-6)
 
 
 def test_fewer_dimensions_are_of_length_1_again(client):
     (item,) = client.embeddings.create(model=ENCODER, input="a cat", dimensions=64).data
     assert len(item.embedding) == 64
-    assert alike(item.embedding, item.embedding) == pytest.approx(1, abs=1e-3)
+    assert similarity(item.embedding, item.embedding) == pytest.approx(1, abs=1e-3)
 
 
-def test_our_own_facts_ride_along(client):
-    told = client.embeddings.create(model=ENCODER, input="a cat")
-    facts = told.to_dict()["mes"]
+def test_provenance_and_timings_are_in_the_response(client):
+    response = client.embeddings.create(model=ENCODER, input="a cat")
+    facts = response.to_dict()["mes"]
     assert facts["provenance"]["runtime"].startswith("mes-embedded ")
     assert facts["provenance"]["model_digest"].startswith("sha256:")
     assert facts["timings"]["total_ms"] >= 0
@@ -88,7 +88,7 @@ def test_a_text_that_is_too_long_is_an_error_with_both_numbers(client):
         client.embeddings.create(model=ENCODER, input=["short", "word " * 600])
 
 
-def test_token_arrays_are_refused_in_words(client):
+def test_token_arrays_are_rejected_with_the_reason(client):
     with pytest.raises(openai.BadRequestError, match="token arrays are not supported") as caught:
         client.embeddings.create(model=ENCODER, input=[[1, 2, 3]])
     assert caught.value.param == "input"
@@ -96,6 +96,6 @@ def test_token_arrays_are_refused_in_words(client):
 
 def test_the_encoder_and_a_chat_model_make_room_for_each_other(client, service):
     assert service.infer(CHAT, max_tokens=1).json()["timings"]["cold_start"] is True
-    told = client.embeddings.create(model=ENCODER, input="a cat").to_dict()
-    assert told["mes"]["timings"]["cold_start"] is True
+    response = client.embeddings.create(model=ENCODER, input="a cat").to_dict()
+    assert response["mes"]["timings"]["cold_start"] is True
     assert service.get("/v1/status").json()["models_loaded"] == [ENCODER]

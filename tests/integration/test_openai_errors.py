@@ -1,4 +1,4 @@
-"""Errors as the `openai` SDK raises them, or gets over them by itself."""
+"""Errors of the service as exceptions and retries of the `openai` SDK."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_a_parameter_that_is_not_supported_is_a_bad_request(client):
 
 
 def test_too_many_wrong_keys_are_a_rate_limit(client):
-    stranger = client.with_options(api_key="wrong", max_retries=0)
+    without_key = client.with_options(api_key="wrong", max_retries=0)
 
     def raised() -> type[Exception]:
         with pytest.raises(openai.APIStatusError) as caught:
-            ask(stranger)
+            ask(without_key)
         return caught.type
 
     kinds = [raised() for _ in range(60)]
@@ -65,7 +65,7 @@ def test_too_many_wrong_keys_are_a_rate_limit(client):
 
 
 def test_a_full_queue_is_tried_again_by_the_sdk(service, runtime, client):
-    runtime.control(first_token_ms=1500)
+    runtime.control(first_token_ms=4000)
     with Call(service, "/v1/inference", {"model_id": ONE_AT_A_TIME, "prompt": "x"}):
         wait_until_held(service, permits=1, tickets=0)
         with pytest.raises(openai.InternalServerError) as caught:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("clean")
 
 
 class OriginalClient:
-    """As the benchmark platform's backend calls the service, field by field."""
+    """Calls the service as the backend of the benchmark platform does, field by field."""
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url
@@ -66,7 +66,7 @@ def client(service):
     return OriginalClient(service.url, KEY)
 
 
-def status_of(call, *arguments):
+def error_response(call, *arguments):
     with pytest.raises(requests.HTTPError) as error:
         call(*arguments)
     return error.value.response
@@ -87,14 +87,14 @@ def test_structured_output_is_text_that_fits_the_schema(client):
     assert output == '{"name": "word", "age": 7}'
 
 
-def test_an_answer_that_breaks_its_schema_is_told_by_success_and_error(client, runtime):
+def test_success_and_error_show_that_an_answer_breaks_its_schema(client, runtime):
     runtime.control(reply='{"name": "John"}')
     with pytest.raises(RuntimeError, match="age"):
         client.infer(LLAMA, "Who?", json_schema=SCHEMA)
 
 
 def test_a_wrong_key_is_401(service):
-    refused = status_of(OriginalClient(service.url, "wrong").models)
+    refused = error_response(OriginalClient(service.url, "wrong").models)
     assert refused.status_code == 401
     assert refused.json()["success"] is False
     assert refused.json()["error"]
@@ -102,7 +102,7 @@ def test_a_wrong_key_is_401(service):
 
 @pytest.mark.parametrize("model_id", ["unknown:1b", OFF])
 def test_a_model_that_cannot_be_run_is_404(client, model_id):
-    refused = status_of(client.infer, model_id, "Hello")
+    refused = error_response(client.infer, model_id, "Hello")
     assert refused.status_code == 404
     assert model_id in refused.json()["error"]
 
@@ -115,7 +115,7 @@ def test_models_lists_what_is_configured(client):
     assert models[OFF]["status"] == "disabled"
 
 
-def test_load_and_unload_are_told_by_status(client):
+def test_load_and_unload_show_in_the_status(client):
     assert client.load(LLAMA) == {
         "success": True,
         "message": f"{LLAMA} is loaded",

@@ -18,9 +18,9 @@ def service(start):
 
 
 def joined(service):
-    """The workers that hold a permit or a ticket, once for each."""
+    """Return the worker of each permit and each ticket."""
     document = registry(service)
-    return [x["worker"] for what in ("permits", "tickets") for x in document[what].values()]
+    return [x["worker"] for name in ("permits", "tickets") for x in document[name].values()]
 
 
 def test_three_at_a_time_of_sixty_at_once_and_all_are_answered(service, runtime):
@@ -32,8 +32,9 @@ def test_three_at_a_time_of_sixty_at_once_and_all_are_answered(service, runtime)
     wait_until_at_rest(service)
 
 
-def test_the_places_are_those_of_all_workers_together(service, runtime):
-    runtime.control(first_token_ms=500)
+def test_the_limit_is_for_all_workers_together(service, runtime):
+    # So long that all are there before the first ends, also when the machine is busy.
+    runtime.control(first_token_ms=5000)
     calls = burst(service, MODEL, 40)
     workers = wait_until(lambda: (found := joined(service))[39:] and set(found))
     assert len(workers) > 1
@@ -43,7 +44,7 @@ def test_the_places_are_those_of_all_workers_together(service, runtime):
 
 
 def test_sixty_are_served_in_order_of_arrival(service, runtime):
-    runtime.control(first_token_ms=1000)
+    runtime.control(first_token_ms=3000)
     first = burst(service, MODEL, 3)
     wait_until(lambda: len(joined(service)) == 3)
     calls = []
@@ -55,5 +56,5 @@ def test_sixty_are_served_in_order_of_arrival(service, runtime):
     assert {answer.status for answer in answers(first + calls)} == {200}
     arrivals = [each["prompt"] for each in runtime.stats()["arrivals"]]
     order = [int(prompt[1:]) for prompt in arrivals if prompt.startswith("q")]
-    # Three hold permits together; which of them reaches the runtime first is the network's.
+    # Three hold permits at a time, and reach the runtime in any order.
     assert max(abs(place - n) for place, n in enumerate(order)) <= 3

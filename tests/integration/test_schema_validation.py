@@ -25,14 +25,14 @@ def service(start):
 
 
 def validators(service: Any) -> list[int]:
-    """The processes of the second validator."""
+    """Return the processes of the second validator."""
     return [child for worker in service.worker_pids() for child in process.children(worker)]
 
 
 def test_a_client_that_hangs_up_ends_its_process(service):
     with Call(service, PATH, HANGING):
         wait_until(lambda: validators(service))
-    wait_until(lambda: not validators(service), seconds=5)
+    wait_until(lambda: not validators(service), seconds=8)
     wait_until(lambda: [each for each in service.log_lines() if each.get("status") == 499])
 
 

@@ -1,4 +1,4 @@
-"""Smuggling: no caller gets a second request past the door inside its first."""
+"""Request smuggling: a second request inside the body or head of the first is never served."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def nginx(service, tmp_path_factory):
         yield running
 
 
-def said(door, attempt: bytes, *, hang_up: bool = False) -> bytes:
-    """All that comes back until the door closes the connection."""
-    with socket.create_connection(("127.0.0.1", door.port), timeout=30) as sock:
+def exchange(server, attempt: bytes, *, half_close: bool = False) -> bytes:
+    """Send these bytes. Return all that comes back until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
         sock.sendall(attempt)
-        if hang_up:
+        if half_close:
             sock.shutdown(socket.SHUT_WR)
         try:
             return b"".join(iter(lambda: sock.recv(65536), b""))
@@ -38,11 +38,11 @@ def said(door, attempt: bytes, *, hang_up: bool = False) -> bytes:
             return b""
 
 
-def heard(service, door) -> list[str]:
-    """The paths that the service was asked for since this was last called."""
-    # What was smuggled would come before this one, for both take the same way.
+def new_paths(service, server) -> list[str]:
+    """Return the paths that the service has logged since the last call of this function."""
+    # A smuggled request would be logged before this one, because both take the same way.
     mark = f"/mark-{next(_numbers)}"
-    Call(door, mark).answer()
+    Call(server, mark).answer()
     lines = wait_until(
         lambda: _until(mark, [x.get("path", "") for x in service.log_lines("request")])
     )
@@ -55,32 +55,32 @@ def _until(mark: str, paths: list[str]) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_heard_yet(service):
+def _mark_start(service):
     Call(service, f"/mark-{next(_numbers)}").answer()
 
 
 @NEEDED
 @pytest.mark.parametrize("attempt", REFUSED.values(), ids=REFUSED)
-def test_nginx_refuses_it_and_the_service_never_hears_of_it(service, nginx, attempt):
-    answer = said(nginx, attempt)
+def test_nginx_rejects_it_and_the_service_never_receives_it(service, nginx, attempt):
+    answer = exchange(nginx, attempt)
     assert answer.count(b"HTTP/1.1 ") <= 1
     assert answer[:10] in (b"", b"HTTP/1.1 4", b"HTTP/1.1 5")
     assert not answer.startswith(b"HTTP/1.1 500")
-    assert heard(service, nginx) == []
+    assert new_paths(service, nginx) == []
 
 
 @NEEDED
 @pytest.mark.parametrize("attempt", CLEANED.values(), ids=CLEANED)
-def test_nginx_makes_one_clean_request_of_it(service, nginx, attempt):
+def test_nginx_forwards_one_clean_request(service, nginx, attempt):
     follower = b"GET /follower HTTP/1.1\r\nHost: mes\r\nConnection: close\r\n\r\n"
-    answer = said(nginx, attempt + follower)
+    answer = exchange(nginx, attempt + follower)
     assert answer.count(b"HTTP/1.1 ") == 2
-    first, second = heard(service, nginx)
+    first, second = new_paths(service, nginx)
     assert first != "/smuggled"
     assert second == "/follower"
 
 
 @pytest.mark.parametrize("attempt", REFUSED.values(), ids=REFUSED)
 def test_without_nginx_nothing_is_smuggled_either(service, attempt):
-    said(service, attempt, hang_up=True)
-    assert "/smuggled" not in heard(service, service)
+    exchange(service, attempt, half_close=True)
+    assert "/smuggled" not in new_paths(service, service)

@@ -1,4 +1,4 @@
-"""The soak in small: full load and all the trouble there is, and every promise is kept."""
+"""A short soak test: full load and every kind of fault, and every guarantee is kept."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MINUTES = os.environ.get("MES_TEST_SOAK_MINUTES", "2")
 
 
 @pytest.mark.soak
-def test_every_promise_is_kept_through_a_soak(tmp_path):
+def test_every_guarantee_is_kept_in_a_soak_test(tmp_path):
     file = tmp_path / "soak.json"
     command = [sys.executable, "-m", "bench.soak", f"--minutes={MINUTES}", f"--json={file}"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60 * float(MINUTES) + 600
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(file.read_text())
-    assert told["kept"]
-    # It was a soak: work was done, and each kind of trouble made.
-    answered = {kind: found.get("200", 0) for kind, found in told["outcomes"].items()}
+    report = json.loads(file.read_text())
+    assert report["kept"]
+    # Requests of each kind were answered, and each kind of fault was injected.
+    answered = {kind: found.get("200", 0) for kind, found in report["outcomes"].items()}
     assert min(answered[kind] for kind in ("plain", "schema", "status", "metrics")) > 0
-    assert set(told["trouble"]) == {"reload", "kill", "restart", "fault"}
+    assert set(report["trouble"]) == {"reload", "kill", "restart", "fault"}

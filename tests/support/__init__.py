@@ -1,1 +1,1 @@
-"""What the tests lean on: a runtime to talk to, and the service as a process."""
+"""Support for tests: the fake runtime, and programs that run as child processes."""

@@ -1,4 +1,4 @@
-"""The image of the Dockerfile, built and run without an engine: buildah on a Debian made here."""
+"""The image of the Dockerfile, built and run by buildah on a Debian that debootstrap makes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.support.process import ROOT
 
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _PACKAGES = "python3,python3-venv,ca-certificates"
-# Where python:3.11-slim has its Python too.
+# The prefix of the Python in python:3.11-slim.
 _PREFIX = "/usr/local"
 
 
 def why_not() -> str | None:
-    """What is missing to build an image."""
+    """Return the reason that no image can be built here, or None."""
     if os.getuid() != 0:
         return "only root can make a root file system"
     missing = [each for each in ("debootstrap", "buildah") if not shutil.which(each)]
@@ -26,7 +26,7 @@ def why_not() -> str | None:
 
 
 class Image:
-    """What the Dockerfile makes, in a store of its own."""
+    """The image that the Dockerfile makes, in its own buildah store."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -55,19 +55,19 @@ class Image:
         return _run(*self._command(verb, *isolated, *words))
 
     def succeeds(self, *command: str, **environ: object) -> bool:
-        """Does this command, in a container of the image, end well?"""
-        # By its exit code: buildah loses the last words of short commands now and then.
+        """Return whether the command exits with 0 in a container of the image."""
+        # The exit code is used because buildah sometimes loses the last output of short commands.
         return not subprocess.run(self._in_container(*command, **environ), timeout=60).returncode
 
     def start(self, *command: str, output: Path, **environ: object) -> Any:
-        """A command in a container of the image, on this machine's network."""
+        """Start a command in a container of the image, on the network of this machine."""
         return process.start(
             self._in_container(*command, **environ), env=dict(os.environ), output=output
         )
 
     def _in_container(self, *command: str, **environ: object) -> list[str]:
-        told = [f"--env={name}={value}" for name, value in environ.items()]
-        return self._command("run", "--isolation=chroot", *told, "mes", "--", *command)
+        variables = [f"--env={name}={value}" for name, value in environ.items()]
+        return self._command("run", "--isolation=chroot", *variables, "mes", "--", *command)
 
 
 def _run(*command: str) -> str:

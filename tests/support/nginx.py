@@ -1,4 +1,4 @@
-"""A real nginx with the configuration that ships, in front of whatever a test names."""
+"""A real nginx with the shipped configuration, in front of a server of a test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.support import process
 from tests.support.process import ROOT, free_port, wait_until
 
-# Debian keeps it where only root looks.
+# On Debian it is in /usr/sbin, which is not in the PATH of all users.
 PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SHIPPED = ROOT / "deploy" / "nginx.conf"
 NEEDED = pytest.mark.skipif(not PROGRAM, reason="no nginx here: apt-get install nginx-light")
@@ -23,7 +23,7 @@ _MARK = "        # --- TLS\n"
 
 
 def with_tls(text: str) -> str:
-    """The configuration as its own instructions turn TLS on."""
+    """Return the configuration with TLS turned on as its comments instruct."""
     before, lines, after = text.partition(_MARK)[0], *_between(text)
     return replaced(before, "listen 80 ", "# listen 80 ") + lines.replace("# ", "") + after
 
@@ -40,7 +40,7 @@ def replaced(text: str, old: str, new: str) -> str:
 
 
 class Nginx:
-    """nginx as a process. Nothing but ports and paths differs from what ships."""
+    """nginx as a process; only ports and paths differ from the shipped configuration."""
 
     def __init__(self, folder: Path, upstream_port: int, *, text: str | None = None) -> None:
         self.port = free_port()
@@ -48,14 +48,14 @@ class Nginx:
         self.folder = folder
         self.output = folder / "nginx.log"
         self._file = folder / "nginx.conf"
-        self._file.write_text(self._moved(text or SHIPPED.read_text(), upstream_port))
-        # Its workers may read a test's folder only as the user whose folder it is.
-        aside = f"daemon off; pid {folder}/pid; user {getpass.getuser()};"
-        command = [str(PROGRAM), "-e", "stderr", "-c", str(self._file), "-g", aside]
+        self._file.write_text(self._with_own_paths(text or SHIPPED.read_text(), upstream_port))
+        # Its workers can read the folder of a test only as the user that owns it.
+        directives = f"daemon off; pid {folder}/pid; user {getpass.getuser()};"
+        command = [str(PROGRAM), "-e", "stderr", "-c", str(self._file), "-g", directives]
         self.process = process.start(command, env=dict(os.environ), output=self.output)
         wait_until(self._listens, why=self.output)
 
-    def _moved(self, text: str, upstream_port: int) -> str:
+    def _with_own_paths(self, text: str, upstream_port: int) -> str:
         port = "443" if "\n        listen 443 " in text else "80"
         text = replaced(
             text, f"\n        listen {port} ", f"\n        listen 127.0.0.1:{self.port} "

@@ -1,4 +1,4 @@
-"""The service as a stranger starts it, with its embedded runtime and a real model."""
+"""The service as a new user starts it, with its embedded runtime and a real model."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ class Served:
         assert "Try:" in self.text, self.text
 
     def run(self, curl: str) -> dict[str, Any]:
-        """What the pasted command prints."""
+        """Run a curl command of the documentation. Return the JSON document that it prints."""
         (answer,) = self.lines(curl)
         return answer
 
     def lines(self, curl: str) -> list[dict[str, Any]]:
-        """What it prints line by line."""
+        """Run a curl command. Return the JSON documents that it prints, one a line."""
         command = ["bash", "-c", self.addressed(curl)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def addressed(self, example: str) -> str:
-        """An example of the documentation, sent here."""
+        """Return an example of the documentation with the port of this service."""
         return re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{self.port}", example)

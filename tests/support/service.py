@@ -1,4 +1,4 @@
-"""The service and the fake runtime as real processes that a test starts, looks at and kills."""
+"""The service and the fake runtime as real processes that a test starts, inspects and kills."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = "a-key-for-tests"
 
 
 def catalog(path: Path, defaults: Mapping[str, Any] | None = None, **models: Any) -> Path:
-    """Write a catalog. Each model is its entry; names with a colon come as `**{"a:1b": {}}`."""
+    """Write a catalog with an entry for each model: `catalog(path, **{"a:1b": {}})`."""
     path.write_text(json.dumps({"models": models, "defaults": dict(defaults or {})}))
     return path
 
@@ -48,7 +48,7 @@ class FakeOllama:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start, or start anew on the same port: with nothing loaded and nothing counted."""
+        """Start, or start again on the same port, with no model loaded and all counters at zero."""
         self._output.write_bytes(b"")
         command = [sys.executable, "-m", "tests.support.fake_ollama", "--with-parent"]
         command += [f"--port={self.port}", *self._arguments]
@@ -66,14 +66,14 @@ class FakeOllama:
         return self._process.poll() is None
 
     def stats(self) -> dict[str, Any]:
-        """What was counted, also while the runtime refuses connections."""
+        """Return the counters, also while the runtime refuses connections."""
         answer: dict[str, Any] = self._session.get(f"{self._control_url}/_stats").json()
         return answer
 
     def model(self, name: str) -> dict[str, Any]:
-        """What was counted about one model."""
-        books: dict[str, Any] = self.stats()["models"][name]
-        return books
+        """Return the counters of one model."""
+        counters: dict[str, Any] = self.stats()["models"][name]
+        return counters
 
     def control(self, **behaviour: Any) -> None:
         """Change its behaviour from now on: tokens, ms_per_token, reply, mode, faults, ..."""
@@ -81,14 +81,14 @@ class FakeOllama:
         assert answer.status_code == 200, answer.text
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Set all counters to zero."""
         self._session.post(f"{self._control_url}/_reset").raise_for_status()
 
     def kill(self) -> None:
         process.kill(self._process)
 
     def restart(self) -> None:
-        """Die and come back."""
+        """Kill the runtime and start it again, with no model loaded."""
         self.kill()
         self.start()
 
@@ -105,10 +105,12 @@ class FakeOllama:
 
 
 class Service:
-    """The service under gunicorn, on a free port, with an environment that holds no surprises.
+    """The service under gunicorn, on a free port, with a defined environment.
 
-    `settings` are environment names; whatever is not named has its default, whatever stands in
-    the developer's own environment or `.env`. `checkout` is the folder that it runs from.
+    Args:
+        settings: Environment variables. All others have their defaults, also when the developer's
+            environment or `.env` sets them.
+        checkout: The folder that the service runs from.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Service:
         checkout: Path = process.ROOT,
         **settings: object,
     ) -> None:
-        # Where STATE_DIR is by default too: in memory.
+        # In memory, as STATE_DIR is by default.
         shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.state_dir = Path(tempfile.mkdtemp(prefix="mes-", dir=shm))
         self.models_path = catalog(folder / "models.json", **(models or {"mistral:7b": {}}))
@@ -145,8 +147,8 @@ class Service:
             self.wait_until_healthy()
 
     def start(self) -> None:
-        """Start, or start anew with the same settings."""
-        # The script and not the module, which cannot start itself anew at a SIGUSR2.
+        """Start, or start again with the same settings."""
+        # The script and not the module, because the module cannot start itself again at SIGUSR2.
         gunicorn = str(Path(sys.executable).with_name("gunicorn"))
         command = [gunicorn, "-c", "gunicorn.conf.py", "wsgi:app"]
         self.process = process.start(
@@ -156,8 +158,8 @@ class Service:
     def _environment(self) -> dict[str, str]:
         # An empty value is "not set", and the environment wins over a .env in the working folder.
         unset = {name: "" for name, _, _ in settings_table()}
-        told = {name: str(value) for name, value in self._settings.items()}
-        return {**_bare_environment(), **unset, **told}
+        settings = {name: str(value) for name, value in self._settings.items()}
+        return {**_bare_environment(), **unset, **settings}
 
     def wait_until_healthy(self, seconds: float = 60.0) -> None:
         wait_until(lambda: self._answers("/health"), seconds=seconds, why=self.output)
@@ -173,56 +175,56 @@ class Service:
             return False
 
     def get(self, path: str, **more: Any) -> requests.Response:
-        """GET with the key. Each call has a connection of its own."""
+        """Send a GET request with the key, on a new connection."""
         with _session() as session:
             return session.get(self.url + path, **_with_key(more))
 
     def post(self, path: str, body: Any = None, **more: Any) -> requests.Response:
-        """POST with the key and a JSON body."""
+        """Send a POST request with the key and a JSON body, on a new connection."""
         with _session() as session:
             return session.post(self.url + path, json=body, **_with_key(more))
 
     def infer(self, model_id: str, prompt: str = "Hello", **body: Any) -> requests.Response:
-        """One inference; what is named `http` goes to the HTTP client."""
+        """Send one inference; `http` contains arguments of the HTTP client."""
         http = body.pop("http", {})
         return self.post("/v1/inference", {"model_id": model_id, "prompt": prompt, **body}, **http)
 
     def worker_pids(self) -> list[int]:
-        """The children of gunicorn's master."""
+        """Return the child processes of gunicorn's master."""
         return sorted(process.children(self.process.pid))
 
     def kill_worker(self, pid: int) -> None:
-        """As the kernel would for want of memory."""
+        """Send SIGKILL to a worker, as the kernel does when memory runs out."""
         assert pid in self.worker_pids(), f"{pid} is no worker"
         os.kill(pid, signal.SIGKILL)
 
     def text(self) -> str:
-        """All that the service wrote, for messages of failed tests."""
+        """Return all output of the service."""
         return self.output.read_text(errors="replace")
 
     def log_lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The JSON log lines so far; those of one event if it is named."""
+        """Return the JSON log lines so far, or only those of `event`."""
         lines = [json.loads(line) for line in self.text().splitlines() if line.startswith("{")]
         return [line for line in lines if event in (None, line.get("event"))]
 
     def other_lines(self) -> list[str]:
-        """What the service wrote that is no JSON line; there should be nothing."""
+        """Return the lines of output that are no JSON; there should be none."""
         return [line for line in self.text().splitlines() if not line.startswith("{")]
 
     def terminate(self) -> None:
-        """Ask it to stop, and return at once."""
+        """Send SIGTERM and return at once."""
         self.process.terminate()
 
     def wait(self, seconds: float) -> int:
-        """Its exit code, once it has stopped by itself."""
+        """Wait until the service has stopped by itself. Return its exit code."""
         return self.process.wait(seconds)
 
     def stop(self, patience_seconds: float = 30.0) -> int:
-        """Ask it to stop, insist if need be; all its processes are gone afterwards."""
+        """Stop the service, and kill it if it still runs after a while. Return its exit code."""
         return process.stop(self.process, patience_seconds=patience_seconds)
 
     def close(self) -> None:
-        """End it at once; a test of how it stops calls `stop` itself."""
+        """Kill the service at once; a test of a clean stop calls `stop` before."""
         self.session.close()
         process.kill(self.process)
         shutil.rmtree(self.state_dir, ignore_errors=True)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EACH = "faults/test_each.py::test_a_fault_is_told_and_leaves_nothing_behind"
-AGAIN_AND_AGAIN = "faults/test_again_and_again.py::test_faults_in_random_order_leave_nothing_behind"
+EACH = "faults/test_each.py::test_a_fault_is_reported_and_leaves_nothing_behind"
+RANDOM_ORDER = "faults/test_random_order.py::test_faults_in_random_order_leave_nothing_behind"
 
 
 @dataclass(frozen=True)
 class Case:
-    """What goes wrong; what keeps the promise, or why nothing does."""
+    """A fault with its tests, or the reason that it has none."""
 
-    what: str
-    kept_by: tuple[str, ...] = ()
-    because: str = ""
+    description: str
+    tests: tuple[str, ...] = ()
+    reason: str = ""
 
 
-def case(what: str, *kept_by: str, because: str = "") -> Case:
-    return Case(what, kept_by, because)
+def case(description: str, *tests: str, reason: str = "") -> Case:
+    return Case(description, tests, reason)

@@ -1,12 +1,12 @@
-"""What becomes of processes."""
+"""Faults of processes: kills, stops, reloads and starts."""
 
 from __future__ import annotations
 
-from tests.faults.register.case import AGAIN_AND_AGAIN, Case, case
+from tests.faults.register.case import RANDOM_ORDER, Case, case
 
 PROCESSES: dict[str, Case] = {
     "P1": case(
-        "a worker is killed with what it holds",
+        "a worker is killed while it has permits and streams",
         "integration/test_killed_workers.py"
         "::test_a_killed_workers_permits_serve_others_within_a_second",
         "integration/test_killed_workers.py"
@@ -39,7 +39,7 @@ PROCESSES: dict[str, Case] = {
         "::test_a_killed_master_is_followed_by_another_at_once_and_the_limits_hold",
     ),
     "P7": case(
-        "a worker stands still for a while",
+        "a worker is stopped for a while",
         "integration/test_state_directory.py"
         "::test_a_worker_that_stands_still_keeps_what_it_holds_and_holds_up_nobody",
     ),
@@ -49,7 +49,7 @@ PROCESSES: dict[str, Case] = {
     ),
     "P9": case(
         "a schema made to keep the worker busy",
-        "integration/test_hostile_schemas.py::test_hostile_schemas_slow_nobody_down",
+        "integration/test_hostile_schemas.py::test_hostile_schemas_do_not_slow_down_others",
     ),
     "P10": case(
         "two services, one state directory",
@@ -62,10 +62,10 @@ PROCESSES: dict[str, Case] = {
         "::test_it_starts_without_a_runtime_and_serves_once_there_is_one",
     ),
     "P12": case(
-        "a start that cannot be",
+        "a start that must fail",
         "cli/test_quickstart.py::test_a_taken_port_is_reported_without_a_traceback",
         "cli/test_quickstart.py::test_wrong_settings_are_reported_all_at_once",
         "integration/test_keys.py::test_a_broken_file_stops_the_start_with_every_mistake",
     ),
-    "P13": case("very many requests", AGAIN_AND_AGAIN),
+    "P13": case("very many requests", RANDOM_ORDER),
 }

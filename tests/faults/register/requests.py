@@ -1,4 +1,4 @@
-"""What callers send, and with which keys."""
+"""Faults of clients: requests and keys."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ REQUESTS: dict[str, Case] = {
     ),
     "I2": case(
         "a body of another length, or too slow",
-        "integration/test_http.py::test_a_body_that_is_not_as_it_should_be_is_refused",
-        "integration/test_slow_clients.py::test_many_slow_clients_stop_nobody",
+        "integration/test_http.py::test_a_malformed_body_is_rejected",
+        "integration/test_slow_clients.py::test_many_slow_clients_delay_no_other_client",
     ),
     "I3": case(
         "JSON that is deep, or very large",
@@ -21,35 +21,33 @@ REQUESTS: dict[str, Case] = {
         "test_strict_json.py::test_no_text_of_a_megabyte_takes_long",
         "api/test_inference.py::test_of_very_many_mistakes_the_first_20_are_reported",
     ),
-    "I4": case(
-        "what is no UTF-8", "api/test_inference.py::test_a_body_that_is_not_json_is_malformed"
-    ),
+    "I4": case("invalid UTF-8", "api/test_inference.py::test_a_body_that_is_not_json_is_malformed"),
     "I5": case(
-        "numbers that are none",
+        "invalid numbers",
         "api/test_inference.py::test_a_body_that_is_not_json_is_malformed",
     ),
     "I6": case("a name twice", "api/test_inference.py::test_a_body_that_is_not_json_is_malformed"),
     "I7": case(
-        "what is nearly JSON",
-        "integration/test_hostile_schemas.py::test_what_is_no_json_is_no_schema_either",
+        "almost JSON",
+        "integration/test_hostile_schemas.py::test_a_schema_that_is_not_json_is_malformed",
     ),
     "I8": case(
         "another content type",
         "api/test_inference.py::test_another_content_type_is_unsupported",
     ),
     "I9": case(
-        "fields that are wrong, or none",
+        "fields that are invalid or unknown",
         "api/test_inference.py::test_a_mistake_is_named_with_its_field",
     ),
-    "I10": case("options of the runtime's own"),
-    "I11": case("the caller would keep models in memory"),
+    "I10": case("options of the runtime itself"),
+    "I11": case("the client would keep models in memory"),
     "I12": case(
-        "names that lead elsewhere",
+        "model names that are paths or addresses",
         "api/test_inference.py::test_a_model_that_may_not_be_run_is_not_found",
-        "integration/test_http.py::test_each_request_gets_the_status_it_deserves",
+        "integration/test_http.py::test_each_request_gets_the_expected_status",
     ),
     "I13": case(
-        "text that looks like orders",
+        "text that looks like commands",
         "test_logs.py::test_an_extra_cannot_replace_a_field",
     ),
     "I14": case(
@@ -68,15 +66,15 @@ REQUESTS: dict[str, Case] = {
     ),
     "I17": case(
         "a request inside another",
-        "integration/test_smuggling.py::test_nginx_refuses_it_and_the_service_never_hears_of_it",
+        "integration/test_smuggling.py::test_nginx_rejects_it_and_the_service_never_receives_it",
         "integration/test_smuggling.py::test_without_nginx_nothing_is_smuggled_either",
     ),
     "I18": case(
         "other versions and methods",
-        "integration/test_http.py::test_each_request_gets_the_status_it_deserves",
+        "integration/test_http.py::test_each_request_gets_the_expected_status",
         "integration/test_http.py::test_head_answers_as_get_does_without_the_body",
     ),
-    "I19": case("an idempotency key used twice", because="idempotency keys are not offered"),
+    "I19": case("an idempotency key used twice", reason="idempotency keys are not offered"),
 }
 
 KEYS: dict[str, Case] = {
@@ -86,7 +84,7 @@ KEYS: dict[str, Case] = {
     ),
     "A2": case(
         "two keys at once",
-        "integration/test_http.py::test_each_request_gets_the_status_it_deserves",
+        "integration/test_http.py::test_each_request_gets_the_expected_status",
     ),
     "A3": case(
         "a key spelt in another way",
@@ -94,7 +92,7 @@ KEYS: dict[str, Case] = {
     ),
     "A4": case(
         "a key guessed by the time it takes",
-        because="a key is looked up by its SHA-256, so that time tells nothing of it; a"
+        reason="a key is looked up by its SHA-256, so that the time shows nothing of it; a"
         " measurement of nanoseconds beside other tests would fail by chance",
     ),
     "A5": case(
@@ -108,12 +106,12 @@ KEYS: dict[str, Case] = {
         "::test_after_ten_wrong_keys_the_next_are_refused_otherwise_and_right_ones_are_served",
     ),
     "A7": case(
-        "a key that does not reach so far",
+        "a key without the scope",
         "api/test_keys.py::test_loading_and_unloading_need_an_admin_key",
         "api/test_keys.py::test_all_else_needs_the_scope_inference",
     ),
     "A8": case(
-        "somebody claims another address",
+        "a client claims another address",
         "api/test_keys.py::test_without_trusted_proxies_forwarded_addresses_are_ignored",
         "api/test_keys.py::test_behind_a_trusted_proxy_only_its_own_forwarded_address_counts",
     ),

@@ -1,4 +1,4 @@
-"""What the runtime does wrong."""
+"""Faults of the runtime."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from tests.faults.register.case import Case, case
 
 RUNTIME: dict[str, Case] = {
     "U1": case(
-        "nobody listens where the runtime should",
+        "the runtime does not listen",
         "ollama/test_faults.py::test_a_runtime_that_does_not_run_is_unavailable_and_named",
-        "integration/test_runtime_lost.py::test_a_runtime_that_is_down_is_said_to_be_down",
+        "integration/test_runtime_lost.py::test_a_runtime_that_is_down_is_reported_as_down",
     ),
     "U2": case(
-        "it takes the request and says nothing",
+        "it takes the request and does not answer",
         "ollama/test_endings.py::test_the_deadline_holds_in_every_phase",
         "integration/test_deadlines_and_loads.py::test_a_generation_ends_at_its_deadline",
     ),
@@ -31,7 +31,7 @@ RUNTIME: dict[str, Case] = {
         "the stream breaks off",
         "ollama/test_faults.py::test_a_generation_that_does_not_end_properly_is_aborted",
         "api/test_stream.py::test_a_later_error_is_the_last_line",
-        "integration/test_streams.py::test_what_breaks_midway_is_told_in_the_last_line",
+        "integration/test_streams.py::test_a_generation_that_breaks_off_is_reported_in_the_last_line",
     ),
     "U8": case(
         "a reset",
@@ -63,14 +63,14 @@ RUNTIME: dict[str, Case] = {
         "its runner dies, or finds no memory",
         "ollama/test_faults.py::test_the_error_of_a_runner_that_died_is_the_detail",
         "integration/test_deadlines_and_loads.py"
-        "::test_a_load_that_fails_twice_is_told_to_all_who_wait_while_others_go_on",
+        "::test_a_load_that_fails_twice_is_an_error_for_all_that_wait_while_others_go_on",
     ),
     "U16": case(
         "a page of some proxy",
         "ollama/test_faults.py::test_the_text_of_another_server_is_never_passed_on",
     ),
     "U17": case(
-        "it sends us elsewhere",
+        "it redirects",
         "ollama/test_faults.py::test_a_redirect_is_refused_and_its_target_never_contacted",
     ),
     "U18": case(
@@ -81,9 +81,7 @@ RUNTIME: dict[str, Case] = {
         "a packed answer",
         "ollama/test_faults.py::test_a_compressed_response_is_refused_and_never_decompressed",
     ),
-    "U20": case(
-        "what is no HTTP", "ollama/test_faults.py::test_invalid_bytes_are_an_invalid_reply"
-    ),
+    "U20": case("not HTTP", "ollama/test_faults.py::test_invalid_bytes_are_an_invalid_reply"),
     "U21": case(
         "more or less than it announced",
         "ollama/test_connections.py::test_bytes_after_a_response_are_not_taken_for_the_next_one",
@@ -97,7 +95,7 @@ RUNTIME: dict[str, Case] = {
         "ollama/test_faults.py::test_interim_responses_are_skipped",
     ),
     "U24": case(
-        "text that is none",
+        "invalid text",
         "ollama/test_faults.py::test_invalid_bytes_are_an_invalid_reply",
         "ollama/test_faults.py::test_lines_are_joined_however_the_chunks_divide_them",
     ),
@@ -119,14 +117,14 @@ RUNTIME: dict[str, Case] = {
         "out of tokens, or unloaded meanwhile",
         "structured/test_retry.py::test_a_truncated_answer_is_retried_with_twice_the_tokens",
     ),
-    # What is no count spoils the score it belongs to, so it is nonsense and not a zero.
-    "U29": case("counts that are none", "ollama/test_faults.py::test_absent_counts_are_zero"),
+    # An invalid count would falsify a score, so it is an error and not a zero.
+    "U29": case("missing or invalid counts", "ollama/test_faults.py::test_absent_counts_are_zero"),
     "U30": case("headers of its own", "ollama/test_connections.py::test_cookies_are_not_kept"),
     "U31": case(
         "many ask for a model that is slow to load",
         "integration/test_memory.py::test_forty_at_once_for_a_cold_model_cause_one_load",
     ),
     "U32": case(
-        "it thinks aloud", "ollama/test_faults.py::test_thinking_is_never_part_of_the_text"
+        "it sends its reasoning", "ollama/test_faults.py::test_thinking_is_never_part_of_the_text"
     ),
 }

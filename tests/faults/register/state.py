@@ -1,4 +1,4 @@
-"""What becomes of files and clocks."""
+"""Faults of files and clocks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STATE: dict[str, Case] = {
         "integration/test_state_directory.py::test_a_full_directory_is_named_and_all_is_served",
     ),
     "D6": case(
-        "a lock is left by the dead, or taken away",
+        "a lock is left by a dead process, or removed",
         "scheduling/test_shared_file.py::test_the_lock_of_a_killed_process_is_free",
         "integration/test_state_directory.py"
         "::test_a_directory_of_nobody_is_taken_over_without_a_question",
@@ -55,7 +55,7 @@ STATE: dict[str, Case] = {
         "cli/test_check.py::test_a_key_that_others_can_read_is_found",
     ),
     "D10": case(
-        "nobody takes the log any more",
+        "the log can no longer be written",
         "test_logs.py::test_a_closed_standard_output_raises_nothing",
         "test_logs.py::test_a_full_disk_under_standard_output_raises_nothing",
     ),
@@ -76,6 +76,6 @@ TIME: dict[str, Case] = {
         "integration/test_state_directory.py::test_the_wall_clock_may_jump",
     ),
     "T3": case(
-        "a timeout that is none", "api/test_inference.py::test_a_mistake_is_named_with_its_field"
+        "an invalid timeout", "api/test_inference.py::test_a_mistake_is_named_with_its_field"
     ),
 }

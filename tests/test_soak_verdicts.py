@@ -1,4 +1,4 @@
-"""The soak's verdicts: what they are there to find, they find."""
+"""The verdicts of the soak test find the faults that they check for."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from bench.soaking.account import Account, Page
-from bench.soaking.clients import HUNG_UP, Seen
-from bench.soaking.growth import Growth, Size, Sizes
-from bench.soaking.records import Records
-from bench.soaking.trouble import Kill
+from bench.soak_test.fault_injection import WorkerKill
+from bench.soak_test.growth import Growth, ProcessUsage, ServiceUsage
+from bench.soak_test.load import HUNG_UP, RequestOutcome
+from bench.soak_test.metrics_check import MetricsCheck, Scrape
+from bench.soak_test.runtime_counters import RuntimeCounters
 from tests.integration.helpers import LOST
 
-ANSWERED = Seen("plain", "/v1/inference", "a:1b", 200, "", 5000, 10.0, 11.0, "")
-EMPTY = Page(Counter(), Counter(), loads=0, evictions=0, at_work=0)
-SIZE = Size(descriptors=100, threads=100, memory_kb=100_000)
-SIZES = Sizes(SIZE, SIZE, state_files=5, state_bytes=1000)
+ANSWERED = RequestOutcome("plain", "/v1/inference", "a:1b", 200, "", 5000, 10.0, 11.0, "")
+EMPTY = Scrape(Counter(), Counter(), loads=0, evictions=0, current=0)
+SIZE = ProcessUsage(descriptors=100, threads=100, memory_kb=100_000)
+SIZES = ServiceUsage(SIZE, SIZE, state_files=5, state_bytes=1000)
 
 
 def lost(**more):
@@ -25,19 +25,19 @@ def lost(**more):
 
 
 def counted(answers, errors=0):
-    """A page that tells of so many answers and errors of the model, and of the scrape before."""
+    """Return a scrape with these counts of the model, and with the scrape before it."""
     statuses = {("/v1/inference", "200"): answers, ("/v1/inference", "503"): errors}
     models = {("a:1b", ""): answers, ("a:1b", "queue_full"): errors}
     by_status = Counter({**statuses, ("/metrics", "200"): 1})
     return replace(EMPTY, by_status=by_status, by_model=Counter(models))
 
 
-def breaches(page, *seen, taken_along=0):
-    return list(Account(EMPTY, page, list(seen), taken_along).breaches())
+def breaches(page, *outcomes, lost_with_worker=0):
+    return list(MetricsCheck(EMPTY, page, list(outcomes), lost_with_worker).breaches())
 
 
 @pytest.mark.parametrize(
-    ("seen", "took"),
+    ("outcome", "lost_with_it"),
     [
         (lost(), True),
         (replace(ANSWERED, status=HUNG_UP, ended_at=10.1), True),
@@ -47,38 +47,42 @@ def breaches(page, *seen, taken_along=0):
         (lost(sent_at=1.0, ended_at=2.0), False),
     ],
 )
-def test_a_killed_worker_took_along_what_it_held_then_and_nothing_else(seen, took):
-    assert Kill(10.5, frozenset({5000})).took_along(seen) is took
+def test_a_killed_worker_loses_its_open_requests_and_no_others(outcome, lost_with_it):
+    assert WorkerKill(10.5, frozenset({5000})).may_have_lost(outcome) is lost_with_it
 
 
 def test_counts_that_agree_are_no_breach():
     assert breaches(counted(2), ANSWERED, ANSWERED) == []
-    assert breaches(counted(1), ANSWERED, lost(), taken_along=1) == []
-    assert breaches(counted(2), ANSWERED, lost(), taken_along=1) == []
+    assert breaches(counted(1), ANSWERED, lost(), lost_with_worker=1) == []
+    assert breaches(counted(2), ANSWERED, lost(), lost_with_worker=1) == []
 
 
 def test_a_request_that_metrics_have_missed_is_a_breach():
-    assert breaches(counted(1), ANSWERED, ANSWERED, taken_along=0)
-    assert breaches(counted(1), ANSWERED, ANSWERED, taken_along=5)
-    assert breaches(counted(0), lost(), taken_along=0)
+    assert breaches(counted(1), ANSWERED, ANSWERED, lost_with_worker=0)
+    assert breaches(counted(1), ANSWERED, ANSWERED, lost_with_worker=5)
+    assert breaches(counted(0), lost(), lost_with_worker=0)
 
 
 def test_a_request_that_metrics_count_twice_is_a_breach():
     assert breaches(counted(3), ANSWERED, ANSWERED)
-    assert breaches(counted(3), ANSWERED, ANSWERED, lost(), lost(), lost(), taken_along=3) == []
+    assert (
+        breaches(counted(3), ANSWERED, ANSWERED, lost(), lost(), lost(), lost_with_worker=3) == []
+    )
 
 
-def test_more_than_the_limits_is_a_breach_in_whichever_life_of_the_runtime():
-    records = Records()
+def test_more_than_the_limits_is_a_breach_in_any_run_of_the_runtime():
+    runtime_counters = RuntimeCounters()
     a, b = {"a:1b": "loaded"}, {"a:1b": "loaded", "b:1b": "loading"}
     for peak, most in ((1, b), (3, a), (1, a)):
-        books = {"peak": peak}
+        counters = {"peak": peak}
         zeros = dict.fromkeys(("generations", "loads", "unloads", "implicit_loads"), 0)
         never = dict.fromkeys(("cancelled_generations", "reloads", "unloaded_while_busy"), 0)
-        records.add({**zeros, **never, "most_in_memory": most, "models": {"a:1b": books}})
-    assert records.breaches(places=2, concurrent=3) == []
-    assert records.breaches(places=1, concurrent=3) == [f"in memory at a time: {b}"]
-    assert records.breaches(places=2, concurrent=2) == ["3 generations of a:1b at a time"]
+        runtime_counters.add(
+            {**zeros, **never, "most_in_memory": most, "models": {"a:1b": counters}}
+        )
+    assert runtime_counters.breaches(places=2, concurrent=3) == []
+    assert runtime_counters.breaches(places=1, concurrent=3) == [f"in memory at a time: {b}"]
+    assert runtime_counters.breaches(places=2, concurrent=2) == ["3 generations of a:1b at a time"]
 
 
 def growth(after=SIZES, older=SIZES):
@@ -105,5 +109,5 @@ def test_a_state_directory_that_grows_is_a_breach():
     assert growth(older=replace(SIZES, state_bytes=10_000_000))
 
 
-def test_a_service_that_does_not_come_to_rest_is_a_breach():
+def test_a_service_that_does_not_become_idle_is_a_breach():
     assert growth(after=None, older=None)

@@ -1,4 +1,4 @@
-"""The stage: the service and the runtime of a soak, and the limits they are to keep."""
+"""The service and the fake runtime of a soak test, and their limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 5
 QUEUE_SECONDS = 30
 LOAD_TIMEOUT_SECONDS = 5
 UNLOAD_TIMEOUT_SECONDS = 5
-# As docs/operations.md computes it: the longest that a request may honestly take.
+# The longest time that a request may take, as docs/operations.md computes it.
 DEADLINE_SECONDS = (
     QUEUE_SECONDS + UNLOAD_TIMEOUT_SECONDS + 2 * LOAD_TIMEOUT_SECONDS + TIMEOUT_SECONDS
 )
@@ -40,15 +40,15 @@ _SETTINGS: dict[str, Any] = {
     "LOAD_RETRY_PAUSE": 0.2,
     "COOLDOWN": 1,
     "COOLDOWN_MAX": 2,
-    # One heap for all threads of a process: with many, what it takes up tells of which threads
-    # happened to serve what, and not of what it holds.
+    # One heap for all threads of a process. With several heaps its size depends on which threads
+    # served which requests.
     "MALLOC_ARENA_MAX": 1,
 }
 
 
 @contextmanager
-def stage() -> Iterator[tuple[Service, FakeOllama]]:
-    """Both, ready for work."""
+def start_service() -> Iterator[tuple[Service, FakeOllama]]:
+    """Start both and wait until the service is ready."""
     with (
         TemporaryDirectory() as folder,
         FakeOllama(*_behaviour()) as runtime,
@@ -64,7 +64,7 @@ def stage() -> Iterator[tuple[Service, FakeOllama]]:
 
 
 def _behaviour() -> list[str]:
-    """On the command line, so that the runtime has it again after a restart."""
+    """Return the arguments of the runtime; unlike its controls they survive a restart."""
     return [
         f"--models={','.join(MODELS)}",
         f"--tokens={TOKENS}",

@@ -1,4 +1,4 @@
-"""Models that somebody else removes or replaces: what is told of them is the truth."""
+"""Models that another client of the runtime removes or replaces are shown as they are."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_model_that_was_removed_is_not_pulled(running, fake_ollama):
     wait_until(lambda: running.infer(MODEL).status_code == 200)
 
 
-def test_a_model_that_was_replaced_is_told_by_its_digest(running, fake_ollama):
+def test_a_replaced_model_has_another_digest(running, fake_ollama):
     before = digest(running)
     fake_ollama.control(replaced=[MODEL])
     wait_until(lambda: digest(running) != before)

@@ -1,4 +1,4 @@
-"""Records: what the fake runtime wrote down of its client, over all its lives."""
+"""The counters of the fake runtime, added up over its restarts."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ _NEVER = ("reloads", "unloaded_while_busy")
 
 
 @dataclass
-class Records:
-    """Added up over the runtime's restarts; the peaks are those of its worst life."""
+class RuntimeCounters:
+    """Totals over all runs of the runtime, and the highest peak of any run."""
 
-    lives: int = 0
+    runs: int = 0
     most_in_memory: dict[str, str] = field(default_factory=dict)
     peaks: Counter[str] = field(default_factory=Counter)
     totals: Counter[str] = field(default_factory=Counter)
 
     def add(self, stats: dict[str, Any]) -> None:
-        """The records of a life that ends."""
-        self.lives += 1
+        """Add the counters of a run that ends."""
+        self.runs += 1
         self.most_in_memory = max(self.most_in_memory, stats["most_in_memory"], key=len)
-        for model, books in stats["models"].items():
-            self.peaks[model] = max(self.peaks[model], books["peak"])
+        for model, counters in stats["models"].items():
+            self.peaks[model] = max(self.peaks[model], counters["peak"])
         self.totals.update({name: stats[name] for name in (*_SUMMED, *_NEVER)})
 
-    def told(self) -> dict[str, Any]:
-        """For a report."""
-        own = {"lives": self.lives, "peak_loaded": len(self.most_in_memory)}
-        return {**own, "peaks": dict(self.peaks), "totals": dict(self.totals)}
+    def document(self) -> dict[str, Any]:
+        """Return the counters for the report."""
+        summary = {"lives": self.runs, "peak_loaded": len(self.most_in_memory)}
+        return {**summary, "peaks": dict(self.peaks), "totals": dict(self.totals)}
 
     def breaches(self, places: int, concurrent: int) -> list[str]:
-        """Where the runtime saw more than there may be."""
+        """Return a description of each limit that the runtime saw exceeded."""
         too_many = len(self.most_in_memory) > places
         found = [f"in memory at a time: {self.most_in_memory}"] if too_many else []
         over = {model: peak for model, peak in self.peaks.items() if peak > concurrent}

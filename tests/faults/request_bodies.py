@@ -1,4 +1,4 @@
-"""Inferences that are none: their bodies, fields, sizes, types and models."""
+"""Invalid inferences: their bodies, fields, sizes, content types and models."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ import gzip
 import json
 from functools import partial
 
-from tests.faults import texts
-from tests.faults.client import BEARER, JSON, MODEL, Client, Heard, inference, raw, sends
+from tests.faults import hostile_texts
+from tests.faults.client import (
+    BEARER,
+    JSON,
+    MODEL,
+    Client,
+    Response,
+    inference,
+    request_head,
+    send_raw,
+)
 from tests.faults.fault import MALFORMED, SERVED, Expected, Row
-from tests.faults.upstream import ECHO
+from tests.faults.runtime_faults import ECHO
 
 ABSENT, FAILING = "absent:1b", "failing:1b"
-"""Models that are in the catalog alone; that never load."""
+"""A model that is in the catalog and not in the runtime; one that never loads."""
 
 TOO_LARGE = Expected(413, "content_too_large")
 WRONG_TYPE = Expected(415, "unsupported_media_type")
@@ -20,7 +29,7 @@ UNKNOWN = Expected(404, "model_not_found")
 
 
 def bodies() -> list[Row]:
-    """An inference with a key and a body that is none."""
+    """Return faults of bodies that are not valid JSON."""
     return [
         (case, name, partial(Client.post, body=body), MALFORMED)
         for case, name, body in [
@@ -36,13 +45,13 @@ def bodies() -> list[Row]:
             ("I5", "a number of 4,301 digits", b'{"seed": ' + b"9" * 4301 + b"}"),
             ("I6", "a model twice", b'{"model_id": "a", "model_id": "b"}'),
             ("I6", "a key twice, deep", b'{"json_schema": {"a": {"b": 1, "b": 1}}}'),
-            *(("I7", f"not JSON: {name}", text) for name, text in texts.NOT_JSON.items()),
+            *(("I7", f"not JSON: {name}", text) for name, text in hostile_texts.NOT_JSON.items()),
         ]
     ]
 
 
 def fields() -> list[Row]:
-    """An inference with one field as it must not be."""
+    """Return faults of inferences with one invalid field."""
     wrong = [
         ("T3", {"timeout": 0}),
         ("T3", {"timeout": -1}),
@@ -64,73 +73,79 @@ def fields() -> list[Row]:
         ("I11", {"keep_alive": "999999h"}),
         ("I11", {"keep_alive": 0}),
     ]
-    named = [(case, each, next(iter(each))) for case, each in wrong]
+    with_names = [(case, each, next(iter(each))) for case, each in wrong]
     return [
         (
             case,
             json.dumps(each),
             partial(_with_fields, each),
-            Expected(422, "request_invalid", also=partial(_names, field)),
+            Expected(422, "request_invalid", also=partial(_error_is_at, field)),
         )
-        for case, each, field in named
+        for case, each, field in with_names
     ]
 
 
 def images() -> list[Row]:
-    """A conversation whose image is none."""
+    """Return faults of conversations with an invalid image."""
     wrong = ("http://127.0.0.1:9/a.png", "/etc/passwd", "aGVsbG8", "data:image/png;base64,aGVsbG8=")
-    named = Expected(422, "request_invalid", also=partial(_names, "messages/0/images/0"))
-    return [("I14", each, partial(_with_image, each), named) for each in wrong]
+    expected = Expected(422, "request_invalid", also=partial(_error_is_at, "messages/0/images/0"))
+    return [("I14", each, partial(_with_image, each), expected) for each in wrong]
 
 
-def _with_image(image: str, client: Client) -> Heard:
+def _with_image(image: str, client: Client) -> Response:
     message = {"role": "user", "content": "What is this?", "images": [image]}
     return client.post(json.dumps({"model_id": MODEL, "messages": [message]}).encode())
 
 
-def _with_fields(given: dict[str, object], client: Client) -> Heard:
-    return client.post(json.dumps({"model_id": MODEL, "prompt": "Hello", **given}).encode())
+def _with_fields(fields: dict[str, object], client: Client) -> Response:
+    return client.post(json.dumps({"model_id": MODEL, "prompt": "Hello", **fields}).encode())
 
 
-def _names(field: str, heard: Heard) -> bool:
-    return [each["pointer"] for each in heard.json["errors"]] == [f"/{field}"]
+def _error_is_at(field: str, response: Response) -> bool:
+    return [each["pointer"] for each in response.json["errors"]] == [f"/{field}"]
 
 
 def sizes() -> list[Row]:
-    """More than anybody may send, or less than was announced."""
+    """Return faults of bodies that are too large, or shorter than announced."""
     many = json.dumps({f"k{number}": 0 for number in range(60_000)}).encode()
     head = ("POST /v1/inference HTTP/1.1", "Host: mes", BEARER, JSON)
     chunks = b"10000\r\n" + b" " * 65536 + b"\r\n"
     return [
         ("I1", "too long, and sent", partial(Client.post, body=b" " * 1_100_000), TOO_LARGE),
-        ("I1", "too long in chunks", sends(*head, "Transfer-Encoding: chunked", body=chunks * 17),
-         TOO_LARGE),
+        ("I1", "too long in chunks",
+         send_raw(*head, "Transfer-Encoding: chunked", body=chunks * 17), TOO_LARGE),
         ("I1", "packed", lambda client: client.post(
             gzip.compress(inference()), JSON, "Content-Encoding: gzip"), WRONG_TYPE),
-        ("I2", "a length of 10^30", sends(*head, f"Content-Length: {10**30}"), TOO_LARGE),
-        ("I2", "shorter than its length", lambda client: client.say(
-            raw(*head, "Content-Length: 999") + inference(), hang_up=True), MALFORMED),
+        ("I2", "a length of 10^30", send_raw(*head, f"Content-Length: {10**30}"), TOO_LARGE),
+        ("I2", "shorter than its length", lambda client: client.send(
+            request_head(*head, "Content-Length: 999") + inference(), half_close=True), MALFORMED),
         ("I2", "nothing", partial(Client.post, body=b""), MALFORMED),
         ("I3", "60,000 keys", partial(Client.post, body=many),
-         Expected(422, "request_invalid", also=lambda heard: len(heard.body) < 20_000)),
-        ("I3", "a string of 10 MB announced", sends(*head, "Content-Length: 10000000"), TOO_LARGE),
+         Expected(422, "request_invalid", also=lambda response: len(response.body) < 20_000)),
+        ("I3", "a string of 10 MB announced", send_raw(*head, "Content-Length: 10000000"),
+         TOO_LARGE),
     ]  # fmt: skip
 
 
 def types() -> list[Row]:
-    """What says that it is not JSON, or not in UTF-8."""
-    told = ("text/plain", "application/json; charset=utf-7", "application/json; charset=utf-16",
-            "multipart/form-data; boundary=x", "application/x-www-form-urlencoded",
-            "application/jsonp")  # fmt: skip
-    return [("I8", each, partial(_as_type, each), WRONG_TYPE) for each in told]
+    """Return faults of content types other than JSON in UTF-8."""
+    content_types = (
+        "text/plain",
+        "application/json; charset=utf-7",
+        "application/json; charset=utf-16",
+        "multipart/form-data; boundary=x",
+        "application/x-www-form-urlencoded",
+        "application/jsonp",
+    )
+    return [("I8", each, partial(_as_type, each), WRONG_TYPE) for each in content_types]
 
 
-def _as_type(told: str, client: Client) -> Heard:
-    return client.post(inference(), f"Content-Type: {told}")
+def _as_type(content_type: str, client: Client) -> Response:
+    return client.post(inference(), f"Content-Type: {content_type}")
 
 
 def models() -> list[Row]:
-    """Models that are none, or that cannot be had."""
+    """Return faults of models that do not exist or cannot be used."""
     names = ["../x", "%2e%2e", "a\0b", "a\nb", "x" * 10_000, "a b", "-flag", "http://x/y",
              f"{MODEL}@sha256:00", "\u202emistral:7b", "mistr\u0430l:7b", "con"]  # fmt: skip
     return [
@@ -141,28 +156,30 @@ def models() -> list[Row]:
             "U15",
             "no memory for the model",
             partial(_for_model, FAILING),
-            Expected(503, "model_unavailable", also=lambda heard: "memory" in heard.json["detail"]),
+            Expected(
+                503, "model_unavailable", also=lambda response: "memory" in response.json["detail"]
+            ),
         ),
     ]
 
 
-def _for_model(name: str, client: Client) -> Heard:
+def _for_model(name: str, client: Client) -> Response:
     return client.post(json.dumps({"model_id": name, "prompt": "Hello"}).encode())
 
 
-def strange_texts() -> list[Row]:
-    """What looks like orders to somebody comes back as it is."""
+def texts() -> list[Row]:
+    """Return requests whose text must come back unchanged."""
 
-    def echoed(text: str, client: Client) -> Heard:
+    def echoed(text: str, client: Client) -> Response:
         return client.provoke(f"{ECHO}\n{text}")
 
-    def same(text: str, heard: Heard) -> bool:
-        return bool(heard.json["output"] == text)
+    def same(text: str, response: Response) -> bool:
+        return bool(response.json["output"] == text)
 
     return [
         ("I13", name, partial(echoed, text), Expected(200, also=partial(same, text)))
-        for name, text in texts.STRANGE.items()
+        for name, text in hostile_texts.HOSTILE.items()
     ]
 
 
-ROWS = [*bodies(), *fields(), *images(), *sizes(), *types(), *models(), *strange_texts()]
+ROWS = [*bodies(), *fields(), *images(), *sizes(), *types(), *models(), *texts()]
