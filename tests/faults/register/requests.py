@@ -103,7 +103,7 @@ KEYS: dict[str, Case] = {
     "A6": case(
         "keys are guessed",
         "api/test_keys.py"
-        "::test_after_ten_wrong_keys_the_next_are_refused_otherwise_and_right_ones_are_served",
+        "::test_after_ten_wrong_keys_more_are_rate_limited_and_correct_ones_are_accepted",
     ),
     "A7": case(
         "a key without the scope",

@@ -52,7 +52,7 @@ RUNTIME: dict[str, Case] = {
         "ollama/test_faults.py"
         "::test_an_invalid_grammar_is_a_refused_schema_only_if_there_is_a_schema",
         "api/test_inference.py"
-        "::test_a_schema_the_runtime_refuses_is_told_instead_and_that_is_remembered",
+        "::test_a_schema_the_runtime_refuses_goes_into_the_prompt_and_that_is_remembered",
     ),
     "U13": case(
         "it does not have the model",
