@@ -13,7 +13,7 @@ import mes.app  # noqa: F401
 from mes import logs
 from mes.server.gunicorn_interface import require_expected_gunicorn
 from mes.server.hooks import (  # noqa: F401
-    BROKEN,
+    CONFIGURATION_ERRORS,
     configuration,
     on_exit,
     on_starting,
@@ -25,7 +25,7 @@ from mes.server.hooks import (  # noqa: F401
 require_expected_gunicorn()
 try:
     _settings, _catalog = configuration()
-except BROKEN as exc:
+except CONFIGURATION_ERRORS as exc:
     raise SystemExit(f"MES does not start:\n{exc}") from None
 
 bind = _settings.bind

@@ -16,7 +16,7 @@ UNLOAD = "unload"
 # The phases of a resident.
 LOADING = "loading"
 READY = "ready"
-# In use, but not in the runtime's memory: it may be loading the model anew for those who use it.
+# In use, but not in the runtime's memory: the runtime may be loading it again for its requests.
 MISSING = "missing"
 
 
@@ -130,7 +130,7 @@ class Registry(LRUCache[str, Resident]):
         """Return the residents, least recently used first."""
         if len(self) < 2:
             return self.residents()
-        # The cache reveals its order only by what it pops, so a copy of it is emptied.
+        # The cache reveals its order only by the items that it pops, so a copy of it is emptied.
         rest = copy(self)
         return [LRUCache.popitem(rest)[1] for _ in range(len(rest))]
 

@@ -27,7 +27,7 @@ class State:
     """The requests that run and wait, and the models in memory.
 
     `unloading` maps each model that is being unloaded to the ticket that does it: such a model
-    still takes up a place. `residency` counts the changes of what is in memory, so that a listing
+    still takes up a place. `residency` counts the changes of the models in memory, so that a list
     of the runtime from before such a change is known to be stale. `batch_boundary` is a ticket
     number, or 0 (mes/scheduling/fairness.py). `swap_began` is the time since which models are
     loading or unloading, or None.
@@ -196,7 +196,7 @@ class State:
             self.tickets[ticket].task = self.tickets[ticket].victim = None
 
     def release(self, models: set[str], now: float) -> None:
-        """Note that these models are no longer unloading: unloaded, or given up."""
+        """Note that these models are no longer unloading: unloaded, or abandoned."""
         self.unloading = {model: by for model, by in self.unloading.items() if model not in models}
         self._residency_changed(now)
 
@@ -224,7 +224,7 @@ class State:
         self._residency_changed(now)
 
     def correct(self, model: str, **facts: Any) -> None:
-        """Replace fields of a resident by what the runtime reports."""
+        """Replace fields of a resident by the values that the runtime reports."""
         for name, value in facts.items():
             setattr(self.registry.peek(model), name, value)
 
@@ -244,7 +244,7 @@ class State:
         return self.statistics.setdefault(model, ModelStatistics())
 
     def _void_orphans(self, now: float) -> None:
-        """Undo the loads and unloads whose tickets are gone."""
+        """Undo the loads and unloads whose tickets have left."""
         for resident in filter(self._is_orphan, self.registry.residents()):
             self.drop(resident.model, now)
         orphans = {model for model, by in self.unloading.items() if by not in self.tickets}

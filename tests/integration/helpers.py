@@ -168,9 +168,9 @@ def connections(service: Service, number: int, sent: bytes = b"") -> Iterator[No
 
 
 def living(service: Service) -> set[int]:
-    """The workers that run and have hung up their bell, which is when they are ready to serve."""
-    bells = (service.state_dir / "workers").glob("*.bell")
-    return {int(path.stem.partition("-")[0]) for path in bells} & set(service.worker_pids())
+    """Return the running workers that have created their wakeup pipe, so are ready to serve."""
+    pipes = (service.state_dir / "workers").glob("*.wakeup")
+    return {int(path.stem.partition("-")[0]) for path in pipes} & set(service.worker_pids())
 
 
 def registry(service: Service) -> dict[str, Any]:

@@ -83,11 +83,11 @@ def test_a_broken_file_stops_the_start_with_every_mistake(service, path):
 
 def test_a_file_that_others_may_read_is_warned_of_once(running, path):
     service, _ = running()
-    assert service.log_lines("keys_file_open_to_others") == []
+    assert service.log_lines("api_keys_file_too_open") == []
     service.stop()
     path.chmod(0o644)
     service.start()
     service.wait_until_healthy()
-    (warning,) = service.log_lines("keys_file_open_to_others")
+    (warning,) = service.log_lines("api_keys_file_too_open")
     assert warning["remedy"] == f"chmod 600 {path}"
     assert service.other_lines() == []

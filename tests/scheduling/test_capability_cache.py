@@ -9,7 +9,7 @@ import pytest
 
 from mes.domain import ModelCard, PulledModel
 from mes.errors import ModelNotPulled, RuntimeReplyInvalid, RuntimeUnavailable
-from mes.scheduling.reconciler import CapabilityCache
+from mes.scheduling.runtime_status import CapabilityCache
 from tests.fakes import ALL_BUT_EMBEDDING, DIGEST, FakeRuntime
 
 MODEL = PulledModel("a:latest", DIGEST, 10, "Q4_0", "1B")
@@ -43,7 +43,7 @@ def cards(runtime) -> CapabilityCache:
 
 def test_a_model_is_complete_once_it_was_asked_for(cards):
     assert cards.complete(MODEL, None) == MODEL
-    cards.ask([MODEL])
+    cards.fetch([MODEL])
     assert cards.complete(MODEL, None) == KNOWN
 
 
@@ -53,7 +53,7 @@ def test_what_the_keeper_before_has_learnt_counts(cards, runtime):
 
 
 def test_another_model_under_the_same_name_has_to_be_asked_for(cards):
-    cards.ask([MODEL])
+    cards.fetch([MODEL])
     other = replace(MODEL, digest="sha256:" + "1" * 64)
     assert cards.complete(other, KNOWN).capabilities is None
 
@@ -61,12 +61,12 @@ def test_another_model_under_the_same_name_has_to_be_asked_for(cards):
 @pytest.mark.parametrize("error", [ModelNotPulled("gone"), RuntimeReplyInvalid("nonsense")])
 def test_a_card_that_cannot_be_had_says_nothing_and_is_not_asked_for_again(cards, runtime, error):
     runtime.error = error
-    cards.ask([MODEL])
+    cards.fetch([MODEL])
     assert cards.complete(MODEL, None).capabilities == ()
 
 
 def test_a_runtime_that_is_away_is_asked_again(cards, runtime):
     runtime.error = RuntimeUnavailable("away")
     with pytest.raises(RuntimeUnavailable):
-        cards.ask([MODEL])
+        cards.fetch([MODEL])
     assert cards.complete(MODEL, None).capabilities is None

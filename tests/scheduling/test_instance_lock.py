@@ -21,4 +21,4 @@ def test_a_directory_without_locks_stops_the_start_with_words(tmp_path, monkeypa
         StateDirUnavailable,
         match=f"STATE_DIR {tmp_path} .*no locks here.*set STATE_DIR to a folder",
     ):
-        InstanceLock(tmp_path, master=1, address="127.0.0.1:8001").take()
+        InstanceLock(tmp_path, master=1, address="127.0.0.1:8001").acquire()

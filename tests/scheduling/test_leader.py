@@ -20,7 +20,7 @@ DEAD = "999999999-1-dead"
 class Rounds:
     """Errands that only count."""
 
-    open_exchanges = False
+    is_busy = False
     number = 0
 
     def run(self):
@@ -57,14 +57,14 @@ def said(caplog, event):
 
 def test_what_a_dead_worker_has_left_is_swept(keep, tmp_path, caplog):
     (tmp_path / "workers").mkdir(exist_ok=True)
-    (tmp_path / "workers" / f"{DEAD}.bell").touch()
+    (tmp_path / "workers" / f"{DEAD}.wakeup").touch()
     keep()
-    assert not (tmp_path / "workers" / f"{DEAD}.bell").exists()
+    assert not (tmp_path / "workers" / f"{DEAD}.wakeup").exists()
     assert len(said(caplog, "workers_died")) == 1
 
 
 def test_what_cannot_be_swept_is_said_once_and_holds_up_nothing(keep, tmp_path, caplog):
-    (tmp_path / "workers" / f"{DEAD}.bell").mkdir(parents=True)  # which cannot be unlinked
+    (tmp_path / "workers" / f"{DEAD}.wakeup").mkdir(parents=True)  # which cannot be unlinked
     assert keep().state_dir == ""
     assert len(said(caplog, "workers_died")) == 1
     assert said(caplog, "leader_failed") == []
@@ -83,6 +83,6 @@ def test_a_directory_that_cannot_be_written_is_said_once(keep, monkeypatch, capl
 
 def test_the_ownership_of_a_directory_that_was_deleted_is_taken_again(keep, tmp_path):
     keep()
-    assert b"at nowhere" in (tmp_path / "owner.lock").read_bytes()
+    assert b"at nowhere" in (tmp_path / "instance.lock").read_bytes()
     other = InstanceLock(tmp_path, master=1, address="elsewhere")
-    assert not other.keep()
+    assert not other.try_acquire()

@@ -33,7 +33,7 @@ def reconciler(make, runtime, tmp_path, monkeypatch):
             idle_unload_seconds=0.0,
         )
         yield made, bench.coordinator
-        eventually(lambda: not made.open_exchanges)
+        eventually(lambda: not made.is_busy)
 
 
 def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(reconciler, runtime):
@@ -45,7 +45,7 @@ def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(rec
     runtime.in_memory += ["x:latest", "y:latest", "z:latest"]
     leader.run()
     may_go.set()
-    eventually(lambda: not leader.open_exchanges)
+    eventually(lambda: not leader.is_busy)
     leader.run()
-    eventually(lambda: not leader.open_exchanges)
+    eventually(lambda: not leader.is_busy)
     assert (runtime.in_memory, coordinator.read().unloading) == ([], {})

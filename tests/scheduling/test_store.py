@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 import orjson
 import pytest
 
+from mes.errors import StateDirFull
 from mes.event_loop import EventLoop
 from mes.scheduling import store as module
 from mes.scheduling.registry import LOAD, PERMIT, LoadFailure
@@ -177,7 +178,7 @@ def test_where_the_disk_has_no_room_for_more_the_request_is_refused_and_the_rest
             for n in range(1000):
                 state.join(f"w/{n + 2}", "w", "a", PERMIT, 1.0)
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StateDirFull, match="STATE_DIR .*No space left.*make room"):
         join_many()
     with other.transaction() as state:
         assert (len(state.permits), len(state.tickets)) == (1, 0)
