@@ -42,7 +42,7 @@ STATE: dict[str, Case] = {
     ),
     "D7": case(
         "a file system without locks",
-        "scheduling/test_instance_lock.py::test_a_directory_without_locks_stops_the_start_with_words",
+        "scheduling/test_instance_lock.py::test_a_directory_without_locks_is_refused_with_the_reason",
     ),
     "D8": case(
         "many processes write at once",
