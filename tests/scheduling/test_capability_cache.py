@@ -59,9 +59,7 @@ def test_the_capabilities_of_a_new_version_of_a_model_are_unknown(cache):
 
 
 @pytest.mark.parametrize("error", [ModelNotPulled("gone"), RuntimeReplyInvalid("nonsense")])
-def test_a_model_without_a_card_has_no_capabilities_and_is_not_requested_again(
-    cache, runtime, error
-):
+def test_a_model_without_a_card_has_no_capabilities(cache, runtime, error):
     runtime.error = error
     cache.fetch([MODEL])
     assert cache.complete(MODEL, None).capabilities == ()

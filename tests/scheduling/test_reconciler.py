@@ -36,9 +36,7 @@ def reconciler(make, runtime, tmp_path, monkeypatch):
         eventually(lambda: not made.is_busy)
 
 
-def test_an_untracked_model_that_appears_while_others_are_unloaded_is_unloaded_later(
-    reconciler, runtime
-):
+def test_an_untracked_model_that_appears_during_an_unload_is_unloaded_later(reconciler, runtime):
     made, coordinator = reconciler
     runtime.in_memory = ["u:latest", "v:latest", "w:latest"]
     release, unload = threading.Event(), runtime.unload

@@ -294,9 +294,7 @@ def test_of_a_file_with_one_damaged_half_the_other_counts(file, handle, newest, 
         assert fresh.read().content == expected
         with fresh, pytest.raises(Damaged):
             fresh.verify()
-    assert handle.read().content == b'"document %d"' % newest, (
-        "a handle that has read the newer document keeps it"
-    )
+    assert handle.read().content == b'"document %d"' % newest, "it keeps the newer document"
 
 
 ALL = {

@@ -176,7 +176,7 @@ def test_on_a_full_disk_a_larger_state_is_refused_and_other_changes_are_made(sta
             for n in range(1000):
                 state.join(f"w/{n + 2}", "w", "a", PERMIT, 1.0)
 
-    with pytest.raises(StateDirFull, match="STATE_DIR .*No space left.*make room"):
+    with pytest.raises(StateDirFull, match=r"STATE_DIR .*No space left.*make room"):
         join_many()
     with other.transaction() as state:
         assert (len(state.permits), len(state.tickets)) == (1, 0)
