@@ -165,8 +165,8 @@ def barrier(state: State, waiting: list[Ticket], now: float, limits: Limits) -> 
 def models_to_drain(state: State, count: int) -> list[str]:
     """Return the models that make room for so many waiting ones.
 
-    A model that drains already goes on draining, or no drain would ever end; then come models that
-    no request waits for, then the least recently used.
+    A model that drains already continues to drain, or no drain would ever end; then come models
+    that no request waits for, then the least recently used.
     """
     if not count:
         return []

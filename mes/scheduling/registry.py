@@ -149,14 +149,14 @@ class Registry(LRUCache[str, Resident]):
     def victim(self) -> str | None:
         """Return the model that `popitem` would remove now, or None.
 
-        It is the least recently used one that no request waits for; where requests wait for all
+        It is the least recently used one that no request waits for; if requests wait for all
         that may go, the least recently used of those.
         """
         wanted = self._wanted()
         return min(self.evictable(), key=wanted.__contains__, default=None)
 
     def popitem(self) -> tuple[str, Resident]:
-        """Remove the model that is to be evicted. Raises KeyError where none may go."""
+        """Remove the model that is to be evicted. Raises KeyError if none can be evicted."""
         victim = self.victim()
         if victim is None:
             raise KeyError("every model in memory is busy, loading or pinned")

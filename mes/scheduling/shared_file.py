@@ -93,7 +93,6 @@ class Handle:
         self._next_used_bytes = 0
 
     def __enter__(self) -> None:
-        """Wait for the lock and hold it for the length of the block."""
         self.lock()
 
     def __exit__(self, *_: object) -> None:
@@ -241,6 +240,8 @@ class Handle:
         # A newer document would have taken the place of the one before this.
         if self._next_header and start.startswith(self._next_header):
             return True
+        if self._next_at not in (0, self._half_bytes):  # the size has changed since the last read
+            return False
         other_at = self._half_bytes - self._next_at
         other = os.pread(self._fd, _FIRST_READ_BYTES, other_at)
         try:
@@ -260,7 +261,7 @@ class Handle:
         return True
 
     def _used_bytes(self, header: bytes) -> int:
-        """Return how much of its half the document with this header takes up, at most all of it."""
+        """Return how much of its half the document with this header takes up."""
         try:
             used_bytes = int(header[BYTES]) + AROUND_BYTES
         except ValueError:

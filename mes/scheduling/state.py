@@ -63,7 +63,7 @@ class State:
         return self.in_flight(model) + waiting
 
     def resident(self, model: str) -> Resident | None:
-        """Return the model's entry in the registry, or None where it has no place in memory."""
+        """Return the model's entry in the registry, or None if it has no place in memory."""
         return self.registry.peek(model) if model in self.registry else None
 
     def ready(self, model: str) -> bool:
@@ -288,7 +288,7 @@ def overfull(state: State, listed: set[str]) -> bool:
 
 
 def claim_untracked(state: State, listed: set[str], ticket: str) -> set[str]:
-    """Mark untracked models as unloading, where they are in the way, and return them.
+    """Mark untracked models as unloading, if they are in the way, and return them.
 
     An untracked model is in the runtime's memory without a place in the registry. Marked, it is
     loaded by no request until `ticket` has unloaded it.

@@ -65,7 +65,7 @@ class Master:
         directory = self._settings.state_dir
         self.instance_lock.acquire()
         try:
-            # Workers that outlive a killed master go on with the deleted file, and one of them is
+            # Workers that outlive a killed master keep the deleted file, and one of them is
             # their leader; this instance needs a leader of its own.
             (directory / "runtime_status.json").unlink(missing_ok=True)
             return SharedResources.open(

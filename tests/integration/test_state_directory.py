@@ -203,6 +203,22 @@ def test_a_full_directory_is_named_and_requests_are_served(tiny, runtime):
     assert tiny.log_lines("internal_error") == tiny.log_lines("leader_failed") == []
 
 
+def test_a_registry_file_cut_short_on_a_full_disk_refuses_requests_until_there_is_room(tiny):
+    assert asked(tiny, MODEL).status == 200
+    os.truncate(tiny.state_dir / "registry.json", 0)
+    fill(tiny.state_dir)
+    refused = asked(tiny, MODEL)
+    assert (refused.status, refused.code) == (503, "state_dir_full")
+    assert refused.headers["retry-after"] == "5"
+    assert f"STATE_DIR {tiny.state_dir} cannot store this request" in refused.json()["detail"]
+    wait_until(lambda: "No space left" in tiny.get("/ready").json()["state"])
+    (tiny.state_dir / "filler").unlink()
+    tiny.wait_until_ready()
+    assert asked(tiny, MODEL).status == 200
+    assert len(tiny.log_lines("state_dir_unusable")) == 1
+    assert tiny.log_lines("internal_error") == tiny.log_lines("leader_failed") == []
+
+
 def replace_a_worker(running):
     """Kill a worker; its successor starts with a directory in which it can create no file."""
     victim = running.worker_pids()[0]

@@ -325,6 +325,15 @@ def test_of_a_file_that_is_all_garbage_the_last_known_document_counts(file, hand
     assert file.path.read_bytes().replace(b"\0", b"").count(b"\n") == 2
 
 
+@pytest.mark.parametrize("documents", [1, 2])
+def test_the_last_known_document_is_read_from_a_file_that_was_cut_short(file, handle, documents):
+    for _ in range(documents):
+        known = handle.write(b'"known"' + b" " * 9000)
+    os.truncate(file.path, 0)
+    assert handle.looks_damaged()
+    assert handle.read() == known
+
+
 @pytest.mark.parametrize("harm", ALL)
 def test_the_newest_document_that_is_offered_counts(file, handle, other, harm):
     older, newer = handle.write(b'"older"'), handle.write(b'"newer"')
