@@ -100,6 +100,8 @@ class Leader:
             self._worker.repair_wakeup_pipe()
 
     def _run_round(self) -> None:
+        # A problem of the last transactions is reported until a whole round succeeds, so that it
+        # is logged once.
         try:
             self._release_dead_workers()
             self._settle()

@@ -57,15 +57,19 @@ class Store:
             StateDirFull: the state needs more room than the disk has; nothing has changed.
         """
         with self._threads, self._handle:
-            with self._raising_state_dir_full():
+            try:
                 state = self._current()
+            except OSError as exc:
+                raise self._state_dir_full(exc) from exc
             # If an exception leaves the block, the state in memory may be half changed.
             self._state = None
             yield state
             content = encode(state)
             if content != self._state_entry.content:
-                with self._raising_state_dir_full():
+                try:
                     self._state_entry = self._handle.write(content)
+                except OSError as exc:
+                    raise self._state_dir_full(exc) from exc
             self._state = state
 
     def read(self) -> State:
@@ -106,15 +110,11 @@ class Store:
         self._view.close()
         self._snapshot.close()
 
-    @contextmanager
-    def _raising_state_dir_full(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as exc:
-            raise StateDirFull(
-                f"STATE_DIR {self._file.path.parent} cannot store this request "
-                f"({exc.strerror}); make room there, or set STATE_DIR to a larger file system"
-            ) from exc
+    def _state_dir_full(self, error: OSError) -> StateDirFull:
+        return StateDirFull(
+            f"STATE_DIR {self._file.path.parent} cannot store this request ({error.strerror}); "
+            "make room there, or set STATE_DIR to a larger file system"
+        )
 
     def _current(self) -> State:
         try:
