@@ -14,7 +14,7 @@ from mes import logs
 from mes.ollama.http_interface import require_expected_http_libraries
 from mes.server.gunicorn_interface import require_expected_gunicorn
 from mes.server.hooks import (  # noqa: F401
-    BROKEN,
+    CONFIGURATION_ERRORS,
     configuration,
     on_exit,
     on_starting,
@@ -27,7 +27,7 @@ require_expected_gunicorn()
 require_expected_http_libraries()
 try:
     _settings, _catalog = configuration()
-except BROKEN as exc:
+except CONFIGURATION_ERRORS as exc:
     raise SystemExit(f"MES does not start:\n{exc}") from None
 
 bind = _settings.bind

@@ -22,6 +22,7 @@ MesError
 │   ├── QueueTimeout           no permit was granted within QUEUE_TIMEOUT
 │   ├── RuntimeUnavailable     the runtime cannot be reached
 │   ├── ModelUnavailable       the model failed to load, and its cooldown has not passed
+│   ├── StateDirFull           STATE_DIR has no room for the state that the workers share
 │   └── ShuttingDown           the service is stopping
 ├── RuntimeFault               the runtime answered, but not with a result
 │   ├── RuntimeReplyInvalid    the reply does not follow the runtime's protocol
@@ -157,6 +158,11 @@ class RuntimeUnavailable(TryLater):
 
 class ModelUnavailable(TryLater):
     code = "model_unavailable"
+
+
+class StateDirFull(TryLater):
+    code = "state_dir_full"
+    retry_after = 5.0
 
 
 class ShuttingDown(TryLater):

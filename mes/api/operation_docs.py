@@ -20,7 +20,13 @@ LOAD_ERRORS = (
     errors.RuntimeUnavailable,
     errors.LoadTimeout,
 )
-TURN_ERRORS = (errors.QueueFull, errors.QueueTimeout, errors.ShuttingDown, *LOAD_ERRORS)
+TURN_ERRORS = (
+    errors.QueueFull,
+    errors.QueueTimeout,
+    errors.StateDirFull,
+    errors.ShuttingDown,
+    *LOAD_ERRORS,
+)
 # Errors of all requests that run a model.
 RUN_ERRORS = (
     errors.ModelNotFound,

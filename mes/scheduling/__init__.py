@@ -1,1 +1,1 @@
-"""Scheduling: what the workers must agree on, namely who may use which model when."""
+"""Scheduling: the state that the workers share, and the permits to use models."""

@@ -31,7 +31,7 @@ class Transaction:
         """
         self.settled = True
         decisions = policy.settle(self.state, self.now, self.limits)
-        self.to_wake += [made.ticket for made in decisions if made.ticket is not None]
+        self.to_wake += [each.ticket for each in decisions if each.ticket is not None]
 
 
 class Coordinator:

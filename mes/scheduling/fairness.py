@@ -1,4 +1,21 @@
-"""Fairness between models, the limits it respects, and estimates of the time in the queue."""
+"""Fairness between models, the limits it respects, and estimates of the time in the queue.
+
+A request is *overtaken* when a permit goes to one that came later, while it waits for its model to
+get a place in memory. Its clock runs from then on, except while models are being swapped.
+
+Before the clock reaches the patience, a *batch boundary* is set: all requests that came before the
+last permit are served before any that came after it. The models take turns at their part of the
+batch, so that requests are still grouped inside it. The boundary is set so early that the parts
+ahead, as long as requests usually take, fit in:
+
+    A serves       B, its part of the batch     C, its part of the batch, and on
+    |--------------|----------------------------|-----------------------------------
+              boundary set                boundary removed
+
+Requests may take longer than usual. Therefore a request that has been overtaken for the whole
+patience is *starving* and is overtaken no more: a model that drains for it serves only requests
+that came before it.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +28,6 @@ from functools import cached_property
 from mes.domain import ModelSpec
 from mes.scheduling.registry import PERMIT, UNLOAD, Ticket
 from mes.scheduling.state import State
-
-# Fairness between models: which requests wait for a place in memory, and when one is made. A
-# request is *overtaken* when a permit goes to one that came later, while it waits for its model
-# to get a place in memory. Its clock runs from then on, except while models are being swapped.
-# Before it reaches the patience, a *batch boundary* is set: all requests that came before the
-# last permit are served before any that came after it. The models take turns at their part of the
-# batch, so that requests are still grouped inside it; the boundary is set so early that the parts
-# ahead, as long as requests usually take, fit in. A serves B, its part of the batch C, its part
-# of the batch, and on
-# |--------------|----------------------------|----------------------------------- boundary set
-# boundary removed Requests may take longer than usual. Therefore a request that has been
-# overtaken for the whole patience is *starving* and is overtaken no more: a model that drains for
-# it serves only requests that came before it.
 
 NO_BARRIER = float("inf")
 # Where the operator has set no patience, each turn is long enough that under full load about a
@@ -39,7 +43,7 @@ class Limits:
         max_loaded: How many models may be in memory.
         patience_seconds: For how long a request may be overtaken; None for ten times the slowest
             measured load, between the two bounds.
-        patience_bounds: The least and the most of it, in seconds.
+        patience_bounds: The shortest and the longest patience, in seconds.
         memory_bytes: How much memory models may take up together; None for no limit.
         models: The models of the catalog, by the name that the runtime knows them by.
     """
@@ -92,7 +96,7 @@ class Limits:
         return sum(self.size_bytes(state, each) for each in held) <= self.memory_bytes
 
     def why_never(self, state: State, model: str) -> str | None:
-        """Return why the model cannot be loaded whatever is unloaded for it, or None if it can."""
+        """Return why the model can never be loaded, or None if it can once others are unloaded."""
         pinned = self.pinned & set(state.registry)
         if len(pinned) >= self.max_loaded:
             return (
@@ -161,8 +165,8 @@ def barrier(state: State, waiting: list[Ticket], now: float, limits: Limits) -> 
 def models_to_drain(state: State, count: int) -> list[str]:
     """Return the models that make room for so many waiting ones.
 
-    A model that drains already goes on draining, or no drain would ever end; then come models that
-    no request waits for, then the least recently used.
+    A model that drains already continues to drain, or no drain would ever end; then come models
+    that no request waits for, then the least recently used.
     """
     if not count:
         return []
@@ -177,9 +181,6 @@ def _overtaken_seconds(state: State, ticket: Ticket, now: float) -> float:
     if ticket.overtaken_at is None:
         return -1.0
     return (now if state.swap_began is None else state.swap_began) - ticket.overtaken_at
-
-
-# The place of each waiting request in the queue, and an estimate of how long it will wait.
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ def _expected(
 
 
 def _until_in_memory(state: State, now: float, limits: Limits) -> dict[str, float]:
-    """Return how long it will take each model that is not ready to be so, in seconds."""
+    """Return the seconds until each model that is not ready will be."""
     loads = {model: each.load_seconds or 0.0 for model, each in state.statistics.items()}
     until = {
         model: max(0.0, state.registry.peek(model).since + loads.get(model, 0.0) - now)

@@ -1,4 +1,4 @@
-"""The keeper: one worker does the chores for all, until it ends or is retired."""
+"""The leader: one worker does the background work for all, until it ends or is retired."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from mes.errors import StateDirFull
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.file_lock import InstanceLock
 from mes.scheduling.reconciler import Reconciler
@@ -17,16 +18,24 @@ from mes.scheduling.workers import WorkerProcess, is_worker_alive
 
 log = logging.getLogger(__name__)
 
-_CHORES_EVERY_SECONDS = 0.25
-# A look at a runtime that says nothing takes 5 s.
-_STOPS_WITHIN_SECONDS = 10.0
+_ROUND_INTERVAL_SECONDS = 0.25
+# A query to a runtime that does not answer takes 5 s.
+_STOP_TIMEOUT_SECONDS = 10.0
 
 
 class Leader:
-    """A thread in every worker; in one of them it has much to do.
+    """A thread of every worker; the thread of one worker, the leader, does the background work.
 
-    It voids what dead workers owned, lets the policy look at the clock, looks after the state
-    directory, and runs the errands that concern the runtime.
+    In each round the leader releases what dead workers own, lets the policy decide about requests
+    whose patience may be over, maintains the state directory, and runs the reconciler.
+
+    Args:
+        directory: STATE_DIR.
+        coordinator: Changes the shared state.
+        worker: This worker.
+        reconciler: Compares the registry with the runtime.
+        runtime_status: The status file; the lock on it makes a worker the leader.
+        instance_lock: The lock on the directory, which the leader takes again if it is lost.
     """
 
     def __init__(
@@ -46,52 +55,62 @@ class Leader:
         self._worker = worker
         self._reconciler = reconciler
         self._runtime_status = runtime_status
-        self._is_keeper = False
+        self._is_leader = False
+        self._full_disk_problem = ""
+        # Dead workers whose files could not be deleted; what they owned is released.
         self._released: set[str] = set()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="mes-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="mes-leader", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     @property
-    def busy(self) -> bool:
-        """Is an errand still under way?"""
-        return self._reconciler.open_exchanges
+    def is_busy(self) -> bool:
+        """Whether an operation that this worker began as the leader still runs."""
+        return self._reconciler.is_busy
 
     def retire(self) -> None:
-        """Begin no further round; another worker takes over. Errands under way go on."""
+        """Begin no further round; another worker takes over. Operations that run continue."""
         self._stopping.set()
 
     def stop(self) -> None:
         """Finish the round and stop."""
         self.retire()
-        self._thread.join(_STOPS_WITHIN_SECONDS)
+        self._thread.join(_STOP_TIMEOUT_SECONDS)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._is_keeper = self._is_keeper or self._runtime_status.become_leader()
-                if self._is_keeper:
-                    self._run_once()
+                self._is_leader = self._is_leader or self._runtime_status.become_leader()
+                if self._is_leader:
+                    self._run_round()
                 else:
-                    with suppress(OSError):  # the keeper finds it out and says so
-                        self._coordinator.check()
-                        self._worker.repair_wakeup_pipe()
+                    self._repair_own_files()
             except Exception:
-                # A keeper that dies of one bad round would leave all workers without chores.
+                # If this thread ended after one failed round, no worker would do the work.
                 log.exception("leader_failed")
-            self._stopping.wait(_CHORES_EVERY_SECONDS)
+            self._stopping.wait(_ROUND_INTERVAL_SECONDS)
         self._runtime_status.step_down()
-        self._instance_lock.let_go()
+        self._instance_lock.close()
 
-    def _run_once(self) -> None:
-        self._release_dead_workers()
-        if self._coordinator.read().tickets:
-            with self._coordinator.transaction():
-                pass  # the policy looks at the clock: somebody's patience may be over
-        self._look_after_directory()
-        self._reconciler.run()
+    def _repair_own_files(self) -> None:
+        with suppress(OSError):  # the leader has the same problem and reports it
+            self._coordinator.check()
+            self._worker.repair_wakeup_pipe()
+
+    def _run_round(self) -> None:
+        # A problem of the last transactions is reported until a whole round succeeds, so that it
+        # is logged once.
+        try:
+            self._release_dead_workers()
+            self._settle()
+            self._maintain_directory()
+            self._reconciler.run()
+            self._full_disk_problem = ""
+        except StateDirFull as exc:
+            self._full_disk_problem = exc.detail
+            self._maintain_directory()
 
     def _release_dead_workers(self) -> None:
         known = self._coordinator.read().owners() | set(self._worker.others())
@@ -106,21 +125,33 @@ class Leader:
             try:
                 self._worker.remove_files(worker)
             except OSError:
-                self._released.add(worker)  # what lies about of it is no news
+                self._released.add(worker)  # its files must not be reported in each round
 
-    def _look_after_directory(self) -> None:
-        """Keep what others look for in it in its place, and say so once where that fails."""
-        try:
-            self._worker.repair_wakeup_pipe()
-            if os.getppid() == self._master:  # or the lock would be in our next master's way
-                self._instance_lock.keep()
-            self._coordinator.check()
-            self._coordinator.save()
-            problem = ""
-        except OSError as exc:
-            problem = f"{self._directory} cannot be written ({exc.strerror})"
+    def _settle(self) -> None:
+        """Let the policy decide at this time: the patience of a request may be over."""
+        if self._coordinator.read().tickets:
+            with self._coordinator.transaction():
+                pass
+
+    def _maintain_directory(self) -> None:
+        """Repair the files of the directory. Log and report a problem when it begins or ends."""
+        problem = self._repair_directory() or self._full_disk_problem
         runtime_status = self._runtime_status.current()
         if problem != runtime_status.state_dir:
             event = "state_dir_unusable" if problem else "state_dir_usable"
             log.warning(event, extra={"problem": problem or None})
             self._runtime_status.write(replace(runtime_status, state_dir=problem))
+
+    def _repair_directory(self) -> str:
+        """Return the problem of the directory, or an empty string."""
+        try:
+            self._worker.repair_wakeup_pipe()
+            # After the master has ended, the lock would keep its successor from starting.
+            if os.getppid() == self._master:
+                self._instance_lock.try_acquire()
+            self._coordinator.check()
+            self._coordinator.save()
+            reason = self._runtime_status.write_error
+        except OSError as exc:
+            reason = exc.strerror or str(exc)
+        return f"{self._directory} cannot be written ({reason})" if reason else ""

@@ -8,22 +8,36 @@ from collections.abc import Iterator
 from typing import Any
 
 from mes.domain import LoadedModel, ModelSpec, Runtime
-from mes.errors import LoadFailed, MesError, ModelUnavailable, RuntimeUnavailable, ShuttingDown
+from mes.errors import (
+    LoadFailed,
+    MesError,
+    ModelUnavailable,
+    RuntimeUnavailable,
+    ShuttingDown,
+    StateDirFull,
+)
 from mes.scheduling.coordinator import Coordinator, Transaction
 from mes.scheduling.registry import LOAD, LoadFailure, Refusal, Ticket
 from mes.scheduling.state import claim_untracked, overfull
 from mes.scheduling.store import Store
 
-# The loader: brings models into the runtime's memory and sees them out. Slow, so never locked.
-
 log = logging.getLogger(__name__)
 
-_FIRST_LOOK_SECONDS = 0.01
-_LATER_LOOKS_SECONDS = 0.2
+# The pauses between queries whether a model has left memory: most leave soon.
+_FIRST_PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 0.2
 
 
 class ModelLoader:
-    """Carries out what the policy has decided. The deadline of each step is its own."""
+    """Loads and unloads models in the runtime, as the policy has decided.
+
+    Args:
+        runtime: The runtime.
+        store: The shared state.
+        load_timeout_seconds: The longest time for one attempt to load a model.
+        unload_timeout_seconds: The longest time for a model to leave memory.
+        retry_pause_seconds: The pause before the second attempt to load a model.
+    """
 
     def __init__(
         self,
@@ -41,13 +55,16 @@ class ModelLoader:
         self._retry_pause = retry_pause_seconds
 
     def load(self, spec: ModelSpec, ticket: str) -> dict[str, Any]:
-        """Load the model, once more after a pause if that fails; what the runtime says of it.
+        """Load the model for a ticket, in two attempts; return the fields of its resident.
 
-        Raises LoadTimeout, ModelNotPulled, RuntimeUnavailable; ModelUnavailable where the second
-        try failed too.
+        Raises:
+            ModelUnavailable: both attempts failed.
+            LoadTimeout: an attempt took too long.
+            ModelNotPulled: the model is not on the runtime's disk.
+            RuntimeUnavailable: the runtime cannot be reached, or has not made room in time.
         """
         started = time.monotonic()
-        self._clear_the_way(ticket)
+        self._make_room(ticket)
         try:
             self._load(spec)
         except LoadFailed as exc:
@@ -55,12 +72,14 @@ class ModelLoader:
             time.sleep(self._retry_pause)
             self._load_again(spec)
         log.info("loaded", extra={"model": spec.id, "seconds": time.monotonic() - started})
-        return self._facts(spec.tag)
+        return self._resident_fields(spec.tag)
 
     def unload_and_wait(self, name: str) -> None:
         """Unload the model and wait until the runtime no longer lists it.
 
-        Raises RuntimeUnavailable where it stays, or where nobody answers.
+        Raises:
+            RuntimeUnavailable: the runtime cannot be reached, or still lists the model at the end
+                of the time.
         """
         started = time.monotonic()
         self._runtime.unload(name)
@@ -88,28 +107,33 @@ class ModelLoader:
         except LoadFailed as exc:
             raise ModelUnavailable(f"{spec.id} could not be loaded: {exc.detail}") from exc
 
-    def _facts(self, name: str) -> dict[str, Any]:
+    def _resident_fields(self, name: str) -> dict[str, Any]:
         loaded = next((model for model in self._runtime.loaded() if model.name == name), None)
-        return {} if loaded is None else registry_facts(loaded)
+        return {} if loaded is None else resident_fields(loaded)
 
-    def _clear_the_way(self, ticket: str) -> None:
-        """Wait until the load would not be one too many, and unload what is in its way.
+    def _make_room(self, ticket: str) -> None:
+        """Wait until the model can be loaded without exceeding the number of models in memory.
 
-        A worker that died while it swapped models leaves such a one behind, a restart does, and so
-        does a person with `ollama run`. What others see out is in the way until it has left.
+        Untracked models may be in its way: a worker that died while it swapped models leaves one
+        behind, and so does a restart, or a person with `ollama run`. They are unloaded here. Models
+        that another ticket unloads are in the way until they have left memory.
         """
-        until = time.monotonic() + self._unload_timeout
+        deadline = time.monotonic() + self._unload_timeout
         pauses = _pauses()
-        while not self._may_begin(ticket):
-            if time.monotonic() > until:
+        while not self._has_room(ticket):
+            if time.monotonic() > deadline:
                 raise RuntimeUnavailable(
                     f"the runtime has not made room within {self._unload_timeout:g} s"
                 )
             time.sleep(next(pauses))
 
-    def _may_begin(self, ticket: str) -> bool:
-        """Is there room? If not, see out what nobody else sees out."""
-        # Looked at before the state: whatever gives up its place after that is somebody's to find.
+    def _has_room(self, ticket: str) -> bool:
+        """Return whether there was room; if not, unload the untracked models that were in the way.
+
+        Models that another ticket is unloading are left to it.
+        """
+        # Listed before the state is read: a model that loses its place after that is in the list,
+        # so a later call, or another ticket, finds it.
         listed = {model.name for model in self._runtime.loaded()}
         with self._store.transaction() as state:
             full = overfull(state, listed)
@@ -124,15 +148,14 @@ class ModelLoader:
 
 
 def _pauses() -> Iterator[float]:
-    """Between looks at a model that leaves: most are quick."""
-    pause = _FIRST_LOOK_SECONDS
+    pause = _FIRST_PAUSE_SECONDS
     while True:
         yield pause
-        pause = min(2 * pause, _LATER_LOOKS_SECONDS)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
-def registry_facts(loaded: LoadedModel) -> dict[str, Any]:
-    """What the registry notes of a model in memory."""
+def resident_fields(loaded: LoadedModel) -> dict[str, Any]:
+    """Return the fields of a resident that the runtime reports for a model in memory."""
     return {
         "digest": loaded.digest,
         "quantization": loaded.quantization,
@@ -141,14 +164,11 @@ def registry_facts(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-# Duties: what a ticket does for everybody while it waits, namely load and unload models.
-
-
 class LoadTasks:
-    """Carries out a ticket's duty outside the lock and notes what came of it.
+    """Carries out the tasks of waiting tickets, outside the lock, and records the outcome.
 
-    A model that could not be loaded cools down: for `cooldown_seconds` after the first failure,
-    twice as long after each further one, at most `cooldown_max_seconds`.
+    A model that cannot be loaded cools down: for `cooldown_seconds` after the first failure, twice
+    as long after each further one, at most `cooldown_max_seconds`.
     """
 
     def __init__(
@@ -164,8 +184,13 @@ class LoadTasks:
         self._cooldown_seconds = cooldown_seconds
         self._cooldown_max_seconds = cooldown_max_seconds
 
-    def do(self, ticket: Ticket, spec: ModelSpec) -> None:
-        """Do what the ticket has to do; its failures become words to those who wait."""
+    def run(self, ticket: Ticket, spec: ModelSpec) -> None:
+        """Carry out the task of the ticket. If it fails, all tickets for its model are refused.
+
+        Raises:
+            ShuttingDown: the service stops; the task is undone when the ticket leaves.
+            StateDirFull: the outcome cannot be recorded; the task is undone likewise.
+        """
         if ticket.task == LOAD:
             self._load(ticket, spec)
         else:
@@ -173,37 +198,37 @@ class LoadTasks:
 
     def _load(self, ticket: Ticket, spec: ModelSpec) -> None:
         try:
-            facts = self._model_loader.load(spec, ticket.id)
-        except ShuttingDown:
-            raise  # others may wait for the model in workers that go on: the next of them loads it
+            fields = self._model_loader.load(spec, ticket.id)
+        except (ShuttingDown, StateDirFull):
+            raise  # the next ticket that waits for the model, maybe in another worker, loads it
         except MesError as exc:
             with self._coordinator.transaction() as transaction:
                 transaction.state.drop(spec.tag, transaction.now)
-                self._give_up(transaction, spec, exc)
+                self._refuse_all(transaction, spec, exc)
             return
         with self._coordinator.transaction() as transaction:
-            # Absent where a reload has lowered MAX_LOADED_MODELS meanwhile.
+            # Absent if a reload has lowered MAX_LOADED_MODELS meanwhile.
             if spec.tag in transaction.state.registry:
-                transaction.state.finish_load(spec.tag, transaction.now, **facts)
+                transaction.state.finish_load(spec.tag, transaction.now, **fields)
             transaction.state.finish_task(ticket.id)
 
     def _unload(self, ticket: Ticket, spec: ModelSpec) -> None:
         assert ticket.victim is not None
-        trouble = None
+        error = None
         try:
             self._model_loader.unload_and_wait(ticket.victim)
         except ShuttingDown:
             raise
         except MesError as exc:
-            trouble = exc
+            error = exc
         with self._coordinator.transaction() as transaction:
             transaction.state.release({ticket.victim}, transaction.now)
             transaction.state.finish_task(ticket.id)
-            if trouble is not None:
-                self._give_up(transaction, spec, trouble)
+            if error is not None:
+                self._refuse_all(transaction, spec, error)
 
-    def _give_up(self, transaction: Transaction, spec: ModelSpec, error: MesError) -> None:
-        """Tell everybody who waits for the model why it cannot be had."""
+    def _refuse_all(self, transaction: Transaction, spec: ModelSpec, error: MesError) -> None:
+        """Refuse all tickets that wait for the model, with this error."""
         log.error("load_abandoned", extra={"model": spec.id, "code": error.code})
         state, retry_after = transaction.state, error.retry_after
         if isinstance(error, ModelUnavailable):
@@ -213,10 +238,11 @@ class LoadTasks:
             transaction.to_wake.append(ticket)
 
     def _cool_down(self, transaction: Transaction, spec: ModelSpec, error: MesError) -> float:
+        """Begin the cooldown of the model, and return its length in seconds."""
         earlier = transaction.state.load_failures.get(spec.tag)
         failures = 1 if earlier is None else earlier.failures + 1
-        growing: float = self._cooldown_seconds * 2 ** (failures - 1)
-        seconds = min(growing, self._cooldown_max_seconds)
+        doubled: float = self._cooldown_seconds * 2 ** (failures - 1)
+        seconds = min(doubled, self._cooldown_max_seconds)
         transaction.state.load_failures[spec.tag] = LoadFailure(
             failures, transaction.now + seconds, error.detail
         )

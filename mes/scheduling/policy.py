@@ -106,27 +106,27 @@ Decision = SetBatchBoundary | Grant | Dismiss | Load | Unload | Evict | Drain
 def settle(state: State, now: float, limits: Limits) -> list[Decision]:
     """Decide and apply until nothing more can be done; return the decisions in order."""
     state.pinned = limits.pinned
-    made: list[Decision] = []
+    decisions: list[Decision] = []
     while (decision := decide(state, now, limits)) is not None:
         decision.apply(state, now)
-        made.append(decision)
-    return made
+        decisions.append(decision)
+    return decisions
 
 
 def decide(state: State, now: float, limits: Limits) -> Decision | None:
     """Return the next thing to do, or None."""
     if not state.tickets and not state.draining and not state.batch_boundary:
         return None
-    contending = list(fairness.waiting_models(state))
+    waiting_models = list(fairness.waiting_models(state))
     waiting = [ticket for ticket in state.tickets.values() if ticket.task is None]
-    barriers = _barriers(state, waiting, fairness.barrier(state, contending, now, limits))
+    barriers = _barriers(state, waiting, fairness.barrier(state, waiting_models, now, limits))
     return (
-        _batch_boundary(state, contending, now, limits)
-        or _drain(state, len(fairness.starving(state, contending, now, limits)))
+        _batch_boundary(state, waiting_models, now, limits)
+        or _drain(state, len(fairness.starving(state, waiting_models, now, limits)))
         or next(_grants(state, waiting, barriers, limits), None)
         or next(_dismissals(state, waiting), None)
         or next(_requested_unloads(state, waiting), None)
-        or _place_for_the_oldest(state, contending, limits)
+        or _place_for_the_oldest(state, waiting_models, limits)
     )
 
 
@@ -139,11 +139,11 @@ def queue_seconds(state: State, ticket: Ticket, now: float) -> float:
 
 
 def _batch_boundary(
-    state: State, contending: list[Ticket], now: float, limits: Limits
+    state: State, waiting_models: list[Ticket], now: float, limits: Limits
 ) -> SetBatchBoundary | None:
-    if fairness.should_set_boundary(state, contending, now, limits):
+    if fairness.should_set_boundary(state, waiting_models, now, limits):
         return SetBatchBoundary(state.granted_up_to)
-    return SetBatchBoundary(0) if fairness.should_remove_boundary(state, contending) else None
+    return SetBatchBoundary(0) if fairness.should_remove_boundary(state, waiting_models) else None
 
 
 def _drain(state: State, starving: int) -> Drain | None:
@@ -197,11 +197,11 @@ def _requested_unloads(state: State, waiting: list[Ticket]) -> Iterator[Unload]:
 
 
 def _place_for_the_oldest(
-    state: State, contending: list[Ticket], limits: Limits
+    state: State, waiting_models: list[Ticket], limits: Limits
 ) -> Decision | None:
-    if not contending:
+    if not waiting_models:
         return None
-    ticket = contending[0]
+    ticket = waiting_models[0]
     if limits.has_room_for(state, ticket.model):
         return Load(ticket)
     victim = state.registry.victim()

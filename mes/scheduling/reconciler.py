@@ -5,78 +5,50 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
 from mes.domain import LoadedModel, ModelSpec, PulledModel, Runtime
-from mes.errors import (
-    MesError,
-    ModelNotPulled,
-    RuntimeReplyInvalid,
-    RuntimeUnavailable,
-    ShuttingDown,
-)
+from mes.errors import MesError, RuntimeUnavailable, ShuttingDown, StateDirFull
 from mes.scheduling.coordinator import Coordinator
-from mes.scheduling.model_loader import ModelLoader, registry_facts
+from mes.scheduling.model_loader import ModelLoader, resident_fields
 from mes.scheduling.registry import UNLOAD
-from mes.scheduling.runtime_status import RuntimeStatus, RuntimeStatusFile
+from mes.scheduling.runtime_status import CapabilityCache, RuntimeStatus, RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.state import State, claim_untracked
 from mes.scheduling.workers import WorkerProcess
 
-# Cards: what each model can do, which the runtime is asked once and beside the keeper's rounds.
-
-
-class CapabilityCache:
-    """The capabilities of models, by name and digest."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._known: dict[tuple[str, str], tuple[str, ...]] = {}
-
-    def complete(self, model: PulledModel, earlier: PulledModel | None) -> PulledModel:
-        """The model with its capabilities: as asked for here, or by the keeper before us."""
-        known = self._known.get((model.name, model.digest))
-        if known is None and earlier is not None and earlier.digest == model.digest:
-            known = earlier.capabilities
-        return replace(model, capabilities=known)
-
-    def ask(self, models: Iterable[PulledModel]) -> None:
-        """Ask for those of these models, one after the other. Raises RuntimeUnavailable."""
-        for model in models:
-            self._known[model.name, model.digest] = self._capabilities(model.name)
-
-    def _capabilities(self, name: str) -> tuple[str, ...]:
-        try:
-            return self._runtime.card(name).capabilities
-        except (ModelNotPulled, RuntimeReplyInvalid):
-            return ()  # as of a runtime too old to tell: it has to be tried
-
-
-# Errands: what the keeper sees to at the runtime, for all workers.
-
 log = logging.getLogger(__name__)
 
 _RECONCILE_INTERVAL_SECONDS = 1.0
-# Soon enough for a model just pulled, by MES or by hand.
-_LOOKS_AT_DISK_EVERY_SECONDS = 3.0
+# Within this time a model that was pulled can be used, whether MES pulled it or not.
+_LIST_DISK_INTERVAL_SECONDS = 3.0
 
-_UNTRACKED = "strangers"
+# Names of background operations.
+_GET_CAPABILITIES = "get capabilities"
+_UNLOAD_UNTRACKED = "unload untracked models"
 
 
 class AlwaysConnected:
-    """A caller that never hangs up: MES itself (domain.Caller)."""
+    """A `domain.Client` that never disconnects: MES itself."""
 
     disconnected = False
 
-    def on_disconnect(self, act: Callable[[], None]) -> AbstractContextManager[None]:
+    def on_disconnect(self, callback: Callable[[], None]) -> AbstractContextManager[None]:
         return nullcontext()
 
 
 class Reconciler:
-    """Looks at the runtime, puts the registry right by it, preloads, and unloads the idle."""
+    """Observes the runtime, corrects the registry, preloads models and unloads idle ones.
+
+    Operations that may take long run in background threads, each name once at a time.
+
+    Args:
+        instance: A name of this start of the service, in which each model is preloaded once.
+        idle_unload_seconds: Models that were unused for this long are unloaded; 0 for never.
+    """
 
     def __init__(
         self,
@@ -95,24 +67,29 @@ class Reconciler:
         self._worker = worker
         self._scheduler = scheduler
         self._model_loader = model_loader
-        self._capabilities_known = CapabilityCache(runtime)
+        self._capability_cache = CapabilityCache(runtime)
         self._runtime_status = runtime_status
         self._instance = instance
         self._idle_unload_seconds = idle_unload_seconds
-        self._next_wakeup = 0.0
-        self._next_look_at_disk = 0.0
+        self._next_round = 0.0
+        self._next_disk_listing = 0.0
         self._background: dict[str, threading.Thread] = {}
         self._listed_before: set[str] = set()
 
     def run(self) -> None:
-        """One round. A runtime that is down is looked at in each, so that its return shows."""
+        """Run a round if one is due; while the runtime is down, one is due in each call.
+
+        Raises StateDirFull.
+        """
         now = time.monotonic()
         runtime_status = self._runtime_status.current()
-        if now < self._next_wakeup and runtime_status.up:
+        if now < self._next_round and runtime_status.up:
             return
-        self._next_wakeup = now + _RECONCILE_INTERVAL_SECONDS
+        self._next_round = now + _RECONCILE_INTERVAL_SECONDS
         try:
             self._observe(runtime_status)
+        except StateDirFull:
+            raise  # the runtime is not the cause
         except MesError as exc:
             self._mark_down(runtime_status, exc)
             return
@@ -120,46 +97,50 @@ class Reconciler:
         self._unload_idle_models()
 
     @property
-    def open_exchanges(self) -> bool:
-        """Is something still being done in the background?"""
+    def is_busy(self) -> bool:
+        """Whether a background operation still runs."""
         return any(operation.is_alive() for operation in self._background.values())
 
-    # Looking
+    # Observing the runtime
 
     def _observe(self, earlier: RuntimeStatus) -> None:
-        before = self._coordinator.read().residency
+        residency = self._coordinator.read().residency
         listed = self._runtime.loaded()
-        back = not earlier.up
-        if back or time.monotonic() >= self._next_look_at_disk:
-            earlier = self._observe_disk(earlier)
+        was_down = not earlier.up
+        if was_down or time.monotonic() >= self._next_disk_listing:
+            earlier = self._list_disk(earlier)
         in_gpu = any(model.vram_bytes for model in listed)
         self._runtime_status.write(
             replace(earlier, up=True, detail="", seen_at=time.monotonic(), in_gpu=in_gpu)
         )
-        if back:
+        if was_down:
             log.info("runtime_up", extra={"runtime": earlier.version})
-        self._reconcile(listed, before)
+        self._reconcile(listed, residency)
         self._listed_before = {model.name for model in listed}
 
-    def _observe_disk(self, earlier: RuntimeStatus) -> RuntimeStatus:
-        before = earlier.pulled
+    def _list_disk(self, earlier: RuntimeStatus) -> RuntimeStatus:
+        """Return the status with the runtime's version and the models on its disk."""
         pulled = {
-            model.name: self._capabilities_known.complete(model, before.get(model.name))
+            model.name: self._capability_cache.complete(model, earlier.pulled.get(model.name))
             for model in self._runtime.pulled()
         }
-        self._next_look_at_disk = time.monotonic() + _LOOKS_AT_DISK_EVERY_SECONDS
-        self._request_capabilities(pulled)  # and look again once they have come
+        self._next_disk_listing = time.monotonic() + _LIST_DISK_INTERVAL_SECONDS
+        self._request_capabilities(pulled)
         return replace(earlier, version=self._runtime.version(), pulled=pulled)
 
     def _request_capabilities(self, pulled: Mapping[str, PulledModel]) -> None:
         catalog = self._coordinator.limits.models
-        unknown = [it for it in pulled.values() if it.capabilities is None and it.name in catalog]
+        unknown = [
+            model
+            for model in pulled.values()
+            if model.capabilities is None and model.name in catalog
+        ]
         if unknown:
-            self._run_in_background("cards", lambda: self._store_capabilities(unknown))
+            self._run_in_background(_GET_CAPABILITIES, lambda: self._fetch_capabilities(unknown))
 
-    def _store_capabilities(self, unknown: list[PulledModel]) -> None:
-        self._capabilities_known.ask(unknown)
-        self._next_wakeup = self._next_look_at_disk = 0.0
+    def _fetch_capabilities(self, models: list[PulledModel]) -> None:
+        self._capability_cache.fetch(models)
+        self._next_round = self._next_disk_listing = 0.0  # report them at once
 
     def _mark_down(self, earlier: RuntimeStatus, error: MesError) -> None:
         if earlier.up or not earlier.seen_at:
@@ -167,57 +148,67 @@ class Reconciler:
         down = replace(earlier, up=False, detail=error.detail, in_gpu=False)
         self._runtime_status.write(replace(down, seen_at=time.monotonic()))
 
-    # Putting right
+    # Correcting the registry
 
-    def _reconcile(self, listed: list[LoadedModel], before: int) -> None:
-        """Make the registry agree with the runtime, unless it has changed while we looked."""
+    def _reconcile(self, listed: list[LoadedModel], residency: int) -> None:
+        """Correct the registry by the runtime's list of models in memory.
+
+        `residency` is that of the state before the models were listed: if it has changed since,
+        the list is stale, and the next round corrects the registry.
+        """
         names = {model.name for model in listed}
-        present = self._coordinator.read()
-        if not _differs(present, names) and not _replaced(present, listed):
+        state = self._coordinator.read()
+        if not _differs(state, names) and not _replaced(state, listed):
             return
         with self._coordinator.transaction() as transaction:
             state = transaction.state
-            if state.residency != before:
+            if state.residency != residency:
                 return
-            self._look_for_the_loaded(state, names, transaction.now)
+            self._check_residents(state, names, transaction.now)
             self._adopt(state, listed, transaction.now)
-            self._correct(state, listed)
+            self._update_replaced(state, listed)
             ticket = self._worker.new_ticket()
-            # Whoever claims must see out; while the last ones are seen out, nobody would.
-            free = not self._runs(_UNTRACKED)
-            claimed = claim_untracked(state, names, ticket) if free else set()
-            if claimed:
-                operation = state.join(
-                    ticket, self._worker.id, min(claimed), UNLOAD, transaction.now
-                )
-                operation.task = UNLOAD
+            claimed = self._claim_untracked(state, names, ticket, transaction.now)
         if claimed:
-            self._run_in_background(_UNTRACKED, lambda: self._unload_and_wait(claimed, ticket))
+            self._run_in_background(
+                _UNLOAD_UNTRACKED, lambda: self._unload_untracked(claimed, ticket)
+            )
 
-    def _look_for_the_loaded(self, state: State, listed: set[str], now: float) -> None:
-        for model in _settled(state):
+    def _check_residents(self, state: State, listed: set[str], now: float) -> None:
+        for model in _loaded_before(state):
             if state.ready(model) and model not in listed:
                 log.warning("model_missing", extra={"model": model})
             state.look_for(model, listed=model in listed, now=now)
         if any(map(state.missing, state.registry)):
-            self._next_wakeup = 0.0  # those who wait for it wait for this alone
+            self._next_round = 0.0  # requests may wait for nothing but the next round
 
     def _adopt(self, state: State, listed: list[LoadedModel], now: float) -> None:
         models = self._coordinator.limits.models
         for model in listed:
             spec = models.get(model.name)
-            # Seen once, it may be on its way out: a worker that died has asked it to leave.
-            unknown = model.name in self._listed_before and not state.in_memory(model.name)
-            if spec is not None and unknown and state.places_free > 0 and _fits(model, spec):
+            # A model that was listed only once may be unloading, for a worker that died.
+            is_new = model.name in self._listed_before and not state.in_memory(model.name)
+            if spec is not None and is_new and state.places_free > 0 and _is_usable(model, spec):
                 log.info("model_adopted", extra={"model": spec.id})
-                state.adopt(model.name, now, **registry_facts(model))
+                state.adopt(model.name, now, **resident_fields(model))
 
-    def _correct(self, state: State, listed: list[LoadedModel]) -> None:
+    def _update_replaced(self, state: State, listed: list[LoadedModel]) -> None:
         for model in _replaced(state, listed):
             log.warning("model_replaced", extra={"model": model.name, "digest": model.digest})
-            state.correct(model.name, **registry_facts(model))
+            state.correct(model.name, **resident_fields(model))
 
-    def _unload_and_wait(self, names: set[str], ticket: str) -> None:
+    def _claim_untracked(self, state: State, listed: set[str], ticket: str, now: float) -> set[str]:
+        """Give the ticket the task to unload the untracked models in the way, and return them."""
+        # The operation runs once at a time, so models claimed meanwhile would stay in memory.
+        if self._is_running(_UNLOAD_UNTRACKED):
+            return set()
+        claimed = claim_untracked(state, listed, ticket)
+        if claimed:
+            joined = state.join(ticket, self._worker.id, min(claimed), UNLOAD, now)
+            joined.task = UNLOAD
+        return claimed
+
+    def _unload_untracked(self, names: set[str], ticket: str) -> None:
         try:
             self._model_loader.unload_untracked(names)
         finally:
@@ -225,22 +216,20 @@ class Reconciler:
                 transaction.state.release(names, transaction.now)
                 transaction.state.leave(ticket, transaction.now)
 
-    # Preloading, unloading
+    # Preloading and unloading
 
     def _preload(self) -> None:
         state = self._coordinator.read()
         for spec in self._coordinator.limits.models.values():
-            wanted = spec.preload and state.preloaded.get(spec.tag) != self._instance
-            if wanted and (state.places_free > 0 or spec.tag in state.registry):
-                self._run_in_background(
-                    f"preload {spec.id}", partial(self._load_in_background, spec)
-                )
+            is_due = spec.preload and state.preloaded.get(spec.tag) != self._instance
+            if is_due and (state.places_free > 0 or spec.tag in state.registry):
+                self._run_in_background(f"preload {spec.id}", partial(self._preload_model, spec))
 
-    def _load_in_background(self, spec: ModelSpec) -> None:
+    def _preload_model(self, spec: ModelSpec) -> None:
         try:
             self._scheduler.load(spec, AlwaysConnected())
-        except (RuntimeUnavailable, ShuttingDown):
-            return  # again when it is back; by the service that starts next
+        except (RuntimeUnavailable, ShuttingDown, StateDirFull):
+            return  # a later round tries again, maybe one of another worker
         except MesError as exc:
             log.error("preload_failed", extra={"model": spec.id, "code": exc.code})
         with self._coordinator.transaction() as transaction:
@@ -249,53 +238,57 @@ class Reconciler:
     def _unload_idle_models(self) -> None:
         if not self._idle_unload_seconds:
             return
-        state, oldest = self._coordinator.read(), time.monotonic() - self._idle_unload_seconds
+        state, oldest_use = self._coordinator.read(), time.monotonic() - self._idle_unload_seconds
         for model in state.registry.evictable():
             spec = self._coordinator.limits.models.get(model)
-            idle = state.registry.peek(model).used_at < oldest
-            if spec is not None and idle and not spec.pinned:
+            is_idle = state.registry.peek(model).used_at < oldest_use
+            if spec is not None and is_idle and not spec.pinned:
                 unload = partial(self._scheduler.unload, spec, AlwaysConnected())
                 self._run_in_background(f"unload {spec.id}", unload)
 
     def _run_in_background(self, name: str, operation: Callable[[], None]) -> None:
-        """Run what may take long in a thread of its own, once at a time."""
-        if self._runs(name):
+        """Run the operation in a thread, unless one of that name still runs."""
+        if self._is_running(name):
             return
         self._background[name] = threading.Thread(
-            target=_logged, args=(name, operation), daemon=True
+            target=_run_logged, args=(name, operation), daemon=True
         )
         self._background[name].start()
 
-    def _runs(self, name: str) -> bool:
-        running = self._background.get(name)
-        return running is not None and running.is_alive()
+    def _is_running(self, name: str) -> bool:
+        thread = self._background.get(name)
+        return thread is not None and thread.is_alive()
 
 
 def _differs(state: State, listed: set[str]) -> bool:
-    settled = set(_settled(state))
-    gone = settled - listed or any(map(state.missing, settled))
+    """Return whether the registry and the list differ, or a model is missing."""
+    loaded = set(_loaded_before(state))
+    gone = loaded - listed or any(map(state.missing, loaded))
     return bool(gone or listed - set(state.registry) - set(state.unloading))
 
 
 def _replaced(state: State, listed: list[LoadedModel]) -> list[LoadedModel]:
-    """Those that are other models than we loaded under their names."""
-    # Of two under one name the last, so that the two do not take turns.
+    """Return the listed models whose digest differs from that of the ready resident."""
+    # Of two models with one name the last counts, so that the two do not replace each other.
     by_name = {model.name: model for model in listed if state.ready(model.name)}
     return [m for m in by_name.values() if state.registry.peek(m.name).digest != m.digest]
 
 
-def _settled(state: State) -> list[str]:
-    """The models that were loaded, as far as we know."""
+def _loaded_before(state: State) -> list[str]:
+    """Return the residents whose load is complete, whether or not they are missing now."""
     return [model for model in state.registry if state.ready(model) or state.missing(model)]
 
 
-def _fits(model: LoadedModel, spec: ModelSpec) -> bool:
-    """Was it loaded as we would load it? Otherwise its first request would reload it."""
+def _is_usable(model: LoadedModel, spec: ModelSpec) -> bool:
+    """Return whether the model was loaded with the context length that MES would load it with.
+
+    Otherwise its first request would reload it.
+    """
     wanted = spec.load_options.get("num_ctx")
     return None in (wanted, model.context_length) or wanted == model.context_length
 
 
-def _logged(name: str, operation: Callable[[], None]) -> None:
+def _run_logged(name: str, operation: Callable[[], None]) -> None:
     try:
         operation()
     except MesError as exc:

@@ -16,7 +16,7 @@ UNLOAD = "unload"
 # The phases of a resident.
 LOADING = "loading"
 READY = "ready"
-# In use, but not in the runtime's memory: it may be loading the model anew for those who use it.
+# In use, but not in the runtime's memory: the runtime may be loading it again for its requests.
 MISSING = "missing"
 
 
@@ -130,7 +130,7 @@ class Registry(LRUCache[str, Resident]):
         """Return the residents, least recently used first."""
         if len(self) < 2:
             return self.residents()
-        # The cache reveals its order only by what it pops, so a copy of it is emptied.
+        # The cache reveals its order only by the items that it pops, so a copy of it is emptied.
         rest = copy(self)
         return [LRUCache.popitem(rest)[1] for _ in range(len(rest))]
 
@@ -149,14 +149,14 @@ class Registry(LRUCache[str, Resident]):
     def victim(self) -> str | None:
         """Return the model that `popitem` would remove now, or None.
 
-        It is the least recently used one that no request waits for; where requests wait for all
+        It is the least recently used one that no request waits for; if requests wait for all
         that may go, the least recently used of those.
         """
         wanted = self._wanted()
         return min(self.evictable(), key=wanted.__contains__, default=None)
 
     def popitem(self) -> tuple[str, Resident]:
-        """Remove the model that is to be evicted. Raises KeyError where none may go."""
+        """Remove the model that is to be evicted. Raises KeyError if none can be evicted."""
         victim = self.victim()
         if victim is None:
             raise KeyError("every model in memory is busy, loading or pinned")

@@ -1,22 +1,24 @@
-"""The status of the runtime as the leader last saw it, for all workers to report."""
+"""The status of the runtime as the leader last saw it, and the capabilities of its models."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import orjson
 
-from mes.domain import PulledModel
+from mes.domain import PulledModel, Runtime
+from mes.errors import ModelNotPulled, RuntimeReplyInvalid
 from mes.scheduling.serialization import EMPTY, NOTHING
 from mes.scheduling.shared_file import Damaged, Handle, SharedFile
 
-# The leader looks no more often.
-_READS_EVERY_SECONDS = 0.25
-# Older than this, a status says nothing of the present.
+# The leader works in rounds of this length.
+_READ_INTERVAL_SECONDS = 0.25
+# An older status says nothing about the present.
 _STALE_AFTER_SECONDS = 10.0
 
 
@@ -24,11 +26,18 @@ _STALE_AFTER_SECONDS = 10.0
 class RuntimeStatus:
     """The runtime as it was at `seen_at` (of `time.monotonic()`).
 
-    `state_dir` says what is wrong with the state directory, if anything.
+    Args:
+        up: Whether the runtime answered.
+        detail: Why it did not.
+        version: Its name and version.
+        seen_at: When the leader last asked it.
+        in_gpu: Whether a model is in the memory of a GPU.
+        pulled: The models on its disk, by name.
+        state_dir: The problem of the state directory, or an empty string.
     """
 
     up: bool = False
-    detail: str = "nobody has looked at the runtime yet"
+    detail: str = "the runtime has not been asked yet"
     version: str | None = None
     seen_at: float = 0.0
     in_gpu: bool = False
@@ -44,10 +53,42 @@ class RuntimeStatus:
         return self.up and self.is_fresh
 
 
+class CapabilityCache:
+    """The capabilities of models, by name and digest. The runtime is asked for each once."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._known: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def complete(self, model: PulledModel, earlier: PulledModel | None) -> PulledModel:
+        """Return the model with its capabilities, which are None while they are unknown.
+
+        Args:
+            model: The model as the runtime lists it.
+            earlier: The model of this name in the last status, maybe written by another leader.
+        """
+        capabilities = self._known.get((model.name, model.digest))
+        if capabilities is None and earlier is not None and earlier.digest == model.digest:
+            capabilities = earlier.capabilities
+        return replace(model, capabilities=capabilities)
+
+    def fetch(self, models: Iterable[PulledModel]) -> None:
+        """Ask the runtime for the capabilities of these models. Raises RuntimeUnavailable."""
+        for model in models:
+            self._known[model.name, model.digest] = self._capabilities(model.name)
+
+    def _capabilities(self, name: str) -> tuple[str, ...]:
+        try:
+            return self._runtime.card(name).capabilities
+        except (ModelNotPulled, RuntimeReplyInvalid):
+            return ()  # as from a runtime too old to list them: requests have to be tried
+
+
 class RuntimeStatusFile:
     """The status in a file that the workers share, written by the leader alone.
 
-    The lock on the file makes a worker the leader.
+    The lock on the file makes a worker the leader. `write_error` is the reason why the last status
+    could not be written in full, or an empty string.
     """
 
     def __init__(self, file: SharedFile) -> None:
@@ -56,6 +97,7 @@ class RuntimeStatusFile:
         self._status = RuntimeStatus()
         self._entry = NOTHING
         self._next_read = 0.0
+        self.write_error = ""
 
     def current(self) -> RuntimeStatus:
         """Return the status that was last written."""
@@ -63,14 +105,14 @@ class RuntimeStatusFile:
         if now < self._next_read:
             return self._status
         with self._lock:
-            self._next_read = now + _READS_EVERY_SECONDS
+            self._next_read = now + _READ_INTERVAL_SECONDS
             entry = self._handle.read()
-            if entry is not self._entry:
+            if entry != self._entry:
                 self._entry, self._status = entry, _decode(entry.content)
             return self._status
 
     def become_leader(self) -> bool:
-        """Become the one worker that may write, until `step_down`; False where another one is."""
+        """Try to become the one worker that writes, until `step_down`; return whether it is so."""
         return self._handle.try_lock()
 
     def step_down(self) -> None:
@@ -78,16 +120,32 @@ class RuntimeStatusFile:
         self._handle.unlock()
 
     def write(self, status: RuntimeStatus) -> None:
-        """Replace the status. Raises OSError where it needs more room than the disk has."""
+        """Replace the status.
+
+        If the disk has no room for it, this process keeps it, and `write_error` names the reason.
+        The file then gets all of the status but its list of models, if there is room for that.
+        """
         with self._lock:
+            self._status = status
             try:
-                self._handle.verify()
-            except Damaged:
-                self._handle.repair(self._handle.entry)
-            self._entry, self._status = self._handle.write(_encode(status)), status
+                self._write(status)
+                self.write_error = ""
+            except OSError as exc:
+                self.write_error = exc.strerror or str(exc)
+                with suppress(OSError):
+                    earlier = _decode(self._handle.entry.content)
+                    self._write(replace(status, pulled=earlier.pulled))
+            self._entry = self._handle.entry
 
     def close(self) -> None:
         self._handle.close()
+
+    def _write(self, status: RuntimeStatus) -> None:
+        try:
+            self._handle.verify()
+        except Damaged:
+            self._handle.repair(self._handle.entry)
+        self._handle.write(_encode(status))
 
 
 def _encode(status: RuntimeStatus) -> bytes:
@@ -103,7 +161,7 @@ def _decode(content: bytes) -> RuntimeStatus:
 
 
 def check(content: bytes) -> None:
-    """Raise ValueError where the file holds a status that this program cannot read."""
+    """Raise ValueError if the file contains a status that this version cannot read."""
     try:
         _decode(content)
     except (TypeError, KeyError, AttributeError) as exc:

@@ -1,4 +1,4 @@
-"""The scheduler: who may use which model when, agreed with all other workers."""
+"""The scheduler: permits to use models, agreed with all other workers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mes.scheduling.workers import WorkerProcess
 
 @dataclass(frozen=True, slots=True)
 class GrantedPermit:
-    """A permit as its holder sees it: what it took to get it, and what it is for."""
+    """A permit that was granted: how long that took, and the version of the model."""
 
     queue_seconds: float
     load_seconds: float
@@ -39,7 +39,10 @@ class GrantedPermit:
 
 @dataclass(frozen=True, slots=True)
 class _PendingRequest:
-    """What one request waits for, and who hears of it."""
+    """A request of this worker that waits with a ticket.
+
+    `wants` is PERMIT, LOAD or UNLOAD; `wakeup` is set when the ticket or its client changes.
+    """
 
     ticket: str
     spec: ModelSpec
@@ -51,7 +54,15 @@ class _PendingRequest:
 
 
 class Scheduler:
-    """Hands out permits; loads and unloads models as that takes."""
+    """Grants permits, and has models loaded and unloaded for them.
+
+    Args:
+        coordinator: Changes the shared state.
+        worker: This worker, in which requests wait.
+        load_tasks: Carries out the tasks of tickets.
+        queue_timeout_seconds: The longest wait for a permit, without the load of the model.
+        drain_timeout_seconds: The longest wait for a model to be idle when it is to be unloaded.
+    """
 
     def __init__(
         self,
@@ -67,36 +78,41 @@ class Scheduler:
         self._load_tasks = load_tasks
         self._queue_timeout = queue_timeout_seconds
         self._drain_timeout = drain_timeout_seconds
-        self._shut = False
+        self._is_shut = False
 
     def shut(self) -> None:
-        """Tell all who wait here, and all who come, that the service ends. Permits stay valid."""
-        self._shut = True
+        """Refuse all requests that wait or arrive, with ShuttingDown. Permits stay valid."""
+        self._is_shut = True
         self._worker.wake_all()
 
     @contextmanager
     def permit(
         self, spec: ModelSpec, client: Client, *, request_id: str = "", emit: Emit = no_op
     ) -> Iterator[GrantedPermit]:
-        """The right to use the model inside the block; it is in memory by then.
+        """Hold a permit to use the model for the length of the block; the model is in memory.
 
-        Where that takes a wait, tells of the place in the queue and of the load, once each.
+        While the request waits, its changes of position and the load of its model are emitted.
 
-        Raises QueueFull at once, QueueTimeout, CallerGone; ModelUnavailable while the model cools
-        down; what kept it from being loaded: LoadTimeout, ModelNotPulled, RuntimeUnavailable; and
-        ShuttingDown.
+        Raises:
+            QueueFull: the model's queue has no place left.
+            QueueTimeout: no permit was granted in time.
+            ClientDisconnected: the client has closed the connection.
+            ModelUnavailable: the model cannot be loaded, or failed to load and cools down.
+            LoadTimeout, ModelNotPulled, RuntimeUnavailable: the model could not be loaded.
+            ShuttingDown: the service stops.
+            StateDirFull: the shared state has no room for the request.
         """
-        with self._turn(spec, PERMIT, client, request_id, _without_repeats(emit)) as turn:
-            assert turn is not None
-            yield turn
+        with self._turn(spec, PERMIT, client, request_id, _without_repeats(emit)) as granted:
+            assert granted is not None
+            yield granted
 
     def load(self, spec: ModelSpec, client: Client) -> None:
-        """Wait until the model is in memory. Raises what `permit` raises."""
+        """Wait until the model is in memory. Raises the errors of `permit`."""
         with self._turn(spec, LOAD, client):
             pass
 
     def unload(self, spec: ModelSpec, client: Client) -> None:
-        """Let the model drain and leave memory. Raises ModelBusy where it does not in time."""
+        """Wait until the model is idle, and unload it. Raises ModelBusy if it stays in use."""
         with self._turn(spec, UNLOAD, client):
             pass
 
@@ -109,8 +125,9 @@ class Scheduler:
         request_id: str = "",
         emit: Emit = no_op,
     ) -> Iterator[GrantedPermit | None]:
+        """Wait with a new ticket, and give up the ticket, or its permit, after the block."""
         ticket = self._worker.new_ticket()
-        with self._worker.wakeup_for(ticket) as wakeup, client.on_disconnect(wakeup.set):
+        with self._worker.wakeup_event(ticket) as wakeup, client.on_disconnect(wakeup.set):
             pending = _PendingRequest(ticket, spec, wants, client, wakeup, request_id, emit)
             self._refuse_if_shut()
             try:
@@ -119,48 +136,48 @@ class Scheduler:
                 self._leave(ticket)
 
     def _join(self, pending: _PendingRequest) -> GrantedPermit | None:
-        """Take a place in the queue. The turn itself, where it can be had at once."""
+        """Join the queue. Return the permit if it is granted at once."""
         with self._coordinator.transaction() as transaction:
             state, spec = transaction.state, pending.spec
             if pending.wants != UNLOAD:
-                _refuse_what_cannot_be_loaded(transaction, spec)
-            mine = (pending.ticket, self._worker.id, spec.tag, pending.wants)
-            state.join(*mine, transaction.now, pending.request_id)
+                _refuse_if_unavailable(transaction, spec)
+            identity = (pending.ticket, self._worker.id, spec.tag, pending.wants)
+            state.join(*identity, transaction.now, pending.request_id)
             transaction.settle()
-            # Those who will run at once when the model is loaded are not the queue's length.
+            # The capacity includes the requests that will run at once when the model is loaded.
             full = pending.wants == PERMIT and state.requests(spec.tag) > spec.capacity
             if full:
                 state.leave(pending.ticket, transaction.now)
-            turn = _granted_permit(state, pending.ticket)
+            granted = _granted_permit(state, pending.ticket)
         if full:
             raise _queue_full(spec)
-        return turn
+        return granted
 
     def _wait(self, pending: _PendingRequest) -> GrantedPermit | None:
-        """Wait for the turn, doing the ticket's duties meanwhile. None: it came true by itself."""
+        """Wait for the permit and return it; None when a load or an unload has been done."""
         while True:
             state = self._coordinator.read()
             if pending.ticket in state.permits:
                 return _granted_permit(state, pending.ticket)
             if pending.ticket in state.refusals:
-                raise _as_error(state.refusals[pending.ticket])
+                raise _refusal_error(state.refusals[pending.ticket])
             if pending.ticket not in state.tickets:
                 # Only damage to the registry file can lose a ticket that waits for a permit.
-                turn = self._join(pending) if pending.wants == PERMIT else None
-                if turn is not None or pending.wants != PERMIT:
-                    return turn
+                granted = self._join(pending) if pending.wants == PERMIT else None
+                if granted is not None or pending.wants != PERMIT:
+                    return granted
                 continue
             self._refuse_if_shut()
-            self._make_use_of_the_wait(pending, state)
+            self._run_task_or_sleep(pending, state)
 
-    def _make_use_of_the_wait(self, pending: _PendingRequest, state: State) -> None:
+    def _run_task_or_sleep(self, pending: _PendingRequest, state: State) -> None:
         ticket = state.tickets[pending.ticket]
         pending.emit(_progress_event(state, ticket))
         if ticket.task is not None:
-            self._load_tasks.do(ticket, pending.spec)
+            self._load_tasks.run(ticket, pending.spec)
             return
         if pending.client.disconnected:
-            raise ClientDisconnected("the caller hung up while it waited in the queue")
+            raise ClientDisconnected("the client disconnected while it waited in the queue")
         waited = policy.queue_seconds(state, ticket, time.monotonic())
         left = self._seconds_left(pending, waited)
         pending.wakeup.wait(min(left, self._worker.check_interval_seconds))
@@ -175,11 +192,11 @@ class Scheduler:
         raise QueueTimeout(f"no permit for {pending.spec.id} within {limit:g} s; try again later")
 
     def _refuse_if_shut(self) -> None:
-        if self._shut:
+        if self._is_shut:
             raise ShuttingDown("the service is shutting down; try again once it is back")
 
     def _leave(self, ticket: str) -> None:
-        """Give back the permit, or the place in the queue."""
+        """Give up the permit or the place in the queue."""
         with self._coordinator.transaction() as transaction:
             transaction.state.leave(ticket, transaction.now)
 
@@ -188,29 +205,30 @@ def _progress_event(state: State, ticket: Ticket) -> Event:
     resident = state.resident(ticket.model)
     if ticket.task == LOAD or (resident is not None and resident.phase == LOADING):
         return Loading()
-    rivals = (t for t in state.tickets.values() if (t.model, t.wants) == (ticket.model, PERMIT))
-    return Queued(sum(rival.number <= ticket.number for rival in rivals))
+    queue = (t for t in state.tickets.values() if (t.model, t.wants) == (ticket.model, PERMIT))
+    return Queued(sum(other.number <= ticket.number for other in queue))
 
 
 def _without_repeats(emit: Emit) -> Emit:
-    """Tells nothing twice in a row."""
+    """Return a callback that passes on only events which differ from the previous ones."""
     last: tuple[Event, ...] = ()
 
-    def tell_news(*events: Event) -> bool:
+    def emit_changes(*events: Event) -> bool:
         nonlocal last
-        is_news, last = events != last, events
-        return is_news and emit(*events)
+        has_changed, last = events != last, events
+        return has_changed and emit(*events)
 
-    return tell_news
+    return emit_changes
 
 
-def _refuse_what_cannot_be_loaded(transaction: Transaction, spec: ModelSpec) -> None:
+def _refuse_if_unavailable(transaction: Transaction, spec: ModelSpec) -> None:
+    """Raise ModelUnavailable if the model cools down, or can never be loaded."""
     state = transaction.state
     if spec.tag in state.registry:
         return
-    trouble = state.load_failures.get(spec.tag)
-    if trouble is not None and trouble.until > transaction.now:
-        raise ModelUnavailable(trouble.detail, retry_after=trouble.until - transaction.now)
+    failure = state.load_failures.get(spec.tag)
+    if failure is not None and failure.until > transaction.now:
+        raise ModelUnavailable(failure.detail, retry_after=failure.until - transaction.now)
     reason = transaction.limits.why_never(state, spec.tag)
     if reason is not None:
         raise ModelUnavailable(f"{spec.id} cannot be loaded: {reason}")
@@ -219,7 +237,7 @@ def _refuse_what_cannot_be_loaded(transaction: Transaction, spec: ModelSpec) -> 
 def _queue_full(spec: ModelSpec) -> QueueFull:
     return QueueFull(
         f"{spec.max_queue} requests wait for {spec.id} already; try again later",
-        # One round of the queue at a second each: a guess, but it grows with the queue.
+        # The time for the whole queue at a second for each request: a guess that grows with it.
         retry_after=min(60.0, max(1.0, spec.max_queue / spec.max_concurrent)),
     )
 
@@ -238,5 +256,5 @@ def _granted_permit(state: State, ticket: str) -> GrantedPermit | None:
     )
 
 
-def _as_error(refusal: Refusal) -> MesError:
+def _refusal_error(refusal: Refusal) -> MesError:
     return error_for_code(refusal.code)(refusal.detail, retry_after=refusal.retry_after)

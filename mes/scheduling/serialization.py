@@ -1,4 +1,7 @@
-"""Bytes of the shared files: entries with sequence and checksum, and the state in them."""
+"""The bytes of the shared files: lines with a sequence number and a checksum, and the state.
+
+{"sequence":                   7,"bytes":        23,"crc32":"1c291ca3","content":{...}}
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,9 @@ import orjson
 from mes.scheduling.registry import LoadFailure, ModelStatistics, Permit, Refusal, Resident, Ticket
 from mes.scheduling.state import State
 
-# The lines of shared files: a document with its sequence number, length and checksum.
-# {"sequence": 7,"bytes": 23,"crc32":"1c291ca3","content":{...}}
-
 _HEADER = '{"sequence":%20d,"bytes":%10d,"crc32":"%08x","content":'
 HEADER_BYTES = len(_HEADER % (0, 0, 0))
-# Where the numbers stand in it.
+# The places of the numbers in it.
 SEQUENCE, BYTES = slice(12, 32), slice(41, 51)
 _END = b"}\n"
 AROUND_BYTES = HEADER_BYTES + len(_END)
@@ -41,7 +41,7 @@ NOTHING = Entry(-1, EMPTY)
 
 
 def encode_line(entry: Entry) -> bytes:
-    """Return the line of the file that holds the entry."""
+    """Return the line of the file that contains the entry."""
     return encode_header(entry) + entry.content + _END
 
 
@@ -53,7 +53,7 @@ def encode_header(entry: Entry) -> bytes:
 
 
 def image(content: bytes) -> bytes:
-    """Return a whole file that holds the document."""
+    """Return the bytes of a file that contains the document."""
     half_bytes = half_bytes_for(len(content) + AROUND_BYTES)
     return encode_line(Entry(0, content)).ljust(2 * half_bytes, b"\0")
 
@@ -65,8 +65,6 @@ def half_bytes_for(needed: int) -> int:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return half_bytes
 
-
-# Serialization: the shared state as JSON, and back.
 
 VERSION = 2
 _A_DAY = 86_400.0
@@ -109,7 +107,7 @@ def decode(content: bytes, max_loaded: int) -> State:
 
 
 def check(content: bytes) -> None:
-    """Check what another program, or an earlier start of this one, has left.
+    """Check the content of a file that this process has not created.
 
     Raises:
         ValueError: `content` is not the state of this version since the machine was started.

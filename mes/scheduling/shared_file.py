@@ -1,12 +1,12 @@
-"""Shared files: a JSON document that processes replace whole, under a lock that `ls` shows.
+"""Shared files: a JSON document that processes replace whole, under a lock on the file itself.
 
-The file is divided into two halves. Each holds one line of JSON (shared_entry.py), filled up with
-NULs, which a terminal does not show. The half with the higher sequence number counts. Documents
-take turns in the halves, even numbers in the first: a writer that is killed leaves the earlier
-document whole, and a reader needs no lock, because a checksum tells a line that is being written
-from a whole one. The space is allocated in advance, so that a full disk refuses no change; and the
-file is read and written instead of mapped, because a process that touches a mapped file which was
-truncated is killed.
+The file is divided into two halves. Each contains one line of JSON (serialization.py), filled up
+with NULs, which a terminal does not show. The half with the higher sequence number counts.
+Documents take turns in the halves, even numbers in the first: a writer that is killed leaves the
+earlier document whole. A reader needs no lock, because the checksum distinguishes a line that is
+being written from a whole one. The space is allocated in advance, so that a full disk refuses no
+change. The file is read and written instead of mapped, because a process that touches a mapped
+file which was truncated is killed.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from mes.scheduling.serialization import (
 _FIRST_READ_BYTES = 4096
 # A reader that finds no whole document this many times in a row was not overtaken by writers.
 _TRIES = 50
-# Processes that come later with what was newer before a repair have lost against it.
+# A repair adds this to the sequence number, so that no document from before it is newer.
 _REPAIR_STEP = 1 << 20
 
 
 class Damaged(Exception):
-    """The file holds something that no writer has written, or lacks what one has."""
+    """The file contains bytes that no writer has written, or lacks a document that was written."""
 
 
 class SharedFile:
@@ -56,7 +56,7 @@ class SharedFile:
 
     @property
     def is_named(self) -> bool:
-        """Does the name still lead to this file?"""
+        """Whether the name still leads to this file."""
         return is_named(self.fd, self.path)
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class SharedFile:
 
 
 class _Half(NamedTuple):
-    """One half as it was found. `entry` is None where it holds no whole document."""
+    """One half as it was found. `entry` is None if it contains no whole document."""
 
     header: bytes
     used_bytes: int
@@ -93,7 +93,6 @@ class Handle:
         self._next_used_bytes = 0
 
     def __enter__(self) -> None:
-        """Wait for the lock and hold it for the length of the block."""
         self.lock()
 
     def __exit__(self, *_: object) -> None:
@@ -152,8 +151,8 @@ class Handle:
     def write(self, content: bytes) -> Entry:
         """Replace the document, after the newest one was read.
 
-        A writer that is killed has changed nothing. Where the document needs more room than can be
-        had, OSError is raised and nothing has changed either.
+        A writer that is killed has changed nothing, nor has one that raises OSError because the
+        disk has no room for the document.
         """
         self.ensure_room(len(content))
         self._put(Entry(self.entry.sequence + 1, content))
@@ -173,7 +172,7 @@ class Handle:
             write_whole(self._fd, b"\n", behind)
 
     def repair(self, known: Entry) -> Entry:
-        """Make a damaged file whole, with the newest of `known` and all that it holds.
+        """Make a damaged file whole, with the newest of `known` and the documents in the file.
 
         The new number is so high that no process has a newer document.
         """
@@ -209,7 +208,7 @@ class Handle:
         return self._observe(0), self._observe(1)
 
     def _found_half_bytes(self) -> int:
-        # Of a size that is no power of two a person has cut off or added something.
+        # If the size is no power of two, the file was cut short or something was appended.
         found = 1 << (os.fstat(self._fd).st_size // 2).bit_length() >> 1
         return min(max(found, SMALLEST_HALF_BYTES), LARGEST_HALF_BYTES)
 
@@ -223,7 +222,7 @@ class Handle:
         return _Half(start[:HEADER_BYTES], len(entry.content) + AROUND_BYTES, entry, False)
 
     def _entry_at(self, at: int, start: bytes) -> Entry | None:
-        """Return the document at a place of the file; `start` is what has been read of it."""
+        """Return the document at a place of the file; `start` are its first bytes."""
         try:
             sequence, length = int(start[SEQUENCE]), int(start[BYTES])
         except ValueError:
@@ -236,11 +235,13 @@ class Handle:
         return entry if start.startswith(encode_header(entry)) else None
 
     def _catch_up(self) -> bool:
-        """Have the newest document; False where only a look at the whole file can tell."""
+        """Read a newer document, if there is one; return False if the whole file must be read."""
         start = os.pread(self._fd, _FIRST_READ_BYTES, self._next_at)
         # A newer document would have taken the place of the one before this.
         if self._next_header and start.startswith(self._next_header):
             return True
+        if self._next_at not in (0, self._half_bytes):  # the size has changed since the last read
+            return False
         other_at = self._half_bytes - self._next_at
         other = os.pread(self._fd, _FIRST_READ_BYTES, other_at)
         try:
@@ -260,7 +261,7 @@ class Handle:
         return True
 
     def _used_bytes(self, header: bytes) -> int:
-        """Return how much of its half the document with this header takes up, at most all of it."""
+        """Return how much of its half the document with this header takes up."""
         try:
             used_bytes = int(header[BYTES]) + AROUND_BYTES
         except ValueError:

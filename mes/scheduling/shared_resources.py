@@ -1,4 +1,4 @@
-"""What the workers of a service share: two files in STATE_DIR and a flag."""
+"""The resources that the workers of a service share: two files in STATE_DIR and a flag."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from mes.scheduling.shared_file import Handle, SharedFile
 
 log = logging.getLogger(__name__)
 
-# What a request in the queue takes up in the registry file, and a model in several of its tables.
+# The space of a request in the registry file, of a model in several of its tables, and of a model
+# in the runtime status.
 _BYTES_PER_REQUEST = 400
 _BYTES_PER_MODEL = 800
 _BYTES_PER_PULLED_MODEL = 500
@@ -38,7 +39,7 @@ class StopFlag:
 
 @dataclass(frozen=True)
 class SharedResources:
-    """Opened before the workers are forked, which inherit it."""
+    """The shared files and the flag. The master opens them, and the workers inherit them."""
 
     registry: SharedFile
     runtime_status: SharedFile
@@ -48,10 +49,10 @@ class SharedResources:
     def open(
         cls, directory: Path, *, requests: int, models: int, stopping: StopFlag | None = None
     ) -> SharedResources:
-        """Open the files, or make them.
+        """Open the files, or create them.
 
         Args:
-            directory: STATE_DIR; it is made if need be.
+            directory: STATE_DIR; it is created if it is absent.
             requests: How many requests may run and wait at a time.
             models: How many models are in the catalog.
             stopping: Set when the service ends.
@@ -89,10 +90,10 @@ class SharedResources:
 def open_shared_file(
     path: Path, content_bytes: int, check: Callable[[bytes], object] = bytes
 ) -> SharedFile:
-    """Open a shared file; make it where it is absent, or of no use.
+    """Open a shared file; create it if it is absent or unusable.
 
     Args:
-        path: Its name. Its folder is made if need be.
+        path: Its name. Its folder is created if it is absent.
         content_bytes: The room that documents are expected to need.
         check: Raises ValueError for a document that this program cannot begin with. The file is
             then left to the processes that still use it, and a new one takes its name.
@@ -104,8 +105,8 @@ def open_shared_file(
         file = SharedFile(path, open_private(path))
         try:
             with closing(Handle(file)) as handle, handle:
-                # Replaced while this process waited for the lock, it is not the file any more.
-                if file.is_named and _is_of_use(file, handle, content_bytes, check):
+                # If it was replaced while this process waited for the lock, the new one is opened.
+                if file.is_named and _prepare(file, handle, content_bytes, check):
                     return file
         except BaseException:
             file.close()
@@ -113,16 +114,16 @@ def open_shared_file(
         file.close()
 
 
-def _is_of_use(
+def _prepare(
     file: SharedFile, handle: Handle, content_bytes: int, check: Callable[[bytes], object]
 ) -> bool:
-    """Prepare the file for use; give its name up where that cannot be."""
+    """Prepare the file for use. If it is unusable, delete its name and return False."""
     if not os.fstat(file.fd).st_size:
         handle.create(content_bytes)
         return True
     try:
         if handle.read() is NOTHING:
-            raise ValueError("it holds no whole document")
+            raise ValueError("it contains no whole document")
         if handle.entry.content != EMPTY:
             check(handle.entry.content)
     except ValueError as exc:

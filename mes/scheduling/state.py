@@ -27,7 +27,7 @@ class State:
     """The requests that run and wait, and the models in memory.
 
     `unloading` maps each model that is being unloaded to the ticket that does it: such a model
-    still takes up a place. `residency` counts the changes of what is in memory, so that a listing
+    still takes up a place. `residency` counts the changes of the models in memory, so that a list
     of the runtime from before such a change is known to be stale. `batch_boundary` is a ticket
     number, or 0 (mes/scheduling/fairness.py). `swap_began` is the time since which models are
     loading or unloading, or None.
@@ -63,7 +63,7 @@ class State:
         return self.in_flight(model) + waiting
 
     def resident(self, model: str) -> Resident | None:
-        """Return the model's entry in the registry, or None where it has no place in memory."""
+        """Return the model's entry in the registry, or None if it has no place in memory."""
         return self.registry.peek(model) if model in self.registry else None
 
     def ready(self, model: str) -> bool:
@@ -196,7 +196,7 @@ class State:
             self.tickets[ticket].task = self.tickets[ticket].victim = None
 
     def release(self, models: set[str], now: float) -> None:
-        """Note that these models are no longer unloading: unloaded, or given up."""
+        """Note that these models are no longer unloading: unloaded, or abandoned."""
         self.unloading = {model: by for model, by in self.unloading.items() if model not in models}
         self._residency_changed(now)
 
@@ -224,7 +224,7 @@ class State:
         self._residency_changed(now)
 
     def correct(self, model: str, **facts: Any) -> None:
-        """Replace fields of a resident by what the runtime reports."""
+        """Replace fields of a resident by the values that the runtime reports."""
         for name, value in facts.items():
             setattr(self.registry.peek(model), name, value)
 
@@ -244,7 +244,7 @@ class State:
         return self.statistics.setdefault(model, ModelStatistics())
 
     def _void_orphans(self, now: float) -> None:
-        """Undo the loads and unloads whose tickets are gone."""
+        """Undo the loads and unloads whose tickets have left."""
         for resident in filter(self._is_orphan, self.registry.residents()):
             self.drop(resident.model, now)
         orphans = {model for model, by in self.unloading.items() if by not in self.tickets}
@@ -288,7 +288,7 @@ def overfull(state: State, listed: set[str]) -> bool:
 
 
 def claim_untracked(state: State, listed: set[str], ticket: str) -> set[str]:
-    """Mark untracked models as unloading, where they are in the way, and return them.
+    """Mark untracked models as unloading, if they are in the way, and return them.
 
     An untracked model is in the runtime's memory without a place in the registry. Marked, it is
     loaded by no request until `ticket` has unloaded it.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mes.errors import StateDirFull
 from mes.scheduling.file_lock import check_writable, replace_file
 from mes.scheduling.serialization import NOTHING, Entry, decode, encode, image
 from mes.scheduling.shared_file import Damaged, Handle, SharedFile
@@ -17,8 +18,7 @@ from mes.scheduling.state import State
 
 log = logging.getLogger(__name__)
 
-# So long every worker has time to offer what it knows of a damaged file: each looks four times a
-# second.
+# The time for every worker to offer its last state after damage; each checks four times a second.
 _AGREE_SECONDS = 0.5
 
 
@@ -26,7 +26,11 @@ class Store:
     """The state that the workers of a service share, for all threads and processes.
 
     A worker that finds the file damaged waits until the others have put their last states into it,
-    and goes on with the newest; see docs/architecture.md.
+    and continues with the newest; see docs/architecture.md.
+
+    Args:
+        file: The registry file.
+        max_loaded: How many models may be in memory.
     """
 
     def __init__(self, file: SharedFile, *, max_loaded: int) -> None:
@@ -36,7 +40,7 @@ class Store:
         self._handle = Handle(file)
         self._state: State | None = None
         self._state_entry = NOTHING
-        # Reading takes no lock, so it must not wait for a transaction of this process either.
+        # A lock of its own, because `read` must not wait for a transaction of this process.
         self._readers = threading.Lock()
         self._view = Handle(file)
         self._viewed = State(max_loaded)
@@ -47,26 +51,33 @@ class Store:
     def transaction(self) -> Iterator[State]:
         """Yield the state, to be read and changed while no other thread or process does either.
 
-        Left by an exception it changes nothing. Keep it short: no network, no sleep.
+        A block that an exception leaves changes nothing. Keep it short: no network, no sleep.
 
-        Raises OSError where the state needs more room than the disk has.
+        Raises:
+            StateDirFull: the state needs more room than the disk has; nothing has changed.
         """
         with self._threads, self._handle:
-            state = self._current()
-            # Half changed, should the block be left by an exception.
+            try:
+                state = self._current()
+            except OSError as exc:
+                raise self._state_dir_full(exc) from exc
+            # If an exception leaves the block, the state in memory may be half changed.
             self._state = None
             yield state
             content = encode(state)
             if content != self._state_entry.content:
-                self._state_entry = self._handle.write(content)
+                try:
+                    self._state_entry = self._handle.write(content)
+                except OSError as exc:
+                    raise self._state_dir_full(exc) from exc
             self._state = state
 
     def read(self) -> State:
-        """Return the state as it last was, to report it: do not act on it, never change it."""
+        """Return the last state, to report it. Do not change it, and do not base changes on it."""
         with self._readers:
             entry = self._view.read()
             if self._handle.entry.sequence > entry.sequence:
-                entry = self._handle.entry  # of a damaged file this worker may know more
+                entry = self._handle.entry  # if the file is damaged, it may be newer
             if entry.sequence != self._viewed_entry.sequence:
                 self._viewed, self._viewed_entry = decode(entry.content, self._max_loaded), entry
             return self._viewed
@@ -74,7 +85,7 @@ class Store:
     def check(self) -> None:
         """Repair the file if it is damaged. Every worker calls this several times a second.
 
-        Raises OSError where there is no room for that.
+        Raises OSError if the disk has no room for that.
         """
         self.read()
         with self._readers:
@@ -87,9 +98,9 @@ class Store:
                     self._repair()
 
     def save(self) -> None:
-        """Leave the state for the next start if the file's name was deleted. Raises OSError.
+        """Save a snapshot for the next start if the file's name was deleted.
 
-        One worker at a time may call this.
+        Only one worker at a time may call this. Raises OSError if STATE_DIR cannot be written.
         """
         self._snapshot.save()
 
@@ -98,6 +109,12 @@ class Store:
         self._handle.close()
         self._view.close()
         self._snapshot.close()
+
+    def _state_dir_full(self, error: OSError) -> StateDirFull:
+        return StateDirFull(
+            f"STATE_DIR {self._file.path.parent} cannot store this request ({error.strerror}); "
+            "make room there, or set STATE_DIR to a larger file system"
+        )
 
     def _current(self) -> State:
         try:
@@ -109,7 +126,10 @@ class Store:
         return self._state
 
     def _repair(self) -> Entry:
-        """Agree with the other workers on the newest state; the lock is free meanwhile."""
+        """Agree with the other workers on the newest state and return it.
+
+        The lock is released meanwhile. Raises OSError if the disk has no room.
+        """
         self._handle.offer(self._known)
         self._handle.unlock()
         time.sleep(_AGREE_SECONDS)
@@ -127,7 +147,7 @@ class Store:
 
 
 class Snapshot:
-    """What the next start finds where the file's name was deleted under a running service."""
+    """A copy of the registry file for the next start, saved if the file's name was deleted."""
 
     def __init__(self, file: SharedFile) -> None:
         self._file = file
@@ -136,9 +156,9 @@ class Snapshot:
         self._fingerprint: tuple[int, ...] | None = None
 
     def save(self) -> None:
-        """Put a copy of the file under its name, unless the file itself is there.
+        """Save a copy under the name of the file, unless the name leads to the file itself.
 
-        Raises OSError where STATE_DIR cannot be written, whether or not a copy was needed.
+        Raises OSError if STATE_DIR cannot be written, whether or not a copy was needed.
         """
         path = self._file.path
         if not self._file.is_named:

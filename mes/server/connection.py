@@ -17,8 +17,9 @@ from gunicorn.http import errors
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.http.unreader import SocketUnreader
 
-# The problem document (RFC 9457), the body of every error.
+log = logging.getLogger("mes.requests")
 
+# The media type of problem documents (RFC 9457), the bodies of all errors.
 MIMETYPE = "application/problem+json"
 
 
@@ -44,10 +45,6 @@ def problem_document(
         "error": detail,
     }
 
-
-# A client's connection: reading requests as they arrive, and refusing invalid ones.
-
-log = logging.getLogger("mes.requests")
 
 # A request up to this size is read as a whole before it gets a thread; of a larger one, the head.
 _BUFFERED_BYTES = 32 * 1024
@@ -196,7 +193,7 @@ def send_refusal(sock: socket.socket, error: Exception) -> None:
     if refusal.status == 500:
         log.error("internal_error", exc_info=error, extra=fields)
     else:
-        # Without the text of the error: it quotes the request, which may hold a key.
+        # Without the text of the error: it quotes the request, which may contain a key.
         log.info("request", extra={**fields, "reason": type(error).__name__})
     document = problem_document(refusal.status, refusal.code, refusal.detail, request_id=request_id)
     status_line = f"HTTP/1.1 {refusal.status} {refusal.reason}"

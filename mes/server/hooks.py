@@ -18,19 +18,17 @@ from mes.scheduling.serialization import VERSION
 from mes.scheduling.shared_resources import SharedResources, StopFlag
 from mes.scheduling.store import Snapshot
 
-# Hooks of gunicorn: the master owns STATE_DIR, opens the shared files, stops and reloads.
-
 log = logging.getLogger(__name__)
 
-# The descriptors that a master leaves to the one that gunicorn starts in its place (SIGUSR2), in
-# this variable of the environment. Another version could not read the files, and does not start.
+# The environment variable with the descriptors that a master passes to the one that gunicorn
+# starts in its place (SIGUSR2). Another version could not read the files, so it has another name.
 _INHERITED = f"MES_INHERITED_STATE_{VERSION}"
 
-BROKEN = (SettingsError, CatalogError, ApiKeysError)
+CONFIGURATION_ERRORS = (SettingsError, CatalogError, ApiKeysError)
 
 
 def configuration() -> tuple[Settings, Catalog]:
-    """Return the settings and the catalog. Raises one of BROKEN, with all that is wrong."""
+    """Return the settings and the catalog. Raises one of CONFIGURATION_ERRORS."""
     settings = load()
     catalog = CatalogFile(settings.models_config_path, settings.default_timeout_seconds)
     if settings.api_keys_file is not None:
@@ -42,11 +40,12 @@ class Master:
     """The master of one instance; its workers inherit `shared`.
 
     Args:
-        server: Gunicorn's arbiter.
-        inherited: The descriptors of the master in whose place this one was started: of the
-            registry, the runtime status and the lock on the directory.
+        server: gunicorn's arbiter.
+        inherited: The descriptors of the master that this one replaces: of the registry, the
+            runtime status and the instance lock. Empty if it replaces none.
 
-    Raises StateDirUnavailable.
+    Raises:
+        StateDirUnavailable: the directory belongs to another instance, or cannot be written.
     """
 
     def __init__(self, server: Any, inherited: list[int]) -> None:
@@ -55,18 +54,19 @@ class Master:
         self.instance_lock = InstanceLock(
             self._settings.state_dir, master=os.getpid(), address=self._settings.bind
         )
-        self.shared = self._take_over(*inherited) if inherited else self._open()
+        self.shared = self._inherit(*inherited) if inherited else self._open()
 
-    def _take_over(self, registry: int, runtime_status: int, lock: int) -> SharedResources:
+    def _inherit(self, registry: int, runtime_status: int, lock: int) -> SharedResources:
         self.instance_lock.inherit(lock)
         directory = self._settings.state_dir
         return SharedResources.inherit(directory, registry, runtime_status, stopping)
 
     def _open(self) -> SharedResources:
         directory = self._settings.state_dir
-        self.instance_lock.take()
+        self.instance_lock.acquire()
         try:
-            # Workers that outlive a killed master keep theirs, and the lead that goes with it.
+            # Workers that outlive a killed master keep the deleted file, and one of them is
+            # their leader; this instance needs a leader of its own.
             (directory / "runtime_status.json").unlink(missing_ok=True)
             return SharedResources.open(
                 directory,
@@ -78,42 +78,42 @@ class Master:
             raise unusable(directory, exc) from exc
 
     def warn(self) -> None:
-        """Log a configuration that is allowed but unwise, once for all workers."""
+        """Log a warning about a file of API keys that other users can read."""
         keys = self._settings.api_keys_file
         if keys is not None and is_accessible_by_others(keys):
-            told = {"path": str(keys), "remedy": f"chmod 600 {keys}"}
-            log.warning("api_keys_file_too_open", extra=told)
+            fields = {"path": str(keys), "remedy": f"chmod 600 {keys}"}
+            log.warning("api_keys_file_too_open", extra=fields)
 
     def stop(self) -> None:
-        """SIGTERM: report it on /ready, leave proxies time to see it, then stop."""
+        """On SIGTERM, report it on /ready, give proxies time to see that, and stop."""
         stopping.set()
         log.info("stopping", extra={"notice_seconds": self._settings.stop_notice_seconds})
         time.sleep(self._settings.stop_notice_seconds)
         type(self._server).handle_term(self._server)
 
     def reload(self) -> None:
-        """SIGHUP: reload, unless the service could not start with the new configuration."""
+        """On SIGHUP, reload, unless the service could not start with the new configuration."""
         try:
             settings, _ = configuration()
             if settings.state_dir != self._settings.state_dir:
                 raise SettingsError("STATE_DIR: cannot change while MES runs; restart it")
-        except BROKEN as exc:
-            # Gunicorn would end, and leave its workers to themselves.
+        except CONFIGURATION_ERRORS as exc:
+            # gunicorn would end and leave its workers without a master.
             log.error("reload_refused", extra={"problem": str(exc)})
             return
         self._settings = settings
         type(self._server).handle_hup(self._server)
 
-    def bequeath(self) -> None:
-        """SIGUSR2: let the master that is started now inherit the files and the lock."""
+    def pass_on(self) -> None:
+        """On SIGUSR2, let the master that is about to start inherit the files and the lock."""
         files = (self.shared.registry.fd, self.shared.runtime_status.fd)
         for fd in files:
             os.set_inheritable(fd, True)
-        fds = (*files, self.instance_lock.bequeath())
+        fds = (*files, self.instance_lock.make_inheritable())
         self._server.cfg.env_orig[_INHERITED] = " ".join(map(str, fds))
 
     def save(self) -> None:
-        """Keep the state for the next start, also where the file's name was deleted."""
+        """Keep the state for the next start even if the file's name was deleted."""
         with suppress(OSError), closing(Snapshot(self.shared.registry)) as snapshot:
             snapshot.save()
 
@@ -124,12 +124,12 @@ _master: Master | None = None
 
 
 def shared() -> SharedResources:
-    """Return what the master has opened for its workers."""
+    """Return the resources that the master has opened for its workers."""
     assert _master is not None
     return _master.shared
 
 
-# Gunicorn's hooks, by the names it knows.
+# The hooks, by the names that gunicorn defines. gunicorn.conf.py imports them.
 
 
 def on_starting(server: Any) -> None:
@@ -144,12 +144,12 @@ def on_starting(server: Any) -> None:
 
 
 def pre_exec(server: Any) -> None:
-    server.mes.bequeath()
+    server.mes.pass_on()
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    # The lock is the master's alone: workers that outlive it do not keep its successor waiting.
-    server.mes.instance_lock.let_go()
+    # Only the master holds the lock, so that workers that outlive it do not block its successor.
+    server.mes.instance_lock.close()
     worker.caught_in_fork = server.SIG_QUEUE
 
 
@@ -157,11 +157,10 @@ def on_exit(server: Any) -> None:
     server.mes.save()
 
 
-# Freed memory is returned to the machine, which glibc by itself keeps for later use.
-
-# Without this, a worker that had sent some hundred large answers, each from another thread, held
-# 260 MB and used 45. Blocks of this size are returned when they are freed; glibc's own threshold
-# grows to the size of the largest block freed so far, separately for each thread's arena.
+# glibc keeps freed memory for later use: a worker that had sent some hundred large answers, each
+# from another thread, occupied 260 MB and used 45 MB. Blocks of this size are returned when they
+# are freed; glibc's own threshold grows to the size of the largest block freed so far, separately
+# for each thread's arena.
 _RETURNED_BLOCK_BYTES = 128 * 1024
 _M_TRIM_THRESHOLD = -1
 # Memory between blocks in use is returned by `malloc_trim`, which takes a few milliseconds.
@@ -169,7 +168,7 @@ _TRIM_INTERVAL_SECONDS = 5.0
 
 
 def post_worker_init(worker: object) -> None:
-    """Return freed memory from now on, where libc is glibc (a hook of gunicorn)."""
+    """Return freed memory to the system from now on, if the C library is glibc."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
         libc.mallopt(_M_TRIM_THRESHOLD, _RETURNED_BLOCK_BYTES)

@@ -45,7 +45,7 @@ class GracefulWorker(ThreadWorker):
 
     def run(self) -> None:
         super().run()
-        while self._services.leader.busy and not self._service_is_stopping:
+        while self._services.leader.is_busy and not self._service_is_stopping:
             self.notify()
             time.sleep(0.1)
         self._services.close()

@@ -168,8 +168,8 @@ def connections(service: Service, number: int, sent: bytes = b"") -> Iterator[No
 
 
 def living(service: Service) -> set[int]:
-    """Return the workers that run and have made their wakeup pipe, so are ready to serve."""
-    pipes = (service.state_dir / "workers").glob("*.bell")
+    """Return the running workers that have created their wakeup pipe, so are ready to serve."""
+    pipes = (service.state_dir / "workers").glob("*.wakeup")
     return {int(path.stem.partition("-")[0]) for path in pipes} & set(service.worker_pids())
 
 

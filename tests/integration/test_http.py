@@ -136,8 +136,8 @@ def test_a_body_that_ends_before_its_length_is_refused_and_not_taken_for_whole(s
 
 
 def test_a_body_too_large_is_refused_before_it_is_sent(service):
-    wakeup_for = f"{JSON}Content-Length: {LIMIT + 1}\r\nExpect: 100-continue\r\n"
-    assert post(service, wakeup_for).status == 413
+    waited_for = f"{JSON}Content-Length: {LIMIT + 1}\r\nExpect: 100-continue\r\n"
+    assert post(service, waited_for).status == 413
 
 
 @pytest.mark.parametrize("pieces", [[BODY], [BODY[:7], BODY[7:]], [b" " * 40_000, BODY]])

@@ -1,4 +1,4 @@
-"""Killed workers: what they held is given back at once, whatever they were doing."""
+"""Killed workers: their permits and tickets are released at once."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_workers_killed_at_random_moments_leave_nothing_behind(service, runtime)
     assert runtime.model(MODEL)["peak"] == 3
     wait_until_at_rest(service)
     assert asked(service, MODEL).status == 200
-    wait_until(lambda: worker_files(service) == set(service.worker_pids()), why="swept")
+    wait_until(lambda: worker_files(service) == set(service.worker_pids()), why="files deleted")
     assert service.log_lines("internal_error") == []
 
 

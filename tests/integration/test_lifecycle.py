@@ -1,4 +1,4 @@
-"""The life of a service: it starts whatever it finds."""
+"""The start of a service: after a kill, with models to preload, without a runtime."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tests.support.process import wait_until
 MODEL, OTHER = "mistral:7b", "phi3:mini"
 
 
-def copy(running):
+def registry_bytes(running):
     path = running.state_dir / "registry.json"
     return path.read_bytes() if path.exists() else b""
 
 
-def test_what_a_killed_service_left_behind_does_not_hinder_the_next(service, fake_ollama):
+def test_the_files_of_a_killed_service_do_not_disturb_the_next(service, fake_ollama):
     running = service(models={MODEL: {"max_concurrent": 1, "timeout": 600}})
     fake_ollama.control(first_token_ms=600_000)
     calls = burst(running, MODEL, 5)
     wait_until_held(running, permits=1, tickets=4)
-    wait_until(lambda: b'"tickets":{"' in copy(running), why="the keeper saves it")
+    wait_until(lambda: b'"tickets":{"' in registry_bytes(running), why="the tickets are stored")
     left = {path.name for path in (running.state_dir / "workers").iterdir()}
     process.kill(running.process)
     assert {answer.status for answer in answers(calls)} == {LOST}
-    assert copy(running)
+    assert registry_bytes(running)
     fake_ollama.control(first_token_ms=0)
     running.start()
     running.wait_until_healthy()
@@ -41,7 +41,7 @@ def test_what_a_killed_service_left_behind_does_not_hinder_the_next(service, fak
     assert not names & left
 
 
-def test_preloading_holds_up_nothing_and_happens_once(service, fake_ollama):
+def test_preloading_delays_no_request_and_happens_once(service, fake_ollama):
     fake_ollama.control(load_seconds=2.0)
     running = service(models={MODEL: {"preload": True}, OTHER: {}})
     assert fake_ollama.model(MODEL)["state"] != "loaded"
@@ -54,7 +54,7 @@ def test_preloading_holds_up_nothing_and_happens_once(service, fake_ollama):
     assert fake_ollama.model(OTHER)["loads"] == 0
 
 
-def test_it_starts_without_a_runtime_and_serves_once_there_is_one(service, fake_ollama):
+def test_a_start_without_a_runtime_serves_once_the_runtime_is_there(service, fake_ollama):
     fake_ollama.kill()
     running = service(models={MODEL: {"preload": True}})
     assert running.get("/ready").status_code == 503

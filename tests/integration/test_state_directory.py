@@ -1,4 +1,4 @@
-"""The state directory's load_failures: MES serves on, keeps its limits, mends and says so once."""
+"""Damage to the state directory: MES serves requests, keeps its limits, repairs and logs once."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def _four_workers(service):
     wait_until(lambda: len(living(service)) == 4)
 
 
-def serves_as_ever(service, runtime, harm):
-    """Two run and four wait while the harm is done; all are answered, two at a time."""
+def check_requests_are_served(service, runtime, harm):
+    """Do the harm while two requests run and four wait: all are served, two at a time."""
     runtime.control(first_token_ms=5000)
     calls = burst(service, MODEL, 6)
     wait_until_held(service, permits=2, tickets=4)
@@ -64,19 +64,21 @@ DAMAGE = {
     "garbage": lambda content: b"\xff\x00" * 5000,
     "another shape": lambda content: b"[]",
     "no version": lambda content: b"{}",
-    "permits of nobody": lambda content: content.replace(b'"permits":{', b'"permits":{"x":7,'),
+    "a wrong permit": lambda content: content.replace(b'"permits":{', b'"permits":{"x":7,'),
     "negative": lambda content: content.replace(b'"number":', b'"number":-'),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_to_the_registry_file_changes_nothing_and_is_mended(service, runtime, damage):
+def test_damage_to_the_registry_file_changes_nothing_and_is_repaired(service, runtime, damage):
     path = service.state_dir / "registry.json"
     asked(service, MODEL)
     wait_until(path.exists)
-    said = len(service.log_lines("state_dir_repaired"))
-    serves_as_ever(service, runtime, lambda: path.write_bytes(DAMAGE[damage](path.read_bytes())))
-    wait_until(lambda: len(service.log_lines("state_dir_repaired")) == said + 1)
+    logged = len(service.log_lines("state_dir_repaired"))
+    check_requests_are_served(
+        service, runtime, lambda: path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    )
+    wait_until(lambda: len(service.log_lines("state_dir_repaired")) == logged + 1)
     wait_until(lambda: path.read_bytes().startswith(b'{"sequence"'))
 
 
@@ -84,22 +86,22 @@ def test_a_deleted_registry_file_changes_nothing_and_is_written_anew(service, ru
     path = service.state_dir / "registry.json"
     asked(service, MODEL)
     wait_until(path.exists)
-    serves_as_ever(service, runtime, path.unlink)
+    check_requests_are_served(service, runtime, path.unlink)
     wait_until(path.exists)
 
 
-def test_bells_that_are_taken_down_are_hung_up_again(service, runtime):
+def test_deleted_wakeup_pipes_are_created_again(service, runtime):
     def remove():
-        for bell in (service.state_dir / "workers").glob("*.bell"):
-            bell.unlink()
+        for pipe in (service.state_dir / "workers").glob("*.wakeup"):
+            pipe.unlink()
 
-    serves_as_ever(service, runtime, remove)
+    check_requests_are_served(service, runtime, remove)
     wait_until(lambda: len(living(service)) == 4)
     assert len(service.log_lines("wakeup_pipe_renewed")) == 4
 
 
-def test_a_deleted_directory_is_made_anew(service, runtime):
-    serves_as_ever(service, runtime, lambda: shutil.rmtree(service.state_dir))
+def test_a_deleted_directory_is_created_again(service, runtime):
+    check_requests_are_served(service, runtime, lambda: shutil.rmtree(service.state_dir))
     wait_until(lambda: (service.state_dir / "registry.json").exists())
     wait_until(lambda: len(living(service)) == 4)
     assert service.get("/ready").status_code == 200
@@ -107,40 +109,39 @@ def test_a_deleted_directory_is_made_anew(service, runtime):
     assert service.log_lines("state_dir_unusable") == []
 
 
-def test_a_stopped_machine_goes_on_where_it_was(service, runtime):
-    """To the service a pause of all its processes is a gap in time, as after a suspend."""
+def test_a_suspended_machine_continues(service, runtime):
+    """Pause all processes, which is a gap in time like that of a suspended machine."""
 
     def pause():
         os.killpg(service.process.pid, signal.SIGSTOP)
         time.sleep(3)
         os.killpg(service.process.pid, signal.SIGCONT)
 
-    serves_as_ever(service, runtime, pause)
+    check_requests_are_served(service, runtime, pause)
     wait_until(lambda: service.get("/ready").status_code == 200)
     assert service.log_lines("workers_died") == []
 
 
 def in_flight(service):
-    """As whichever worker answers sees it in the memory that all share."""
+    """Return the number of permits that any worker reports."""
     return sum(model["in_flight"] for model in service.get("/v1/status").json()["models"])
 
 
-def stands_still(pid):
-    """Do all threads of the process? A thread that runs elsewhere goes on for a moment."""
+def is_stopped(pid):
+    """Return whether all threads of the process are stopped; some run for a moment longer."""
     stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
-def test_a_worker_that_stands_still_keeps_what_it_holds_and_holds_up_nobody(service, runtime):
+def test_a_stopped_worker_keeps_its_permits_and_delays_no_request(service, runtime):
     runtime.control(first_token_ms=600_000)
     calls = burst(service, MODEL, 2)
-    # The copy is the keeper's, so it tells nothing while that one may stand still.
     wait_until(lambda: held(service, "permits") == 2)
     owner = next(iter(registry(service)["permits"].values()))["worker"]
     pid = int(owner.partition("-")[0])
     mine = held(service, "permits", pid)
     os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: stands_still(pid))
+    wait_until(lambda: is_stopped(pid))
     try:
         for call in calls:
             call.hang_up()
@@ -156,7 +157,7 @@ def test_a_worker_that_stands_still_keeps_what_it_holds_and_holds_up_nobody(serv
 
 @pytest.fixture
 def tiny(service, runtime, tmp_path):
-    """A service whose state directory is a small file system of its own."""
+    """Start a service whose state directory is a small file system."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount")
     running = Service(tmp_path, ollama_url=runtime.url, models=MODELS, wait_healthy=False)
@@ -164,7 +165,7 @@ def tiny(service, runtime, tmp_path):
     running.state_dir.mkdir()
     mounted = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(running.state_dir)]
     if subprocess.run(mounted).returncode:
-        pytest.skip("this machine lets nobody mount")
+        pytest.skip("this machine does not allow mounts")
     try:
         running.start()
         running.wait_until_ready()
@@ -178,18 +179,18 @@ def tiny(service, runtime, tmp_path):
 
 
 def fill(folder):
-    """Leave not a byte free."""
+    """Fill the file system of the folder to the last byte."""
     with (folder / "filler").open("ab", buffering=0) as filler, suppress(OSError):
         while True:
             filler.write(b"x" * 4096)
 
 
-def test_a_full_directory_is_named_and_all_is_served(tiny, runtime):
+def test_a_full_directory_is_named_and_requests_are_served(tiny, runtime):
     def is_full():
-        fill(tiny.state_dir)  # again: what was being replaced the first time made room
+        fill(tiny.state_dir)  # again: replaced files may have made room
         return "No space left" in tiny.get("/ready").json()["state"]
 
-    serves_as_ever(tiny, runtime, lambda: wait_until(is_full))
+    check_requests_are_served(tiny, runtime, lambda: wait_until(is_full))
     check = tiny.get("/ready")
     assert check.status_code == 503
     assert str(tiny.state_dir) in check.json()["state"]
@@ -202,21 +203,37 @@ def test_a_full_directory_is_named_and_all_is_served(tiny, runtime):
     assert tiny.log_lines("internal_error") == tiny.log_lines("leader_failed") == []
 
 
+def test_a_registry_file_cut_short_on_a_full_disk_refuses_requests_until_there_is_room(tiny):
+    assert asked(tiny, MODEL).status == 200
+    os.truncate(tiny.state_dir / "registry.json", 0)
+    fill(tiny.state_dir)
+    refused = asked(tiny, MODEL)
+    assert (refused.status, refused.code) == (503, "state_dir_full")
+    assert refused.headers["retry-after"] == "5"
+    assert f"STATE_DIR {tiny.state_dir} cannot store this request" in refused.json()["detail"]
+    wait_until(lambda: "No space left" in tiny.get("/ready").json()["state"])
+    (tiny.state_dir / "filler").unlink()
+    tiny.wait_until_ready()
+    assert asked(tiny, MODEL).status == 200
+    assert len(tiny.log_lines("state_dir_unusable")) == 1
+    assert tiny.log_lines("internal_error") == tiny.log_lines("leader_failed") == []
+
+
 def replace_a_worker(running):
-    """Its successor starts with a directory in which it can leave nothing."""
+    """Kill a worker; its successor starts with a directory in which it can create no file."""
     victim = running.worker_pids()[0]
     running.kill_worker(victim)
     wait_until(lambda: victim not in running.worker_pids() and len(running.worker_pids()) == 4)
 
 
-def test_a_directory_that_cannot_be_written_is_named_and_all_is_served(tiny, runtime):
-    """An empty read-only file system over it: nothing is there any more, nothing can be."""
+def test_a_read_only_directory_is_named_and_requests_are_served(tiny, runtime):
+    """Mount an empty read-only file system over the directory."""
     over = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tiny.state_dir)]
 
     def make_read_only():
         subprocess.run(over, check=True)
 
-    serves_as_ever(tiny, runtime, make_read_only)
+    check_requests_are_served(tiny, runtime, make_read_only)
     wait_until(lambda: "Read-only" in tiny.get("/ready").json()["state"])
     replace_a_worker(tiny)
     assert {answer.status for answer in answers(burst(tiny, MODEL, 20))} == {200}
@@ -226,7 +243,7 @@ def test_a_directory_that_cannot_be_written_is_named_and_all_is_served(tiny, run
     tiny.wait_until_ready()
 
 
-def test_a_second_instance_is_refused_and_told_whose_the_directory_is(service, runtime, tmp_path):
+def test_a_second_instance_is_refused_with_the_name_of_the_first(service, runtime, tmp_path):
     second = Service(
         tmp_path, ollama_url=runtime.url, wait_healthy=False, STATE_DIR=service.state_dir
     )
@@ -238,20 +255,20 @@ def test_a_second_instance_is_refused_and_told_whose_the_directory_is(service, r
     assert asked(service, MODEL).status == 200
 
 
-def test_a_directory_of_nobody_is_taken_over_without_a_question(service, runtime, tmp_path):
+def test_a_directory_without_an_instance_is_taken_over(service, runtime, tmp_path):
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "owner.lock").write_text("the MES with process 1 at nowhere")
+    (tmp_path / "state" / "instance.lock").write_text("the MES with process 1 at nowhere")
     (tmp_path / "state" / "registry.json").write_bytes(b'{"version":1,"boot":7}')
-    told = {"ollama_url": runtime.url, "models": MODELS, "STATE_DIR": tmp_path / "state"}
-    with Service(tmp_path, **told) as second:
+    options = {"ollama_url": runtime.url, "models": MODELS, "STATE_DIR": tmp_path / "state"}
+    with Service(tmp_path, **options) as second:
         assert asked(second, MODEL).status == 200
         assert len(second.log_lines("registry_unusable")) == 1
 
 
-def test_a_start_without_a_usable_directory_is_refused_with_words(runtime, tmp_path):
+def test_a_start_without_a_usable_directory_is_refused_with_the_reason(runtime, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    told = {"ollama_url": runtime.url, "wait_healthy": False, "STATE_DIR": tmp_path / "file"}
-    with Service(tmp_path, **told) as refused:
+    options = {"ollama_url": runtime.url, "wait_healthy": False, "STATE_DIR": tmp_path / "file"}
+    with Service(tmp_path, **options) as refused:
         assert refused.wait(30) != 0
         assert f"STATE_DIR {tmp_path}/file cannot be used" in refused.text()
         assert "Traceback" not in refused.text()
@@ -273,10 +290,12 @@ time.time_ns = lambda: int(jumping() * 1e9)
 def test_the_wall_clock_may_jump(runtime, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(JUMPING_CLOCK)
     clock = tmp_path / "clock"
-    told = {"CLOCK": clock, "PYTHONPATH": tmp_path, "IDLE_UNLOAD": 3600}
-    with Service(tmp_path, ollama_url=runtime.url, models=MODELS, **told) as jumpy:
+    options = {"CLOCK": clock, "PYTHONPATH": tmp_path, "IDLE_UNLOAD": 3600}
+    with Service(tmp_path, ollama_url=runtime.url, models=MODELS, **options) as jumpy:
         wait_until(lambda: len(living(jumpy)) == 4)
         for days in (1, -1, 365):
-            serves_as_ever(jumpy, runtime, lambda to=days: clock.write_text(str(to * 86_400)))
+            check_requests_are_served(
+                jumpy, runtime, lambda to=days: clock.write_text(str(to * 86_400))
+            )
         assert jumpy.get("/ready").status_code == 200
         assert runtime.model(MODEL)["loads"] <= 1, "nothing was unloaded for being idle so long"

@@ -1,4 +1,4 @@
-"""Stops: what runs may finish, who waits is told at once, and nothing is left."""
+"""Stops: running requests may finish, waiting ones are refused at once, and nothing is left."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ MODEL = "mistral:7b"
 
 @pytest.fixture
 def started(service):
-    """Starts a service and waits until its workers are ready to serve."""
+    """Return a function that starts a service and waits until its workers are ready."""
 
-    def start(**told):
-        running = service(models={MODEL: {"max_concurrent": 2, "timeout": 600}}, **told)
+    def start(**options):
+        running = service(models={MODEL: {"max_concurrent": 2, "timeout": 600}}, **options)
         wait_until(lambda: len(living(running)) == 4)
         assert asked(running, MODEL).status == 200
         return running
@@ -49,7 +49,7 @@ def nothing_is_left(running):
     return not process.group(running.process.pid) and not left and not leaks(running)
 
 
-def test_what_runs_finishes_and_who_waits_is_told_at_once(started, fake_ollama):
+def test_running_requests_finish_and_waiting_ones_are_refused_at_once(started, fake_ollama):
     running = started()
     fake_ollama.control(first_token_ms=2000)
     calls = burst(running, MODEL, 6)
@@ -67,7 +67,7 @@ def test_what_runs_finishes_and_who_waits_is_told_at_once(started, fake_ollama):
     assert running.other_lines() == []
 
 
-def test_a_stop_waits_no_longer_than_it_was_told_and_says_so(started, fake_ollama):
+def test_a_stop_waits_for_graceful_timeout_and_answers_running_requests(started, fake_ollama):
     running = started(GRACEFUL_TIMEOUT=1)
     fake_ollama.control(first_token_ms=600_000)
     calls = burst(running, MODEL, 2)
@@ -80,7 +80,7 @@ def test_a_stop_waits_no_longer_than_it_was_told_and_says_so(started, fake_ollam
     assert nothing_is_left(running)
 
 
-def test_a_load_under_way_is_broken_off_with_words_too(started, fake_ollama):
+def test_a_request_whose_model_loads_is_answered_when_the_load_is_cancelled(started, fake_ollama):
     running = started(GRACEFUL_TIMEOUT=1)
     running.post(f"/v1/models/{MODEL}/unload")
     fake_ollama.control(load_seconds=600)
@@ -93,7 +93,7 @@ def test_a_load_under_way_is_broken_off_with_words_too(started, fake_ollama):
     assert nothing_is_left(running)
 
 
-def test_ready_says_no_first_and_for_as_long_as_was_told_all_is_served(started, fake_ollama):
+def test_ready_fails_first_and_requests_are_served_for_stop_notice(started, fake_ollama):
     running = started(STOP_NOTICE=3)
     began = time.monotonic()
     running.terminate()
@@ -105,7 +105,7 @@ def test_ready_says_no_first_and_for_as_long_as_was_told_all_is_served(started, 
     assert time.monotonic() - began >= 3
 
 
-def test_who_comes_over_a_kept_connection_is_told_and_nobody_can_connect_anew(started, fake_ollama):
+def test_requests_on_kept_connections_are_refused_and_new_connections_fail(started, fake_ollama):
     running = started()
     fake_ollama.control(first_token_ms=3000)
     call = infer(running, MODEL)
@@ -138,17 +138,17 @@ def can_connect(running):
     return True
 
 
-def test_who_connected_before_the_stop_and_was_not_looked_at_yet_is_answered(started):
+def test_connections_in_the_backlog_are_answered(started):
     running = started()
     workers = living(running)
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     calls = burst(running, MODEL, 5)
     running.terminate()
-    time.sleep(0.5)  # the master has told the workers, and they cannot have heard it
+    time.sleep(0.5)  # the master has signalled the workers, which are stopped
     for pid in workers:
         os.kill(pid, signal.SIGCONT)
-    # Whom a worker lets in before it hears of the stop is served, all others are told.
+    # A connection that a worker accepts before its signal is served; the others are refused.
     assert all(a.status == 200 or a.code == "shutting_down" for a in answers(calls))
     assert running.wait(15) == 0
 
@@ -168,7 +168,7 @@ ThreadWorker.init_process = slow
 
 @pytest.fixture
 def slowly_forked(service, tmp_path):
-    """A service whose workers have not put their own signal handlers in force yet."""
+    """Start a service whose workers have not installed their signal handlers yet."""
     (tmp_path / "sitecustomize.py").write_text(SLOW_FORK)
     running = service(wait_healthy=False, PYTHONPATH=tmp_path)
     wait_until(lambda: forked(running))
@@ -186,14 +186,14 @@ def test_a_stop_while_workers_are_being_forked_is_not_lost(slowly_forked):
     assert time.monotonic() - began < 20
 
 
-def test_a_worker_told_to_end_while_it_is_being_forked_ends(slowly_forked):
+def test_a_worker_that_is_terminated_while_it_is_being_forked_ends(slowly_forked):
     worker = forked(slowly_forked)[0]
     time.sleep(0.2)  # it has left the master's code by then, and will not be back for a second
     os.kill(worker, signal.SIGTERM)
     wait_until(lambda: worker not in slowly_forked.worker_pids(), seconds=20)
 
 
-def test_workers_whose_master_was_killed_end_and_refuse_who_waits(started, fake_ollama):
+def test_workers_whose_master_was_killed_end_and_refuse_waiting_requests(started, fake_ollama):
     running = started()
     fake_ollama.control(first_token_ms=3000)
     calls = burst(running, MODEL, 4)
@@ -210,7 +210,7 @@ def test_a_killed_master_is_followed_by_another_at_once_and_the_limits_hold(star
     calls = burst(running, MODEL, 2)
     wait_until(lambda: fake_ollama.model(MODEL)["current"] == 2)
     wait_until(lambda: held(running, "permits") == 2)
-    time.sleep(0.5)  # the keeper writes its copy four times a second
+    time.sleep(0.5)  # some rounds of the leader
     os.kill(running.process.pid, signal.SIGKILL)
     wait_until(lambda: not can_connect(running))
     fake_ollama.control(first_token_ms=100)

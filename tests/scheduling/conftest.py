@@ -1,4 +1,4 @@
-"""A scheduler in this process, over a fake runtime and a state directory of its own."""
+"""Schedulers in this process, with a fake runtime and a state directory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.fakes import FakeRuntime
 
 @dataclass
 class Bench:
-    """One worker's scheduler and what it is made of."""
+    """The scheduler of one worker, and its parts."""
 
     scheduler: Scheduler
     coordinator: Coordinator
@@ -50,7 +50,7 @@ def registry_file(tmp_path: Path) -> Iterator[SharedFile]:
 
 @pytest.fixture
 def make(tmp_path: Path, runtime: FakeRuntime, registry_file: SharedFile) -> Iterator[Make]:
-    """Make a worker's scheduler; called again, another worker's on the same state."""
+    """Return a function that makes the scheduler of one more worker on the same state."""
     made: list[Bench] = []
 
     def bench(

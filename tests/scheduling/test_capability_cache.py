@@ -1,4 +1,4 @@
-"""Cards: each model is asked for once, and again when it is another one."""
+"""The capability cache: the runtime is asked once for each version of a model."""
 
 from __future__ import annotations
 
@@ -9,64 +9,64 @@ import pytest
 
 from mes.domain import ModelCard, PulledModel
 from mes.errors import ModelNotPulled, RuntimeReplyInvalid, RuntimeUnavailable
-from mes.scheduling.reconciler import CapabilityCache
+from mes.scheduling.runtime_status import CapabilityCache
 from tests.fakes import ALL_BUT_EMBEDDING, DIGEST, FakeRuntime
 
 MODEL = PulledModel("a:latest", DIGEST, 10, "Q4_0", "1B")
 KNOWN = replace(MODEL, capabilities=ALL_BUT_EMBEDDING)
 
 
-class Asked(FakeRuntime):
-    """Counts for which models it is asked."""
+class CountingRuntime(FakeRuntime):
+    """Counts the requests for the capabilities of each model."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.error: Exception | None = None
 
     def card(self, name: str) -> ModelCard:
-        self.asked[name] += 1
+        self.requests[name] += 1
         if self.error is not None:
             raise self.error
         return super().card(name)
 
 
 @pytest.fixture
-def runtime() -> Asked:
-    return Asked()
+def runtime() -> CountingRuntime:
+    return CountingRuntime()
 
 
 @pytest.fixture
-def cards(runtime) -> CapabilityCache:
+def cache(runtime) -> CapabilityCache:
     return CapabilityCache(runtime)
 
 
-def test_a_model_is_complete_once_it_was_asked_for(cards):
-    assert cards.complete(MODEL, None) == MODEL
-    cards.ask([MODEL])
-    assert cards.complete(MODEL, None) == KNOWN
+def test_a_model_is_complete_once_its_capabilities_are_fetched(cache):
+    assert cache.complete(MODEL, None) == MODEL
+    cache.fetch([MODEL])
+    assert cache.complete(MODEL, None) == KNOWN
 
 
-def test_what_the_keeper_before_has_learnt_counts(cards, runtime):
-    assert cards.complete(MODEL, KNOWN) == KNOWN
-    assert not runtime.asked
+def test_capabilities_that_an_earlier_leader_has_fetched_are_used(cache, runtime):
+    assert cache.complete(MODEL, KNOWN) == KNOWN
+    assert not runtime.requests
 
 
-def test_another_model_under_the_same_name_has_to_be_asked_for(cards):
-    cards.ask([MODEL])
+def test_the_capabilities_of_a_new_version_of_a_model_are_unknown(cache):
+    cache.fetch([MODEL])
     other = replace(MODEL, digest="sha256:" + "1" * 64)
-    assert cards.complete(other, KNOWN).capabilities is None
+    assert cache.complete(other, KNOWN).capabilities is None
 
 
 @pytest.mark.parametrize("error", [ModelNotPulled("gone"), RuntimeReplyInvalid("nonsense")])
-def test_a_card_that_cannot_be_had_says_nothing_and_is_not_asked_for_again(cards, runtime, error):
+def test_a_model_without_a_card_has_no_capabilities(cache, runtime, error):
     runtime.error = error
-    cards.ask([MODEL])
-    assert cards.complete(MODEL, None).capabilities == ()
+    cache.fetch([MODEL])
+    assert cache.complete(MODEL, None).capabilities == ()
 
 
-def test_a_runtime_that_is_away_is_asked_again(cards, runtime):
+def test_capabilities_stay_unknown_if_the_runtime_is_unavailable(cache, runtime):
     runtime.error = RuntimeUnavailable("away")
     with pytest.raises(RuntimeUnavailable):
-        cards.ask([MODEL])
-    assert cards.complete(MODEL, None).capabilities is None
+        cache.fetch([MODEL])
+    assert cache.complete(MODEL, None).capabilities is None

@@ -1,4 +1,4 @@
-"""The policy by property: whatever happens in whatever order, its promises hold."""
+"""The policy: its invariants hold after any sequence of events, and examples of its rules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE = 10.0
 
 
 class Policy(RuleBasedStateMachine):
-    """Arrivals, ends, deaths, failures and the clock, in any order, over the pure policy."""
+    """Arrivals, ends, deaths, failures and the passing of time, in any order."""
 
     @initialize(places=st.integers(1, 3), pinned=st.booleans(), concurrent=st.integers(1, 3))
     def begin(self, places: int, pinned: bool, concurrent: int) -> None:
@@ -53,21 +53,21 @@ class Policy(RuleBasedStateMachine):
                 case Unload(_, victim) | Evict(_, victim):
                     assert self.state.in_flight(victim) == 0
                     assert self.state.ready(victim)
-                    asked = any(
+                    is_requested = any(
                         t.wants == UNLOAD and t.model == victim for t in self.state.tickets.values()
                     )
-                    assert asked or victim not in self.limits.pinned
+                    assert is_requested or victim not in self.limits.pinned
                 case Load(ticket):
                     assert not self.state.in_memory(ticket.model)
                     assert self.state.places_free > 0
             decision.apply(self.state, self.now)
             if isinstance(decision, Evict):
                 assert decision.victim in self.state.unloading
-        # What the next worker reads is what this one wrote.
+        # The next worker reads the state that this one has written.
         assert encode(decode(encode(self.state), self.limits.max_loaded)) == encode(self.state)
 
     def check_grant(self, ticket: Ticket) -> None:
-        """Order of arrival within a model; nobody out of patience is overtaken."""
+        """Check the order of arrival within a model, and that no starving request is overtaken."""
         assert ticket.number > self.granted.get(ticket.model, 0)
         self.granted[ticket.model] = ticket.number
         if self.limits.max_loaded == 1 and self.state.swap_began is None:
@@ -81,7 +81,7 @@ class Policy(RuleBasedStateMachine):
         self.join(model, worker, PERMIT)
 
     @rule(model=st.sampled_from(MODELS), wants=st.sampled_from([LOAD, UNLOAD]))
-    def ask_by_hand(self, model: str, wants: str) -> None:
+    def request_by_hand(self, model: str, wants: str) -> None:
         self.join(model, "w1", wants)
 
     def join(self, model: str, worker: str, wants: str) -> None:
@@ -102,7 +102,7 @@ class Policy(RuleBasedStateMachine):
 
     @precondition(lambda self: self.state.tickets)
     @rule(data=st.data())
-    def hang_up(self, data: st.DataObject) -> None:
+    def disconnect(self, data: st.DataObject) -> None:
         idle = sorted(n for n, t in self.state.tickets.items() if t.task is None)
         if idle:
             self.state.leave(data.draw(st.sampled_from(idle)), self.now)
@@ -110,7 +110,7 @@ class Policy(RuleBasedStateMachine):
 
     @precondition(lambda self: any(t.task for t in self.state.tickets.values()))
     @rule(data=st.data(), works=st.sampled_from([True, True, True, False]))
-    def finish_a_duty(self, data: st.DataObject, works: bool) -> None:
+    def finish_a_task(self, data: st.DataObject, works: bool) -> None:
         busy = sorted(n for n, t in self.state.tickets.items() if t.task)
         ticket = self.state.tickets[data.draw(st.sampled_from(busy))]
         if ticket.task == UNLOAD:
@@ -164,21 +164,21 @@ class Policy(RuleBasedStateMachine):
                 assert state.in_flight(each.tag) <= each.max_concurrent
 
     @invariant()
-    def every_duty_is_somebodys(self) -> None:
+    def every_task_has_a_ticket(self) -> None:
         tickets = self.state.tickets
         loading = [r for r in self.state.registry.residents() if r.phase == LOADING]
         assert all(each.ticket in tickets for each in loading)
         assert all(by in tickets for by in self.state.unloading.values())
 
     @invariant()
-    def nobody_waits_for_nothing(self) -> None:
-        """Whoever waits waits for a permit in use, a duty under way or a model that is not idle."""
+    def every_wait_has_an_end(self) -> None:
+        """A ticket waits for a permit in use, a task that runs, or a missing model."""
         if any(t.task is None for t in self.state.tickets.values()):
             busy = self.state.permits or any(t.task for t in self.state.tickets.values())
             assert busy or any(map(self.state.missing, self.state.registry))
 
     def teardown(self) -> None:
-        """Let all that has begun come to its end: every ticket ends."""
+        """Complete all that has begun; no ticket may be left."""
         if not hasattr(self, "state"):
             return
         for _ in range(10 * len(self.joined) + 50):
@@ -207,7 +207,7 @@ TestPolicy = Policy.TestCase
 
 
 def two_in_memory(patience: float = 5.0, **first: object) -> tuple[State, Limits]:
-    """Models a and b in memory, both in use; c waits."""
+    """Return a state with models a and b in memory, both in use; a request for c waits."""
     specs = [spec("a", max_concurrent=9, **first), spec("b", max_concurrent=9), spec("c")]
     limits = Limits(2, patience, models={each.tag: each for each in specs})
     state = State(2)
@@ -227,7 +227,7 @@ def test_a_pinned_model_stays_although_it_is_idle_and_a_place_is_needed():
     assert [made.victim for made in policy.settle(state, 3.0, limits)] == ["b:latest"]
 
 
-def test_a_drain_once_begun_is_not_given_up_for_another():
+def test_a_drain_that_has_begun_continues():
     state, limits = two_in_memory()
     for n, model in enumerate(["a:latest", "b:latest"]):
         state.join(f"w/late{n}", "w", model, PERMIT, 2.0)
@@ -241,7 +241,7 @@ def test_a_drain_once_begun_is_not_given_up_for_another():
         assert state.draining == drained
 
 
-def test_what_drains_serves_nobody_who_came_after_until_the_drain_is_called_off():
+def test_a_draining_model_serves_no_later_request_until_the_drain_is_cancelled():
     state, limits = two_in_memory()
     state.join("w/late", "w", "a:latest", PERMIT, 2.0)
     state.join("w/later", "w", "b:latest", PERMIT, 2.0)
@@ -255,7 +255,7 @@ def test_what_drains_serves_nobody_who_came_after_until_the_drain_is_called_off(
     assert granted == ["w/after"]
 
 
-def test_who_is_out_of_patience_comes_before_the_rest_of_a_closed_line():
+def test_a_starving_request_is_served_before_the_rest_of_a_batch():
     specs = [spec("a", max_concurrent=9), spec("b"), spec("c")]
     limits = Limits(1, 5.0, models={each.tag: each for each in specs})
     state = State(1)
@@ -280,7 +280,7 @@ def test_who_is_out_of_patience_comes_before_the_rest_of_a_closed_line():
     assert state.tickets["w/c3"].victim == "b:latest"
 
 
-def test_a_ticket_that_leaves_with_its_duty_undone_leaves_no_model_behind():
+def test_a_ticket_that_leaves_before_its_load_is_done_leaves_no_model_behind():
     limits = Limits(1, 5.0, models={each.tag: each for each in (spec("a"), spec("b"))})
     state = State(1)
     state.join("w/a", "w", "a:latest", PERMIT, 0.0)
@@ -293,14 +293,14 @@ def test_a_ticket_that_leaves_with_its_duty_undone_leaves_no_model_behind():
     assert state.tickets["w/b"].task == LOAD
 
 
-def interleaved(loads_after: int, *, patience: float) -> int:
-    """Loads that N interleaved requests for two models cost, with room for one of them."""
+def interleaved(requests: int, *, patience: float) -> int:
+    """Return the number of loads for interleaved requests for two models, with room for one."""
     from bench.scheduling import Arrival, Machine
 
     limits = Limits(1, patience, models={m: spec(m, max_concurrent=1) for m in "ab"})
-    arrivals = [Arrival(0.0, "ab"[n % 2]) for n in range(loads_after)]
+    arrivals = [Arrival(0.0, "ab"[n % 2]) for n in range(requests)]
     outcome = Machine(limits).run(arrivals)
-    assert outcome.served == loads_after
+    assert outcome.served == requests
     assert outcome.loads <= 2 * outcome.makespan / patience + 2
     assert outcome.longest_overtaken <= patience + 1e-6
     return outcome.loads
@@ -315,7 +315,7 @@ def test_with_less_patience_loads_are_bounded_by_it(patience: float):
     assert interleaved(200, patience=patience) > 2
 
 
-def test_without_a_patience_of_ones_choice_it_is_ten_loads_within_bounds():
+def test_the_default_patience_is_ten_loads_within_bounds():
     state = State(1)
     limits = Limits(1, None, patience_bounds=(5.0, 120.0))
     assert limits.patience(state) == 5.0
@@ -344,7 +344,7 @@ def test_models_are_unloaded_until_the_next_one_fits_into_the_memory_budget():
     assert policy.settle(state, 1.0, limits) == [Load(wanted)]
 
 
-def test_what_the_runtime_says_of_a_size_counts_more_than_the_catalog():
+def test_a_size_that_the_runtime_reports_takes_precedence_over_the_catalog():
     state, limits = budget(4, 4)
     state.adopt("a:latest", 0.0)
     state.statistics_of("a:latest").size_bytes = int(7e9)
@@ -352,20 +352,20 @@ def test_what_the_runtime_says_of_a_size_counts_more_than_the_catalog():
     assert policy.settle(state, 1.0, limits) == [Evict(wanted, "a:latest")]
 
 
-def test_a_model_that_can_never_fit_is_known_to_be_so_with_the_numbers():
+def test_a_model_that_can_never_fit_is_refused_with_the_numbers():
     state, limits = budget(12, 4)
     assert "needs 12.0 GB" in (limits.why_never(state, "a:latest") or "")
     assert limits.why_never(state, "b:latest") is None
 
 
-def test_the_forecast_tells_positions_and_expected_starts():
+def test_queue_positions_have_an_expected_start():
     state, limits = two_in_memory()
     state.statistics_of("b:latest").use_seconds = 3.0
     for n in range(20):
         state.join(f"w/b{n}", "w", "b:latest", PERMIT, 2.0, f"request-{n}")
     policy.settle(state, 2.0, limits)
-    told = {each.request: each for each in queue_positions(state, 4.0, limits)}
-    first, last = told["request-8"], told["request-19"]
+    positions = {each.request: each for each in queue_positions(state, 4.0, limits)}
+    first, last = positions["request-8"], positions["request-19"]
     assert (first.position, last.position) == (1, 12)
     assert first.waited_seconds == 2.0
     assert 0 < (first.expected_seconds or 0) < (last.expected_seconds or 0) < 20

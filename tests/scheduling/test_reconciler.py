@@ -1,4 +1,4 @@
-"""Errands: what the keeper takes on for all it also ends, however slow the runtime is."""
+"""The reconciler: it completes each operation that it begins, however slow the runtime is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes import eventually, spec
 
 @pytest.fixture
 def reconciler(make, runtime, tmp_path, monkeypatch):
-    """The errands of a keeper with room for two models; it looks in each round."""
+    """Return a reconciler with room for two models, for which each call is due."""
     monkeypatch.setattr(module, "_RECONCILE_INTERVAL_SECONDS", 0.0)
     bench = make(spec("a"))
     file = open_shared_file(tmp_path / "runtime_status.json", 1000)
@@ -33,19 +33,19 @@ def reconciler(make, runtime, tmp_path, monkeypatch):
             idle_unload_seconds=0.0,
         )
         yield made, bench.coordinator
-        eventually(lambda: not made.open_exchanges)
+        eventually(lambda: not made.is_busy)
 
 
-def test_a_stranger_that_appears_while_others_are_seen_out_is_seen_out_later(reconciler, runtime):
-    leader, coordinator = reconciler
+def test_an_untracked_model_that_appears_during_an_unload_is_unloaded_later(reconciler, runtime):
+    made, coordinator = reconciler
     runtime.in_memory = ["u:latest", "v:latest", "w:latest"]
-    may_go, unload = threading.Event(), runtime.unload
-    runtime.unload = lambda name: may_go.wait(10) and unload(name)
-    leader.run()
+    release, unload = threading.Event(), runtime.unload
+    runtime.unload = lambda name: release.wait(10) and unload(name)
+    made.run()
     runtime.in_memory += ["x:latest", "y:latest", "z:latest"]
-    leader.run()
-    may_go.set()
-    eventually(lambda: not leader.open_exchanges)
-    leader.run()
-    eventually(lambda: not leader.open_exchanges)
+    made.run()
+    release.set()
+    eventually(lambda: not made.is_busy)
+    made.run()
+    eventually(lambda: not made.is_busy)
     assert (runtime.in_memory, coordinator.read().unloading) == ([], {})

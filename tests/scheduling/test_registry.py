@@ -1,4 +1,4 @@
-"""The registry: the order in which models were used, and the choice of the one that goes."""
+"""The registry: the order of use of the models, and the choice of the victim."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_order_is_that_of_the_last_use():
 
 
 @pytest.mark.parametrize(
-    "look",
+    "read",
     [
         lambda made: made.peek("a"),
         list,
@@ -42,9 +42,9 @@ def test_the_order_is_that_of_the_last_use():
     ],
     ids=["peek", "iterate", "len", "in", "residents", "evictable", "victim"],
 )
-def test_looking_at_a_model_is_no_use_of_it(look):
+def test_reading_the_registry_does_not_change_the_order(read):
     made = registry("a", "b", "c")
-    look(made)
+    read(made)
     assert list(made) == ["a", "b", "c"]
 
 
@@ -54,18 +54,18 @@ def test_the_model_used_longest_ago_is_popped_first():
     assert [made.popitem()[0] for _ in range(3)] == ["c", "a", "b"]
 
 
-def test_models_that_may_not_go_are_passed_over_and_keep_their_order():
+def test_models_that_cannot_be_evicted_are_skipped_and_keep_their_order():
     made = registry("a", "b", "c", "d", busy="ab")
     assert made.popitem()[0] == "c"
     assert list(made) == ["a", "b", "d"]
 
 
-def test_a_model_that_no_request_waits_for_goes_first():
+def test_a_model_that_no_request_waits_for_is_evicted_first():
     assert registry("a", "b", "c", wanted="ab").popitem()[0] == "c"
     assert registry("a", "b", wanted="ab").popitem()[0] == "a"
 
 
-def test_nothing_is_popped_where_no_model_may_go():
+def test_nothing_is_popped_if_no_model_can_be_evicted():
     made = registry("a", "b", busy="ab")
     with pytest.raises(KeyError, match="busy, loading or pinned"):
         made.popitem()
@@ -92,7 +92,7 @@ def test_a_permit_is_a_use_when_it_is_granted_and_when_it_is_given_back(state):
     assert [state.registry.peek(model).used_at for model in state.registry] == [0.0, 2.0, 3.0]
 
 
-def test_what_changes_without_a_request_is_no_use(state):
+def test_changes_without_a_request_do_not_change_the_order(state):
     state.correct("a", size_bytes=7)
     state.look_for("a", listed=True, now=5.0)
     state.finish_load("a", 5.0)

@@ -15,10 +15,10 @@ from tests.fakes import FakeRuntime, client, eventually, in_thread, spec
 from tests.scheduling.conftest import Bench, Make
 
 
-def use(bench: Bench, model, do=lambda: None, by=None):
-    with bench.scheduler.permit(model, by or client()) as turn:
-        do()
-    return turn
+def use(bench: Bench, model, action=lambda: None, by=None):
+    with bench.scheduler.permit(model, by or client()) as granted:
+        action()
+    return granted
 
 
 def test_the_first_permit_loads_the_model_and_the_next_finds_it_there(make: Make, runtime):
@@ -36,7 +36,7 @@ def test_no_more_than_max_concurrent_hold_a_permit_over_all_workers(make: Make):
     workers = [make(model) for _ in range(4)]
     inside, most, lock = 0, 0, threading.Lock()
 
-    def do():
+    def enter():
         nonlocal inside, most
         with lock:
             inside += 1
@@ -46,8 +46,8 @@ def test_no_more_than_max_concurrent_hold_a_permit_over_all_workers(make: Make):
             inside -= 1
 
     with ThreadPoolExecutor(60) as pool:
-        turns = list(pool.map(lambda n: use(workers[n % 4], model, do), range(60)))
-    assert len(turns) == 60
+        permits = list(pool.map(lambda n: use(workers[n % 4], model, enter), range(60)))
+    assert len(permits) == 60
     assert most == 3
     state = workers[0].coordinator.read()
     assert (state.permits, state.tickets) == ({}, {})
@@ -104,7 +104,7 @@ def test_a_busy_model_is_never_evicted(make: Make, runtime: FakeRuntime):
     assert runtime.unloads == ["a:latest"]
 
 
-def test_a_pinned_model_is_never_evicted_and_who_waits_for_its_place_is_told(make: Make):
+def test_a_pinned_model_is_never_evicted_and_requests_for_its_place_are_refused(make: Make):
     a, b = spec("a", pinned=True), spec("b")
     bench = make(a, b, max_loaded=1)
     use(bench, a)
@@ -112,7 +112,7 @@ def test_a_pinned_model_is_never_evicted_and_who_waits_for_its_place_is_told(mak
         use(bench, b)
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make: Make):
+def test_a_full_queue_refuses_at_once_with_a_time_to_retry(make: Make):
     model = spec("a", max_queue=1)
     bench = make(model)
     with ThreadPoolExecutor(1) as pool:
@@ -127,7 +127,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make: Make):
         waiting.result()
 
 
-def test_a_queue_of_no_length_still_serves_whoever_finds_the_model_free(make: Make):
+def test_a_queue_without_places_still_serves_requests_for_a_free_model(make: Make):
     model = spec("a", max_queue=0)
     bench = make(model)
     use(bench, model)
@@ -143,7 +143,7 @@ def test_a_cold_model_takes_as_many_requests_as_a_loaded_one(make: Make, runtime
     assert runtime.loads == {"a:latest": 1}
 
 
-def test_who_waits_too_long_is_told_and_leaves_no_trace(make: Make):
+def test_a_request_that_waits_too_long_is_refused_and_leaves_no_ticket(make: Make):
     model = spec("a")
     bench = make(model, queue_timeout=0.1)
     with bench.scheduler.permit(model, client()), pytest.raises(errors.QueueTimeout):
@@ -156,11 +156,11 @@ def test_loading_does_not_count_as_waiting_in_the_queue(make: Make, runtime: Fak
     model = spec("a", max_concurrent=2)
     bench = make(model, queue_timeout=0.2)
     with ThreadPoolExecutor(2) as pool:
-        turns = list(pool.map(lambda _: use(bench, model), range(2)))
-    assert all(turn.queue_seconds < 0.2 for turn in turns)
+        permits = list(pool.map(lambda _: use(bench, model), range(2)))
+    assert all(each.queue_seconds < 0.2 for each in permits)
 
 
-def test_a_caller_that_hangs_up_leaves_the_queue_at_once(make: Make):
+def test_a_client_that_disconnects_leaves_the_queue_at_once(make: Make):
     model = spec("a")
     bench = make(model)
     impatient = client()
@@ -180,7 +180,7 @@ def test_a_failed_load_is_tried_once_more(make: Make, runtime: FakeRuntime):
     assert runtime.loads == {"a:latest": 2}
 
 
-def test_a_model_that_fails_twice_cools_down_and_its_waiters_get_the_reason(
+def test_a_model_that_fails_twice_cools_down_and_its_tickets_get_the_reason(
     make: Make, runtime: FakeRuntime
 ):
     model, other = spec("a"), spec("b")
@@ -188,8 +188,8 @@ def test_a_model_that_fails_twice_cools_down_and_its_waiters_get_the_reason(
     runtime.load_errors["a:latest"] = [errors.LoadFailed("out of memory")] * 2
     bench = make(model, other)
     with ThreadPoolExecutor(5) as pool:
-        tries = [pool.submit(use, bench, model) for _ in range(5)]
-        for each in tries:
+        requests = [pool.submit(use, bench, model) for _ in range(5)]
+        for each in requests:
             with pytest.raises(errors.ModelUnavailable, match="out of memory"):
                 each.result()
     with pytest.raises(errors.ModelUnavailable, match="out of memory") as refused:
@@ -210,7 +210,7 @@ def test_a_model_that_has_cooled_down_is_tried_again(make: Make, runtime: FakeRu
     assert bench.coordinator.read().load_failures == {}
 
 
-def test_an_unreachable_runtime_is_said_to_be_so_and_blames_no_model(make: Make, runtime):
+def test_an_unreachable_runtime_is_reported_and_no_model_cools_down(make: Make, runtime):
     model = spec("a")
     bench = make(model)
     runtime.down = errors.RuntimeUnavailable("the runtime cannot be reached")
@@ -265,7 +265,7 @@ def test_two_models_that_share_one_place_take_turns_by_group(make: Make, runtime
     assert runtime.loads == {"a:latest": 1, "b:latest": 1}
 
 
-def test_who_has_lost_patience_gets_the_place_though_the_other_queue_never_ends(make, runtime):
+def test_a_starving_request_gets_a_place_although_the_other_queue_never_ends(make, runtime):
     a, b = spec("a"), spec("b")
     bench = make(a, b, max_loaded=1, patience=0.2)
     stop = threading.Event()
@@ -285,8 +285,8 @@ def test_who_has_lost_patience_gets_the_place_though_the_other_queue_never_ends(
     assert 0.15 < waited < 1.0
 
 
-def test_what_takes_up_a_place_behind_our_back_is_unloaded_when_the_place_is_needed(make, runtime):
-    runtime.in_memory = ["stranger:latest"]
+def test_an_untracked_model_is_unloaded_when_its_place_is_needed(make, runtime):
+    runtime.in_memory = ["untracked:latest"]
     model = spec("a")
     use(make(model, max_loaded=1), model)
     assert runtime.most_in_memory == 1
@@ -294,8 +294,8 @@ def test_what_takes_up_a_place_behind_our_back_is_unloaded_when_the_place_is_nee
 
 
 @pytest.fixture
-def another_sees_out(make: Make, runtime: FakeRuntime) -> Bench:
-    """Room for one model: a has the place, x is still there, and somebody else sees to that."""
+def unloading_elsewhere(make: Make, runtime: FakeRuntime) -> Bench:
+    """Return a worker with room for one model: a has the place, another ticket unloads x."""
     runtime.in_memory = ["x:latest"]
     bench = make(spec("a"), max_loaded=1)
     with bench.store.transaction() as state:
@@ -305,32 +305,34 @@ def another_sees_out(make: Make, runtime: FakeRuntime) -> Bench:
     return bench
 
 
-def test_a_load_waits_for_what_somebody_else_sees_out(another_sees_out: Bench, runtime):
-    with in_thread(lambda: another_sees_out.model_loader.load(spec("a"), "w/1")):
+def test_a_load_waits_for_a_model_that_another_ticket_unloads(unloading_elsewhere: Bench, runtime):
+    with in_thread(lambda: unloading_elsewhere.model_loader.load(spec("a"), "w/1")):
         eventually(lambda: runtime.loaded_calls >= 2)
         assert not runtime.loads
         runtime.unload("x:latest")
-        with another_sees_out.store.transaction() as state:
+        with unloading_elsewhere.store.transaction() as state:
             state.release({"x:latest"}, 1.0)
     assert runtime.in_memory == ["a:latest"]
 
 
-def test_a_load_does_for_others_what_they_have_not_achieved(another_sees_out: Bench, runtime):
-    with in_thread(lambda: another_sees_out.model_loader.load(spec("a"), "w/1")):
+def test_a_load_unloads_a_model_that_another_ticket_has_abandoned(
+    unloading_elsewhere: Bench, runtime
+):
+    with in_thread(lambda: unloading_elsewhere.model_loader.load(spec("a"), "w/1")):
         eventually(lambda: runtime.loaded_calls >= 2)
-        with another_sees_out.store.transaction() as state:
+        with unloading_elsewhere.store.transaction() as state:
             state.release({"x:latest"}, 1.0)
     assert runtime.unloads == ["x:latest"]
     assert runtime.in_memory == ["a:latest"]
 
 
-def test_a_load_that_finds_no_room_in_time_is_given_up(another_sees_out: Bench, runtime):
+def test_a_load_that_finds_no_room_in_time_is_abandoned(unloading_elsewhere: Bench, runtime):
     with pytest.raises(errors.RuntimeUnavailable, match="room within 2 s"):
-        another_sees_out.model_loader.load(spec("a"), "w/1")
+        unloading_elsewhere.model_loader.load(spec("a"), "w/1")
     assert not runtime.loads
 
 
-def test_an_unload_that_fails_takes_the_place_of_no_model_that_has_come_meanwhile(make, runtime):
+def test_an_unload_that_fails_leaves_a_model_that_was_adopted_meanwhile(make, runtime):
     a, b = spec("a"), spec("b")
     bench = make(a, b, max_loaded=1)
     use(bench, a)
@@ -338,7 +340,7 @@ def test_an_unload_that_fails_takes_the_place_of_no_model_that_has_come_meanwhil
     def fail(name: str) -> None:
         with bench.coordinator.transaction() as transaction:
             transaction.state.adopt("b:latest", transaction.now)
-        raise errors.RuntimeUnavailable("it says nothing")
+        raise errors.RuntimeUnavailable("no answer")
 
     runtime.unload = fail
     with pytest.raises(errors.RuntimeUnavailable):

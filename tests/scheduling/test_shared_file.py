@@ -1,4 +1,4 @@
-"""Shared files: whole at any time, changed by one process at a time, readable by a person."""
+"""Shared files: always whole, changed by one process at a time, readable with cat."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def count(file, times):
                 handle.write(b"%d" % (number + 1))
 
 
-def test_a_new_file_holds_nothing(handle):
+def test_a_new_file_is_empty(handle):
     assert handle.read() == Entry(0, EMPTY)
 
 
@@ -127,7 +127,7 @@ def locks(path):
     return [int(line[4]) for line in lines if line[1] == "FLOCK" and line[5] == device]
 
 
-def test_the_kernel_shows_who_holds_the_lock(file, handle):
+def test_the_kernel_shows_the_process_that_holds_the_lock(file, handle):
     assert locks(file.path) == []
     with handle:
         assert locks(file.path) == [os.getpid()]
@@ -294,7 +294,7 @@ def test_of_a_file_with_one_damaged_half_the_other_counts(file, handle, newest, 
         assert fresh.read().content == expected
         with fresh, pytest.raises(Damaged):
             fresh.verify()
-    assert handle.read().content == b'"document %d"' % newest, "who knows better goes on with it"
+    assert handle.read().content == b'"document %d"' % newest, "it keeps the newer document"
 
 
 ALL = {
@@ -325,6 +325,15 @@ def test_of_a_file_that_is_all_garbage_the_last_known_document_counts(file, hand
     assert file.path.read_bytes().replace(b"\0", b"").count(b"\n") == 2
 
 
+@pytest.mark.parametrize("documents", [1, 2])
+def test_the_last_known_document_is_read_from_a_file_that_was_cut_short(file, handle, documents):
+    for _ in range(documents):
+        known = handle.write(b'"known"' + b" " * 9000)
+    os.truncate(file.path, 0)
+    assert handle.looks_damaged()
+    assert handle.read() == known
+
+
 @pytest.mark.parametrize("harm", ALL)
 def test_the_newest_document_that_is_offered_counts(file, handle, other, harm):
     older, newer = handle.write(b'"older"'), handle.write(b'"newer"')
@@ -352,7 +361,7 @@ def test_a_file_that_is_open_outlives_its_name(file, handle, other):
 # Beginning
 
 
-def test_a_file_that_an_earlier_process_left_is_gone_on_with(tmp_path):
+def test_a_file_of_an_earlier_process_is_used(tmp_path):
     (tmp_path / "left.json").write_bytes(image(b'"left"'))
     for content_bytes in (10, 50_000):
         with (
@@ -364,11 +373,11 @@ def test_a_file_that_an_earlier_process_left_is_gone_on_with(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"x", b"\xff" * 20_000, image(b'"refused"')])
-def test_a_file_of_no_use_is_left_to_those_who_use_it_and_another_takes_its_name(
+def test_an_unusable_file_is_left_to_its_users_and_another_takes_its_name(
     tmp_path, content, caplog
 ):
     def check(found):
-        raise ValueError(f"cannot begin with {found!r}")
+        raise ValueError(f"unusable: {found!r}")
 
     path = tmp_path / "used.json"
     path.write_bytes(content)

@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 import orjson
 import pytest
 
+from mes.errors import StateDirFull
 from mes.event_loop import EventLoop
 from mes.scheduling import store as module
 from mes.scheduling.registry import LOAD, PERMIT, LoadFailure
@@ -26,7 +27,7 @@ NOW = time.monotonic()
 
 
 @pytest.fixture
-def living(tmp_path):
+def worker_id(tmp_path):
     event_loop = EventLoop()
     worker = WorkerProcess(tmp_path, event_loop)
     yield worker.id
@@ -35,15 +36,15 @@ def living(tmp_path):
 
 
 @pytest.fixture
-def state(living):
-    """Two models in memory and a third on its way; requests use each, and wait for one."""
+def state(worker_id):
+    """Return a state with two models in memory and a third loading, all in use or waited for."""
     state = State(3)
     for model in ("a", "b"):
         state.adopt(model, NOW, size_bytes=7)
-    for worker in (living, "999999999-1-dead"):
+    for worker in (worker_id, "999999999-1-dead"):
         state.grant(state.join(f"{worker}/1", worker, "a", PERMIT, NOW), NOW)
         state.join(f"{worker}/2", worker, "a", PERMIT, NOW)
-    state.begin_load(state.join(f"{living}/3", living, "c", LOAD, NOW), NOW)
+    state.begin_load(state.join(f"{worker_id}/3", worker_id, "c", LOAD, NOW), NOW)
     state.load_failures["d"] = LoadFailure(2, NOW + 100, "out of memory")
     state.statistics_of("a").load_seconds = 1.5
     state.preloaded["a"] = "7"
@@ -57,7 +58,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def start(path):
-    """Start so many stores on the file, as processes do that begin by themselves."""
+    """Start so many stores on the file, as processes do that open it by its name."""
     with ExitStack() as stack:
 
         def started(number=1):
@@ -81,7 +82,7 @@ def begun_with(path, content, start):
 # One state for all
 
 
-def test_what_one_changes_the_others_see(start):
+def test_a_change_is_seen_by_all_workers(start):
     one, other = start(2)
     with one.transaction() as state:
         state.adopt("a", 1.0)
@@ -160,9 +161,7 @@ def test_a_person_sees_the_state_with_cat(start, path):
     assert [resident["model"] for resident in seen["registry"]] == ["a", "b"]
 
 
-def test_where_the_disk_has_no_room_for_more_the_request_is_refused_and_the_rest_goes_on(
-    start, monkeypatch
-):
+def test_on_a_full_disk_a_larger_state_is_refused_and_other_changes_are_made(start, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -177,7 +176,7 @@ def test_where_the_disk_has_no_room_for_more_the_request_is_refused_and_the_rest
             for n in range(1000):
                 state.join(f"w/{n + 2}", "w", "a", PERMIT, 1.0)
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StateDirFull, match=r"STATE_DIR .*No space left.*make room"):
         join_many()
     with other.transaction() as state:
         assert (len(state.permits), len(state.tickets)) == (1, 0)
@@ -238,7 +237,7 @@ def test_of_a_damaged_file_the_newest_state_of_all_workers_counts(start, path, c
 
 
 @pytest.mark.usefixtures("quick")
-def test_damage_that_no_request_comes_across_is_repaired_all_the_same(start, path, caplog):
+def test_damage_is_repaired_without_a_request(start, path, caplog):
     one, other = start(2)
     for number in (1, 2, 3):
         with one.transaction() as state:
@@ -265,7 +264,7 @@ def test_the_next_start_goes_on_with_the_same_file(start, path, state):
     assert list(one.read().registry) == ["a", "b"]
 
 
-def test_a_file_of_another_start_is_gone_on_with(start, path, state):
+def test_a_file_of_an_earlier_start_is_used(start, path, state):
     assert encode(begun_with(path, encode(state), start)) == encode(state)
 
 
@@ -302,7 +301,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("where", "value"), WRONG)
-def test_a_wrong_value_however_deep_makes_a_file_useless(path, state, start, caplog, where, value):
+def test_a_wrong_value_at_any_depth_makes_a_file_unusable(path, state, start, caplog, where, value):
     document = orjson.loads(encode(state))
     set_in(document, where, value)
     found = begun_with(path, orjson.dumps(document), start)
@@ -314,17 +313,17 @@ def test_a_wrong_value_however_deep_makes_a_file_useless(path, state, start, cap
     "content",
     [b"", b"{", b"[]", b"7", b"\xff" * 99, b"[" * 100_000, b'{"number": NaN}', b"{}"],
 )
-def test_a_document_that_is_no_state_is_useless(path, start, content):
+def test_a_document_that_is_no_state_is_unusable(path, start, content):
     assert encode(begun_with(path, content, start)) == encode(State(3))
 
 
-def test_half_a_document_is_useless(path, state, start):
+def test_half_a_document_is_unusable(path, state, start):
     content = encode(state)
     assert encode(begun_with(path, content[: len(content) // 2], start)) == encode(State(3))
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff" * 9999, b'{"version":1,"boot":7}'])
-def test_a_file_that_is_none_of_ours_is_useless(path, start, content):
+def test_a_file_of_another_program_is_unusable(path, start, content):
     path.parent.mkdir()
     path.write_bytes(content)
     assert encode(start()[0].read()) == encode(State(3))

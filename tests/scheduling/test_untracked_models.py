@@ -1,4 +1,4 @@
-"""What is in the runtime's memory, by property: however swaps go wrong, never more than may be."""
+"""The runtime's memory: never more models than allowed, in any sequence of steps and failures."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.fakes import spec
 MODELS = "abcde"
 WORKERS = ("w1", "w2", "w3")
 
-LOADING, LOADED, LEAVING = "loading", "loaded", "unloading"
+LOADING, LOADED, UNLOADING = "loading", "loaded", "unloading"
 
 
 @dataclass
-class Errand:
-    """How far somebody has come with a duty: what it saw, what it sees out, what it has begun."""
+class Operation:
+    """The progress of a task: the models it has listed, those it unloads, whether it has begun."""
 
-    seen: set[str] | None = None
-    sees_out: set[str] = field(default_factory=set)
+    listed: set[str] | None = None
+    unloading: set[str] = field(default_factory=set)
     begun: bool = False
 
 
 class Memory(RuleBasedStateMachine):
-    """Between any two steps of a load or an unload anything may happen to all the others."""
+    """Any event may come between two steps of a load or an unload."""
 
     @initialize(places=st.integers(1, 3), known=st.booleans())
     def begin(self, places: int, known: bool) -> None:
@@ -40,8 +40,8 @@ class Memory(RuleBasedStateMachine):
         self.memory = {f"{model}:latest": LOADED for model in MODELS[:places]}
         for model in self.memory if known else ():
             self.state.adopt(model, 0.0)
-        self.reconciler: dict[str, Errand] = {}
-        self.keepers_look: tuple[int, set[str]] | None = None
+        self.operations: dict[str, Operation] = {}
+        self.leaders_list: tuple[int, set[str]] | None = None
         self.count = 0
 
     def settle(self) -> None:
@@ -49,13 +49,13 @@ class Memory(RuleBasedStateMachine):
         policy.settle(self.state, float(self.count), self.limits)
 
     def listed(self) -> set[str]:
-        """The runtime lists no model that is loading."""
+        """Return the models that the runtime lists, which are not those that it is loading."""
         return {model for model, phase in self.memory.items() if phase != LOADING}
 
     def unload_and_wait(self, models: set[str]) -> None:
-        self.memory.update(dict.fromkeys(models & self.listed(), LEAVING))
+        self.memory.update(dict.fromkeys(models & self.listed(), UNLOADING))
 
-    # What clients, workers and the runtime do
+    # Clients, workers and the runtime
 
     @rule(model=st.sampled_from(MODELS), worker=st.sampled_from(WORKERS))
     def arrive(self, model: str, worker: str) -> None:
@@ -68,34 +68,34 @@ class Memory(RuleBasedStateMachine):
     @rule(data=st.data())
     def finish_a_generation(self, data: st.DataObject) -> None:
         permit = self.state.permits[data.draw(st.sampled_from(sorted(self.state.permits)))]
-        self.memory.setdefault(permit.model, LOADED)  # the runtime loads what it is asked for
+        self.memory.setdefault(permit.model, LOADED)  # the runtime loads the model of each request
         self.state.leave(permit.id, float(self.count))
         self.settle()
 
     @rule(worker=st.sampled_from(WORKERS))
     def die(self, worker: str) -> None:
-        for ticket in self.with_a_duty(worker):
+        for ticket in self.with_a_task(worker):
             if ticket.task == LOAD and self.memory.get(ticket.model) == LOADING:
                 del self.memory[ticket.model]  # a load ends with its connection
-            self.reconciler.pop(ticket.id, None)
+            self.operations.pop(ticket.id, None)
         self.state.release_dead_worker(worker, float(self.count))
         self.settle()
 
-    @rule(phase=st.sampled_from([LOADED, LEAVING]), model=st.sampled_from(MODELS))
+    @rule(phase=st.sampled_from([LOADED, UNLOADING]), model=st.sampled_from(MODELS))
     def leave_memory(self, phase: str, model: str) -> None:
         if self.memory.get(f"{model}:latest") == phase:
             del self.memory[f"{model}:latest"]
 
-    # What the keeper does
+    # The leader
 
     @rule()
-    def the_keeper_looks(self) -> None:
-        self.keepers_look = (self.state.residency, self.listed())
+    def the_leader_lists_models(self) -> None:
+        self.leaders_list = (self.state.residency, self.listed())
 
-    @precondition(lambda self: self.keepers_look is not None)
+    @precondition(lambda self: self.leaders_list is not None)
     @rule(worker=st.sampled_from(WORKERS))
-    def the_keeper_puts_right(self, worker: str) -> None:
-        (residency, listed), self.keepers_look = self.keepers_look, None
+    def the_leader_reconciles(self, worker: str) -> None:
+        (residency, listed), self.leaders_list = self.leaders_list, None
         if residency != self.state.residency:
             return
         for model in list(self.state.registry):
@@ -108,78 +108,78 @@ class Memory(RuleBasedStateMachine):
         name = f"{worker}/{self.count}"
         if claimed := claim_untracked(self.state, listed, name):
             self.state.join(name, worker, min(claimed), UNLOAD, float(self.count)).task = UNLOAD
-            self.reconciler[name] = Errand(sees_out=claimed)
+            self.operations[name] = Operation(unloading=claimed)
             self.unload_and_wait(claimed)
         self.settle()
 
-    # What tickets with a duty do, step by step
+    # Tickets with a task, step by step
 
-    def with_a_duty(self, worker: str = "") -> list[Ticket]:
+    def with_a_task(self, worker: str = "") -> list[Ticket]:
         tickets = self.state.tickets.values()
         return [t for t in tickets if t.task and t.worker.startswith(worker)]
 
-    @precondition(lambda self: self.with_a_duty())
+    @precondition(lambda self: self.with_a_task())
     @rule(data=st.data(), fails=st.sampled_from([False, False, False, True]))
-    def go_on(self, data: st.DataObject, fails: bool) -> None:
-        ticket = data.draw(st.sampled_from(sorted(self.with_a_duty(), key=lambda t: t.id)))
-        operation = self.reconciler.setdefault(ticket.id, Errand())
+    def continue_task(self, data: st.DataObject, fails: bool) -> None:
+        ticket = data.draw(st.sampled_from(sorted(self.with_a_task(), key=lambda t: t.id)))
+        operation = self.operations.setdefault(ticket.id, Operation())
         if ticket.task == UNLOAD and ticket.victim is not None and not operation.begun:
-            operation.begun, operation.sees_out = True, {ticket.victim}
-            self.unload_and_wait(operation.sees_out)
-        elif operation.sees_out:
-            self.go_on_seeing_out(ticket, operation, fails)
+            operation.begun, operation.unloading = True, {ticket.victim}
+            self.unload_and_wait(operation.unloading)
+        elif operation.unloading:
+            self.continue_unload(ticket, operation, fails)
         elif operation.begun:
             self.end_load(ticket, fails)
-        elif operation.seen is None:
-            operation.seen = self.listed()
+        elif operation.listed is None:
+            operation.listed = self.listed()
         else:
             self.begin_load(ticket, operation)
 
-    def go_on_seeing_out(self, ticket: Ticket, operation: Errand, fails: bool) -> None:
-        if operation.sees_out & self.listed() and not fails:
+    def continue_unload(self, ticket: Ticket, operation: Operation, fails: bool) -> None:
+        if operation.unloading & self.listed() and not fails:
             return
         if fails:
-            self.memory.update(dict.fromkeys(operation.sees_out & self.listed(), LOADED))
-        self.state.release(operation.sees_out, float(self.count))
-        operation.sees_out = set()
+            self.memory.update(dict.fromkeys(operation.unloading & self.listed(), LOADED))
+        self.state.release(operation.unloading, float(self.count))
+        operation.unloading = set()
         if ticket.task == UNLOAD:
-            self.end(ticket, given_up=fails or ticket.wants == UNLOAD)
+            self.end(ticket, refused=fails or ticket.wants == UNLOAD)
         elif fails:
-            self.give_up_load(ticket)
+            self.abandon_load(ticket)
 
-    def begin_load(self, ticket: Ticket, operation: Errand) -> None:
-        seen, operation.seen = operation.seen or set(), None
-        full = overfull(self.state, seen)
-        operation.sees_out = claim_untracked(self.state, seen, ticket.id)
-        self.unload_and_wait(operation.sees_out)
-        if not full and self.memory.get(ticket.model) != LEAVING:
+    def begin_load(self, ticket: Ticket, operation: Operation) -> None:
+        listed, operation.listed = operation.listed or set(), None
+        full = overfull(self.state, listed)
+        operation.unloading = claim_untracked(self.state, listed, ticket.id)
+        self.unload_and_wait(operation.unloading)
+        if not full and self.memory.get(ticket.model) != UNLOADING:
             operation.begun = True
             self.memory.setdefault(ticket.model, LOADING)
 
     def end_load(self, ticket: Ticket, fails: bool) -> None:
         if fails:
             self.memory.pop(ticket.model, None)
-            self.give_up_load(ticket)
+            self.abandon_load(ticket)
         elif self.memory.get(ticket.model) == LOADING:
             self.memory[ticket.model] = LOADED
         else:
             self.state.finish_load(ticket.model, float(self.count))
-            self.end(ticket, given_up=False)
+            self.end(ticket, refused=False)
 
-    def give_up_load(self, ticket: Ticket) -> None:
+    def abandon_load(self, ticket: Ticket) -> None:
         self.state.drop(ticket.model, float(self.count))
-        self.end(ticket, given_up=True)
+        self.end(ticket, refused=True)
 
-    def end(self, ticket: Ticket, *, given_up: bool) -> None:
-        del self.reconciler[ticket.id]
+    def end(self, ticket: Ticket, *, refused: bool) -> None:
+        del self.operations[ticket.id]
         self.state.finish_task(ticket.id)
-        if given_up:
+        if refused:
             self.state.refuse(ticket, Refusal(ticket.worker, "runtime_unavailable", "no"))
             self.state.leave(ticket.id, float(self.count))
         self.settle()
 
     @invariant()
-    def never_more_than_may_be(self) -> None:
+    def never_more_models_than_allowed(self) -> None:
         assert len(self.memory) <= self.limits.max_loaded, self.memory
 
 

@@ -1,4 +1,4 @@
-"""The reader: which requests are whole, and how long anybody waits for the rest."""
+"""The request reader: which requests are complete, and how long a thread waits for the rest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "enough"),
+    ("pieces", "complete"),
     [
         ([b"GET / HTTP/1.1\r\n", b"\r\n"], [False, True]),
         ([b"G", b"ET / HTTP/1.1\r\n\r", b"\n"], [False, False, True]),
@@ -38,10 +38,10 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         ([HEAD + b"X-Content-Length: 4\r\n\r\n"], [True]),
     ],
 )
-def test_a_request_is_enough_when_nobody_need_wait_for_its_client(ends, pieces, enough):
+def test_a_request_is_complete_when_no_thread_has_to_wait_for_its_client(ends, pieces, complete):
     ours, theirs = ends
     reader = RequestReader(ours, BoundedSemaphore(1))
-    for piece, expected in zip(pieces, enough, strict=True):
+    for piece, expected in zip(pieces, complete, strict=True):
         theirs.sendall(piece)
         assert reader.gather() is expected
     assert reader.buf.getvalue() == b"".join(pieces)
@@ -59,14 +59,14 @@ def test_a_head_without_an_end_is_refused(ends, piece, error):
         gather_all(RequestReader(ours, BoundedSemaphore(1)))
 
 
-def test_a_client_that_has_gone_is_noticed(ends):
+def test_a_client_that_has_disconnected_is_noticed(ends):
     ours, theirs = ends
     theirs.close()
     with pytest.raises(ConnectionError):
         RequestReader(ours, BoundedSemaphore(1)).gather()
 
 
-def test_a_request_that_was_broken_off_is_for_the_application_to_refuse(ends):
+def test_an_incomplete_request_is_left_to_the_application(ends):
     ours, theirs = ends
     theirs.sendall(HEAD + b"Content-Length: 4\r\n\r\nabc")
     reader = RequestReader(ours, BoundedSemaphore(1))
@@ -75,7 +75,7 @@ def test_a_request_that_was_broken_off_is_for_the_application_to_refuse(ends):
     assert reader.gather() is True
 
 
-def test_what_is_there_is_read_though_nobody_may_wait(ends):
+def test_bytes_that_have_arrived_are_read_although_no_thread_may_wait(ends):
     ours, theirs = ends
     reader = RequestReader(ours, BoundedSemaphore(1))
     theirs.sendall(b"here")
@@ -84,7 +84,7 @@ def test_what_is_there_is_read_though_nobody_may_wait(ends):
         reader.chunk()
 
 
-def test_nobody_waits_beyond_the_deadline_however_the_client_drips(ends):
+def test_the_deadline_applies_to_a_client_that_sends_slowly(ends):
     ours, theirs = ends
     reader, began = RequestReader(ours, BoundedSemaphore(1)), time.monotonic()
     reader.deadline = began + 0.5

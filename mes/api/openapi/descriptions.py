@@ -48,6 +48,7 @@ ERROR_CAUSES = {
     "pull_failed": "the runtime could not pull the model; the detail has its message",
     "queue_full": "too many requests wait; retry after `Retry-After` seconds",
     "queue_timeout": "the request waited too long for a permit; retry after `Retry-After` seconds",
+    "state_dir_full": "`STATE_DIR` has no room; an operator must free some, then retry",
     "shutting_down": "MES stops or restarts; retry after `Retry-After` seconds",
     "runtime_unavailable": "the runtime cannot be reached; retry after `Retry-After` seconds",
     "model_unavailable": (

@@ -16,32 +16,32 @@ PROCESSES: dict[str, Case] = {
     ),
     "P2": case(
         "a stop while requests run that will soon be done",
-        "integration/test_stops.py::test_what_runs_finishes_and_who_waits_is_told_at_once",
+        "integration/test_stops.py::test_running_requests_finish_and_waiting_ones_are_refused_at_once",
     ),
     "P3": case(
         "a stop while requests run that take too long",
-        "integration/test_stops.py::test_a_stop_waits_no_longer_than_it_was_told_and_says_so",
+        "integration/test_stops.py::test_a_stop_waits_for_graceful_timeout_and_answers_running_requests",
     ),
     "P4": case(
         "a stop while requests wait",
-        "integration/test_stops.py::test_what_runs_finishes_and_who_waits_is_told_at_once",
+        "integration/test_stops.py::test_running_requests_finish_and_waiting_ones_are_refused_at_once",
     ),
     "P5": case(
         "a reload under load",
         "integration/test_reloads.py::test_reloads_under_load_lose_no_request",
         "integration/test_reloads.py"
-        "::test_what_runs_and_what_waits_is_served_by_the_workers_that_took_it_on",
+        "::test_running_and_waiting_requests_are_served_by_the_old_workers",
     ),
     "P6": case(
         "the master is killed",
-        "integration/test_stops.py::test_workers_whose_master_was_killed_end_and_refuse_who_waits",
+        "integration/test_stops.py::test_workers_whose_master_was_killed_end_and_refuse_waiting_requests",
         "integration/test_stops.py"
         "::test_a_killed_master_is_followed_by_another_at_once_and_the_limits_hold",
     ),
     "P7": case(
         "a worker is stopped for a while",
         "integration/test_state_directory.py"
-        "::test_a_worker_that_stands_still_keeps_what_it_holds_and_holds_up_nobody",
+        "::test_a_stopped_worker_keeps_its_permits_and_delays_no_request",
     ),
     "P8": case(
         "a bug, no stack left, no memory left",
@@ -54,12 +54,12 @@ PROCESSES: dict[str, Case] = {
     "P10": case(
         "two services, one state directory",
         "integration/test_state_directory.py"
-        "::test_a_second_instance_is_refused_and_told_whose_the_directory_is",
+        "::test_a_second_instance_is_refused_with_the_name_of_the_first",
     ),
     "P11": case(
         "a start before the runtime's",
         "integration/test_lifecycle.py"
-        "::test_it_starts_without_a_runtime_and_serves_once_there_is_one",
+        "::test_a_start_without_a_runtime_serves_once_the_runtime_is_there",
     ),
     "P12": case(
         "a start that must fail",

@@ -8,41 +8,40 @@ STATE: dict[str, Case] = {
     "D1": case(
         "the state's file is cut",
         "integration/test_state_directory.py"
-        "::test_damage_to_the_registry_file_changes_nothing_and_is_mended",
-        "scheduling/test_store.py::test_half_a_document_is_useless",
+        "::test_damage_to_the_registry_file_changes_nothing_and_is_repaired",
+        "scheduling/test_store.py::test_half_a_document_is_unusable",
     ),
     "D2": case(
         "the state's file holds something else",
         "integration/test_state_directory.py"
-        "::test_damage_to_the_registry_file_changes_nothing_and_is_mended",
-        "scheduling/test_store.py::test_a_file_that_is_none_of_ours_is_useless",
-        "scheduling/test_store.py::test_a_wrong_value_however_deep_makes_a_file_useless",
+        "::test_damage_to_the_registry_file_changes_nothing_and_is_repaired",
+        "scheduling/test_store.py::test_a_file_of_another_program_is_unusable",
+        "scheduling/test_store.py::test_a_wrong_value_at_any_depth_makes_a_file_unusable",
     ),
     "D3": case(
         "it is deleted",
         "integration/test_state_directory.py"
         "::test_a_deleted_registry_file_changes_nothing_and_is_written_anew",
-        "integration/test_state_directory.py::test_a_deleted_directory_is_made_anew",
+        "integration/test_state_directory.py::test_a_deleted_directory_is_created_again",
     ),
     "D4": case(
         "it cannot be written",
         "integration/test_state_directory.py"
-        "::test_a_directory_that_cannot_be_written_is_named_and_all_is_served",
+        "::test_a_read_only_directory_is_named_and_requests_are_served",
     ),
     "D5": case(
         "the disk is full",
-        "integration/test_state_directory.py::test_a_full_directory_is_named_and_all_is_served",
+        "integration/test_state_directory.py::test_a_full_directory_is_named_and_requests_are_served",
     ),
     "D6": case(
         "a lock is left by a dead process, or removed",
         "scheduling/test_shared_file.py::test_the_lock_of_a_killed_process_is_free",
-        "integration/test_state_directory.py"
-        "::test_a_directory_of_nobody_is_taken_over_without_a_question",
-        "integration/test_state_directory.py::test_bells_that_are_taken_down_are_hung_up_again",
+        "integration/test_state_directory.py::test_a_directory_without_an_instance_is_taken_over",
+        "integration/test_state_directory.py::test_deleted_wakeup_pipes_are_created_again",
     ),
     "D7": case(
         "a file system without locks",
-        "scheduling/test_instance_lock.py::test_a_directory_without_locks_stops_the_start_with_words",
+        "scheduling/test_instance_lock.py::test_a_directory_without_locks_is_refused_with_the_reason",
     ),
     "D8": case(
         "many processes write at once",
