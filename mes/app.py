@@ -44,7 +44,7 @@ _BLUEPRINTS = (
     models.bp,
     models.pull_bp,
     health.queue_bp,
-    inference.checks_bp,
+    schema_validation.checks_bp,
     schema_validation.bp,
     health.metrics_bp,
     docs_page.bp,
