@@ -44,6 +44,7 @@ class InferenceOutcome:
         "provenance",
         "reply",
         "request_id",
+        "seed",
         "validation",
     )
 
@@ -52,6 +53,7 @@ class InferenceOutcome:
         self.request_id = request_id
         self.final = inference.final
         self.options = self.final.options
+        self.seed = self.options["seed"]
         self.reply = inference.reply
         self.validation = self.final.validation
         self.failure = inference.failure
@@ -111,7 +113,10 @@ class AttemptDetailsSchema(ResponseSchema):
         UsageSchema, "Tokens of this attempt.", source=_of_reply("usage"), required=False
     )
     timings = nested(
-        GenerationTimingsSchema, "Durations of this attempt.", source="reply", required=False
+        GenerationTimingsSchema,
+        "Durations of this attempt.",
+        source=_of_reply("timings"),
+        required=False,
     )
 
 

@@ -1,29 +1,34 @@
-"""Fairness between models, the limits it respects, and estimates of the time in the queue."""
+"""Fairness between models, the limits it respects, and estimates of the time in the queue.
+
+Fairness decides which waiting request gets a place in memory, and when one is made. A request is
+*overtaken* when a permit goes to one that came later, while it waits for its model to get a place
+in memory. Its clock runs from then on, except while models are being swapped. Before it reaches the
+patience, a *batch boundary* is set: all requests that came before the last permit are served before
+any that came after it. The models take turns at their part of the batch, so that requests are still
+grouped inside it; the boundary is set so early that the parts ahead, as long as requests usually
+take, fit in.
+
+      A serves           B, its part of the batch    C, its part of the batch, and on
+    |--------------|----------------------------|-----------------------------------
+               boundary set                               boundary removed
+
+Requests may take longer than usual. Therefore a request that has been overtaken for the whole
+patience is *starving* and is overtaken no more: a model that drains for it serves only requests
+that came before it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Protocol
 
 from mes.domain import ModelSpec
 from mes.scheduling.registry import PERMIT, UNLOAD, Ticket
 from mes.scheduling.state import State
-
-# Fairness between models: which requests wait for a place in memory, and when one is made. A
-# request is *overtaken* when a permit goes to one that came later, while it waits for its model
-# to get a place in memory. Its clock runs from then on, except while models are being swapped.
-# Before it reaches the patience, a *batch boundary* is set: all requests that came before the
-# last permit are served before any that came after it. The models take turns at their part of the
-# batch, so that requests are still grouped inside it; the boundary is set so early that the parts
-# ahead, as long as requests usually take, fit in. A serves B, its part of the batch C, its part
-# of the batch, and on
-# |--------------|----------------------------|----------------------------------- boundary set
-# boundary removed Requests may take longer than usual. Therefore a request that has been
-# overtaken for the whole patience is *starving* and is overtaken no more: a model that drains for
-# it serves only requests that came before it.
 
 NO_BARRIER = float("inf")
 # Where the operator has set no patience, each turn is long enough that under full load about a
@@ -108,6 +113,25 @@ class Limits:
         return None
 
 
+class ModelList(Protocol):
+    """The models that may be run; a changed list is another object."""
+
+    @property
+    def enabled(self) -> tuple[ModelSpec, ...]: ...
+
+    def __hash__(self) -> int: ...
+
+
+def current_limits(limits: Limits, models: Callable[[], ModelList]) -> Callable[[], Limits]:
+    """Return a function that returns `limits` with the models that `models` returns then."""
+
+    @lru_cache(maxsize=1)
+    def with_models(current: ModelList) -> Limits:
+        return replace(limits, models={spec.tag: spec for spec in current.enabled})
+
+    return lambda: with_models(models())
+
+
 def waiting_models(state: State) -> Iterator[Ticket]:
     """Yield the first ticket of each model that needs a place which no ticket is getting for it."""
     seen = {t.model for t in state.tickets.values() if t.task and t.wants != UNLOAD}
@@ -179,7 +203,7 @@ def _overtaken_seconds(state: State, ticket: Ticket, now: float) -> float:
     return (now if state.swap_began is None else state.swap_began) - ticket.overtaken_at
 
 
-# The place of each waiting request in the queue, and an estimate of how long it will wait.
+# Estimates of the time in the queue.
 
 
 @dataclass(frozen=True, slots=True)
