@@ -88,7 +88,7 @@ class Limits:
         return int(gigabytes * 1e9) if gigabytes else 0
 
     def has_room_for(self, state: State, model: str) -> bool:
-        """Return whether the model may be loaded as things stand."""
+        """Return whether the model may be loaded now."""
         if state.places_free <= 0:
             return False
         if self.memory_bytes is None:
@@ -97,7 +97,7 @@ class Limits:
         return sum(self.size_bytes(state, each) for each in held) <= self.memory_bytes
 
     def why_never(self, state: State, model: str) -> str | None:
-        """Return why the model cannot be loaded whatever is unloaded for it, or None if it can."""
+        """Return why the model cannot be loaded even beside the pinned models alone, or None."""
         pinned = self.pinned & set(state.registry)
         if len(pinned) >= self.max_loaded:
             return (
