@@ -19,7 +19,7 @@ LogFields = Mapping[str, Any]
 class RequestLabels(NamedTuple):
     """The labels that a request is counted under.
 
-    Each field has few values, whatever clients send, so that the number of rows is limited.
+    Each field has few values, independent of the requests, so that the number of rows is limited.
     """
 
     method: str
