@@ -1,11 +1,10 @@
-"""The application: chooses the parts and joins them."""
+"""The application: the one place that chooses the parts of the service and joins them."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import dataclass
 
 from flask import Flask
 
@@ -15,7 +14,7 @@ from mes.api.openai import chat, completions, embeddings, error_format
 from mes.api.openapi import docs_page
 from mes.api.services import Services
 from mes.config.api_keys import ApiKeys, ApiKeysFile, KeyThrottle
-from mes.config.catalog import Catalog, CatalogFile
+from mes.config.catalog import CatalogFile
 from mes.config.settings import Settings, load
 from mes.domain import Runtime
 from mes.event_loop import EventLoop
@@ -23,7 +22,7 @@ from mes.metrics.collector import MetricsCollector
 from mes.metrics.counters import RequestCounters
 from mes.ollama.client import OllamaRuntime
 from mes.scheduling.coordinator import Coordinator
-from mes.scheduling.fairness import Limits
+from mes.scheduling.fairness import Limits, current_limits
 from mes.scheduling.file_lock import InstanceLock
 from mes.scheduling.leader import Leader
 from mes.scheduling.model_loader import LoadTasks, ModelLoader
@@ -35,16 +34,16 @@ from mes.scheduling.store import Store
 from mes.scheduling.workers import WorkerProcess
 from mes.streams import StreamPump
 
-_LOOKS_AT_FILES_EVERY_SECONDS = 0.5
+_FILE_CHECK_INTERVAL_SECONDS = 0.5
 # Threads of each worker that never wait for a model.
-_THREADS_HELD_BACK = 8
+_RESERVED_THREADS = 8
 
 _BLUEPRINTS = (
     health.bp,
     models.bp,
     models.pull_bp,
     health.queue_bp,
-    inference.checks_bp,
+    schema_validation.checks_bp,
     schema_validation.bp,
     health.metrics_bp,
     docs_page.bp,
@@ -61,14 +60,18 @@ def create_app(
     runtime: Runtime | None = None,
     shared: SharedResources | None = None,
 ) -> Flask:
-    """The service as a WSGI application, ready to serve; made once in each worker process.
+    """Return the service as a WSGI application. Each worker process creates one.
 
     Args:
-        settings: Those of the environment if absent.
-        runtime: Ollama if absent.
-        shared: What gunicorn's master has opened; if absent, this process opens the same files.
+        settings: the settings; by default those of the environment.
+        runtime: the runtime; by default Ollama.
+        shared: the files that gunicorn's master has opened; by default this process opens them.
 
-    Raises SettingsError, CatalogError, KeysError; OSError where STATE_DIR cannot be used.
+    Raises:
+        SettingsError: a setting is invalid.
+        CatalogError: the catalog is invalid or cannot be read.
+        ApiKeysError: the file of API keys is invalid or cannot be read.
+        OSError: STATE_DIR cannot be used.
     """
     settings = settings or load()
     logs.configure(settings.log_level)
@@ -86,102 +89,59 @@ def create_app(
 def _services(
     settings: Settings, runtime: Runtime | None, shared: SharedResources | None
 ) -> Services:
-    catalog = CatalogFile(
-        settings.models_config_path,
-        settings.default_timeout_seconds,
-        check_interval_seconds=_LOOKS_AT_FILES_EVERY_SECONDS,
-        last_good_path=settings.state_dir / "catalog.json",
-    )
+    """Join the parts, and start the leader's thread."""
+    catalog = _catalog_file(settings)
     threads = settings.threads_for(catalog.current().capacity)
-    shared = shared or SharedResources.open(
-        settings.state_dir,
-        requests=catalog.current().capacity,
-        models=len(catalog.current().models),
-    )
-    event_loop = EventLoop()
-    stream_pump = StreamPump()
+    shared = shared or _shared_resources(settings, catalog)
+    event_loop, stream_pump = EventLoop(), StreamPump()
     runtime = runtime or OllamaRuntime(
         host=settings.ollama_host, event_loop=event_loop, stream_pump=stream_pump, pool_size=threads
     )
     worker = WorkerProcess(settings.state_dir, event_loop)
-    store = Store(shared.registry, max_loaded=settings.max_loaded_models)
-    coordinator = Coordinator(store, worker, _limits(settings, catalog))
-    model_loader = _model_loader(settings, runtime, store)
-    scheduler = _scheduler(settings, coordinator, worker, model_loader)
-    runtime_status = RuntimeStatusFile(shared.runtime_status)
-    reconciler = Reconciler(
-        runtime=runtime,
-        coordinator=coordinator,
-        worker=worker,
-        scheduler=scheduler,
-        model_loader=model_loader,
-        runtime_status=runtime_status,
-        # All workers of one gunicorn have the same parent: one start, one preloading.
-        instance=str(os.getppid()),
-        idle_unload_seconds=settings.idle_unload_seconds,
-    )
-    leader = Leader(
-        settings.state_dir,
-        coordinator=coordinator,
-        worker=worker,
-        reconciler=reconciler,
-        runtime_status=runtime_status,
-        instance_lock=InstanceLock(settings.state_dir, master=os.getppid(), address=settings.bind),
-    )
-    leader.start()
+    scheduling = _scheduling(settings, catalog, runtime, worker, shared)
+    scheduling.leader.start()
     return Services(
         settings=settings,
-        keys=_keys(settings),
+        keys=_api_keys(settings),
         key_throttle=KeyThrottle(),
         catalog=catalog,
         schema_limits=_schema_limits(settings),
         second_validator=structured.SecondValidator(),
         runtime=runtime,
-        scheduler=scheduler,
-        coordinator=coordinator,
-        runtime_status=runtime_status,
+        scheduler=scheduling.scheduler,
+        coordinator=scheduling.coordinator,
+        runtime_status=scheduling.runtime_status,
         event_loop=event_loop,
         stream_pump=stream_pump,
-        leader=leader,
-        metrics=MetricsCollector(
-            request_counters=RequestCounters(settings.state_dir, catalog.current),
-            coordinator=coordinator,
-            runtime_status=runtime_status,
-            worker=worker,
-            catalog=catalog.current,
-        ),
+        leader=scheduling.leader,
+        metrics=_metrics(settings, catalog, worker, scheduling),
         shared=shared,
-        wait_slots=threading.BoundedSemaphore(max(1, threads - _THREADS_HELD_BACK)),
+        wait_slots=threading.BoundedSemaphore(max(1, threads - _RESERVED_THREADS)),
     )
 
 
-def _keys(settings: Settings) -> ApiKeys:
+# Configuration.
+
+
+def _catalog_file(settings: Settings) -> CatalogFile:
+    return CatalogFile(
+        settings.models_config_path,
+        settings.default_timeout_seconds,
+        check_interval_seconds=_FILE_CHECK_INTERVAL_SECONDS,
+        last_good_path=settings.state_dir / "catalog.json",
+    )
+
+
+def _api_keys(settings: Settings) -> ApiKeys:
     if settings.api_keys_file is None:
         return ApiKeys(settings.api_key)
     file = ApiKeysFile(
         settings.api_keys_file,
-        check_interval_seconds=_LOOKS_AT_FILES_EVERY_SECONDS,
+        check_interval_seconds=_FILE_CHECK_INTERVAL_SECONDS,
         last_good_path=settings.state_dir / "keys.json",
     )
-    file.current()  # raises now and not at the first request
+    file.current()  # raises an error now and not at the first request
     return ApiKeys(settings.api_key, file.current)
-
-
-def _limits(settings: Settings, catalog: CatalogFile) -> Callable[[], Limits]:
-    @lru_cache(maxsize=1)
-    def limits_of(current: Catalog) -> Limits:
-        return Limits(
-            max_loaded=settings.max_loaded_models,
-            patience_seconds=settings.swap_patience_seconds,
-            patience_bounds=(
-                settings.swap_patience_min_seconds,
-                settings.swap_patience_max_seconds,
-            ),
-            memory_bytes=int(settings.max_model_memory_gb * 1e9) or None,
-            models={spec.tag: spec for spec in current.enabled},
-        )
-
-    return lambda: limits_of(catalog.current())
 
 
 def _schema_limits(settings: Settings) -> structured.SchemaLimits:
@@ -194,6 +154,63 @@ def _schema_limits(settings: Settings) -> structured.SchemaLimits:
         patterns=settings.schema_max_patterns,
         pattern_characters=settings.schema_max_pattern_length,
         fan_out=settings.schema_max_fan_out,
+    )
+
+
+# Scheduling.
+
+
+@dataclass(frozen=True, slots=True)
+class _Scheduling:
+    """The parts of scheduling that the rest of the service uses."""
+
+    coordinator: Coordinator
+    scheduler: Scheduler
+    runtime_status: RuntimeStatusFile
+    leader: Leader
+
+
+def _scheduling(
+    settings: Settings,
+    catalog: CatalogFile,
+    runtime: Runtime,
+    worker: WorkerProcess,
+    shared: SharedResources,
+) -> _Scheduling:
+    store = Store(shared.registry, max_loaded=settings.max_loaded_models)
+    coordinator = Coordinator(store, worker, current_limits(_limits(settings), catalog.current))
+    model_loader = _model_loader(settings, runtime, store)
+    scheduler = _scheduler(settings, coordinator, worker, model_loader)
+    runtime_status = RuntimeStatusFile(shared.runtime_status)
+    reconciler = Reconciler(
+        runtime=runtime,
+        coordinator=coordinator,
+        worker=worker,
+        scheduler=scheduler,
+        model_loader=model_loader,
+        runtime_status=runtime_status,
+        # All workers of one gunicorn have the same parent, so that each start preloads once.
+        instance=str(os.getppid()),
+        idle_unload_seconds=settings.idle_unload_seconds,
+    )
+    leader = _leader(settings, coordinator, worker, reconciler, runtime_status)
+    return _Scheduling(coordinator, scheduler, runtime_status, leader)
+
+
+def _shared_resources(settings: Settings, catalog: CatalogFile) -> SharedResources:
+    return SharedResources.open(
+        settings.state_dir,
+        requests=catalog.current().capacity,
+        models=len(catalog.current().models),
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_loaded=settings.max_loaded_models,
+        patience_seconds=settings.swap_patience_seconds,
+        patience_bounds=(settings.swap_patience_min_seconds, settings.swap_patience_max_seconds),
+        memory_bytes=int(settings.max_model_memory_gb * 1e9) or None,
     )
 
 
@@ -222,4 +239,36 @@ def _scheduler(
         load_tasks=load_tasks,
         queue_timeout_seconds=settings.queue_timeout_seconds,
         drain_timeout_seconds=settings.unload_timeout_seconds,
+    )
+
+
+def _leader(
+    settings: Settings,
+    coordinator: Coordinator,
+    worker: WorkerProcess,
+    reconciler: Reconciler,
+    runtime_status: RuntimeStatusFile,
+) -> Leader:
+    return Leader(
+        settings.state_dir,
+        coordinator=coordinator,
+        worker=worker,
+        reconciler=reconciler,
+        runtime_status=runtime_status,
+        instance_lock=InstanceLock(settings.state_dir, master=os.getppid(), address=settings.bind),
+    )
+
+
+# Metrics.
+
+
+def _metrics(
+    settings: Settings, catalog: CatalogFile, worker: WorkerProcess, scheduling: _Scheduling
+) -> MetricsCollector:
+    return MetricsCollector(
+        request_counters=RequestCounters(settings.state_dir, catalog.current),
+        coordinator=scheduling.coordinator,
+        runtime_status=scheduling.runtime_status,
+        worker=worker,
+        catalog=catalog.current,
     )

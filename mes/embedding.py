@@ -9,8 +9,8 @@ from typing import Any
 
 from mes.config.catalog import Catalog
 from mes.domain import Client, Provenance, Runtime, Vectors, milliseconds
-from mes.domain.capabilities import EMBEDDING, require_capability
-from mes.inference import provenance_of
+from mes.domain.capabilities import EMBEDDING
+from mes.inference import provenance_of, require_capability
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import GrantedPermit, Scheduler
 

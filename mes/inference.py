@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from mes.domain import (
     ModelSpec,
     Prompt,
     Provenance,
+    PulledModel,
     Reply,
     Runtime,
     Thought,
@@ -31,10 +33,12 @@ from mes.domain import (
     no_op,
     tokens_per_second,
 )
-from mes.domain.capabilities import require_capability, required_capabilities
+from mes.domain.capabilities import COMPLETION, THINKING, TOOLS, VISION, not_capable
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import GrantedPermit, Scheduler
 from mes.structured import Generate, RetryPlan, Schema, ToolSchemas
+
+_NO_TOOLS = ToolSchemas({})
 
 
 def infer(
@@ -95,6 +99,42 @@ def _require_capabilities(
         require_capability(capability, spec, runtime_status.pulled, pointer=pointer)
 
 
+def required_capabilities(request: InferenceRequest) -> dict[str, str]:
+    """Return the capabilities that the request needs, each with a JSON pointer to the field.
+
+    Every inference needs `completion`.
+    """
+    has_images = any(message.images for message in request.messages)
+    candidates = {
+        COMPLETION: ("/model_id", True),
+        TOOLS: ("/tools", request.tools),
+        VISION: ("/messages", has_images),
+        THINKING: ("/think", request.think),
+    }
+    return {capability: pointer for capability, (pointer, needed) in candidates.items() if needed}
+
+
+def require_capability(
+    capability: str, spec: ModelSpec, pulled: Mapping[str, PulledModel], *, pointer: str
+) -> None:
+    """Check that the model has the capability.
+
+    The check precedes the queue, so that no model is evicted for one that cannot serve the request.
+    An older runtime does not list capabilities; the request is then tried.
+
+    Args:
+        pulled: the models on the runtime's disk, by tag.
+        pointer: a JSON pointer to the field of the request that needs the capability.
+
+    Raises:
+        NotCapable: the runtime lists the model's capabilities, and this one is not among them.
+    """
+    model = pulled.get(spec.tag)
+    known = model.capabilities if model is not None else None
+    if known and capability not in known:
+        raise not_capable(capability, spec.id, pointer=pointer)
+
+
 @dataclass(frozen=True, slots=True)
 class _RequestSchemas:
     """The schema of the answer, if there is one, and those of the tools' arguments."""
@@ -107,7 +147,8 @@ def _check_schemas(request: InferenceRequest, limits: structured.SchemaLimits) -
     """Check the schemas of the request before it takes a place in the queue."""
     document, pointer = request.json_schema, request.json_schema_pointer
     answer = None if document is None else structured.check_schema(document, limits, at=pointer)
-    return _RequestSchemas(answer, structured.tool_schemas(request.tools, limits))
+    tools = structured.tool_schemas(request.tools, limits) if request.tools else _NO_TOOLS
+    return _RequestSchemas(answer, tools)
 
 
 def _build_prompt(request: InferenceRequest, spec: ModelSpec) -> Prompt:

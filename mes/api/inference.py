@@ -1,46 +1,46 @@
-"""`POST /v1/inference` and `POST /v1/schemas/check`."""
+"""Inferences: the one of the present request, blocking or streaming, and `POST /v1/inference`."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Callable, Generator
+from contextlib import closing
+from functools import partial
 
 from flask import Blueprint, Response
 
-from mes import structured
-from mes.api import execution
 from mes.api.auth import auth
 from mes.api.inference_responses import (
-    FindingSchema,
     InferenceAnswer,
+    InferenceOutcome,
     LoadingLine,
     QueuedLine,
     ResultLine,
-    SchemaCheckAnswer,
     TextLine,
     serialize_event,
 )
-from mes.api.operation_docs import JSON, NDJSON, documented, lines_schema
+from mes.api.middleware import RequestLog, request_log
+from mes.api.operation_docs import JSON, NDJSON, RUN_ERRORS, documented, lines_schema
 from mes.api.request_body import request_body
-from mes.api.request_schemas import InferenceRequestSchema, SchemaCheckSchema
-from mes.api.response_fields import Document, json_response
-from mes.api.response_schemas import ErrorLine
-from mes.api.services import get_services
-from mes.api.streaming import Documents, StreamingResponse
-from mes.domain import InferenceRequest
-from mes.errors import ModelNotFound, SchemaInvalid, SchemaUnsafe
-from mes.structured import Schema
+from mes.api.request_schemas import InferenceRequestSchema
+from mes.api.response_fields import json_response
+from mes.api.response_schemas import ErrorLine, TimingsSchema, UsageSchema
+from mes.api.services import Services, get_services
+from mes.api.streaming import Document, Documents, StreamingResponse
+from mes.domain import Client, Event, Inference, InferenceRequest
+from mes.errors import SchemaInvalid, SchemaUnsafe
+from mes.inference import infer
+from mes.streams import Stream
 
+INFERENCE_ERRORS = (SchemaInvalid, SchemaUnsafe, *RUN_ERRORS)
 LINES = lines_schema(QueuedLine, LoadingLine, TextLine, ResultLine, ErrorLine)
 
 bp = Blueprint("inference", __name__, url_prefix="/v1")
-checks_bp = Blueprint("checks", __name__, url_prefix="/v1")
 
 
 @bp.post("/inference")
 @auth.login_required
 @request_body(InferenceRequestSchema())
-@documented({JSON: InferenceAnswer, NDJSON: LINES}, raises=execution.ERRORS)
+@documented({JSON: InferenceAnswer, NDJSON: LINES}, raises=INFERENCE_ERRORS)
 def create(request: InferenceRequest) -> Response:
     """Run one inference.
 
@@ -50,43 +50,82 @@ def create(request: InferenceRequest) -> Response:
     if request.stream:
         response_stream = StreamingResponse()
         return response_stream.response(_lines(request, response_stream))
-    return json_response(InferenceAnswer.serialize(execution.run_blocking(request)))
+    return json_response(InferenceAnswer.serialize(run_blocking(request)))
 
 
 def _lines(request: InferenceRequest, response_stream: StreamingResponse) -> Generator[Documents]:
-    outcome = yield from execution.run_streaming(request, serialize_event, response_stream)
+    outcome = yield from run_streaming(request, serialize_event, response_stream)
     yield [ResultLine.serialize(outcome)]
 
 
-@checks_bp.post("/schemas/check", endpoint="check")
-@auth.login_required
-@request_body(SchemaCheckSchema())
-@documented(SchemaCheckAnswer, raises=(ModelNotFound, SchemaInvalid, SchemaUnsafe))
-def check_json_schema(body: dict[str, Any]) -> Response:
-    """Check a JSON Schema without a generation.
+def run_blocking(request: InferenceRequest) -> InferenceOutcome:
+    """Run the inference and return its outcome."""
+    services, log = _begin_log(request)
+    with services.client() as client:
+        inference = _inference_call(request, services, log, client)()
+    return _finish(inference, log)
 
-    Runs the checks of an inference and gives the same errors. The response lists the keywords that
-    the runtime would enforce and those that it would not.
+
+def run_streaming(
+    request: InferenceRequest,
+    serialize: Callable[[Event], Document | None],
+    response_stream: StreamingResponse,
+) -> Generator[Documents, None, InferenceOutcome]:
+    """Run the inference, yield the documents of its events in batches, and return its outcome.
+
+    `serialize` returns the document that reports an event; None for an event that is not reported.
+    Documents that `response_stream` has sent already are not yielded. Closing the generator ends
+    the inference.
     """
-    services = get_services()
-    model_id = body.get("model_id")
-    spec = None if model_id is None else services.catalog.current().get(model_id)
-    schema = structured.check_schema(body["json_schema"], services.schema_limits)
-    modes = schema.modes_for(constrain=spec is None or spec.supports_json_mode)
-    return json_response(_report(schema, modes))
+    services, log = _begin_log(request)
+    patience = services.settings.stream_write_timeout_seconds
+    with services.client() as client:
+        run = _inference_call(request, services, log, client)
+
+        def work(emit: Callable[..., bool]) -> Inference:
+            return run(emit=lambda *events: emit(*filter(None, map(serialize, events))))
+
+        with closing(Stream(work, reader=response_stream, patience_seconds=patience)) as stream:
+            yield from stream
+    return _finish(stream.result, log)
 
 
-def _report(schema: Schema, modes: tuple[str, ...]) -> Document:
-    keywords = schema.keywords(modes[0])
-    notable = [finding for finding in schema.report.findings if finding.is_notable]
-    return SchemaCheckAnswer.build(
-        success=True,
-        dialect=schema.dialect,
-        schema_sha256=schema.sha256,
-        bytes=len(schema.text.encode()),
-        subschemas=len(schema.tree.nodes),
-        modes=modes,
-        enforced=keywords.enforced,
-        ignored=keywords.ignored,
-        findings=[FindingSchema.serialize(finding) for finding in notable],
+def _begin_log(request: InferenceRequest) -> tuple[Services, RequestLog]:
+    log = request_log()
+    # The operation names of OpenTelemetry.
+    operation = "chat" if request.messages else "text_completion"
+    log.add_fields(model=request.model_id[:200], operation=operation)
+    return get_services(), log
+
+
+def _inference_call(
+    request: InferenceRequest, services: Services, log: RequestLog, client: Client
+) -> Callable[..., Inference]:
+    return partial(
+        infer,
+        request,
+        catalog=services.catalog.current(),
+        schema_limits=services.schema_limits,
+        scheduler=services.scheduler,
+        runtime=services.runtime,
+        runtime_status=services.runtime_status.current(),
+        client=client,
+        request_id=log.request_id,
     )
+
+
+def _finish(inference: Inference, log: RequestLog) -> InferenceOutcome:
+    outcome = InferenceOutcome(inference, log.request_id)
+    log.add_fields(
+        usage=UsageSchema.serialize(inference.usage),
+        timings=TimingsSchema.serialize(inference.timings),
+        finish_reason=outcome.reply.finish_reason,
+    )
+    if outcome.validation:
+        log.add_fields(
+            verdict=outcome.validation.verdict,
+            attempts=len(inference.attempts),
+            first_verdict=inference.attempts[0].verdict,
+            mode=outcome.final.mode,
+        )
+    return outcome

@@ -1,4 +1,4 @@
-"""Response schemas of inferences, their streams and schema checks."""
+"""Response schemas of inferences and of their streams."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class InferenceOutcome:
         "provenance",
         "reply",
         "request_id",
+        "seed",
         "validation",
     )
 
@@ -52,6 +53,7 @@ class InferenceOutcome:
         self.request_id = request_id
         self.final = inference.final
         self.options = self.final.options
+        self.seed = self.options["seed"]
         self.reply = inference.reply
         self.validation = self.final.validation
         self.failure = inference.failure
@@ -111,7 +113,10 @@ class AttemptDetailsSchema(ResponseSchema):
         UsageSchema, "Tokens of this attempt.", source=_of_reply("usage"), required=False
     )
     timings = nested(
-        GenerationTimingsSchema, "Durations of this attempt.", source="reply", required=False
+        GenerationTimingsSchema,
+        "Durations of this attempt.",
+        source=_of_reply("timings"),
+        required=False,
     )
 
 
@@ -267,34 +272,3 @@ _EVENT_SERIALIZERS = {
 def serialize_event(event: Event) -> Document:
     """Return the line that reports the event."""
     return _EVENT_SERIALIZERS[type(event)](event)
-
-
-# Schema checks.
-
-
-class FindingSchema(ResponseSchema):
-    """How the runtime treats one keyword at one place of the schema."""
-
-    pointer = string("JSON pointer to the place in the schema.")
-    keyword = string("The keyword.")
-    effect = choice(
-        ("ignored", "refused", "distorted", "excluded", "fatal"),
-        "How the runtime treats the keyword.",
-    )
-    reason = string("Why the runtime treats the keyword like this.")
-
-
-class SchemaCheckAnswer(ResponseSchema):
-    """The response to `POST /v1/schemas/check`."""
-
-    success = boolean("Always true; an invalid schema gives an error response.")
-    dialect = string("URI of the schema's dialect.")
-    schema_sha256 = string("SHA-256 of the compact text of the schema.")
-    bytes = integer("Length of the compact text of the schema.")
-    subschemas = integer("Number of subschemas.")
-    modes = strings("Modes in which the model would be asked, the strictest first.")
-    enforced = strings("Keywords that the runtime would enforce during the generation.")
-    ignored = strings("Keywords that the runtime would not enforce.")
-    findings = nested_list(
-        FindingSchema, "Keywords that the runtime does not enforce, with the reason."
-    )

@@ -1,4 +1,4 @@
-"""Steps around every request: its id and its log line, checks of its headers, security headers."""
+"""Steps around every request: its id, its log line, header checks and security headers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from mes.api.services import get_services
 from mes.config.settings import Settings
 from mes.metrics.counters import RequestCounters
 
-# The log of requests: an id for each request, one log line and one count in the metrics.
-
 log = logging.getLogger("mes.requests")
 
-# Other ids could put line breaks or markup into the log and into answers.
+# Other ids could put line breaks or markup into the log and into responses.
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 
@@ -52,7 +50,7 @@ def request_log() -> RequestLog:
 
 
 def install_request_log(app: Flask) -> None:
-    """Give each request of the application an id, and log and count it once."""
+    """Give each request an id, one line in the log and one count in the metrics."""
     app.before_request(_begin)
     app.after_request(_finish)
 
@@ -95,11 +93,8 @@ def _write(
     counters.count(fields, route=route)
 
 
-# Checks of all requests before routing, and security headers of all responses.
-
-
 def install_security(app: Flask, settings: Settings) -> None:
-    """Set the framework's limits, and check each request and protect each response."""
+    """Set the framework's limits, check each request and add security headers to each response."""
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     # A path with a doubled slash is not found; by default werkzeug redirects it to another path.
     app.url_map.merge_slashes = False

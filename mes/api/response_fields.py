@@ -1,4 +1,10 @@
-"""Response fields: their declaration, the serializers compiled from it, and JSON responses."""
+"""Response fields: one declaration gives the JSON value and its documentation.
+
+A response schema lists its fields. `serialize` makes the JSON object of a domain object out of
+them, and /openapi.json describes them. The value of a field comes from its `source`: the name of an
+attribute (dots allowed) or a function of the domain object; without one, from the attribute that
+has the name of the field.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +17,6 @@ import orjson
 from flask import Response
 from marshmallow import EXCLUDE, Schema, fields, validate
 from marshmallow.schema import SchemaMeta
-
-# JSON out: functions compiled from declared response fields, and the encoding of the result.
 
 Document = dict[str, Any]
 
@@ -93,13 +97,6 @@ def _list_getter(get: _Getter, inner: fields.Nested) -> _Getter:
         return None if values is None else [serialize(each) for each in values]
 
     return get_list
-
-
-# Response fields: one declaration gives the JSON value and its documentation. A response schema
-# lists its fields. `serialize` makes the JSON object of a domain object out of them, and
-# /openapi.json describes them. The value of a field comes from its `source`: the name of an
-# attribute (dots allowed) or a function of the domain object; without one, from the attribute
-# that has the name of the field.
 
 
 class _ResponseSchemaMeta(SchemaMeta):

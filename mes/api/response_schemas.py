@@ -26,18 +26,9 @@ class UsageSchema(ResponseSchema):
 class GenerationTimingsSchema(ResponseSchema):
     """Durations of a generation in the runtime."""
 
-    prompt_ms = integer(
-        "Time the runtime took to read the prompt, in milliseconds.",
-        source=lambda timings: round(timings.prompt_ms),
-    )
-    generation_ms = integer(
-        "Time the runtime took to generate the answer, in milliseconds.",
-        source=lambda timings: round(timings.generation_ms),
-    )
-    time_to_first_token_ms = integer(
-        "Time from the permit to the first token, in milliseconds.",
-        source=lambda timings: round(timings.time_to_first_token_ms),
-    )
+    prompt_ms = integer("Time the runtime took to read the prompt, in milliseconds.")
+    generation_ms = integer("Time the runtime took to generate the answer, in milliseconds.")
+    time_to_first_token_ms = integer("Time from the permit to the first token, in milliseconds.")
     tokens_per_second = number("Tokens generated per second.", null=True)
 
 
@@ -68,7 +59,7 @@ class RuntimeProvenanceSchema(ResponseSchema):
 class ProvenanceSchema(RuntimeProvenanceSchema):
     """The facts that are needed to repeat a run."""
 
-    seed = integer("Seed of the sampling.", source=lambda outcome: outcome.options["seed"])
+    seed = integer("Seed of the sampling.")
     schema_sha256 = string(
         "SHA-256 of the compact text of `json_schema`.",
         source="provenance.schema_sha256",

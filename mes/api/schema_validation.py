@@ -1,4 +1,4 @@
-"""`POST /v1/schemas/validate`: instances are validated by two validators."""
+"""`POST /v1/schemas/check`, and `POST /v1/schemas/validate` with two validators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mes.api.auth import auth
 from mes.api.inference_responses import ViolationSchema
 from mes.api.operation_docs import documented
 from mes.api.request_body import request_body
-from mes.api.request_fields import LIST, Object, Strict
+from mes.api.request_schemas import LIST, NOT_EMPTY, Object, Strict, Text
 from mes.api.response_fields import (
     Document,
     ResponseSchema,
@@ -24,20 +24,95 @@ from mes.api.response_fields import (
     nested,
     nested_list,
     string,
+    strings,
 )
 from mes.api.services import get_services
-from mes.errors import QueueFull, SchemaInvalid, SchemaUnsafe
+from mes.errors import ModelNotFound, QueueFull, SchemaInvalid, SchemaUnsafe
 from mes.structured import Comparison, Schema
 
 MAX_INSTANCES = 1_000
 
+_MESSAGES = {"unknown": "is not a field of this request", "type": "must be a JSON object"}
+
+checks_bp = Blueprint("checks", __name__, url_prefix="/v1")
 bp = Blueprint("schema_validation", __name__, url_prefix="/v1")
+
+
+class SchemaCheckSchema(Strict):
+    """The body of `POST /v1/schemas/check`."""
+
+    error_messages = _MESSAGES
+
+    json_schema = Object(required=True)
+    model_id = Text(allow_none=True, validate=NOT_EMPTY)
+
+
+class FindingSchema(ResponseSchema):
+    """How the runtime treats one keyword at one place of the schema."""
+
+    pointer = string("JSON pointer to the place in the schema.")
+    keyword = string("The keyword.")
+    effect = choice(
+        ("ignored", "refused", "distorted", "excluded", "fatal"),
+        "How the runtime treats the keyword.",
+    )
+    reason = string("Why the runtime treats the keyword like this.")
+
+
+class SchemaCheckAnswer(ResponseSchema):
+    """The response to `POST /v1/schemas/check`."""
+
+    success = boolean("Always true; an invalid schema gives an error response.")
+    dialect = string("URI of the schema's dialect.")
+    schema_sha256 = string("SHA-256 of the compact text of the schema.")
+    bytes = integer("Length of the compact text of the schema.")
+    subschemas = integer("Number of subschemas.")
+    modes = strings("Modes in which the model would be asked, the strictest first.")
+    enforced = strings("Keywords that the runtime would enforce during the generation.")
+    ignored = strings("Keywords that the runtime would not enforce.")
+    findings = nested_list(
+        FindingSchema, "Keywords that the runtime does not enforce, with the reason."
+    )
+
+
+@checks_bp.post("/schemas/check", endpoint="check")
+@auth.login_required
+@request_body(SchemaCheckSchema())
+@documented(SchemaCheckAnswer, raises=(ModelNotFound, SchemaInvalid, SchemaUnsafe))
+def check_json_schema(body: dict[str, Any]) -> Response:
+    """Check a JSON Schema without a generation.
+
+    Runs the checks of an inference and gives the same errors. The response lists the keywords that
+    the runtime would enforce and those that it would not.
+    """
+    services = get_services()
+    model_id = body.get("model_id")
+    spec = None if model_id is None else services.catalog.current().get(model_id)
+    schema = structured.check_schema(body["json_schema"], services.schema_limits)
+    modes = schema.modes_for(constrain=spec is None or spec.supports_json_mode)
+    return json_response(_check_report(schema, modes))
+
+
+def _check_report(schema: Schema, modes: tuple[str, ...]) -> Document:
+    keywords = schema.keywords(modes[0])
+    notable = [finding for finding in schema.report.findings if finding.is_notable]
+    return SchemaCheckAnswer.build(
+        success=True,
+        dialect=schema.dialect,
+        schema_sha256=schema.sha256,
+        bytes=len(schema.text.encode()),
+        subschemas=len(schema.tree.nodes),
+        modes=modes,
+        enforced=keywords.enforced,
+        ignored=keywords.ignored,
+        findings=[FindingSchema.serialize(finding) for finding in notable],
+    )
 
 
 class SchemaValidationSchema(Strict):
     """The body of `POST /v1/schemas/validate`."""
 
-    error_messages = {"unknown": "is not a field of this request", "type": "must be a JSON object"}
+    error_messages = _MESSAGES
 
     json_schema = Object(required=True)
     instances = fields.List(
@@ -132,10 +207,10 @@ def validate_instances(body: dict[str, Any]) -> Response:
         comparisons = structured.compare(
             schema, body["instances"], second=services.second_validator, client=client
         )
-    return json_response(_report(schema, comparisons))
+    return json_response(_validation_report(schema, comparisons))
 
 
-def _report(schema: Schema, comparisons: list[Comparison]) -> Document:
+def _validation_report(schema: Schema, comparisons: list[Comparison]) -> Document:
     return SchemaValidationAnswer.build(
         success=True,
         dialect=schema.dialect,

@@ -21,10 +21,16 @@ from mes import strict_json
 from mes.config.reloading_file import FileError, ReloadingFile
 from mes.errors import Mistake
 
-# API keys: their scopes, and the file that lists them (`MES_API_KEYS_FILE`).
-
 INFERENCE, ADMIN, METRICS = "inference", "admin", "metrics"
 SCOPES = (INFERENCE, ADMIN, METRICS)
+KEY_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_TIME = "is not a time with a time zone, such as 2027-01-31T00:00:00Z"
+_OTHERS_PERMISSIONS = 0o077
+_MAX_WRONG_KEYS = 10
+_WINDOW_SECONDS = 60.0
+# An attacker with more addresses than this cannot be stopped here, but must not fill the memory.
+_MAX_ADDRESSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -84,11 +90,6 @@ def key_digest(key: str) -> str:
     keys are 256 random bits, which cannot be guessed, and each request computes the hash once.
     """
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-KEY_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TIME = "is not a time with a time zone, such as 2027-01-31T00:00:00Z"
-_OTHERS_PERMISSIONS = 0o077
 
 
 class ApiKeysError(FileError):
@@ -208,14 +209,6 @@ def is_accessible_by_others(path: Path) -> bool:
     return bool(path.stat().st_mode & _OTHERS_PERMISSIONS)
 
 
-# A limit on wrong keys: ten a minute for each client address.
-
-_MAX_WRONG_KEYS = 10
-_WINDOW_SECONDS = 60.0
-# An attacker with more addresses than this cannot be stopped here, but must not fill the memory.
-_MAX_ADDRESSES = 10_000
-
-
 @dataclass(slots=True)
 class _Window:
     ends_at: float
@@ -223,7 +216,7 @@ class _Window:
 
 
 class KeyThrottle:
-    """Counts wrong keys by address, in each worker process. Thread-safe."""
+    """Limits wrong keys to ten a minute for each address, in each worker process. Thread-safe."""
 
     def __init__(self) -> None:
         self._windows: TTLCache[str, _Window] = TTLCache(_MAX_ADDRESSES, _WINDOW_SECONDS)

@@ -55,7 +55,7 @@ class Catalog:
 
         Raises ModelNotFound.
         """
-        spec = self._by_id.get(normalise(model_id))
+        spec = self._by_id.get(model_id) or self._by_id.get(normalise(model_id))
         if spec is None:
             raise ModelNotFound(
                 f"the model {_quote(model_id)} is not configured; {self._alternatives}"
@@ -70,7 +70,8 @@ class Catalog:
 
     @cached_property
     def _by_id(self) -> dict[str, ModelSpec]:
-        return {normalise(spec.id): spec for spec in self.models}
+        as_written = {spec.id: spec for spec in self.models}
+        return as_written | {normalise(spec.id): spec for spec in self.models}
 
     @cached_property
     def _by_tag(self) -> dict[str, ModelSpec]:

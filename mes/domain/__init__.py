@@ -12,22 +12,28 @@ from mes.domain.models import (
 )
 from mes.domain.results import (
     Attempt,
+    Emit,
+    Event,
     Inference,
     KeywordSupport,
+    Loading,
     Logprob,
     Provenance,
+    Queued,
     Reply,
+    Thought,
     Timings,
+    Token,
     Usage,
     ValidationResult,
     Vectors,
     Violation,
     final_attempt,
     milliseconds,
+    no_op,
     tokens_per_second,
-    total_usage,
 )
-from mes.domain.runtime import Client, Emit, Event, Loading, Queued, Runtime, Thought, Token, no_op
+from mes.domain.runtime import Client, Runtime
 
 __all__ = [
     "LOAD_OPTIONS",
@@ -65,5 +71,4 @@ __all__ = [
     "no_op",
     "normalise",
     "tokens_per_second",
-    "total_usage",
 ]

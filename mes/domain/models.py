@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 # Ollama reloads a model when one of these changes between two requests. They are therefore part of
@@ -32,7 +33,7 @@ def normalise(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelSpec:
     """One model of the catalog, with its options and limits.
 
@@ -59,13 +60,13 @@ class ModelSpec:
     min_memory_gb: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def capacity(self) -> int:
         """The most requests that may run or wait at a time."""
         return self.max_concurrent + self.max_queue
 
-    @property
-    def load_options(self) -> dict[str, Any]:
+    @cached_property
+    def load_options(self) -> Mapping[str, Any]:
         """The options that are part of the loaded model, the same for every request."""
         options = {name: value for name, value in self.options.items() if name in LOAD_OPTIONS}
         if self.context_window is not None:

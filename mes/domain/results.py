@@ -1,11 +1,12 @@
-"""Results: the replies of a runtime, their validation, and the inference made of them."""
+"""Results: the events of an inference that runs, its replies, their validation, and its outcome."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 from mes.domain.inference_request import ToolCall
 
@@ -21,6 +22,12 @@ class Usage:
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
@@ -33,6 +40,38 @@ class Logprob:
     logprob: float
     bytes: tuple[int, ...]
     top_logprobs: tuple[Logprob, ...] = ()
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a duration as responses contain it: whole milliseconds."""
+    return round(seconds * 1000)
+
+
+def tokens_per_second(tokens: int, milliseconds: float) -> float | None:
+    """Return the rate, rounded to one decimal; None if no time was measured."""
+    return round(tokens / milliseconds * 1000, 1) if milliseconds else None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationTimings:
+    """The time that each phase of a generation took in the runtime."""
+
+    prompt_ms: int
+    generation_ms: int
+    time_to_first_token_ms: int
+    tokens_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings(GenerationTimings):
+    """The time that each phase of an inference took, over all its attempts.
+
+    `time_to_first_token_ms` is that of the first attempt.
+    """
+
+    queue_ms: int
+    load_ms: int
+    cold_start: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +93,14 @@ class Reply:
     logprobs: tuple[Logprob, ...] = ()
 
     @property
-    def tokens_per_second(self) -> float | None:
-        return tokens_per_second(self.usage.completion_tokens, self.generation_ms)
+    def timings(self) -> GenerationTimings:
+        """The times, rounded as responses contain them."""
+        return GenerationTimings(
+            prompt_ms=round(self.prompt_ms),
+            generation_ms=round(self.generation_ms),
+            time_to_first_token_ms=round(self.time_to_first_token_ms),
+            tokens_per_second=tokens_per_second(self.usage.completion_tokens, self.generation_ms),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,38 +109,6 @@ class Vectors:
 
     values: tuple[array[float], ...]
     prompt_tokens: int
-
-
-def total_usage(usages: Iterable[Usage]) -> Usage:
-    """Return the sum of the usages."""
-    counts = [(usage.prompt_tokens, usage.completion_tokens) for usage in usages]
-    return Usage(*map(sum, zip(*counts, strict=True)))
-
-
-def milliseconds(seconds: float) -> int:
-    """Return a duration as responses contain it: whole milliseconds."""
-    return round(seconds * 1000)
-
-
-def tokens_per_second(tokens: int, milliseconds: float) -> float | None:
-    """Return the rate, rounded to one decimal; None if no time was measured."""
-    return round(tokens / milliseconds * 1000, 1) if milliseconds else None
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """The time that each phase of an inference took, over all its attempts.
-
-    `time_to_first_token_ms` is that of the first attempt.
-    """
-
-    queue_ms: int
-    load_ms: int
-    prompt_ms: int
-    generation_ms: int
-    time_to_first_token_ms: int
-    tokens_per_second: float | None
-    cold_start: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +181,7 @@ class KeywordSupport:
     ignored: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inference:
     """The result of an inference, with all its attempts. `keywords` are those of the schema."""
 
@@ -179,8 +192,9 @@ class Inference:
     attempts: tuple[Attempt, ...]
     keywords: KeywordSupport
 
-    @property
+    @cached_property
     def final(self) -> Attempt:
+        """The attempt whose reply is the answer."""
         return final_attempt(self.attempts)
 
     @property
@@ -188,23 +202,72 @@ class Inference:
         assert self.final.reply is not None
         return self.final.reply
 
-    @property
+    @cached_property
     def usage(self) -> Usage:
         """The tokens of all attempts together."""
-        replies = (attempt.reply for attempt in self.attempts)
-        return total_usage(reply.usage for reply in replies if reply is not None)
+        usages = [each.reply.usage for each in self.attempts if each.reply is not None]
+        return sum(usages, start=Usage(0, 0))
 
-    @property
-    def validation(self) -> ValidationResult | None:
-        return self.final.validation
-
-    @property
+    @cached_property
     def failure(self) -> ValidationResult | None:
         """The failed validation of the answer, or of the first tool call that is invalid."""
-        results = (self.validation, *self.final.tool_call_validations)
+        results = (self.final.validation, *self.final.tool_call_validations)
         return next((result for result in results if result is not None and not result.valid), None)
 
 
 def final_attempt(attempts: Sequence[Attempt]) -> Attempt:
     """Return the last attempt that has a reply; its reply is the answer."""
     return next(attempt for attempt in reversed(attempts) if attempt.reply is not None)
+
+
+# Events: the progress of an inference until its result is complete.
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The request waits in the queue; its model serves position 1 next."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The request waits for its model to be loaded."""
+
+
+class Token(NamedTuple):  # one per token: creating a frozen dataclass takes four times as long
+    """A piece of the answer's text.
+
+    `logprobs` are the probabilities of its tokens, if the request asks for them.
+    """
+
+    text: str
+    attempt: int = 1
+    logprobs: tuple[Logprob, ...] = ()
+
+
+class Thought(NamedTuple):
+    """A piece of the model's reasoning, which precedes the answer."""
+
+    text: str
+    attempt: int = 1
+
+
+Event = Queued | Loading | Token | Thought
+"""Any progress of an inference."""
+
+
+class Emit(Protocol):
+    """A callback that receives the events. An exception that it raises ends the inference."""
+
+    def __call__(self, *events: Event) -> bool:
+        """Receive the events since the previous call, in their order.
+
+        Return True if the events were passed on at once. Only then may the next call come from
+        another thread than the one that runs the inference; that thread must wait meanwhile.
+        """
+
+
+def no_op(*events: Event) -> bool:
+    """Ignore the events."""
+    return False

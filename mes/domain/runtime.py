@@ -1,72 +1,18 @@
-"""The contract of a runtime, and the events that it emits."""
+"""The protocols of a runtime, which runs models, and of a client, which waits for an answer.
+
+`Runtime` is the contract of every implementation. All deadlines are absolute times of
+`time.monotonic()`, in seconds. Methods may be called from several threads at the same time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from mes.domain.inference_request import Prompt
 from mes.domain.models import LoadedModel, ModelCard, ModelSpec, PulledModel, PullProgress
-from mes.domain.results import Logprob, Reply, Vectors
-
-# Events: the progress of an inference until its result is complete.
-
-
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """The request waits in the queue; its model serves position 1 next."""
-
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """The request waits for its model to be loaded."""
-
-
-class Token(NamedTuple):  # one per token: creating a frozen dataclass takes four times as long
-    """A piece of the answer's text.
-
-    `logprobs` are the probabilities of its tokens, if the request asks for them.
-    """
-
-    text: str
-    attempt: int = 1
-    logprobs: tuple[Logprob, ...] = ()
-
-
-class Thought(NamedTuple):
-    """A piece of the model's reasoning, which precedes the answer."""
-
-    text: str
-    attempt: int = 1
-
-
-Event = Queued | Loading | Token | Thought
-"""Any progress of an inference."""
-
-
-class Emit(Protocol):
-    """A callback that receives the events. An exception that it raises ends the inference."""
-
-    def __call__(self, *events: Event) -> bool:
-        """Receive the events since the previous call, in their order.
-
-        Return True if the events were passed on at once. Only then may the next call come from
-        another thread than the one that runs the inference; that thread must wait meanwhile.
-        """
-
-
-def no_op(*events: Event) -> bool:
-    """Ignore the events."""
-    return False
-
-
-# The protocols of a runtime, which runs models, and of a client, which waits for an answer.
-# `Runtime` is the contract for every implementation. All deadlines are absolute times of
-# `time.monotonic()`, in seconds. Methods may be called from several threads at the same time.
+from mes.domain.results import Emit, Reply, Vectors, no_op
 
 
 class Client(Protocol):

@@ -1,4 +1,4 @@
-"""The routes of Ollama's API, and models as it describes them."""
+"""The routes of Ollama's API, and the descriptions of models in its answers."""
 
 from __future__ import annotations
 
@@ -14,88 +14,19 @@ from mes.embedded.model_pool import ModelPool, PooledModel
 from mes.embedded.model_store import ModelStore, StoredModel
 from mes.embedded.request_parsing import Body, EmbedRequest, GenerateRequest
 
-# Descriptions of a model in answers: in the list, in full, and as a running one.
-
 Json = dict[str, Any]
-HIDDEN_METADATA = ("general.name", "tokenizer.chat_template")
-
-
-def describe_tag(model: StoredModel) -> Json:
-    """Return the entry of /api/tags."""
-    header = model.header
-    lengths = {"context_length": header.context_length, "embedding_length": header.embedding_length}
-    return {
-        "name": str(model.name),
-        "model": str(model.name),
-        "modified_at": durations.timestamp(model.modified_ns),
-        "size": model.size,
-        "digest": model.digest,
-        "details": {**_details(model), **lengths},
-        "capabilities": model.capabilities,
-    }
-
-
-def describe_model(model: StoredModel) -> Json:
-    """Return the answer of /api/show."""
-    header = model.header
-    info = {key: value for key, value in header.metadata.items() if key not in HIDDEN_METADATA}
-    return {
-        "license": str(header.metadata.get("general.license", "")),
-        "modelfile": f"FROM {model.path}",
-        "template": header.chat_template,
-        "details": _details(model),
-        "model_info": {**info, "general.parameter_count": header.parameter_count},
-        "capabilities": model.capabilities,
-        "modified_at": durations.timestamp(model.modified_ns),
-    }
-
-
-def describe_running(loaded: PooledModel) -> Json:
-    """Return the entry of /api/ps."""
-    model = loaded.model
-    resident_bytes = loaded.engine.resident_bytes if loaded.engine else 0
-    return {
-        "name": str(model.name),
-        "model": str(model.name),
-        "size": resident_bytes or model.size,
-        "digest": model.digest,
-        "details": _details(model),
-        "expires_at": durations.timestamp_after(loaded.expires_in),
-        "size_vram": 0,
-        "context_length": loaded.launch.context_length,
-    }
-
-
-def _details(model: StoredModel) -> Json:
-    family = model.header.architecture
-    return {
-        "parent_model": "",
-        "format": "gguf",
-        "family": family,
-        "families": [family],
-        "parameter_size": _format_count(model.header.parameter_count),
-        "quantization_level": model.header.quantization,
-    }
-
-
-def _format_count(count: int) -> str:
-    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if count >= size:
-            return f"{count / size:.{1 if unit == 'B' else 2}f}{unit}"
-    return str(count)
-
-
-# Routes of Ollama's API: each takes the parsed JSON body and returns the content of the answer.
-
 Answer = Json | ResponseLines | str | None
 """A JSON object, NDJSON lines, plain text, or an empty body."""
+
+HIDDEN_METADATA = ("general.name", "tokenizer.chat_template")
 
 
 class OllamaApi:
     """The routes over a store of models and the pool of loaded ones.
 
-    Each route takes the body as a dictionary and the connection of the client. Each raises a
-    `RuntimeFailure` with the status and the message to answer, or `ClientLeft`.
+    Each route takes the parsed JSON body and the connection of the client, and returns the content
+    of the answer. Each raises a `RuntimeFailure` with the status and the message to answer, or
+    `ClientLeft`.
     """
 
     def __init__(self, store: ModelStore, pool: ModelPool) -> None:
@@ -186,3 +117,68 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/api/copy": {"POST": OllamaApi.copy},
     "/api/delete": {"DELETE": OllamaApi.delete},
 }
+
+
+def describe_tag(model: StoredModel) -> Json:
+    """Return the entry of /api/tags."""
+    header = model.header
+    lengths = {"context_length": header.context_length, "embedding_length": header.embedding_length}
+    return {
+        "name": str(model.name),
+        "model": str(model.name),
+        "modified_at": durations.timestamp(model.modified_ns),
+        "size": model.size,
+        "digest": model.digest,
+        "details": {**_details(model), **lengths},
+        "capabilities": model.capabilities,
+    }
+
+
+def describe_model(model: StoredModel) -> Json:
+    """Return the answer of /api/show."""
+    header = model.header
+    info = {key: value for key, value in header.metadata.items() if key not in HIDDEN_METADATA}
+    return {
+        "license": str(header.metadata.get("general.license", "")),
+        "modelfile": f"FROM {model.path}",
+        "template": header.chat_template,
+        "details": _details(model),
+        "model_info": {**info, "general.parameter_count": header.parameter_count},
+        "capabilities": model.capabilities,
+        "modified_at": durations.timestamp(model.modified_ns),
+    }
+
+
+def describe_running(loaded: PooledModel) -> Json:
+    """Return the entry of /api/ps."""
+    model = loaded.model
+    resident_bytes = loaded.engine.resident_bytes if loaded.engine else 0
+    return {
+        "name": str(model.name),
+        "model": str(model.name),
+        "size": resident_bytes or model.size,
+        "digest": model.digest,
+        "details": _details(model),
+        "expires_at": durations.timestamp_after(loaded.expires_in),
+        "size_vram": 0,
+        "context_length": loaded.launch.context_length,
+    }
+
+
+def _details(model: StoredModel) -> Json:
+    family = model.header.architecture
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": family,
+        "families": [family],
+        "parameter_size": _format_count(model.header.parameter_count),
+        "quantization_level": model.header.quantization,
+    }
+
+
+def _format_count(count: int) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= size:
+            return f"{count / size:.{1 if unit == 'B' else 2}f}{unit}"
+    return str(count)

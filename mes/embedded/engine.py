@@ -28,10 +28,17 @@ from mes.embedded.client_connection import ClientConnection, WatchfulSocket
 from mes.embedded.model_store import StoredModel
 from mes.embedded.options import LoadParameters
 
-# Requirements of the engine on the machine it runs on, and messages for the missing ones.
+Events = Generator[dict[str, Any], None, None]
 
 # The engine is compiled for these without a check at run time: it dies of SIGILL without them.
 INSTRUCTIONS = ("avx2", "fma", "f16c", "bmi2")
+PACKAGE_ROOT = Path(__file__).parents[2]
+LOG_LINES_KEPT = 40
+LONGEST_WAIT = threading.TIMEOUT_MAX
+CLIENT_CHECK_SECONDS = 0.1
+# Without this setting, libgomp's threads spin at each barrier and starve other processes of the
+# cores. Libgomp reads it while it loads, which is one reason for a process per engine.
+ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
 
 
 @cache
@@ -74,18 +81,6 @@ def _missing_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     if not missing:
         return ""
     return f"the processor lacks {', '.join(missing)}, which the engine xllamacpp requires"
-
-
-# One llama.cpp process with one model: start it, send it requests, stop it.
-
-Events = Generator[dict[str, Any], None, None]
-PACKAGE_ROOT = Path(__file__).parents[2]
-LOG_LINES_KEPT = 40
-LONGEST_WAIT = threading.TIMEOUT_MAX
-CLIENT_CHECK_SECONDS = 0.1
-# Without this setting, libgomp's threads spin at each barrier and starve other processes of the
-# cores. Libgomp reads it while it loads, which is one reason for a process per engine.
-ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
 
 
 class Slots:

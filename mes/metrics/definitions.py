@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 # The fields of a request's log line.
@@ -18,7 +19,7 @@ LogFields = Mapping[str, Any]
 class RequestLabels(NamedTuple):
     """The labels that a request is counted under.
 
-    Each field has few values, whatever clients send, so that the number of rows is limited.
+    Each field has few values, independent of the requests, so that the number of rows is limited.
     """
 
     method: str
@@ -49,19 +50,21 @@ class MetricDefinition:
     bounds: tuple[float, ...]
     value: Callable[[LogFields], float | None]
 
-    @property
+    @cached_property
     def width(self) -> int:
-        """Return how many numbers a row has for it: a count for each bucket, and the sum."""
+        """How many numbers a row has for it: a count for each bucket, and the sum."""
         return len(self.bounds) + 2
 
 
-def increments(fields: LogFields) -> Iterator[tuple[int, float]]:
-    """Yield the index and the amount of each number that a request adds to its row."""
+def increments(fields: LogFields) -> list[tuple[int, float]]:
+    """Return the index and the amount of each number that a request adds to its row."""
+    amounts = []
     for offset, metric in METRIC_OFFSETS:
         value = metric.value(fields)
         if value is not None and value >= 0:
-            yield offset + bisect_left(metric.bounds, value), 1.0
-            yield offset + metric.width - 1, value
+            amounts.append((offset + bisect_left(metric.bounds, value), 1.0))
+            amounts.append((offset + metric.width - 1, value))
+    return amounts
 
 
 def _request_seconds(fields: LogFields) -> float:
@@ -76,8 +79,8 @@ def _first_token_seconds(fields: LogFields) -> float | None:
     timings = fields.get("timings")
     if not timings or "time_to_first_token_ms" not in timings:
         return None  # embeddings have no tokens
-    parts = ("queue_ms", "load_ms", "time_to_first_token_ms")
-    return float(sum(timings[name] for name in parts)) / 1000
+    wait_ms = timings["queue_ms"] + timings["load_ms"]
+    return float(wait_ms + timings["time_to_first_token_ms"]) / 1000
 
 
 def _seconds_per_token(fields: LogFields) -> float | None:

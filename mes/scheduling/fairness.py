@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Protocol
 
 from mes.domain import ModelSpec
 from mes.scheduling.registry import PERMIT, UNLOAD, Ticket
@@ -87,7 +88,7 @@ class Limits:
         return int(gigabytes * 1e9) if gigabytes else 0
 
     def has_room_for(self, state: State, model: str) -> bool:
-        """Return whether the model may be loaded as things stand."""
+        """Return whether the model may be loaded now."""
         if state.places_free <= 0:
             return False
         if self.memory_bytes is None:
@@ -110,6 +111,25 @@ class Limits:
                 f"is {self.memory_bytes / 1e9:.1f}"
             )
         return None
+
+
+class ModelList(Protocol):
+    """The models that may be run; a changed list is another object."""
+
+    @property
+    def enabled(self) -> tuple[ModelSpec, ...]: ...
+
+    def __hash__(self) -> int: ...
+
+
+def current_limits(limits: Limits, models: Callable[[], ModelList]) -> Callable[[], Limits]:
+    """Return a function that returns `limits` with the models that `models` returns then."""
+
+    @lru_cache(maxsize=1)
+    def with_models(current: ModelList) -> Limits:
+        return replace(limits, models={spec.tag: spec for spec in current.enabled})
+
+    return lambda: with_models(models())
 
 
 def waiting_models(state: State) -> Iterator[Ticket]:

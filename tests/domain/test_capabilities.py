@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mes.domain import InferenceRequest, Message, PulledModel
-from mes.domain.capabilities import EMBEDDING, require_capability, required_capabilities
+from mes.domain.capabilities import EMBEDDING
 from mes.errors import NotCapable
+from mes.inference import require_capability, required_capabilities
 from tests.fakes import DIGEST, spec
 
 PICTURE = Message("user", "What is this?", images=("iVBORw0KGgo=",))

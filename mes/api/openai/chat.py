@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterator, Sequence
 
 from flask import Blueprint, Response
 
-from mes.api import execution
 from mes.api.auth import auth
+from mes.api.inference import INFERENCE_ERRORS, run_blocking, run_streaming
 from mes.api.inference_responses import InferenceOutcome
 from mes.api.openai.chat_schemas import ChatRequest, ChatRequestSchema
 from mes.api.openai.common import (
@@ -43,7 +43,7 @@ bp = Blueprint("chat", __name__, url_prefix="/v1/chat")
 @bp.post("/completions")
 @auth.login_required
 @request_body(ChatRequestSchema())
-@documented({JSON: ChatCompletion, EVENT_STREAM: CHUNKS}, raises=execution.ERRORS)
+@documented({JSON: ChatCompletion, EVENT_STREAM: CHUNKS}, raises=INFERENCE_ERRORS)
 def create(request: ChatRequest) -> Response:
     """Answer the last message of a conversation.
 
@@ -52,14 +52,12 @@ def create(request: ChatRequest) -> Response:
     if request.inference.stream:
         response_stream = StreamingResponse(EVENTS)
         return response_stream.response(_stream(request, response_stream))
-    return json_response(_completion(execution.run_blocking(request.inference), request))
+    return json_response(_completion(run_blocking(request.inference), request))
 
 
 def _stream(request: ChatRequest, response_stream: StreamingResponse) -> Generator[Documents]:
     chunks = _Chunks(request)
-    outcome = yield from execution.run_streaming(
-        request.inference, chunks.serialize, response_stream
-    )
+    outcome = yield from run_streaming(request.inference, chunks.serialize, response_stream)
     yield chunks.last(outcome)
 
 

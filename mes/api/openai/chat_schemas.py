@@ -15,8 +15,19 @@ from mes.api.openai.common import (
     wants_usage,
 )
 from mes.api.openai.messages import ChatMessageSchema, with_tool_names
-from mes.api.request_fields import LIST, MESSAGES, NOT_EMPTY, Flag, Object, Text, Whole, between
-from mes.api.request_schemas import require_question, top_logprobs_count, without_nulls
+from mes.api.request_schemas import (
+    LIST,
+    MESSAGES,
+    NOT_EMPTY,
+    Flag,
+    Object,
+    Text,
+    Whole,
+    between,
+    require_question,
+    top_logprobs_count,
+    without_nulls,
+)
 from mes.domain import InferenceRequest
 
 # Tools.

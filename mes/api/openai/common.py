@@ -14,8 +14,17 @@ from mes.api.middleware import request_log
 from mes.api.openai.error_format import to_openai_error
 from mes.api.openai.openai_schemas import OwnFacts
 from mes.api.operation_docs import EVENT_STREAM
-from mes.api.request_fields import MESSAGES, NOT_EMPTY, Flag, Strict, Text
-from mes.api.request_schemas import AttemptsSchema, SamplingSchema, sampling_options, without_nulls
+from mes.api.request_schemas import (
+    MESSAGES,
+    NOT_EMPTY,
+    AttemptsSchema,
+    Flag,
+    SamplingSchema,
+    Strict,
+    Text,
+    sampling_options,
+    without_nulls,
+)
 from mes.api.response_fields import Document, ResponseSchema
 from mes.api.response_schemas import UsageSchema
 from mes.api.services import get_services

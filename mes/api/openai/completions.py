@@ -9,8 +9,8 @@ from typing import Any
 from flask import Blueprint, Response
 from marshmallow import ValidationError, fields, post_load
 
-from mes.api import execution
 from mes.api.auth import auth
+from mes.api.inference import INFERENCE_ERRORS, run_blocking, run_streaming
 from mes.api.openai.common import (
     DONE,
     EVENTS,
@@ -31,8 +31,7 @@ from mes.api.openai.openai_schemas import (
 )
 from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
-from mes.api.request_fields import MESSAGES, Whole, between
-from mes.api.request_schemas import without_nulls
+from mes.api.request_schemas import MESSAGES, Whole, between, without_nulls
 from mes.api.response_fields import Document, json_response
 from mes.api.streaming import Documents, StreamingResponse
 from mes.domain import Event, InferenceRequest, Logprob, Token
@@ -88,7 +87,7 @@ class CompletionRequestSchema(Parameters):
 @bp.post("/completions")
 @auth.login_required
 @request_body(CompletionRequestSchema())
-@documented({JSON: Completion, EVENT_STREAM: CHUNKS}, raises=execution.ERRORS)
+@documented({JSON: Completion, EVENT_STREAM: CHUNKS}, raises=INFERENCE_ERRORS)
 def create(request: CompletionRequest) -> Response:
     """Complete a prompt.
 
@@ -97,7 +96,7 @@ def create(request: CompletionRequest) -> Response:
     if request.inference.stream:
         response_stream = StreamingResponse(EVENTS)
         return response_stream.response(_stream(request, response_stream))
-    outcome = execution.run_blocking(request.inference)
+    outcome = run_blocking(request.inference)
     reply = outcome.reply
     choice = _choice(reply.text, reply.finish_reason, reply.logprobs)
     return json_response(whole_response(Completion, _head(request), choice, outcome))
@@ -111,7 +110,7 @@ def _stream(request: CompletionRequest, response_stream: StreamingResponse) -> G
             return None
         return {**head, "choices": [_choice(event.text, None, event.logprobs)]}
 
-    outcome = yield from execution.run_streaming(request.inference, chunk, response_stream)
+    outcome = yield from run_streaming(request.inference, chunk, response_stream)
     choice = _choice("", outcome.reply.finish_reason, ())
     yield last_chunks(CompletionChunk, head, choice, outcome, with_usage=request.with_usage)
 

@@ -17,7 +17,7 @@ from mes.api.middleware import RequestLog, request_log
 from mes.api.openai.common import OpenAiRequestSchema
 from mes.api.operation_docs import RUN_ERRORS, documented
 from mes.api.request_body import request_body
-from mes.api.request_fields import NOT_EMPTY, Text, Whole, between
+from mes.api.request_schemas import NOT_EMPTY, Text, Whole, between
 from mes.api.response_fields import (
     Document,
     ResponseSchema,

@@ -10,7 +10,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load, validate
 
 from mes.api.openai.common import OnlyValue, OpenAiRequestSchema
-from mes.api.request_fields import LIST, MESSAGES, NOT_EMPTY, Text
+from mes.api.request_schemas import LIST, MESSAGES, NOT_EMPTY, Text
 from mes.domain import Message, ToolCall
 from mes.strict_json import NotJson, parse_json
 

@@ -17,8 +17,6 @@ from mes.config.catalog import Catalog
 from mes.config.settings import Settings, load_unchecked
 from mes.config.settings_schema import DEVELOPMENT_KEY, NAMES, is_loopback
 
-# Checks of the installation: the libraries and the state directory.
-
 _LIBRARIES, _STATE = "installation", "state"
 
 # The name in setup.cfg; `mes` in the package index is another project.
@@ -144,11 +142,6 @@ def _check_permissions(directory: Path) -> Iterable[Finding]:
         yield warn(_STATE, f"other users can access STATE_DIR {directory}; chmod 700 {directory}")
 
 
-# Checks of the configuration: the settings and the catalog, each on its own.
-
-_DOTENV_GROUP_AND_OTHERS = 0o077
-
-
 def settings_findings(settings: Settings) -> Findings:
     """Yield warnings about settings that are valid but risky, or probably misspelled."""
     problems = [*_development_key(settings), *_dotenv_permissions(), *_misspelled_names()]
@@ -187,7 +180,7 @@ def _misspelled_names() -> list[Finding]:
 
 def _dotenv_permissions() -> list[Finding]:
     path = Path(".env")
-    if not path.is_file() or not path.stat().st_mode & _DOTENV_GROUP_AND_OTHERS:
+    if not path.is_file() or not path.stat().st_mode & _GROUP_AND_OTHERS:
         return []
     if "MES_API_KEY" not in path.read_text(errors="replace"):
         return []
