@@ -15,6 +15,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import ConnectionPool
 from urllib3.util import Url
 
 
@@ -113,9 +114,9 @@ class RuntimeAdapter(HTTPAdapter):
 
     def __init__(self, *, pool_size: int) -> None:
         super().__init__(pool_connections=1, pool_maxsize=pool_size)
-        self._pool: HTTPConnectionPool | None = None
+        self._pool: ConnectionPool | None = None
 
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> ConnectionPool:
         """Return the pool of the first request: all requests go to one host."""
         if self._pool is None:
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)

@@ -137,9 +137,10 @@ class Leader:
         """Repair the files of the directory. Log and report a problem when it begins or ends."""
         problem = self._repair_directory() or self._full_disk_problem
         runtime_status = self._runtime_status.current()
-        if problem != runtime_status.state_dir:
+        if bool(problem) != bool(runtime_status.state_dir):
             event = "state_dir_unusable" if problem else "state_dir_usable"
             log.warning(event, extra={"problem": problem or None})
+        if problem != runtime_status.state_dir:
             self._runtime_status.write(replace(runtime_status, state_dir=problem))
 
     def _repair_directory(self) -> str:
