@@ -124,7 +124,7 @@ def test_a_line_beyond_the_largest_body_is_named(mes, written):
 
 
 def test_a_schema_that_is_refused_is_one_line(mes, written):
-    result = mes("validate", *written(GOOD, schema={"type": "objekt"}))
+    result = mes("validate", *written(GOOD, schema={"type": "no-such-type"}))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("mes: json_schema is not a valid JSON Schema: ")
     assert "(schema_invalid, request " in result.stderr
