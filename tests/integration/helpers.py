@@ -22,8 +22,6 @@ from tests.support.service import KEY, FakeOllama, Service
 LOST = 0
 """The status of an answer that is not complete because the connection broke."""
 
-_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -227,13 +225,18 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * percent / 100))]
 
 
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """Return the CPU time that these processes have used."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / _CLOCK_TICKS
+def wakeups(pids: Sequence[int]) -> int:
+    """Return how often the running threads of these processes have slept and woken up."""
+    tasks = (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir())
+    return sum(_voluntary_switches(task / "status") for task in tasks)
+
+
+def _voluntary_switches(status: Path) -> int:
+    try:
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    except OSError:
+        return 0  # the thread has ended meanwhile
+    return int(fields["voluntary_ctxt_switches"])
 
 
 def resident_bytes(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""Catalog edits while the service runs, log lines, and the CPU cost of waiting requests."""
+"""Catalog edits while the service runs, log lines, and the cost of waiting requests."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from tests.integration.helpers import (
     asked,
     burst,
-    cpu_seconds,
     infer,
     wait_until_at_rest,
     wait_until_held,
+    wakeups,
 )
 from tests.support.process import wait_until
 from tests.support.service import KEY, catalog
@@ -96,17 +96,18 @@ def test_each_request_is_one_line_of_json_without_prompt_answer_or_key(service, 
     assert KEY not in service.text()
 
 
-def test_two_hundred_waiting_requests_cost_almost_no_cpu(service, runtime):
+def test_two_hundred_waiting_requests_sleep(service, runtime):
     assert asked(service, MODEL).status == 200
     runtime.control(first_token_ms=600_000)
     calls = burst(service, MODEL, 201)
     wait_until_held(service, permits=1, tickets=200)
     workers = service.worker_pids()
-    began, before = time.monotonic(), cpu_seconds(workers)
+    began, before = time.monotonic(), wakeups(workers)
     time.sleep(5)
-    share = (cpu_seconds(workers) - before) / (time.monotonic() - began)
+    per_second = (wakeups(workers) - before) / (time.monotonic() - began)
     for call in calls:
         call.hang_up()
     wait_until_at_rest(service)
-    # CPU time, not wall-clock time: 200 requests that poll every 100 ms cost several times this.
-    assert share < 0.06
+    # Counted, because CPU time is not exact here: 200 requests that poll every 100 ms wake up
+    # 2,000 times a second, those that wait for their turn about 100 times.
+    assert per_second < 600

@@ -204,12 +204,16 @@ class Service:
 
     def log_lines(self, event: str | None = None) -> list[dict[str, Any]]:
         """Return the JSON log lines so far, or only those of `event`."""
-        lines = [json.loads(line) for line in self.text().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in self._lines() if line.startswith("{")]
         return [line for line in lines if event in (None, line.get("event"))]
 
     def other_lines(self) -> list[str]:
         """Return the lines of output that are no JSON; there should be none."""
-        return [line for line in self.text().splitlines() if not line.startswith("{")]
+        return [line for line in self._lines() if not line.startswith("{")]
+
+    def _lines(self) -> list[str]:
+        """Return the complete lines so far: a worker may be in the middle of the last one."""
+        return self.text().split("\n")[:-1]
 
     def terminate(self) -> None:
         """Send SIGTERM and return at once."""
