@@ -15,6 +15,7 @@ from mes import errors
 from mes.api.openapi.descriptions import ERROR_CAUSES, REQUEST_FIELDS
 from mes.api.openapi.docs_page import document_of
 from mes.api.openapi.document import document
+from mes.api.openapi.portable import portable
 from tests.api.conftest import KEY
 from tests.support.contract import Contract
 from tests.test_readme import error_codes
@@ -49,6 +50,67 @@ def codes(openapi_document, operation):
 def test_the_document_is_valid_openapi(openapi_document):
     assert openapi_document["openapi"].startswith("3.1.")
     assert list(OpenAPIV31SpecValidator(openapi_document).iter_errors()) == []
+
+
+def parts(node):
+    """Yield every object of a document, except examples."""
+    if isinstance(node, dict):
+        yield node
+        for key, each in node.items():
+            if key not in ("example", "examples"):
+                yield from parts(each)
+    elif isinstance(node, list):
+        for each in node:
+            yield from parts(each)
+
+
+def test_generators_can_make_classes_of_every_part(openapi_document):
+    for part in parts(openapi_document):
+        if isinstance(values := part.get("enum"), list):
+            assert all(isinstance(each, str | None) for each in values), part
+            assert values != [None], part
+        if isinstance(kinds := part.get("type"), list):
+            assert len(kinds) == 1 or not {"array", "object"} & set(kinds), part
+        if part.get("type") == "array":
+            assert "items" in part, part
+        if part.get("type") == "object":
+            assert {"properties", "additionalProperties"} & set(part), part
+
+
+def test_names_of_components_are_names_of_classes(openapi_document):
+    for kind in ("schemas", "responses"):
+        for name in openapi_document["components"][kind]:
+            assert re.fullmatch(r"[A-Z][A-Za-z0-9]*", name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "restated"),
+    [
+        ({"enum": [False, None]}, {"type": ["boolean", "null"]}),
+        ({"enum": [[], None]}, {"anyOf": [{"type": "array", "items": {}}, {"type": "null"}]}),
+        ({"enum": [None], "description": "d"}, {"description": "d"}),
+        ({"enum": ["a", None]}, {"enum": ["a", None]}),
+        (
+            {"type": ["string", "array"], "minLength": 1, "maxItems": 4, "description": "d"},
+            {
+                "description": "d",
+                "anyOf": [
+                    {"type": "string", "minLength": 1},
+                    {"type": "array", "items": {}, "maxItems": 4},
+                ],
+            },
+        ),
+        ({"type": "object"}, {"type": "object", "additionalProperties": True}),
+        (
+            {"properties": {"type": {"type": "string"}}},
+            {"properties": {"type": {"type": "string"}}},
+        ),
+        ({"properties": {"enum": {"enum": [1]}}}, {"properties": {"enum": {"type": "integer"}}}),
+        ({"example": {"type": ["string", "array"]}}, {"example": {"type": ["string", "array"]}}),
+    ],
+)
+def test_a_form_that_generators_cannot_read_is_restated(shape, restated):
+    assert portable({"schemas": {"One": shape}}) == {"schemas": {"One": restated}}
 
 
 def test_every_route_is_in_it(app, openapi_document):

@@ -281,7 +281,7 @@ def _kind(schema: Document) -> str:
         nullable = {"type": "null"} in schema.get("anyOf", ())
         prefix = "list of " if schema.get("type") == "array" else ""
         return prefix + " or ".join([*components, *(["null"] if nullable else [])])
-    kinds = schema.get("type", "any value")
+    kinds = schema.get("type") or [each["type"] for each in schema.get("anyOf", ())] or "any value"
     words = " or ".join([kinds] if isinstance(kinds, str) else kinds).replace("array", "list")
     return words + _bounds(schema)
 

@@ -25,6 +25,7 @@ from mes.api.openapi.descriptions import (
     REQUEST_FIELDS,
     TAGS,
 )
+from mes.api.openapi.portable import portable
 from mes.api.operation_docs import JSON, OperationDoc, operation_of
 from mes.api.problems import ErrorFormat, error_format_for, status_and_code
 from mes.api.response_fields import ResponseSchema
@@ -50,7 +51,7 @@ def document(app: Flask) -> dict[str, Any]:
     with app.app_context():  # the bounds of some fields are settings
         for rule in app.url_map.iter_rules():
             _add_path(spec, rule, app.view_functions[rule.endpoint])
-    return spec.to_dict()
+    return portable(spec.to_dict())
 
 
 def _add_path(spec: APISpec, rule: Rule, view: Callable[..., Any]) -> None:
@@ -238,8 +239,7 @@ def _resolve_event_data(spec: APISpec, schema: Any) -> Any:
 def _error_reference(
     spec: APISpec, status: int, codes: list[str], error_format: ErrorFormat | None
 ) -> dict[str, Any]:
-    prefix = [error_format.name] if error_format else []
-    name = ".".join([*prefix, str(status), *codes])
+    name = _error_name(status, codes, error_format)
     if name not in spec.components.responses:
         content = (
             _converted_content(status, codes, error_format)
@@ -248,6 +248,12 @@ def _error_reference(
         )
         spec.components.response(name, _error_response(status, codes, content))
     return {"$ref": f"#/components/responses/{name}"}
+
+
+def _error_name(status: int, codes: list[str], error_format: ErrorFormat | None) -> str:
+    """Return a name that generators can use as the name of a class."""
+    words = [error_format.name if error_format else "problem", str(status), *codes]
+    return "".join(word.title() for word in "_".join(words).split("_"))
 
 
 def _error_response(status: int, codes: list[str], content: dict[str, Any]) -> dict[str, Any]:
@@ -259,7 +265,9 @@ def _error_response(status: int, codes: list[str], content: dict[str, Any]) -> d
 
 
 def _problem_content(status: int, codes: list[str]) -> dict[str, Any]:
-    restriction = {"status": {"const": status}, "code": {"enum": codes}}
+    # Generators cannot merge a constant with the type of the field.
+    exactly = {"type": "integer", "minimum": status, "maximum": status}
+    restriction = {"status": exactly, "code": {"type": "string", "enum": codes}}
     return {
         connection.MIMETYPE: {
             "schema": {"allOf": [ProblemSchema, {"properties": restriction}]},
