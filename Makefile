@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PARTS := setup.cfg pyproject.toml
+# Folders of tests/clients, each with an environment of its own; the second list is for make clients.
+CLIENTS := documented evaluation
+HEAVY_CLIENTS := generators generators-node
 
-.PHONY: run test quick lint clean help
+.PHONY: run test quick lint clients clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 8
@@ -12,11 +15,13 @@ help: ## list the targets
 run: $(VENV)/.installed-run ## install, fetch two small models and serve them on http://127.0.0.1:8001
 	@$(BIN)/python -m mes.cli.quickstart
 
-test: $(VENV)/.installed-test $(VENV)/.installed-clients ## install and run all tests, with real gunicorn and a real model
-	@echo "mes: fetching two models for the tests (177 MB, some seconds the first time)"
-	@$(BIN)/python -m mes.embedded pull smollm2:135m >/dev/null
-	@$(BIN)/python -m mes.embedded pull all-minilm >/dev/null
+test: $(VENV)/.installed-test $(CLIENTS:%=$(VENV)/.installed-clients-%) ## install and run all tests, with real gunicorn and a real model
+	@$(fetch_models)
 	@$(BIN)/python -m pytest $(ARGS)
+
+clients: $(VENV)/.installed-test $(patsubst %,$(VENV)/.installed-clients-%,$(CLIENTS) $(HEAVY_CLIENTS)) ## install and test also the clients that are too large for make test
+	@$(fetch_models)
+	@$(BIN)/python -m pytest -m "not slow" tests/clients $(ARGS)
 
 quick: $(VENV)/.installed-quick ## run the tests that need no model and no service (about one minute)
 	@$(BIN)/python -m pytest $(addprefix --ignore=tests/,$(NOT_QUICK)) $(ARGS)
@@ -33,17 +38,26 @@ $(VENV)/.installed-run: $(PARTS)
 $(VENV)/.installed-test: $(PARTS)
 	@$(call install,embedded$(comma)test$(comma)lint,60)
 
-$(VENV)/.installed-clients: tests/clients/requirements.txt | $(VENV)/.installed-test
-	@echo "mes: installing clients for the tests into $(VENV)/clients"
-	@$(BIN)/python -m venv $(VENV)/clients
-	@$(VENV)/clients/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
-	@touch $@
+$(VENV)/.installed-clients-%: tests/clients/%/requirements.txt | $(VENV)/.installed-test
+	@echo "mes: installing clients for the tests into $(VENV)/clients-$*"; began=$$(date +%s); \
+	$(BIN)/python -m venv $(VENV)/clients-$* && \
+	$(VENV)/clients-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< && \
+	touch $@ && echo "mes: installed after $$(( $$(date +%s) - began )) s"
+
+$(VENV)/.installed-clients-%: tests/clients/%/package-lock.json | $(VENV)/.installed-test
+	@echo "mes: installing clients for the tests into $(VENV)/clients-$*"
+	@mkdir -p $(VENV)/clients-$* && cp tests/clients/$*/package*.json $(VENV)/clients-$*
+	@npm ci --silent --no-audit --no-fund --prefix $(VENV)/clients-$* && touch $@
 
 $(VENV)/.installed-quick: $(PARTS)
 	@$(call install,test,40)
 
 comma := ,
 NOT_QUICK := cli clients deploy embedded faults integration test_harness.py test_serve.py
+
+fetch_models = echo "mes: fetching two models for the tests (177 MB, some seconds the first time)" && \
+  $(BIN)/python -m mes.embedded pull smollm2:135m >/dev/null && \
+  $(BIN)/python -m mes.embedded pull all-minilm >/dev/null
 
 # The distribution was named `mes` up to 0.1; both it and `openbench-mes` install a command `mes`.
 forget_old_name = $(BIN)/python -m pip uninstall --quiet --yes mes && rm -rf mes.egg-info

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.clients import recorded_requests
+from tests.clients.environments import run_program
+from tests.clients.recorder import Recorder
 from tests.support.served import Served
+from tests.support.service import KEY, Service
+
+DEVELOPMENT_KEY = "mes-dev-key-123"
 
 
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with Served(tmp_path_factory.mktemp("clients")) as served:
         yield served
+
+
+@pytest.fixture
+def run_client(tmp_path: Path) -> Callable[..., Any]:
+    """Return a function that runs a program of a group against a service.
+
+    `run_client("evaluation", "inspect_text.py", served)` returns the JSON that the program prints.
+    The requests that it sends are compared with the recorded ones of the same name.
+    """
+
+    def run(group: str, program: str, service: Served | Service) -> Any:
+        url = f"http://127.0.0.1:{service.port}"
+        key = KEY if isinstance(service, Service) else DEVELOPMENT_KEY
+        home = tmp_path / "home"
+        home.mkdir()
+        with Recorder(url) as recorder:
+            done = run_program(group, program, url=recorder.url, key=key, home=home)
+        recorded_requests.check(Path(program).stem, recorder.exchanges)
+        refused = [each for each in recorder.exchanges if each.status >= 400]
+        assert refused == []
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    return run

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
+from tests.clients.environments import python_of
 from tests.support.process import ROOT
 from tests.support.served import Served
 
 EXAMPLE = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = EXAMPLE.findall((ROOT / "docs/clients.md").read_text())
 # Clients that cannot be installed beside the newest SDK are in another virtual environment.
-OTHER_PYTHON = ROOT / ".venv/clients/bin/python"
 OLDER = ("instructor", "llama_index")
 
 
@@ -23,9 +23,7 @@ def _command(language: str, text: str) -> list[str]:
         return ["bash", "-c", text]
     if not any(f"import {name}" in text or f"from {name}" in text for name in OLDER):
         return [sys.executable, "-c", text]
-    if not OTHER_PYTHON.exists():
-        pytest.skip("needs the clients that `make test` installs")
-    return [str(OTHER_PYTHON), "-c", text]
+    return [python_of("documented"), "-c", text]
 
 
 def _documented_output(text: str) -> list[str]:
