@@ -51,9 +51,12 @@ def infer(
     runtime_status: RuntimeStatus,
     client: Client,
     request_id: str = "",
+    is_continued: bool = False,
     emit: Emit = no_op,
 ) -> Inference:
     """Run one inference and return its result; `emit` receives the progress.
+
+    `is_continued`: the request has had a permit before, for another of its choices.
 
     An answer that violates its schema is not an error: the result contains its validation.
 
@@ -65,7 +68,9 @@ def infer(
     _require_capabilities(request, spec, runtime_status)
     schemas = _check_schemas(request, schema_limits)
     prompt = _build_prompt(request, spec)
-    with scheduler.permit(spec, client, request_id=request_id, emit=emit) as permit:
+    with scheduler.permit(
+        spec, client, request_id=request_id, is_continued=is_continued, emit=emit
+    ) as permit:
         deadline = time.monotonic() + (request.timeout_seconds or spec.timeout_seconds)
         generate = partial(_generate, runtime=runtime, deadline=deadline, client=client, emit=emit)
         attempts = _generate_and_validate(prompt, request, schemas, generate, deadline)
@@ -162,6 +167,8 @@ def _build_prompt(request: InferenceRequest, spec: ModelSpec) -> Prompt:
     }
     if options.get("seed", -1) < 0:
         options["seed"] = random.getrandbits(31)
+    elif request.seed_offset:
+        options["seed"] = (options["seed"] + request.seed_offset) % 2**31
     return Prompt(
         spec=spec,
         text=request.prompt,

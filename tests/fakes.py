@@ -29,7 +29,7 @@ from mes.domain import (
     no_op,
     normalise,
 )
-from mes.errors import MesError, ShuttingDown
+from mes.errors import ClientDisconnected, MesError, ShuttingDown
 from mes.event_loop import SocketClient
 
 ALL_BUT_EMBEDDING = ("completion", "tools", "vision", "thinking")
@@ -68,6 +68,8 @@ class FakeRuntime:
         self.texts: list[str] = []
         self.embedders: set[str] = set()
         self.answers: Callable[[Prompt], str | MesError] = lambda prompt: "Paris"
+        self.hangs: Callable[[Prompt], bool] = lambda prompt: False
+        self.hanging = threading.Semaphore(0)
         self.finish_reason = "stop"
         self.reasoning = ""
         self.tool_calls: tuple[ToolCall, ...] = ()
@@ -81,6 +83,8 @@ class FakeRuntime:
         self, prompt: Prompt, *, deadline: float, client: Client, emit: Emit = no_op
     ) -> Reply:
         self.prompts.append(prompt)
+        if self.hangs(prompt):
+            self._wait_until_disconnected(client)
         answer = self.answers(prompt)
         if isinstance(answer, MesError):
             raise answer
@@ -162,6 +166,13 @@ class FakeRuntime:
 
     def shut_down(self) -> None:
         self.down = ShuttingDown("the service is shutting down")
+
+    def _wait_until_disconnected(self, client: Client) -> None:
+        disconnected = threading.Event()
+        with client.on_disconnect(disconnected.set):
+            self.hanging.release()
+            assert disconnected.wait(10), "the generation was not cancelled"
+        raise ClientDisconnected("the client disconnected during the generation")
 
     def _fail_if_down(self) -> None:
         if self.down is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 from flask import Blueprint, Response
 
@@ -26,7 +27,7 @@ from mes.api.response_fields import json_response
 from mes.api.response_schemas import ErrorLine, TimingsSchema, UsageSchema
 from mes.api.services import Services, get_services
 from mes.api.streaming import Document, Documents, StreamingResponse
-from mes.domain import Client, Event, Inference, InferenceRequest
+from mes.domain import Event, Inference, InferenceRequest
 from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.inference import infer
 from mes.streams import Stream
@@ -60,9 +61,9 @@ def _lines(request: InferenceRequest, response_stream: StreamingResponse) -> Gen
 
 def run_blocking(request: InferenceRequest) -> InferenceOutcome:
     """Run the inference and return its outcome."""
-    services, log = _begin_log(request)
+    services, log = begin_log(request)
     with services.client() as client:
-        inference = _inference_call(request, services, log, client)()
+        inference = inference_call(request, services, log)(client=client)
     return _finish(inference, log)
 
 
@@ -77,10 +78,10 @@ def run_streaming(
     Documents that `response_stream` has sent already are not yielded. Closing the generator ends
     the inference.
     """
-    services, log = _begin_log(request)
+    services, log = begin_log(request)
     patience = services.settings.stream_write_timeout_seconds
     with services.client() as client:
-        run = _inference_call(request, services, log, client)
+        run = partial(inference_call(request, services, log), client=client)
 
         def work(emit: Callable[..., bool]) -> Inference:
             return run(emit=lambda *events: emit(*filter(None, map(serialize, events))))
@@ -90,7 +91,8 @@ def run_streaming(
     return _finish(stream.result, log)
 
 
-def _begin_log(request: InferenceRequest) -> tuple[Services, RequestLog]:
+def begin_log(request: InferenceRequest) -> tuple[Services, RequestLog]:
+    """Add the model and the operation to the request's log line; return it and the services."""
     log = request_log()
     # The operation names of OpenTelemetry.
     operation = "chat" if request.messages else "text_completion"
@@ -98,9 +100,10 @@ def _begin_log(request: InferenceRequest) -> tuple[Services, RequestLog]:
     return get_services(), log
 
 
-def _inference_call(
-    request: InferenceRequest, services: Services, log: RequestLog, client: Client
+def inference_call(
+    request: InferenceRequest, services: Services, log: RequestLog
 ) -> Callable[..., Inference]:
+    """Return `infer` with all arguments that the service determines."""
     return partial(
         infer,
         request,
@@ -109,23 +112,30 @@ def _inference_call(
         scheduler=services.scheduler,
         runtime=services.runtime,
         runtime_status=services.runtime_status.current(),
-        client=client,
         request_id=log.request_id,
     )
 
 
 def _finish(inference: Inference, log: RequestLog) -> InferenceOutcome:
     outcome = InferenceOutcome(inference, log.request_id)
-    log.add_fields(
-        usage=UsageSchema.serialize(inference.usage),
-        timings=TimingsSchema.serialize(inference.timings),
-        finish_reason=outcome.reply.finish_reason,
-    )
-    if outcome.validation:
-        log.add_fields(
-            verdict=outcome.validation.verdict,
-            attempts=len(inference.attempts),
-            first_verdict=inference.attempts[0].verdict,
-            mode=outcome.final.mode,
-        )
+    log.add_fields(**log_fields(outcome))
     return outcome
+
+
+def log_fields(outcome: InferenceOutcome) -> dict[str, Any]:
+    """Return the fields of the log line that describe the outcome of one inference."""
+    inference = outcome.inference
+    fields = {
+        "usage": UsageSchema.serialize(inference.usage),
+        "timings": TimingsSchema.serialize(inference.timings),
+        "finish_reason": outcome.reply.finish_reason,
+    }
+    if outcome.validation is None:
+        return fields
+    return {
+        **fields,
+        "verdict": outcome.validation.verdict,
+        "attempts": len(inference.attempts),
+        "first_verdict": inference.attempts[0].verdict,
+        "mode": outcome.final.mode,
+    }

@@ -34,11 +34,15 @@ MODES = ("grammar", "json", "prompt", "free")
 
 
 class InferenceOutcome:
-    """A finished inference and the id of its request: the source of `InferenceAnswer`."""
+    """A finished inference and the id of its request: the source of `InferenceAnswer`.
+
+    `index` is that of its choice, in a request with several ones.
+    """
 
     __slots__ = (
         "failure",
         "final",
+        "index",
         "inference",
         "options",
         "provenance",
@@ -48,9 +52,10 @@ class InferenceOutcome:
         "validation",
     )
 
-    def __init__(self, inference: Inference, request_id: str) -> None:
+    def __init__(self, inference: Inference, request_id: str, index: int = 0) -> None:
         self.inference = inference
         self.request_id = request_id
+        self.index = index
         self.final = inference.final
         self.options = self.final.options
         self.seed = self.options["seed"]

@@ -6,6 +6,7 @@ import logging
 import random
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -26,7 +27,11 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 @dataclass(slots=True)
 class RequestLog:
-    """The log line of one request, while its fields are collected."""
+    """The log line of one request, while its fields are collected.
+
+    `generations` are the fields that the metrics count for each generation of a request with
+    several choices.
+    """
 
     request_id: str
     began: float
@@ -34,6 +39,7 @@ class RequestLog:
     code: str | None = None
     key: str | None = None
     fields: dict[str, Any] = field(default_factory=dict)
+    generations: list[dict[str, Any]] = field(default_factory=list)
 
     def add_fields(self, **fields: Any) -> None:
         """Add fields to the line; never a prompt, an answer or a key."""
@@ -90,7 +96,18 @@ def _write(
     }
     log.info("request", extra=fields)
     # The same fields, so that log and metrics agree.
-    counters.count(fields, route=route)
+    for each in _counted(fields, line.generations):
+        counters.count(each, route=route)
+
+
+def _counted(fields: dict[str, Any], generations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the fields to count: the request, and each of its generations if it has several."""
+    if not generations:
+        yield fields
+        return
+    yield {name: value for name, value in fields.items() if name != "usage"}
+    for generation in generations:
+        yield {**fields, "ms": None, **generation}
 
 
 def install_security(app: Flask, settings: Settings) -> None:

@@ -66,6 +66,8 @@ class Settings:
     graceful_timeout_seconds: int
     stop_notice_seconds: float
     max_body_bytes: int
+    max_choices: int
+    max_generations: int
     schema_max_bytes: int
     schema_max_depth: int
     schema_max_subschemas: int

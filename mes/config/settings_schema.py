@@ -192,6 +192,10 @@ class SettingsSchema(Schema):
         or_zero=True)
     max_body_bytes = _integer("MAX_BODY_BYTES", 1 << 20, 1 << 10, 1 << 30,
         "The maximum size of a request body (bytes)")
+    max_choices = _integer("MAX_CHOICES", 8, 1, 16,
+        "The maximum number of choices for one prompt (n)")
+    max_generations = _integer("MAX_GENERATIONS", 256, 16, 2048,
+        "The maximum number of generations of one request: its prompts times n")
     schema_max_bytes = _integer("SCHEMA_MAX_BYTES", 128 << 10, 1 << 10, 1 << 20,
         "The maximum size of a json_schema (bytes)")
     schema_max_depth = _integer("SCHEMA_MAX_DEPTH", 32, 1, 64,

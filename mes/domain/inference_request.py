@@ -44,7 +44,8 @@ class InferenceRequest:
     A request has either a `prompt` with an optional `system_prompt`, or `messages`; `tools` need
     `messages`. If `top_logprobs` is set, even to 0, each token comes with its probability.
     `json_schema_pointer` is the JSON pointer to the schema in the body that the client sent;
-    errors about the schema start with it.
+    errors about the schema start with it. `seed_offset` is added to a seed that is set; it is the
+    number of the choice in a request with several ones.
     """
 
     model_id: str
@@ -63,6 +64,7 @@ class InferenceRequest:
     max_attempts: int | None = None
     constrain: bool = True
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    seed_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ def _errors(rows: Rows, catalog: Catalog) -> Metric:
     counts: Counter[tuple[str, ...]] = Counter({(kind.code, spec.id): 0 for kind, spec in pairs})
     for labels, numbers in rows.items():
         if labels.code:
-            counts[labels.code, labels.model] += _request_count(numbers)
+            counts[labels.code, labels.model] += _count_of(DEFINITIONS[0].name, numbers)
     return _counter("mes_errors", "Requests that failed, by error code", ("code", "model"), counts)
 
 
@@ -124,17 +124,19 @@ def _structured_answers(rows: Rows) -> Metric:
     for labels, numbers in rows.items():
         if labels.verdict:
             key = labels.model, labels.first_verdict, labels.verdict
-            counts[key] += _request_count(numbers)
+            counts[key] += _count_of("mes_structured_attempts", numbers)
     help = "Outputs validated with a JSON Schema, by the verdicts on the first and last attempt"
     return _counter("mes_structured_answers", help, ("model", "first_verdict", "verdict"), counts)
 
 
-def _request_count(numbers: Sequence[float]) -> int:
-    """Return the number of requests in a row, from the buckets of the first metric.
+def _count_of(name: str, numbers: Sequence[float]) -> int:
+    """Return how often a row counts the metric, from its buckets.
 
-    The first metric is the duration, which every request has.
+    Every request has the first metric, its duration; every answer that was validated has the number
+    of its attempts.
     """
-    return round(sum(numbers[: DEFINITIONS[0].width - 1]))
+    offset, metric = next(entry for entry in METRIC_OFFSETS if entry[1].name == name)
+    return round(sum(numbers[offset : offset + metric.width - 1]))
 
 
 def _counter(

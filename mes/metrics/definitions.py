@@ -67,8 +67,9 @@ def increments(fields: LogFields) -> list[tuple[int, float]]:
     return amounts
 
 
-def _request_seconds(fields: LogFields) -> float:
-    return float(fields["ms"]) / 1000
+def _request_seconds(fields: LogFields) -> float | None:
+    # None for the generations of a request that is counted on its own.
+    return None if fields["ms"] is None else float(fields["ms"]) / 1000
 
 
 def _inference_seconds(fields: LogFields) -> float | None:

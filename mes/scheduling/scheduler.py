@@ -50,6 +50,7 @@ class _PendingRequest:
     client: Client
     wakeup: threading.Event
     request_id: str
+    is_continued: bool
     emit: Emit
 
 
@@ -87,11 +88,21 @@ class Scheduler:
 
     @contextmanager
     def permit(
-        self, spec: ModelSpec, client: Client, *, request_id: str = "", emit: Emit = no_op
+        self,
+        spec: ModelSpec,
+        client: Client,
+        *,
+        request_id: str = "",
+        is_continued: bool = False,
+        emit: Emit = no_op,
     ) -> Iterator[GrantedPermit]:
         """Hold a permit to use the model for the length of the block; the model is in memory.
 
         While the request waits, its changes of position and the load of its model are emitted.
+
+        Args:
+            is_continued: The request has held a permit for another of its generations and joins the
+                end of the queue again, also of a full one: its work so far would be lost.
 
         Raises:
             QueueFull: the model's queue has no place left.
@@ -102,7 +113,10 @@ class Scheduler:
             ShuttingDown: the service stops.
             StateDirFull: the shared state has no room for the request.
         """
-        with self._turn(spec, PERMIT, client, request_id, _without_repeats(emit)) as granted:
+        turn = self._turn(
+            spec, PERMIT, client, request_id, is_continued=is_continued, emit=_without_repeats(emit)
+        )
+        with turn as granted:
             assert granted is not None
             yield granted
 
@@ -123,12 +137,16 @@ class Scheduler:
         wants: str,
         client: Client,
         request_id: str = "",
+        *,
+        is_continued: bool = False,
         emit: Emit = no_op,
     ) -> Iterator[GrantedPermit | None]:
         """Wait with a new ticket, and give up the ticket, or its permit, after the block."""
         ticket = self._worker.new_ticket()
         with self._worker.wakeup_event(ticket) as wakeup, client.on_disconnect(wakeup.set):
-            pending = _PendingRequest(ticket, spec, wants, client, wakeup, request_id, emit)
+            pending = _PendingRequest(
+                ticket, spec, wants, client, wakeup, request_id, is_continued, emit
+            )
             self._refuse_if_shut()
             try:
                 yield self._join(pending) or self._wait(pending)
@@ -145,7 +163,8 @@ class Scheduler:
             state.join(*identity, transaction.now, pending.request_id)
             transaction.settle()
             # The capacity includes the requests that will run at once when the model is loaded.
-            full = pending.wants == PERMIT and state.requests(spec.tag) > spec.capacity
+            may_refuse = pending.wants == PERMIT and not pending.is_continued
+            full = may_refuse and state.requests(spec.tag) > spec.capacity
             if full:
                 state.leave(pending.ticket, transaction.now)
             granted = _granted_permit(state, pending.ticket)

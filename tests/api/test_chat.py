@@ -260,7 +260,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("fields", "param"),
         [
-            ({"n": 2}, "n"),
+            ({"n": 9}, "n"),
             ({"logit_bias": {"50256": -100}}, "logit_bias"),
             ({"functions": []}, "functions"),
             ({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens"),

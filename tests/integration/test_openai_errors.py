@@ -47,7 +47,7 @@ def test_an_unknown_model_is_a_not_found_error(client):
 
 def test_a_parameter_that_is_not_supported_is_a_bad_request(client):
     with pytest.raises(openai.BadRequestError, match="n: ") as caught:
-        ask(client, n=2)
+        ask(client, n=9)
     assert (caught.value.param, caught.value.type) == ("n", "invalid_request_error")
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 
 from flask import Blueprint, Response
 
 from mes.api.auth import auth
-from mes.api.inference import INFERENCE_ERRORS, run_blocking, run_streaming
+from mes.api.inference import INFERENCE_ERRORS
 from mes.api.inference_responses import InferenceOutcome
 from mes.api.openai.chat_schemas import ChatRequest, ChatRequestSchema
 from mes.api.openai.common import (
     DONE,
     EVENTS,
-    last_chunks,
     output_text,
+    own_fields,
     response_head,
+    run_all,
+    stream_all,
     whole_response,
 )
 from mes.api.openai.openai_schemas import (
@@ -52,42 +55,49 @@ def create(request: ChatRequest) -> Response:
     if request.inference.stream:
         response_stream = StreamingResponse(EVENTS)
         return response_stream.response(_stream(request, response_stream))
-    return json_response(_completion(run_blocking(request.inference), request))
+    return json_response(_completion(run_all(request.choices), request))
 
 
 def _stream(request: ChatRequest, response_stream: StreamingResponse) -> Generator[Documents]:
-    chunks = _Chunks(request)
-    outcome = yield from run_streaming(request.inference, chunks.serialize, response_stream)
-    yield chunks.last(outcome)
+    head = response_head("chat.completion.chunk", "chatcmpl", request.inference.model_id)
+    if request.with_usage:
+        head["usage"] = None
+    chunks = [_Chunks(request, head, index) for index in range(len(request.choices))]
+    yield from stream_all(
+        request.choices, chunks, response_stream, schema=ChatCompletionChunk, head=head
+    )
 
 
-def _completion(outcome: InferenceOutcome, request: ChatRequest) -> Document:
+def _completion(outcomes: Sequence[InferenceOutcome], request: ChatRequest) -> Document:
     head = response_head("chat.completion", "chatcmpl", request.inference.model_id)
-    choice = ChatChoice.build(
-        index=0,
-        message=_message(outcome, _calls(outcome, _call_id(head), request.function)),
+    return whole_response(ChatCompletion, head, outcomes, partial(_build_choice, request, head))
+
+
+def _build_choice(request: ChatRequest, head: Document, outcome: InferenceOutcome) -> Document:
+    calls = _calls(outcome, _call_id(head, outcome.index), request.function)
+    return ChatChoice.build(
+        index=outcome.index,
+        message=_message(outcome, calls),
         logprobs=_logprobs(outcome.reply.logprobs),
         finish_reason=_finish_reason(outcome, request),
     )
-    return whole_response(ChatCompletion, head, choice, outcome)
 
 
 class _Chunks:
-    """The chunks of one streamed chat completion.
+    """The chunks of one choice of a streamed chat completion.
 
     Chunks of tokens are written as dictionaries, which costs less than `build`; the tests compare
     them with the declared fields.
     """
 
-    def __init__(self, request: ChatRequest) -> None:
+    def __init__(self, request: ChatRequest, head: Document, index: int) -> None:
         self._request = request
-        self._head = response_head("chat.completion.chunk", "chatcmpl", request.inference.model_id)
-        if request.with_usage:
-            self._head["usage"] = None
+        self._head = head
+        self._index = index
         # Fields that go into the next chunk's delta, whichever it is.
         self._next_delta: Document = {"role": "assistant"}
         if request.function:
-            call = _call(_call_id(self._head), request.function, "")
+            call = _call(_call_id(head, index), request.function, "")
             self._next_delta["tool_calls"] = [{"index": 0, **call}]
 
     def serialize(self, event: Event) -> Document | None:
@@ -99,14 +109,12 @@ class _Chunks:
         return None
 
     def last(self, outcome: InferenceOutcome) -> Iterator[Document]:
-        """Yield the chunks with the tool calls, the finish reason and the usage."""
+        """Yield the chunks with the tool calls and the finish reason."""
         if calls := [] if self._request.function else _calls(outcome, "", None):
             numbered = [{"index": number, **call} for number, call in enumerate(calls)]
             yield self._chunk({"tool_calls": numbered})
         choice = self._choice({}, finish_reason=_finish_reason(outcome, self._request))
-        yield from last_chunks(
-            ChatCompletionChunk, self._head, choice, outcome, with_usage=self._request.with_usage
-        )
+        yield ChatCompletionChunk.build(**self._head, choices=[choice], **own_fields(outcome))
 
     def _text_delta(self, text: str) -> Document:
         if not self._request.function:
@@ -124,7 +132,7 @@ class _Chunks:
         logprobs: Document | None = None,
     ) -> Document:
         return {
-            "index": 0,
+            "index": self._index,
             "delta": self._with_next_delta(delta),
             "logprobs": logprobs,
             "finish_reason": finish_reason,
@@ -166,8 +174,10 @@ def _call(call_id: str, name: str, arguments: str) -> Document:
     return ToolCallSchema.build(id=call_id, type="function", function=function)
 
 
-def _call_id(head: Document) -> str:
-    return str(head["id"]).replace("chatcmpl-", "call_", 1)
+def _call_id(head: Document, index: int) -> str:
+    """Return the id of a required call, unique among the choices of a response."""
+    call_id = str(head["id"]).replace("chatcmpl-", "call_", 1)
+    return f"{call_id}_{index}" if index else call_id
 
 
 def _finish_reason(outcome: InferenceOutcome, request: ChatRequest) -> str:

@@ -11,6 +11,7 @@ from mes.api.openai.common import (
     OnlyValue,
     OpenAiRequestSchema,
     Parameters,
+    choices_of,
     inference_of,
     wants_usage,
 )
@@ -133,10 +134,12 @@ _FORMATS = ("text", "json_object", "json_schema")
 class ChatRequest:
     """An inference request and the form of its response.
 
-    With a `function`, the answer is returned as the arguments of a call of it.
+    `choices` are the requests of the single choices. With a `function`, the answer is returned as
+    the arguments of a call of it.
     """
 
     inference: InferenceRequest
+    choices: list[InferenceRequest]
     with_usage: bool
     function: str | None
 
@@ -217,7 +220,12 @@ class ChatRequestSchema(Parameters):
             think=_EFFORTS[values.get("reasoning_effort", "none")],
             top_logprobs=top_logprobs_count(values),
         )
-        return ChatRequest(inference, wants_usage(values), function["name"] if function else None)
+        return ChatRequest(
+            inference=inference,
+            choices=choices_of(inference, values),
+            with_usage=wants_usage(values),
+            function=function["name"] if function else None,
+        )
 
 
 def _schema_pointer(values: dict[str, Any], function: dict[str, Any] | None) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from marshmallow import ValidationError, fields
 
+from mes.api.choices import ChoiceChunks, repeat, run_choices, stream_choices
+from mes.api.inference import run_blocking, run_streaming
 from mes.api.inference_responses import InferenceOutcome
 from mes.api.middleware import request_log
 from mes.api.openai.error_format import to_openai_error
-from mes.api.openai.openai_schemas import OwnFacts
+from mes.api.openai.openai_schemas import ChoiceFacts, OwnFacts
 from mes.api.operation_docs import EVENT_STREAM
 from mes.api.request_schemas import (
     MESSAGES,
@@ -22,14 +24,15 @@ from mes.api.request_schemas import (
     SamplingSchema,
     Strict,
     Text,
+    Whole,
     sampling_options,
     without_nulls,
 )
 from mes.api.response_fields import Document, ResponseSchema
 from mes.api.response_schemas import UsageSchema
 from mes.api.services import get_services
-from mes.api.streaming import Encoder
-from mes.domain import InferenceRequest
+from mes.api.streaming import Documents, Encoder, StreamingResponse
+from mes.domain import InferenceRequest, Usage
 
 # Requests.
 
@@ -80,11 +83,28 @@ class AddressSchema(OpenAiRequestSchema):
     stream_options = fields.Nested(StreamOptionsSchema, allow_none=True)
 
 
+class ChoiceCount(Whole):
+    """A number of choices, at most `MAX_CHOICES`."""
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        return {"minimum": 1, "maximum": get_services().settings.max_choices}
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        count, maximum = super()._deserialize(value, *args, **kwargs), self.shape["maximum"]
+        if count < 1:
+            raise ValidationError("must be at least 1")
+        if count > maximum:
+            remedy = "ask for fewer choices in each of several requests, or raise MAX_CHOICES"
+            raise ValidationError(f"must be at most {maximum} (MAX_CHOICES); {remedy}")
+        return count
+
+
 # marshmallow puts the fields of the last base first.
 class Parameters(SamplingSchema, AddressSchema):
     """The parameters of all generations."""
 
-    n = OnlyValue(1)
+    n = ChoiceCount(allow_none=True)
     logit_bias = OnlyValue({})
     mes = fields.Nested(MesOptionsSchema, allow_none=True)
     # Accepted, but without effect.
@@ -108,6 +128,11 @@ def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
     )
 
 
+def choices_of(inference: InferenceRequest, values: dict[str, Any]) -> list[InferenceRequest]:
+    """Return the request of each choice."""
+    return repeat(inference, values.get("n", 1))
+
+
 def wants_usage(values: dict[str, Any]) -> bool:
     """Return whether a stream ends with its usage."""
     return bool(values.get("stream_options", {}).get("include_usage"))
@@ -126,27 +151,50 @@ def response_head(kind: str, prefix: str, model_id: str) -> Document:
     }
 
 
+def run_all(requests: Sequence[InferenceRequest]) -> list[InferenceOutcome]:
+    """Run the inference of each choice and return the outcomes in order."""
+    return [run_blocking(requests[0])] if len(requests) == 1 else run_choices(requests)
+
+
 def whole_response(
-    schema: type[ResponseSchema], head: Document, choice: Document, outcome: InferenceOutcome
-) -> Document:
-    """Return the response that is not a stream."""
-    usage = UsageSchema.serialize(outcome.inference.usage)
-    return schema.build(**head, choices=[choice], usage=usage, **_own_fields(outcome))
-
-
-def last_chunks(
     schema: type[ResponseSchema],
     head: Document,
-    choice: Document,
-    outcome: InferenceOutcome,
+    outcomes: Sequence[InferenceOutcome],
+    build_choice: Callable[[InferenceOutcome], Document],
+) -> Document:
+    """Return the response that is not a stream."""
+    choices = list(map(build_choice, outcomes))
+    facts = own_fields(outcomes[0])
+    if len(outcomes) > 1:
+        facts["mes"]["choices"] = list(map(ChoiceFacts.serialize, outcomes))
+    return schema.build(**head, choices=choices, usage=_usage(outcomes), **facts)
+
+
+def stream_all(
+    requests: Sequence[InferenceRequest],
+    choices: Sequence[ChoiceChunks],
+    response_stream: StreamingResponse,
     *,
-    with_usage: bool,
-) -> Iterator[Document]:
-    """Yield the chunk with the finish reason, and the one with the usage if it is requested."""
-    yield schema.build(**head, choices=[choice], **_own_fields(outcome))
-    if with_usage:
-        usage = UsageSchema.serialize(outcome.inference.usage)
-        yield schema.build(**{**head, "choices": [], "usage": usage})
+    schema: type[ResponseSchema],
+    head: Document,
+) -> Generator[Documents]:
+    """Run the inference of each choice, and yield the chunks of all choices.
+
+    The last one contains the usage, if `head` has a place for it.
+    """
+    if len(requests) > 1:
+        outcomes, last = (yield from stream_choices(requests, choices)), []
+    else:
+        outcome = yield from run_streaming(requests[0], choices[0].serialize, response_stream)
+        outcomes, last = [outcome], list(choices[0].last(outcome))
+    if "usage" in head:
+        last.append(schema.build(**{**head, "choices": [], "usage": _usage(outcomes)}))
+    yield last
+
+
+def _usage(outcomes: Sequence[InferenceOutcome]) -> Document:
+    usages = (outcome.inference.usage for outcome in outcomes)
+    return UsageSchema.serialize(sum(usages, start=Usage(0, 0)))
 
 
 def output_text(outcome: InferenceOutcome) -> str:
@@ -157,7 +205,8 @@ def output_text(outcome: InferenceOutcome) -> str:
     return outcome.reply.text
 
 
-def _own_fields(outcome: InferenceOutcome) -> Document:
+def own_fields(outcome: InferenceOutcome) -> Document:
+    """Return the fields about one outcome: of a response, or of the last chunk of a choice."""
     return {"system_fingerprint": _fingerprint(outcome), "mes": OwnFacts.serialize(outcome)}
 
 

@@ -52,19 +52,22 @@ def _judged_calls(outcome: InferenceOutcome) -> list[Any] | None:
     return list(zip(calls, outcome.final.tool_call_validations, strict=True)) if calls else None
 
 
-class OwnFacts(InferenceAnswer):
-    """The fields of an inference's response that OpenAI's API has no place for, as `mes`."""
+_IN_OPENAIS_FIELDS = (
+    "model_id",
+    "output",
+    "parsed",
+    "finish_reason",
+    "usage",
+    "reasoning",
+    "logprobs",
+)
+
+
+class _Facts(InferenceAnswer):
+    """The fields of an inference's response that OpenAI's API has no place for."""
 
     class Meta(ResponseSchema.Meta):
-        exclude = (
-            "model_id",
-            "output",
-            "parsed",
-            "finish_reason",
-            "usage",
-            "reasoning",
-            "logprobs",
-        )
+        exclude: tuple[str, ...] = _IN_OPENAIS_FIELDS
 
     success = boolean(
         "False if the answer violates its schema, or a tool call its parameters.",
@@ -78,6 +81,26 @@ class OwnFacts(InferenceAnswer):
     )
 
 
+class ChoiceFacts(_Facts):
+    """The fields of one choice of several that OpenAI's API has no place for."""
+
+    class Meta(ResponseSchema.Meta):
+        exclude = (*_IN_OPENAIS_FIELDS, "request_id")
+
+    index = integer("Index of the choice.")
+
+
+class OwnFacts(_Facts):
+    """The fields of an inference's response that OpenAI's API has no place for, as `mes`."""
+
+    choices = nested_list(
+        ChoiceFacts,
+        "The same fields for each choice, if there are several; the others are those of the first.",
+        source=lambda outcome: None,  # `whole_response` adds them
+        required=False,
+    )
+
+
 class _Head(ResponseSchema):
     id = string("Id of the response, which contains the request's `X-Request-ID`.")
     created = integer("Time of the response, in seconds since 1970.")
@@ -86,14 +109,14 @@ class _Head(ResponseSchema):
 
 class _Whole(_Head):
     system_fingerprint = string("The same for all responses of the same model version.", null=True)
-    usage = nested(UsageSchema, "Tokens of all attempts.")
+    usage = nested(UsageSchema, "Tokens of all attempts of all choices.")
     mes = nested(OwnFacts, "Fields that MES adds to OpenAI's API.")
 
 
 class _Chunk(_Head):
     usage = nested(
         UsageSchema,
-        "With `include_usage`: tokens of all attempts in the last chunk, null in the others.",
+        "With `include_usage`: tokens of all attempts of all choices in the last chunk, else null.",
         null=True,
         required=False,
     )
@@ -104,7 +127,7 @@ class _Chunk(_Head):
     )
     mes = nested(
         OwnFacts,
-        "Fields that MES adds to OpenAI's API; in the chunk with the finish reason.",
+        "Fields that MES adds to OpenAI's API; in the chunk with the finish reason of a choice.",
         required=False,
     )
 
@@ -163,7 +186,7 @@ class ChatLogprobs(ResponseSchema):
 class ChatChoice(ResponseSchema):
     """The answer of a chat completion."""
 
-    index = integer("Always 0.")
+    index = integer("Index of the choice, from 0 on.")
     message = nested(AssistantMessage, "The message of the model.")
     logprobs = nested(
         ChatLogprobs, "Probabilities of the tokens; null without `logprobs`.", null=True
@@ -183,7 +206,7 @@ class Delta(ResponseSchema):
 class ChatChunkChoice(ResponseSchema):
     """A piece of the answer of a chat completion."""
 
-    index = integer("Always 0.")
+    index = integer("Index of the choice, from 0 on.")
     delta = nested(Delta, "A piece of the message.")
     logprobs = nested(
         ChatLogprobs, "Probabilities of the piece's tokens; null without `logprobs`.", null=True
@@ -199,7 +222,7 @@ class ChatCompletion(_Whole):
     """The response to `POST /v1/chat/completions`."""
 
     object = constant("chat.completion", "Always `chat.completion`.")
-    choices = nested_list(ChatChoice, "One choice.")
+    choices = nested_list(ChatChoice, "As many choices as `n`.")
 
 
 class ChatCompletionChunk(_Chunk):
@@ -245,7 +268,9 @@ def _offsets(logprobs: Any) -> list[int]:
 class CompletionChoice(ResponseSchema):
     """The answer of a completion, or a piece of it."""
 
-    index = integer("Always 0.")
+    index = integer(
+        "Index of the choice, from 0 on: first the choices of the first prompt, then of the next."
+    )
     text = string("Text of the answer; in a stream, a piece of it.")
     logprobs = nested(
         CompletionLogprobs, "Probabilities of the tokens; null without `logprobs`.", null=True
@@ -259,7 +284,7 @@ class Completion(_Whole):
     """The response to `POST /v1/completions`."""
 
     object = constant("text_completion", "Always `text_completion`.")
-    choices = nested_list(CompletionChoice, "One choice.")
+    choices = nested_list(CompletionChoice, "As many choices as `n` for each prompt.")
 
 
 class CompletionChunk(_Chunk):
