@@ -96,7 +96,9 @@ class SchemaUnsafe(RequestInvalid):
 
 
 class NotCapable(RequestInvalid):
-    pass
+    """`capability` is the name of the missing capability."""
+
+    capability: str = ""
 
 
 class PromptTooLong(RequestInvalid):

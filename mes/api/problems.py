@@ -50,6 +50,9 @@ _CODES = {
     501: "not_implemented",
 }
 
+# Errors of the client that may be over when the request is sent again.
+_REPEATABLE = (408, 409, 429)
+
 # Statuses and codes.
 
 
@@ -70,6 +73,12 @@ def _status_of(kind: type[MesError]) -> int:
     return next(STATUSES[each] for each in kind.__mro__ if each in STATUSES)
 
 
+def _is_useless_to_repeat(status: int, code: str) -> bool:
+    """Return whether the same request would fail again, or only use up its time again."""
+    is_mistake = 400 <= status < 500 and status not in _REPEATABLE
+    return is_mistake or status == 501 or code == errors.GenerationTimeout.code
+
+
 def _code_of(status: int) -> str:
     return _CODES.get(status, "internal_error" if status >= 500 else "malformed_request")
 
@@ -87,6 +96,7 @@ class ErrorFormat:
         restrict_codes: returns the JSON Schema that limits an error to some codes.
         convert: returns the error for a problem document.
         convert_status: returns the status for that of a problem.
+        convert_code: returns the code for that of a problem.
     """
 
     name: str
@@ -94,6 +104,7 @@ class ErrorFormat:
     restrict_codes: Callable[[Sequence[str]], Document]
     convert: Callable[[Document], Document]
     convert_status: Callable[[int], int]
+    convert_code: Callable[[str], str]
 
 
 def register_error_format(app: Flask, error_format: ErrorFormat, paths: Iterable[str]) -> None:
@@ -183,5 +194,9 @@ def _render(problem: dict[str, Any]) -> Response:
     error_format = error_format_for(current_app, request.path)
     if error_format is not None:
         status = error_format.convert_status(problem["status"])
-        return json_response(error_format.convert(problem), status)
-    return Response(json.dumps(problem), problem["status"], mimetype=rfc9457.MIMETYPE)
+        response = json_response(error_format.convert(problem), status)
+    else:
+        response = Response(json.dumps(problem), problem["status"], mimetype=rfc9457.MIMETYPE)
+    if _is_useless_to_repeat(problem["status"], problem["code"]):
+        response.headers["X-Should-Retry"] = "false"  # OpenAI's libraries look for it
+    return response

@@ -10,6 +10,7 @@ import orjson
 
 from mes.domain import LoadedModel, ModelCard, Prompt, PulledModel, normalise
 from mes.domain.capabilities import COMPLETION, THINKING, TOOLS, VISION, not_capable
+from mes.domain.inference_request import MODEL_POINTER, THINK_POINTER
 from mes.errors import (
     GenerationAborted,
     LoadFailed,
@@ -32,7 +33,7 @@ _MAX_RETRY_SECONDS = 60
 # the field that needs it.
 _NO_COMPLETION = ("does not support generate", "does not support chat")
 _MISSING_CAPABILITIES = {
-    "does not support thinking": (THINKING, "/think"),
+    "does not support thinking": (THINKING, THINK_POINTER),
     "image input is not supported": (VISION, "/messages"),
     "does not support multimodal": (VISION, "/messages"),
     "does not support tools": (TOOLS, "/tools"),
@@ -162,7 +163,7 @@ def generation_error_from(refusal: ErrorResponse, prompt: Prompt) -> MesError:
     if error := _prompt_too_long(refusal, prompt):
         return error
     if _lacks_completion(refusal):
-        return not_capable(COMPLETION, tag, pointer="/model_id")
+        return not_capable(COMPLETION, tag, pointer=MODEL_POINTER)
     for words, (capability, pointer) in _MISSING_CAPABILITIES.items():
         if words in text:
             return not_capable(capability, tag, pointer=pointer)
@@ -184,8 +185,8 @@ def _prompt_too_long(refusal: ErrorResponse, prompt: Prompt) -> MesError | None:
         context = require_count(refusal.facts, "n_ctx")
         return too_long(f"the prompt has {tokens} tokens, but", context, remedy, pointer=pointer)
     if "prompt is longer than the context length" in refusal.text.lower():
-        context = prompt.options.get("num_ctx")
-        return too_long("the prompt is too long:", context, remedy, pointer=pointer)
+        limit = prompt.options.get("num_ctx")
+        return too_long("the prompt is too long:", limit, remedy, pointer=pointer)
     return None
 
 
@@ -207,7 +208,7 @@ def too_long(problem: str, context: int | None, rest: str, *, pointer: str) -> P
 def load_error_from(refusal: ErrorResponse, *, tag: str) -> MesError:
     """Return the error of a refused load."""
     if _lacks_completion(refusal):
-        return not_capable(COMPLETION, tag, pointer="/model_id")
+        return not_capable(COMPLETION, tag, pointer=MODEL_POINTER)
     if refusal.status in (400, 500) and refusal.text:
         return LoadFailed(refusal.text)
     return error_from(refusal, tag=tag)
