@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from flask import Flask
 
 from mes.api.openai.openai_schemas import OpenAiErrorFacts, OpenAiErrorSchema
-from mes.api.problems import ErrorFormat, register_error_format
+from mes.api.problems import UNKNOWN_PATHS, ErrorFormat, register_error_format
 from mes.api.response_fields import Document
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", UNKNOWN_PATHS)
 
 _TYPES = {
     401: "authentication_error",
@@ -24,7 +24,7 @@ _CODES = {"prompt_too_long": "context_length_exceeded"}
 
 
 def install_openai_errors(app: Flask) -> None:
-    """Send the errors of OpenAI's endpoints in OpenAI's format."""
+    """Send the errors of OpenAI's endpoints, and those of unknown paths, in OpenAI's format."""
     register_error_format(app, _FORMAT, PATHS)
 
 
