@@ -310,6 +310,16 @@ def test_clients_are_asked_not_to_repeat_a_request_in_vain(ask, runtime, error, 
     assert ask(stream=stream).headers.get("X-Should-Retry") == header
 
 
+def test_numbers_in_errors_are_written_out(ask):
+    details = {
+        mistake["pointer"]: mistake["detail"]
+        for mistake in ask(max_tokens=0, temperature=3, timeout=1e9).get_json()["errors"]
+    }
+    assert details["/max_tokens"] == "must be between 1 and 1000000"
+    assert details["/temperature"] == "must be between 0 and 2"
+    assert details["/timeout"] == "must be more than 0 and at most 3600 seconds"
+
+
 @pytest.mark.parametrize("bug", [ZeroDivisionError, RecursionError, MemoryError])
 def test_an_unexpected_exception_is_logged_and_not_shown(ask, runtime, caplog, bug):
     def fail(prompt):
