@@ -39,6 +39,7 @@ MesError
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import ClassVar
 
 
@@ -96,7 +97,9 @@ class SchemaUnsafe(RequestInvalid):
 
 
 class NotCapable(RequestInvalid):
-    pass
+    """`capability` is the name of the missing capability."""
+
+    capability: str = ""
 
 
 class PromptTooLong(RequestInvalid):
@@ -215,3 +218,10 @@ def error_for_code(code: str) -> type[MesError]:
             return candidate
         pending.extend(candidate.__subclasses__())
     return MesError
+
+
+def format_number(number: float) -> str:
+    """Return a number as error details contain it: without an exponent, and 30.0 as 30."""
+    if isinstance(number, int) or number.is_integer():
+        return str(int(number))
+    return format(Decimal(str(number)), "f")

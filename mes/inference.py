@@ -33,7 +33,14 @@ from mes.domain import (
     no_op,
     tokens_per_second,
 )
-from mes.domain.capabilities import COMPLETION, THINKING, TOOLS, VISION, not_capable
+from mes.domain.capabilities import (
+    COMPLETION,
+    THINKING,
+    TOOLS,
+    VISION,
+    naming_fields,
+    not_capable,
+)
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import GrantedPermit, Scheduler
 from mes.structured import Generate, RetryPlan, Schema, ToolSchemas
@@ -72,7 +79,9 @@ def infer(
         spec, client, request_id=request_id, is_continued=is_continued, emit=emit
     ) as permit:
         deadline = time.monotonic() + (request.timeout_seconds or spec.timeout_seconds)
-        generate = partial(_generate, runtime=runtime, deadline=deadline, client=client, emit=emit)
+        generate = partial(
+            _generate, request, runtime=runtime, deadline=deadline, client=client, emit=emit
+        )
         attempts = _generate_and_validate(prompt, request, schemas, generate, deadline)
     return Inference(
         model_id=spec.id,
@@ -111,10 +120,10 @@ def required_capabilities(request: InferenceRequest) -> dict[str, str]:
     """
     has_images = any(message.images for message in request.messages)
     candidates = {
-        COMPLETION: ("/model_id", True),
+        COMPLETION: (request.model_pointer, True),
         TOOLS: ("/tools", request.tools),
         VISION: ("/messages", has_images),
-        THINKING: ("/think", request.think),
+        THINKING: (request.think_pointer, request.think),
     }
     return {capability: pointer for capability, (pointer, needed) in candidates.items() if needed}
 
@@ -216,6 +225,7 @@ def _retry_plan(request: InferenceRequest, spec: ModelSpec, schema: Schema) -> R
 
 
 def _generate(
+    request: InferenceRequest,
     prompt: Prompt,
     attempt: int,
     *,
@@ -225,7 +235,9 @@ def _generate(
     emit: Emit,
 ) -> Reply:
     emit = _with_attempt_number(attempt, emit)
-    return runtime.generate(prompt, deadline=deadline, client=client, emit=emit)
+    pointers = {COMPLETION: request.model_pointer, THINKING: request.think_pointer}
+    with naming_fields(prompt.spec.id, pointers):
+        return runtime.generate(prompt, deadline=deadline, client=client, emit=emit)
 
 
 def _with_attempt_number(number: int, emit: Emit) -> Emit:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from flask import Flask, Response, current_app, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from mes import errors
 from mes.api.middleware import RequestLog, request_log
@@ -50,6 +52,12 @@ _CODES = {
     501: "not_implemented",
 }
 
+_MAX_PATH_LENGTH = 200
+_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
+
+# Errors of the client that may be over when the request is sent again.
+_REPEATABLE = (408, 409, 429)
+
 # Statuses and codes.
 
 
@@ -70,6 +78,12 @@ def _status_of(kind: type[MesError]) -> int:
     return next(STATUSES[each] for each in kind.__mro__ if each in STATUSES)
 
 
+def _is_useless_to_repeat(status: int, code: str) -> bool:
+    """Return whether the same request would fail again, or only use up its time again."""
+    is_mistake = 400 <= status < 500 and status not in _REPEATABLE
+    return is_mistake or status == 501 or code == errors.GenerationTimeout.code
+
+
 def _code_of(status: int) -> str:
     return _CODES.get(status, "internal_error" if status >= 500 else "malformed_request")
 
@@ -87,6 +101,7 @@ class ErrorFormat:
         restrict_codes: returns the JSON Schema that limits an error to some codes.
         convert: returns the error for a problem document.
         convert_status: returns the status for that of a problem.
+        convert_code: returns the code for that of a problem.
     """
 
     name: str
@@ -94,10 +109,14 @@ class ErrorFormat:
     restrict_codes: Callable[[Sequence[str]], Document]
     convert: Callable[[Document], Document]
     convert_status: Callable[[int], int]
+    convert_code: Callable[[str], str]
+
+
+UNKNOWN_PATHS = "unknown paths of the API"
 
 
 def register_error_format(app: Flask, error_format: ErrorFormat, paths: Iterable[str]) -> None:
-    """Use the format for the errors of these paths."""
+    """Use the format for the errors of these paths, one of which may be `UNKNOWN_PATHS`."""
     _error_formats(app).update(dict.fromkeys(paths, error_format))
 
 
@@ -106,9 +125,45 @@ def error_format_for(app: Flask, path: str) -> ErrorFormat | None:
     return _error_formats(app).get(path)
 
 
+def _requested_format() -> ErrorFormat | None:
+    """Return the error format for the present request."""
+    is_unknown = isinstance(request.routing_exception, NotFound)
+    path = UNKNOWN_PATHS if is_unknown and _is_of_api(request.path) else request.path
+    return error_format_for(current_app, path)
+
+
 def _error_formats(app: Flask) -> dict[str, ErrorFormat]:
     formats: dict[str, ErrorFormat] = app.extensions.setdefault("mes.error_formats", {})
     return formats
+
+
+# Paths that do not exist.
+
+
+def _routing_detail(error: HTTPException) -> str | None:
+    """Return the detail for an unknown path or a wrong method; None for other errors."""
+    if error is not request.routing_exception:
+        return None
+    path = request.path[:_MAX_PATH_LENGTH]
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return f"{path} takes {allowed}, and not {request.method}"
+    return _unknown_path_detail(path) if isinstance(error, NotFound) else None
+
+
+def _unknown_path_detail(path: str) -> str:
+    rules = {_PARAMETER.sub(r"{\1}", rule.rule) for rule in current_app.url_map.iter_rules()}
+    close = get_close_matches(path, rules, n=1)
+    parts = [f"did you mean {close[0]}?"] if close else []
+    if _is_of_api(path):
+        parts += ["the paths are", ", ".join(sorted(filter(_is_of_api, rules)))]
+    else:
+        parts.append("/docs lists the paths")
+    return " ".join([f"there is no {path};", *parts])
+
+
+def _is_of_api(path: str) -> bool:
+    return f"{path}/".startswith("/v1/")
 
 
 # Rendering.
@@ -157,10 +212,9 @@ def _render_mes_error(error: MesError) -> Response:
 def _render_http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     request_id = request_log().request_id
+    detail = _routing_detail(error) or error.description or error.name
     response = _render(
-        rfc9457.problem_document(
-            status, _code_of(status), error.description or error.name, request_id=request_id
-        )
+        rfc9457.problem_document(status, _code_of(status), detail, request_id=request_id)
     )
     if status == 405:
         response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
@@ -180,8 +234,12 @@ def _unexpected_problem(error: Exception, request_id: str) -> Document:
 
 def _render(problem: dict[str, Any]) -> Response:
     request_log().code = problem["code"]
-    error_format = error_format_for(current_app, request.path)
+    error_format = _requested_format()
     if error_format is not None:
         status = error_format.convert_status(problem["status"])
-        return json_response(error_format.convert(problem), status)
-    return Response(json.dumps(problem), problem["status"], mimetype=rfc9457.MIMETYPE)
+        response = json_response(error_format.convert(problem), status)
+    else:
+        response = Response(json.dumps(problem), problem["status"], mimetype=rfc9457.MIMETYPE)
+    if _is_useless_to_repeat(problem["status"], problem["code"]):
+        response.headers["X-Should-Retry"] = "false"  # OpenAI's libraries look for it
+    return response

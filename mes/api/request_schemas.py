@@ -17,6 +17,7 @@ from marshmallow import (
 
 from mes.api.services import get_services
 from mes.domain import InferenceRequest, Message
+from mes.errors import format_number
 
 # Kinds of request fields, which load JSON values strictly, without conversions.
 
@@ -72,7 +73,9 @@ class Seconds(Number):
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         seconds, maximum = super()._deserialize(value, *args, **kwargs), self.shape["maximum"]
         if not 0 < seconds <= maximum:
-            raise ValidationError(f"must be more than 0 and at most {maximum:g} seconds")
+            raise ValidationError(
+                f"must be more than 0 and at most {format_number(maximum)} seconds"
+            )
         return seconds
 
 
@@ -145,7 +148,9 @@ class Image(Text):
 
 
 def between(low: float, high: float) -> validate.Range:
-    return validate.Range(low, high, error=f"must be between {low:g} and {high:g}")
+    return validate.Range(
+        low, high, error=f"must be between {format_number(low)} and {format_number(high)}"
+    )
 
 
 NOT_EMPTY = validate.Length(min=1, error="must not be empty")

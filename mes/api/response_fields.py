@@ -9,6 +9,7 @@ has the name of the field.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -25,6 +26,9 @@ Serializer = Callable[[Any], Document]
 
 _Getter = Callable[[Any], Any]
 
+_ESCAPES = {each.encode(): b"\\u%04x" % ord(each) for each in "\x85\u2028\u2029"}
+_LINE_BREAK = re.compile(b"|".join(_ESCAPES))
+
 
 def json_response(document: Document, status: int = 200) -> Response:
     """Return the document as a JSON response."""
@@ -38,6 +42,18 @@ def encode_json(document: Document, end: bytes = b"") -> bytes:
     except TypeError:
         # orjson refuses integers of more than 64 bits, which a model may write.
         return json.dumps(document).encode() + end
+
+
+def encode_json_line(document: Document, end: bytes) -> bytes:
+    """Return the document as the bytes of its JSON without any line break, followed by `end`.
+
+    Some clients divide a stream also at U+0085, U+2028 and U+2029, so these are escaped. JSON
+    escapes the other line breaks in any case.
+    """
+    line = encode_json(document, end)
+    if line.isascii():  # most lines are, and no search takes less time
+        return line
+    return _LINE_BREAK.sub(lambda found: _ESCAPES[found[0]], line)
 
 
 def compile_serializer(declared: Mapping[str, fields.Field[Any]]) -> Serializer:

@@ -15,7 +15,7 @@ from flask import Response, request
 from mes.api import problems
 from mes.api.middleware import request_log
 from mes.api.operation_docs import NDJSON
-from mes.api.response_fields import encode_json
+from mes.api.response_fields import encode_json_line
 from mes.api.services import get_services
 from mes.errors import ClientDisconnected, ClientTooSlow, MesError
 
@@ -47,7 +47,7 @@ class Encoder:
 
     def framed(self, documents: Documents) -> bytes:
         """Return the bytes of the documents."""
-        return b"".join([self.before + encode_json(each, self.after) for each in documents])
+        return b"".join([self.before + encode_json_line(each, self.after) for each in documents])
 
 
 LINES = Encoder(NDJSON, b"", b"\n", lambda problem: {**problem, "type": "error"})

@@ -17,6 +17,7 @@ from urllib3.exceptions import ProtocolError
 
 from mes.config import settings
 from mes.config.settings_schema import DEVELOPMENT_KEY
+from mes.errors import format_number
 
 _CONNECT_TIMEOUT_SECONDS = 5.0
 # GET requests are answered in milliseconds.
@@ -37,7 +38,7 @@ _CONNECTION_ERRORS: dict[type[Exception], str] = {
     ),
     ValueError: "{url} is not a valid URL; set --url or MES_URL to http://host:port",
     requests.ReadTimeout: (
-        f"{{url}} did not answer within {GET_TIMEOUT_SECONDS:g} s; check its log"
+        f"{{url}} did not answer within {format_number(GET_TIMEOUT_SECONDS)} s; check its log"
     ),
 }
 # Added to the service's detail.

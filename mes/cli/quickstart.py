@@ -23,6 +23,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from mes.config.settings import Settings, SettingsError, load
+from mes.errors import format_number
 
 MODEL, EMBEDDER = "smollm2:135m", "all-minilm"
 _EMBEDDED_PORT = 11435
@@ -168,7 +169,7 @@ def _wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
         except OSError:
             pass
         time.sleep(0.1)
-    raise StartError(f"not ready after {_READY_WITHIN_SECONDS:g} s: {checks}")
+    raise StartError(f"not ready after {format_number(_READY_WITHIN_SECONDS)} s: {checks}")
 
 
 def _last_lines(name: str) -> str:

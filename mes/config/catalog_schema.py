@@ -10,7 +10,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from mes.domain import normalise
-from mes.errors import Mistake
+from mes.errors import Mistake, format_number
 
 _ONE_DAY_SECONDS = 86_400
 
@@ -60,7 +60,8 @@ def _integer(minimum: int, maximum: int) -> Any:
 
 def _number(minimum: float, maximum: float, *, exclusive: bool = False, **options: Any) -> Any:
     """Return a field for a number; with `exclusive` the minimum itself is invalid."""
-    expected = f"a number {'above' if exclusive else 'from'} {minimum:g} to {maximum:g}"
+    low, high = format_number(minimum), format_number(maximum)
+    expected = f"a number {'above' if exclusive else 'from'} {low} to {high}"
     check = validate.Range(
         minimum, maximum, min_inclusive=not exclusive, error=f"is not {expected}"
     )

@@ -8,6 +8,8 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, pre_load, validate, validates_schema
 
+from mes.errors import format_number
+
 DEVELOPMENT_KEY = "mes-dev-key-123"
 MAX_THREADS = 1000
 _ONE_DAY_SECONDS = 86_400
@@ -95,7 +97,9 @@ def _setting(kind: Any, name: str, default: Any, expected: str, help: str, **opt
 def _format_default(default: Any) -> str:
     if default is None:
         return "auto"
-    return f"{default:g}" if isinstance(default, float) else str(default).replace("False", "false")
+    if isinstance(default, float):
+        return format_number(default)
+    return str(default).replace("False", "false")
 
 
 def _text(name: str, default: str, expected: str, pattern: str, help: str, **options: Any) -> Any:
@@ -257,7 +261,8 @@ def _excess(data: dict[str, Any], attribute: str, maximum: str) -> dict[str, lis
     if value is None or limit is None or value <= limit:
         return {}
     name, maximum_name = FIELDS[attribute].data_key, FIELDS[maximum].data_key
-    detail = f"{value:g} is more than {maximum_name}={limit:g}; lower it, or raise {maximum_name}"
+    problem = f"{format_number(value)} is more than {maximum_name}={format_number(limit)}"
+    detail = f"{problem}; lower it, or raise {maximum_name}"
     return {str(name): [detail]}
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from mes.domain.inference_request import THINK_POINTER
 from mes.errors import Mistake, NotCapable
 
 # The names that Ollama uses.
@@ -20,11 +24,33 @@ _DETAILS = {
     EMBEDDING: "{id} makes no embeddings; name a model with the capability embedding",
     TOOLS: "{id} cannot call tools; leave them out, or name a model with the capability tools",
     VISION: "{id} cannot see images; name a model with the capability vision",
-    THINKING: "{id} cannot think; set think to false, or name a model with the capability thinking",
+    THINKING: (
+        "{id} cannot think; set {field} to {off}, or name a model with the capability thinking"
+    ),
 }
 
 
 def not_capable(capability: str, model: str, *, pointer: str) -> NotCapable:
-    """Return the error for a missing capability, whether MES or the runtime noticed it."""
-    detail = _DETAILS[capability].format(id=model)
-    return NotCapable(detail, mistakes=(Mistake(pointer, detail),))
+    """Return the error for a missing capability, whether MES or the runtime noticed it.
+
+    `pointer` is a JSON pointer to the field of the request that needs the capability.
+    """
+    field = pointer.removeprefix("/").replace("/", ".")
+    off = "false" if pointer == THINK_POINTER else "none"  # the values of OpenAI's parameter
+    detail = _DETAILS[capability].format(id=model, field=field, off=off)
+    error = NotCapable(detail, mistakes=(Mistake(pointer, detail),))
+    error.capability = capability
+    return error
+
+
+@contextmanager
+def naming_fields(model: str, pointers: Mapping[str, str]) -> Iterator[None]:
+    """Raise the runtime's NotCapable with the model and the field as the client wrote them.
+
+    `pointers` has the JSON pointers to the fields by capability; others stay as they are.
+    """
+    try:
+        yield
+    except NotCapable as exc:
+        pointer = pointers.get(exc.capability, exc.mistakes[0].pointer)
+        raise not_capable(exc.capability, model, pointer=pointer) from exc

@@ -8,8 +8,8 @@ from typing import Any
 
 from mes.domain.models import ModelSpec
 
-SCHEMA_POINTER = "/json_schema"
-"""The JSON pointer to the schema in a request of the native API."""
+SCHEMA_POINTER, MODEL_POINTER, THINK_POINTER = "/json_schema", "/model_id", "/think"
+"""The JSON pointers to these fields in a request of the native API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,9 @@ class InferenceRequest:
     A request has either a `prompt` with an optional `system_prompt`, or `messages`; `tools` need
     `messages`. If `top_logprobs` is set, even to 0, each token comes with its probability.
     `json_schema_pointer` is the JSON pointer to the schema in the body that the client sent;
-    errors about the schema start with it. `seed_offset` is added to a seed that is set; it is the
-    number of the choice in a request with several ones.
+    errors about the schema start with it. `model_pointer` and `think_pointer` are those to the
+    fields that `model_id` and `think` come from. `seed_offset` is added to a seed that is set; it
+    is the number of the choice in a request with several ones.
     """
 
     model_id: str
@@ -61,6 +62,8 @@ class InferenceRequest:
     timeout_seconds: float | None = None
     json_schema: Mapping[str, Any] | None = None
     json_schema_pointer: str = SCHEMA_POINTER
+    model_pointer: str = MODEL_POINTER
+    think_pointer: str = THINK_POINTER
     max_attempts: int | None = None
     constrain: bool = True
     sampling: Mapping[str, Any] = field(default_factory=dict)

@@ -103,11 +103,8 @@ class OllamaRuntime:
             sent_at = time.monotonic()
             response = self._send(exchange, request)
             if response.status != 200:
-                raise responses.generation_error_from(
-                    self._read_refusal(exchange, response),
-                    tag=prompt.spec.tag,
-                    with_schema=prompt.format is not None,
-                )
+                refusal = self._read_refusal(exchange, response)
+                raise responses.generation_error_from(refusal, prompt)
             body = exchange.iter_body(max_bytes=self._max_reply_bytes)
             steps = generation.read_generation(body, sent_at=sent_at, emit=emit)
             if emit is no_op:

@@ -15,7 +15,6 @@ from mes.errors import (
     GenerationAborted,
     MesError,
     Mistake,
-    PromptTooLong,
     RequestInvalid,
     RuntimeReplyInvalid,
 )
@@ -25,6 +24,9 @@ from mes.ollama.generation import KEEP_LOADED
 # The vectors of this many texts fit into one response, for all models in use.
 _BATCH_SIZE = 64
 _MAX_FLOAT32 = 3.4e38
+
+_INPUT = "/input"
+_REMEDY = "shorten it"
 
 # Error texts of Ollama and of its runner.
 _TOO_LONG = ("exceeds the context length", "maximum context length")
@@ -115,7 +117,8 @@ def embedding_error_from(
     `context_length` returns the model's; it is called if the refusal has no numbers.
     """
     if found := _LARGER_THAN_BATCH.search(refusal.text):
-        return PromptTooLong(f"an input has {found[1]} tokens, the model takes {found[2]}")
+        problem = f"an input has {found[1]} tokens, but"
+        return responses.too_long(problem, int(found[2]), _REMEDY, pointer=_INPUT)
     if any(words in refusal.text for words in _TOO_LONG):
         return _too_long_by_facts(refusal.facts, batch) or _too_long(context_length(), batch)
     if refusal.status == 501 or "does not support embeddings" in refusal.text:
@@ -130,15 +133,12 @@ def _too_long_by_facts(facts: Mapping[str, Any], batch: EmbeddingBatch) -> MesEr
     index, tokens, context = (facts.get(name) for name in ("input", "n_prompt_tokens", "n_ctx"))
     if type(index) is not int or not tokens or not context:
         return None
-    return PromptTooLong(
-        f"input {batch.first + index} has {tokens} tokens, the model's context holds {context}"
-    )
+    problem = f"input {batch.first + index} has {tokens} tokens, but"
+    return responses.too_long(problem, context, _REMEDY, pointer=_INPUT)
 
 
 def _too_long(context: int | None, batch: EmbeddingBatch) -> MesError:
     longest = max(range(len(batch.texts)), key=lambda index: len(batch.texts[index]))
-    window = "" if context is None else f" of {context} tokens"
-    return PromptTooLong(
-        f"an input does not fit the model's context{window}; the longest, "
-        f"input {batch.first + longest}, has {len(batch.texts[longest])} characters"
-    )
+    size = f"has {len(batch.texts[longest])} characters"
+    rest = f"the longest, input {batch.first + longest}, {size}; {_REMEDY}"
+    return responses.too_long("an input is too long:", context, rest, pointer=_INPUT)

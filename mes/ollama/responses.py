@@ -8,14 +8,17 @@ from typing import Any, TypeVar
 
 import orjson
 
-from mes.domain import LoadedModel, ModelCard, PulledModel, normalise
+from mes.domain import LoadedModel, ModelCard, Prompt, PulledModel, normalise
 from mes.domain.capabilities import COMPLETION, THINKING, TOOLS, VISION, not_capable
+from mes.domain.inference_request import MODEL_POINTER, THINK_POINTER
 from mes.errors import (
     GenerationAborted,
     LoadFailed,
     MesError,
+    Mistake,
     ModelNotPulled,
     PromptTooLong,
+    RequestInvalid,
     RuntimeReplyInvalid,
     RuntimeUnavailable,
     SchemaRefused,
@@ -30,13 +33,15 @@ _MAX_RETRY_SECONDS = 60
 # the field that needs it.
 _NO_COMPLETION = ("does not support generate", "does not support chat")
 _MISSING_CAPABILITIES = {
-    "does not support thinking": (THINKING, "/think"),
+    "does not support thinking": (THINKING, THINK_POINTER),
     "image input is not supported": (VISION, "/messages"),
     "does not support multimodal": (VISION, "/messages"),
     "does not support tools": (TOOLS, "/tools"),
     "tool calls are not supported": (TOOLS, "/messages"),
 }
 _SCHEMA_REFUSED = ("grammar", "json schema", "json_schema", "sampler", "invalid format")
+# Ollama answers this with 500 for some models.
+_INVALID_IMAGE = "failed to load image"
 
 
 # The short requests.
@@ -152,31 +157,58 @@ def _unwrap(value: Any) -> tuple[str, Mapping[str, Any]]:
     return (value if isinstance(value, str) else ""), facts
 
 
-def generation_error_from(refusal: ErrorResponse, *, tag: str, with_schema: bool) -> MesError:
-    """Return the error of a refused generation; `with_schema`: the request had a `format`."""
-    text = refusal.text.lower()
-    if refusal.facts.get("type") == "exceed_context_size_error":
-        prompt = require_count(refusal.facts, "n_prompt_tokens")
-        context = require_count(refusal.facts, "n_ctx")
-        return PromptTooLong(f"the prompt has {prompt} tokens, the model's context holds {context}")
-    if "prompt is longer than the context length" in text:
-        return PromptTooLong("the prompt is longer than the model's context")
+def generation_error_from(refusal: ErrorResponse, prompt: Prompt) -> MesError:
+    """Return the error of a refused generation."""
+    tag, text = prompt.spec.tag, refusal.text.lower()
+    if error := _prompt_too_long(refusal, prompt):
+        return error
     if _lacks_completion(refusal):
-        return not_capable(COMPLETION, tag, pointer="/model_id")
+        return not_capable(COMPLETION, tag, pointer=MODEL_POINTER)
     for words, (capability, pointer) in _MISSING_CAPABILITIES.items():
         if words in text:
             return not_capable(capability, tag, pointer=pointer)
-    if with_schema and refusal.status in (400, 500) and any(w in text for w in _SCHEMA_REFUSED):
+    is_mistake = refusal.status in (400, 500)
+    if prompt.format is not None and is_mistake and any(w in text for w in _SCHEMA_REFUSED):
         return SchemaRefused(refusal.text)
+    if refusal.text and (refusal.status in (400, 413) or _INVALID_IMAGE in text):
+        return RequestInvalid(f"the runtime refuses the request: {refusal.text}")
     if refusal.status == 500 and refusal.text:
         return GenerationAborted(refusal.text)
     return error_from(refusal, tag=tag)
 
 
+def _prompt_too_long(refusal: ErrorResponse, prompt: Prompt) -> MesError | None:
+    pointer = "/messages" if prompt.messages else "/prompt"
+    remedy = "shorten it, or raise context_window of the model in the catalog"
+    if refusal.facts.get("type") == "exceed_context_size_error":
+        tokens = require_count(refusal.facts, "n_prompt_tokens")
+        context = require_count(refusal.facts, "n_ctx")
+        return too_long(f"the prompt has {tokens} tokens, but", context, remedy, pointer=pointer)
+    if "prompt is longer than the context length" in refusal.text.lower():
+        limit = prompt.options.get("num_ctx")
+        return too_long("the prompt is too long:", limit, remedy, pointer=pointer)
+    return None
+
+
+def too_long(problem: str, context: int | None, rest: str, *, pointer: str) -> PromptTooLong:
+    """Return the error of a prompt that exceeds the context, in the words that clients look for.
+
+    Args:
+        problem: the beginning of the detail, which the limit follows.
+        context: the limit in tokens; None if it is not known.
+        rest: the end of the detail.
+        pointer: a JSON pointer to the field of the request.
+    """
+    limit = "this model's maximum context length is"
+    limit += " exceeded" if context is None else f" {context} tokens"
+    detail = f"{problem} {limit}; {rest}"
+    return PromptTooLong(detail, mistakes=(Mistake(pointer, detail),))
+
+
 def load_error_from(refusal: ErrorResponse, *, tag: str) -> MesError:
     """Return the error of a refused load."""
     if _lacks_completion(refusal):
-        return not_capable(COMPLETION, tag, pointer="/model_id")
+        return not_capable(COMPLETION, tag, pointer=MODEL_POINTER)
     if refusal.status in (400, 500) and refusal.text:
         return LoadFailed(refusal.text)
     return error_from(refusal, tag=tag)

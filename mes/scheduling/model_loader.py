@@ -15,6 +15,7 @@ from mes.errors import (
     RuntimeUnavailable,
     ShuttingDown,
     StateDirFull,
+    format_number,
 )
 from mes.scheduling.coordinator import Coordinator, Transaction
 from mes.scheduling.registry import LOAD, LoadFailure, Refusal, Ticket
@@ -86,9 +87,8 @@ class ModelLoader:
         pauses = _pauses()
         while any(model.name == name for model in self._runtime.loaded()):
             if time.monotonic() > started + self._unload_timeout:
-                raise RuntimeUnavailable(
-                    f"the runtime has not unloaded {name} within {self._unload_timeout:g} s"
-                )
+                limit = format_number(self._unload_timeout)
+                raise RuntimeUnavailable(f"the runtime has not unloaded {name} within {limit} s")
             time.sleep(next(pauses))
         log.info("unloaded", extra={"model": name, "seconds": time.monotonic() - started})
 
@@ -123,7 +123,7 @@ class ModelLoader:
         while not self._has_room(ticket):
             if time.monotonic() > deadline:
                 raise RuntimeUnavailable(
-                    f"the runtime has not made room within {self._unload_timeout:g} s"
+                    f"the runtime has not made room within {format_number(self._unload_timeout)} s"
                 )
             time.sleep(next(pauses))
 

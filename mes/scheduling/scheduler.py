@@ -18,6 +18,7 @@ from mes.errors import (
     QueueTimeout,
     ShuttingDown,
     error_for_code,
+    format_number,
 )
 from mes.scheduling import policy
 from mes.scheduling.coordinator import Coordinator, Transaction
@@ -207,8 +208,12 @@ class Scheduler:
         if waited < limit:
             return limit - waited
         if pending.wants == UNLOAD:
-            raise ModelBusy(f"{pending.spec.id} is still in use after {limit:g} s; try again later")
-        raise QueueTimeout(f"no permit for {pending.spec.id} within {limit:g} s; try again later")
+            raise ModelBusy(
+                f"{pending.spec.id} is still in use after {format_number(limit)} s; try again later"
+            )
+        raise QueueTimeout(
+            f"no permit for {pending.spec.id} within {format_number(limit)} s; try again later"
+        )
 
     def _refuse_if_shut(self) -> None:
         if self._is_shut:

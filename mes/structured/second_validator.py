@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mes.domain import Client, Violation
-from mes.errors import ClientDisconnected, QueueFull
+from mes.errors import ClientDisconnected, QueueFull, format_number
 from mes.structured.cost import CostExceeded
 from mes.structured.messages import json_pointer, shorten
 from mes.structured.schema import Schema
@@ -166,7 +166,7 @@ class SecondValidator:
     def _missing(self, exit_code: int, *, in_time: bool) -> str:
         """Return why instances have no verdict."""
         if not in_time or exit_code == -signal.SIGALRM:
-            return f"not reached within {self._limits.wall_seconds:g} s"
+            return f"not reached within {format_number(self._limits.wall_seconds)} s"
         if exit_code:
             log.warning("second_validator_failed", extra={"exit_code": exit_code})
         return f"the process of the second validator ended with status {exit_code}"
@@ -209,7 +209,7 @@ def _verdicts_of_mes(
     end = time.thread_time() + _MES_SECONDS
     for instance, text in zip(instances, texts, strict=True):
         if time.thread_time() > end:
-            reason = f"not reached within {_MES_SECONDS:g} s of CPU time"
+            reason = f"not reached within {format_number(_MES_SECONDS)} s of CPU time"
             yield Verdict(UNDECIDED, reason=reason)
         else:
             yield _verdict_of_mes(validator, instance, text)

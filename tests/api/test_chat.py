@@ -9,6 +9,7 @@ import pytest
 from mes import errors
 from mes.api.openapi.docs_page import document_of
 from mes.domain import ToolCall
+from mes.domain.capabilities import not_capable
 from tests.api.conftest import KEY
 from tests.api.test_inference import JOHN, PERSON
 from tests.support.contract import Contract
@@ -330,7 +331,7 @@ class TestRefusals:
         [
             (errors.QueueFull("full", retry_after=3), 503, "server_error"),
             (errors.GenerationAborted("broke off"), 502, "server_error"),
-            (errors.PromptTooLong("3010 tokens do not fit"), 400, "invalid_request_error"),
+            (errors.RequestInvalid("bad image"), 400, "invalid_request_error"),
         ],
     )
     def test_an_error_of_the_service_has_its_status(self, chat, runtime, error, status, kind):
@@ -342,6 +343,34 @@ class TestRefusals:
             assert sent["message"] == error.detail
             assert sent["request_id"] == response.headers["X-Request-ID"]
             assert response.headers.get("Retry-After") == ("3" if status == 503 else None)
+            assert response.headers.get("X-Should-Retry") == ("false" if status == 400 else None)
+
+    def test_a_prompt_that_is_too_long_has_openais_code(self, chat, runtime):
+        mistake = errors.Mistake("/messages", "too long")
+        too_long = errors.PromptTooLong("maximum context length", mistakes=(mistake,))
+        runtime.answers = lambda prompt: too_long
+        for stream in (False, True):
+            error = refusal(chat(stream=stream))
+            assert error["code"] == "context_length_exceeded"
+            assert error["param"] == "messages"
+
+    def test_a_stream_that_breaks_off_because_of_its_length_has_the_same_code(self, chat, runtime):
+        runtime.breaks_off = errors.PromptTooLong("maximum context length")
+        last = chat(stream=True).get_data(as_text=True).strip().split("\n\n")[-1]
+        error = json.loads(last.removeprefix("data: "))["error"]
+        assert error["code"] == "context_length_exceeded"
+
+    @pytest.mark.parametrize("fields", [{"think": True}, {"model_id": "smollm2:135m"}])
+    def test_a_parameter_of_the_other_api_is_named_as_it_was_written(self, chat, fields):
+        (name,) = fields
+        error = refusal(chat(**fields))
+        assert (error["param"], error["errors"][0]["pointer"]) == (name, f"/{name}")
+
+    def test_a_missing_capability_is_named_by_openais_parameters(self, chat, runtime):
+        runtime.answers = lambda prompt: not_capable("thinking", "tag:latest", pointer="/think")
+        error = refusal(chat(reasoning_effort="high"))
+        assert error["param"] == "reasoning_effort"
+        assert "smollm2:135m cannot think; set reasoning_effort to none" in error["message"]
 
     def test_a_stream_that_breaks_off_ends_with_the_error_and_is_not_done(self, chat, runtime):
         runtime.breaks_off = errors.GenerationAborted("broke off")

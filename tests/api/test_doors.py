@@ -169,6 +169,44 @@ def test_the_request_id_is_in_the_body_of_every_error(client):
     assert response.get_json()["request_id"] == "run-7"
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/responses", "/v1/v1/chat/completions", "/v1/completions/", "/v1/", "/v1"]
+)
+def test_an_unknown_path_of_the_api_is_an_error_of_openai_that_names_the_paths(client, path):
+    response = client.post(path, json={})
+    error = response.get_json()["error"]
+    assert (response.status_code, response.mimetype) == (404, "application/json")
+    assert (error["type"], error["code"]) == ("not_found_error", "not_found")
+    for known in ("/v1/chat/completions", "/v1/embeddings", "/v1/models/{model_id}/load"):
+        assert known in error["message"]
+    assert error["message"].startswith(f"there is no {path};")
+    assert response.headers["X-Should-Retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [("/v1/chat/completion", "/v1/chat/completions"), ("/v1/embedding", "/v1/embeddings")],
+)
+def test_a_misspelt_path_is_answered_with_the_path_that_may_be_meant(client, path, meant):
+    assert f"did you mean {meant}?" in client.post(path, json={}).get_json()["error"]["message"]
+
+
+def test_an_unknown_path_elsewhere_is_a_problem_that_may_name_the_path_that_is_meant(client):
+    response = client.post("/chat/completions", json={})
+    assert (response.status_code, response.mimetype) == (404, "application/problem+json")
+    assert response.get_json()["detail"] == (
+        "there is no /chat/completions; did you mean /v1/chat/completions? /docs lists the paths"
+    )
+
+
+def test_a_wrong_method_of_openais_api_is_an_error_of_openai(client):
+    response = client.get("/v1/chat/completions")
+    error = response.get_json()["error"]
+    assert (response.status_code, error["code"]) == (405, "method_not_allowed")
+    assert "GET" not in response.headers["Allow"]
+    assert error["message"] == "/v1/chat/completions takes OPTIONS, POST, and not GET"
+
+
 def test_a_wrong_method_is_answered_with_the_allowed_ones(client):
     response = client.delete("/health")
     assert (response.status_code, response.get_json()["code"]) == (405, "method_not_allowed")

@@ -276,6 +276,7 @@ def test_a_model_that_may_not_be_run_is_not_found(ask, model_id):
         (errors.PromptTooLong("3010 tokens do not fit into 512"), 422),
         (errors.ModelNotPulled("not pulled"), 404),
         (errors.ClientDisconnected("gone"), 499),
+        (errors.LoadTimeout("too slow"), 504),
     ],
 )
 def test_an_error_of_the_service_has_its_status(ask, runtime, error, status):
@@ -288,6 +289,35 @@ def test_an_error_of_the_service_has_its_status(ask, runtime, error, status):
     assert problem["success"] is False
     assert problem["error"] == problem["detail"] == error.detail
     assert ("Retry-After" in response.headers) is (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("error", "header"),
+    [
+        (errors.GenerationTimeout("would take as long again"), "false"),
+        (errors.RequestInvalid("the runtime refuses the request"), "false"),
+        (errors.PromptTooLong("too long"), "false"),
+        (errors.ModelNotPulled("not pulled"), "false"),
+        (errors.LoadTimeout("may be faster next time"), None),
+        (errors.QueueFull("full"), None),
+        (errors.GenerationAborted("broke off"), None),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_clients_are_asked_not_to_repeat_a_request_in_vain(ask, runtime, error, header, stream):
+    ask()  # so that no stream begins with the load of the model
+    runtime.answers = lambda prompt: error
+    assert ask(stream=stream).headers.get("X-Should-Retry") == header
+
+
+def test_numbers_in_errors_are_written_out(ask):
+    details = {
+        mistake["pointer"]: mistake["detail"]
+        for mistake in ask(max_tokens=0, temperature=3, timeout=1e9).get_json()["errors"]
+    }
+    assert details["/max_tokens"] == "must be between 1 and 1000000"
+    assert details["/temperature"] == "must be between 0 and 2"
+    assert details["/timeout"] == "must be more than 0 and at most 3600 seconds"
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError, RecursionError, MemoryError])

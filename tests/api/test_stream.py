@@ -9,6 +9,7 @@ import pytest
 
 from mes import errors
 from mes.api.openapi.docs_page import document_of
+from tests.api.conftest import KEY
 from tests.api.test_inference import JOHN, PERSON
 from tests.support.contract import Contract
 
@@ -44,6 +45,27 @@ def test_a_stream_has_a_line_for_each_token_and_ends_with_the_result(ask, runtim
     assert set(last) == set(ask(seed=7).get_json())
     assert last["output"] == "Paris, of course"
     assert last["request_id"] == response.headers["X-Request-ID"]
+
+
+LINE_BREAKS = "a\x0bb\x0cc\x1cd\x1ee\x85f\u2028g\u2029h\ri\n\u2014\xe4"
+TEXT_OF = {
+    "inference": lambda part: part.get("text", ""),
+    "completions": lambda part: part["choices"][0]["text"],
+    "chat/completions": lambda part: part["choices"][0]["delta"].get("content", ""),
+}
+
+
+@pytest.mark.parametrize("path", TEXT_OF)
+def test_no_text_divides_a_line_of_a_stream(client, runtime, path):
+    runtime.answers = lambda prompt: LINE_BREAKS
+    fields = {"prompt": "Hello"} if path == "completions" else {"messages": HELLO}
+    model = {"model_id" if path == "inference" else "model": "smollm2:135m"}
+    document = {**model, **fields, "stream": True}
+    with client.post(f"/v1/{path}", json=document, headers={"X-API-Key": KEY}) as response:
+        sent = response.get_data(as_text=True)
+    assert "".join(sent.splitlines()) == sent.replace("\n", "")
+    parts = [json.loads(each.removeprefix("data: ")) for each in sent.split("\n") if "{" in each]
+    assert "".join(map(TEXT_OF[path], parts)) == LINE_BREAKS
 
 
 def test_the_stream_of_a_loaded_model_begins_with_its_first_token(ask):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mes.domain import InferenceRequest, Message, PulledModel
-from mes.domain.capabilities import EMBEDDING
+from mes.domain.capabilities import EMBEDDING, THINKING, naming_fields, not_capable
 from mes.errors import NotCapable
 from mes.inference import require_capability, required_capabilities
 from tests.fakes import DIGEST, spec
@@ -41,3 +41,19 @@ def test_a_missing_capability_is_refused_with_the_pointer(capability):
 @pytest.mark.parametrize("known", [{}, pulled(), pulled("tools")])
 def test_a_model_that_can_or_may_serve_the_request_is_accepted(known):
     require_capability("tools", spec("a"), known, pointer="/tools")
+
+
+@pytest.mark.parametrize(
+    ("pointer", "remedy"),
+    [
+        ("/think", "set think to false"),
+        ("/reasoning_effort", "set reasoning_effort to none"),
+        ("/reasoning/effort", "set reasoning.effort to none"),
+    ],
+)
+def test_the_error_of_the_runtime_names_the_field_that_the_client_wrote(pointer, remedy):
+    words = f"^my-model cannot think; {remedy}"
+    pointers = {THINKING: pointer}
+    with pytest.raises(NotCapable, match=words) as caught, naming_fields("my-model", pointers):
+        raise not_capable(THINKING, "tag:latest", pointer="/think")
+    assert [mistake.pointer for mistake in caught.value.mistakes] == [pointer]

@@ -14,6 +14,7 @@ from mes.errors import (
     LoadFailed,
     MesError,
     PromptTooLong,
+    RequestInvalid,
     RuntimeReplyInvalid,
     RuntimeUnavailable,
     SchemaRefused,
@@ -223,7 +224,7 @@ def test_the_text_of_an_error_is_shortened(serve, runtime_client):
 def test_a_prompt_longer_than_the_context_is_an_error_of_the_client(serve, runtime_client):
     body = line(error="the prompt is longer than the context length currently available")
 
-    with pytest.raises(PromptTooLong):
+    with pytest.raises(PromptTooLong, match="model's maximum context length is 512 tokens"):
         generate(runtime_client(serve(once(whole(body, 400)))))
 
 
@@ -233,8 +234,16 @@ def test_an_invalid_grammar_is_a_refused_schema_only_if_there_is_a_schema(serve,
 
     with pytest.raises(SchemaRefused):
         generate(runtime, format={"type": "object"})
-    with pytest.raises(RuntimeReplyInvalid):
+    with pytest.raises(RequestInvalid, match="failed to parse grammar"):
         generate(runtime)
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_an_image_that_cannot_be_read_is_a_mistake_of_the_client(serve, runtime_client, status):
+    body = line(error="Failed to load image or audio file")
+
+    with pytest.raises(RequestInvalid, match="Failed to load image"):
+        generate(runtime_client(serve(once(whole(body, status)))))
 
 
 def test_a_load_that_fails_names_the_reason(serve, runtime_client):

@@ -62,16 +62,16 @@ REFUSALS = {
     "generate-schema-bool": SchemaRefused,
     "generate-format-bad": SchemaRefused,
     "generate-options-bad": GenerationAborted,
-    "generate-keepalive-bad": RuntimeReplyInvalid,
+    "generate-keepalive-bad": RequestInvalid,
     "generate-missing-model": ModelNotPulled,
     "generate-no-model": ModelNotPulled,
-    "generate-bad-name": RuntimeReplyInvalid,
+    "generate-bad-name": RequestInvalid,
     "generate-think-unsupported": RequestInvalid,
     "chat-tools-unsupported": RequestInvalid,
     "generate-too-long": PromptTooLong,
     "chat-too-long": PromptTooLong,
-    "generate-malformed": RuntimeReplyInvalid,
-    "generate-empty-body": RuntimeReplyInvalid,
+    "generate-malformed": RequestInvalid,
+    "generate-empty-body": RequestInvalid,
     "not-found": RuntimeReplyInvalid,
     "wrong-method": RuntimeReplyInvalid,
     "generate-after-delete": ModelNotPulled,
@@ -81,8 +81,8 @@ REFUSALS = {
     "generate-image-no-vision": NotCapable,
     "chat-image-no-vision": NotCapable,
     "chat-image-no-vision-gemma": NotCapable,
-    "chat-image-bad-base64": RuntimeReplyInvalid,
-    "generate-top-logprobs-21": RuntimeReplyInvalid,
+    "chat-image-bad-base64": RequestInvalid,
+    "generate-top-logprobs-21": RequestInvalid,
 }
 LOADS = ["load", "load-again", "load-second", "load-before-delete", "update-loaded-1-load"]
 UNLOADS = [
@@ -192,9 +192,27 @@ def test_a_refusal_of_a_real_ollama_is_the_error_that_it_stands_for(
         generate(runtime_client(serve(replay(case))), format={"type": "object"})
 
 
-def test_the_error_of_an_overlong_prompt_has_both_numbers(serve, runtime_client):
-    with pytest.raises(PromptTooLong, match=r"3010 tokens.* 512"):
-        generate(runtime_client(serve(replay("generate-too-long"))))
+TOO_LONG = "the prompt has 3010 tokens, but this model's maximum context length is 512 tokens"
+
+
+@pytest.mark.parametrize(
+    ("case", "messages", "pointer"),
+    [
+        ("generate-too-long", (), "/prompt"),
+        ("chat-too-long", (Message("user", "word"),), "/messages"),
+    ],
+)
+def test_the_error_of_an_overlong_prompt_has_the_numbers_and_the_place(
+    serve, runtime_client, case, messages, pointer
+):
+    with pytest.raises(PromptTooLong, match=TOO_LONG) as caught:
+        generate(runtime_client(serve(replay(case))), messages=messages)
+    assert [mistake.pointer for mistake in caught.value.mistakes] == [pointer]
+
+
+def test_a_refused_request_has_the_words_of_the_runtime(serve, runtime_client):
+    with pytest.raises(RequestInvalid, match="illegal base64 data at input byte 0"):
+        generate(runtime_client(serve(replay("chat-image-bad-base64"))))
 
 
 def test_the_reason_of_a_refused_schema_is_the_detail(serve, runtime_client):

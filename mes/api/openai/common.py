@@ -119,6 +119,8 @@ def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
         raise ValidationError({"mes": {"max_attempts": "cannot be combined with stream"}})
     return InferenceRequest(
         model_id=values["model"],
+        model_pointer="/model",
+        think_pointer="/reasoning_effort",
         stream=values.get("stream", False),
         temperature=values.get("temperature"),
         timeout_seconds=options.pop("timeout", None),

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from flask import Flask
 
 from mes.api.openai.openai_schemas import OpenAiErrorFacts, OpenAiErrorSchema
-from mes.api.problems import ErrorFormat, register_error_format
+from mes.api.problems import UNKNOWN_PATHS, ErrorFormat, register_error_format
 from mes.api.response_fields import Document
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", UNKNOWN_PATHS)
 
 _TYPES = {
     401: "authentication_error",
@@ -19,15 +19,12 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
-# Fields of an inference request that have another name in OpenAI's requests.
-_FIELD_NAMES = {
-    "model_id": "model",
-    "think": "reasoning_effort",
-}
+# Codes that have another name in OpenAI's API, which clients look for.
+_CODES = {"prompt_too_long": "context_length_exceeded"}
 
 
 def install_openai_errors(app: Flask) -> None:
-    """Send the errors of OpenAI's endpoints in OpenAI's format."""
+    """Send the errors of OpenAI's endpoints, and those of unknown paths, in OpenAI's format."""
     register_error_format(app, _FORMAT, PATHS)
 
 
@@ -37,13 +34,13 @@ def to_openai_error(problem: Document) -> Document:
     `param` is the first invalid field; `errors` has all of them, as in the problem.
     """
     status = _openai_status(problem["status"])
-    mistakes = [{**each, "pointer": _pointer(each["pointer"])} for each in problem["errors"]]
+    mistakes = problem["errors"]
     default_type = "server_error" if status >= 500 else "invalid_request_error"
     facts = OpenAiErrorFacts.build(
         message=problem["detail"],
         type=_TYPES.get(status, default_type),
         param=_parameter(mistakes[0]["pointer"]) if mistakes else None,
-        code=problem["code"],
+        code=_openai_code(problem["code"]),
         request_id=problem["request_id"],
         errors=mistakes,
     )
@@ -55,14 +52,12 @@ def _openai_status(status: int) -> int:
     return 400 if status == 422 else status
 
 
+def _openai_code(code: str) -> str:
+    return _CODES.get(code, code)
+
+
 def _restrict_codes(codes: Sequence[str]) -> Document:
     return {"error": {"properties": {"code": {"enum": list(codes)}}}}
-
-
-def _pointer(pointer: str) -> str:
-    """Return the pointer with the field name that the client sent."""
-    head, slash, steps = pointer.removeprefix("/").partition("/")
-    return f"/{_FIELD_NAMES.get(head, head)}{slash}{steps}" if head else pointer
 
 
 def _parameter(pointer: str) -> str | None:
@@ -77,4 +72,5 @@ _FORMAT = ErrorFormat(
     restrict_codes=_restrict_codes,
     convert=to_openai_error,
     convert_status=_openai_status,
+    convert_code=_openai_code,
 )

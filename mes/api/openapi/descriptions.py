@@ -39,6 +39,7 @@ ERROR_CAUSES = {
         "validation against `json_schema` could hang, read other resources or cost too much"
     ),
     "prompt_too_long": "the prompt does not fit into the context of the model",
+    "context_length_exceeded": "the prompt or an input does not fit into the context of the model",
     "rate_limited": "too many wrong keys came from this address; correct keys are still accepted",
     "headers_too_large": "the headers are too many or too long",
     "internal_error": "MES has a bug; its log has the traceback under the request id",

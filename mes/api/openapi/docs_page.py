@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 from mes.api.openapi.descriptions import ERROR_CAUSES
 from mes.api.operation_docs import documented
 from mes.api.response_fields import json_response
+from mes.errors import format_number
 
 bp = Blueprint("docs", __name__, template_folder="templates")
 
@@ -290,12 +291,10 @@ def _bounds(schema: Document) -> str:
     if "maximum" not in schema:
         return ""
     if "exclusiveMinimum" in schema:
-        return f", more than {schema['exclusiveMinimum']}, at most {schema['maximum']:g}"
-    return f", {_plain(schema['minimum'])} to {_plain(schema['maximum'])}"
-
-
-def _plain(number: float) -> str:
-    return str(int(number)) if number == int(number) else str(number)
+        return (
+            f", more than {schema['exclusiveMinimum']}, at most {format_number(schema['maximum'])}"
+        )
+    return f", {format_number(schema['minimum'])} to {format_number(schema['maximum'])}"
 
 
 def _curls(path: str, method: str, operation: Document) -> Iterator[str]:

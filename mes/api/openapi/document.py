@@ -174,6 +174,10 @@ _RETRY_AFTER = {
     "required": True,
     "schema": {"type": "integer", "minimum": 1},
 }
+_SHOULD_RETRY = {
+    "description": "`false` if the same request would fail again.",
+    "schema": {"type": "string", "enum": ["false"]},
+}
 _WWW_AUTHENTICATE = {"required": True, "schema": {"type": "string"}}
 _ERROR_HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": _WWW_AUTHENTICATE},
@@ -246,7 +250,8 @@ def _error_reference(
             if error_format
             else _problem_content(status, codes)
         )
-        spec.components.response(name, _error_response(status, codes, content))
+        convert_code = error_format.convert_code if error_format else str
+        spec.components.response(name, _error_response(status, codes, content, convert_code))
     return {"$ref": f"#/components/responses/{name}"}
 
 
@@ -256,10 +261,14 @@ def _error_name(status: int, codes: list[str], error_format: ErrorFormat | None)
     return "".join(word.title() for word in "_".join(words).split("_"))
 
 
-def _error_response(status: int, codes: list[str], content: dict[str, Any]) -> dict[str, Any]:
+def _error_response(
+    status: int, codes: list[str], content: dict[str, Any], convert_code: Callable[[str], str]
+) -> dict[str, Any]:
+    headers = {"X-Request-ID": _REQUEST_ID_HEADER, "X-Should-Retry": _SHOULD_RETRY}
+    sent = map(convert_code, codes)
     return {
-        "description": "; ".join(f"`{code}`: {ERROR_CAUSES[code]}" for code in codes),
-        "headers": {"X-Request-ID": _REQUEST_ID_HEADER, **_ERROR_HEADERS.get(status, {})},
+        "description": "; ".join(f"`{code}`: {ERROR_CAUSES[code]}" for code in sent),
+        "headers": {**headers, **_ERROR_HEADERS.get(status, {})},
         "content": content,
     }
 
@@ -282,9 +291,13 @@ def _converted_content(status: int, codes: list[str], error_format: ErrorFormat)
     Errors that the server raises before it knows the path are problem documents here too.
     """
     server_codes = sorted({kind.code for kind in SERVER_ERRORS.values() if kind.status == status})
-    restriction = {"properties": error_format.restrict_codes(codes)}
+    restriction = {
+        "properties": error_format.restrict_codes(
+            [error_format.convert_code(code) for code in codes]
+        )
+    }
     examples = {
-        code: {"value": error_format.convert(example["value"])}
+        error_format.convert_code(code): {"value": error_format.convert(example["value"])}
         for code, example in _examples(status, codes)
     }
     schema = {"allOf": [error_format.schema, restriction]}

@@ -10,6 +10,7 @@ from mes.config.catalog import Catalog
 from mes.config.settings import Settings
 from mes.config.settings_schema import is_loopback
 from mes.domain import ModelSpec
+from mes.errors import format_number
 
 Models = tuple[ModelSpec, ...]
 
@@ -40,8 +41,8 @@ def _timeouts(settings: Settings, models: Models) -> Iterable[Finding]:
     maximum = settings.max_timeout_seconds
     for spec in models:
         if spec.timeout_seconds > maximum:
-            problem = f"the timeout of {spec.id} is {spec.timeout_seconds:g} s"
-            problem += f", but MAX_TIMEOUT is {maximum:g} s"
+            problem = f"the timeout of {spec.id} is {format_number(spec.timeout_seconds)} s"
+            problem += f", but MAX_TIMEOUT is {format_number(maximum)} s"
             yield fail(_SUBJECT, f"{problem}; lower the timeout, or raise MAX_TIMEOUT")
 
 
@@ -51,7 +52,8 @@ def _swap_patience(settings: Settings, models: Models) -> Iterable[Finding]:
     minimum = settings.swap_patience_min_seconds if patience is None else patience
     queue_timeout = settings.queue_timeout_seconds
     if minimum > queue_timeout:
-        problem = f"{name} is {minimum:g} s, but QUEUE_TIMEOUT is {queue_timeout:g} s"
+        problem = f"{name} is {format_number(minimum)} s, "
+        problem += f"but QUEUE_TIMEOUT is {format_number(queue_timeout)} s"
         effect = "requests time out before their model may be swapped in"
         yield fail(_SUBJECT, f"{problem}: {effect}; lower {name}")
 
@@ -101,7 +103,7 @@ def _model_memory(spec: ModelSpec, pinned: float, budget: float) -> Iterable[Fin
     if needed > budget:
         with_pinned = " with the pinned models" if pinned else ""
         problem = f"{spec.id} needs {needed:.1f} GB{with_pinned} and can never be loaded"
-        yield fail(_SUBJECT, f"{problem}; raise MAX_MODEL_MEMORY_GB ({budget:g})")
+        yield fail(_SUBJECT, f"{problem}; raise MAX_MODEL_MEMORY_GB ({format_number(budget)})")
     if not _gigabytes(spec):
         problem = f"MAX_MODEL_MEMORY_GB counts {spec.id} as 0 GB until its first load"
         yield warn(_SUBJECT, f"{problem}; set its size_gb in the catalog")
@@ -111,11 +113,13 @@ def _memory_sums(settings: Settings, models: Models, budget: float) -> Iterable[
     preload = sum(_gigabytes(spec) for spec in models if spec.preload)
     if preload > budget:
         problem = f"the models with preload need {preload:.1f} GB"
-        problem += f", but MAX_MODEL_MEMORY_GB is {budget:g}"
+        problem += f", but MAX_MODEL_MEMORY_GB is {format_number(budget)}"
         yield fail(_SUBJECT, f"{problem}; raise it, or preload fewer")
     smallest = sorted(map(_gigabytes, models))[: settings.max_loaded_models]
     if sum(smallest) > budget:
-        problem = f"{len(smallest)} models never fit into MAX_MODEL_MEMORY_GB={budget:g}"
+        problem = (
+            f"{len(smallest)} models never fit into MAX_MODEL_MEMORY_GB={format_number(budget)}"
+        )
         yield warn(_SUBJECT, f"{problem}; raise it, or lower MAX_LOADED_MODELS")
 
 
@@ -127,7 +131,9 @@ def _machine(settings: Settings, models: Models) -> Iterable[Finding]:
     budget = settings.max_model_memory_gb
     largest = sorted(map(_gigabytes, models), reverse=True)[: settings.max_loaded_models]
     if budget > total:
-        problem = f"MAX_MODEL_MEMORY_GB is {budget:g}, but this machine has {total:.1f} GB"
+        problem = (
+            f"MAX_MODEL_MEMORY_GB is {format_number(budget)}, but this machine has {total:.1f} GB"
+        )
         yield warn(_SUBJECT, f"{problem}; lower it below that")
     elif not budget and sum(largest) > total:
         problem = f"the {len(largest)} largest models need {sum(largest):.1f} GB together"
