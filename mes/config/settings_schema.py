@@ -190,7 +190,7 @@ class SettingsSchema(Schema):
         "How long /ready answers 503 before a stopping service refuses requests, so that a load "
         "balancer notices",
         or_zero=True)
-    max_body_bytes = _integer("MAX_BODY_BYTES", 1 << 20, 1 << 10, 1 << 30,
+    max_body_bytes = _integer("MAX_BODY_BYTES", 32 << 20, 1 << 10, 1 << 30,
         "The maximum size of a request body (bytes)")
     schema_max_bytes = _integer("SCHEMA_MAX_BYTES", 128 << 10, 1 << 10, 1 << 20,
         "The maximum size of a json_schema (bytes)")

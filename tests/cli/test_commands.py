@@ -83,7 +83,8 @@ def test_run_prints_the_output_and_nothing_else(mes, runtime):
 
 def test_run_sends_all_its_options(mes, runtime, tmp_path):
     schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
-    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    marked = json.dumps(schema).encode("utf-8-sig")
+    (tmp_path / "schema.json").write_bytes(marked)
     runtime.control(reply='{"age": 25}')
     options = ("--system", "Be brief", "--temperature", "0", "--max-tokens", "9", "--timeout", "20")
     result = mes("run", HERE, "-", *options, "--schema", "schema.json", "--json", input="How old?")

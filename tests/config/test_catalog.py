@@ -162,6 +162,11 @@ def test_an_edit_is_noticed_at_the_next_check(file):
     assert [spec.id for spec in before.models] == ["a"]
 
 
+def test_a_byte_order_mark_before_the_catalog_is_skipped(file):
+    file.path.write_bytes(b'\xef\xbb\xbf{"models": {"a": {}, "b": {}}}')
+    assert [spec.id for spec in file.current().models] == ["a", "b"]
+
+
 def test_an_unchanged_file_is_read_once(file):
     assert file.current() is file.current()
 

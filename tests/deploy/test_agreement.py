@@ -64,6 +64,7 @@ def test_nginx_waits_as_long_as_a_request_may_take():
 
 def test_nginx_accepts_as_large_a_body_as_mes():
     assert of_nginx("client_max_body_size") == DEFAULTS.max_body_bytes
+    assert f"the limit of {DEFAULTS.max_body_bytes} bytes" in NGINX
 
 
 def test_nginx_closes_idle_connections_before_gunicorn_does():
