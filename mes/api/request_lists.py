@@ -24,7 +24,7 @@ _MESSAGES: dict[str, Any] = {
 }
 
 
-class Items(fields.List):
+class Items(fields.List[Any]):
     """A list of at most `most` elements.
 
     A megabyte has room for a hundred thousand elements, and loading an invalid one takes as long as

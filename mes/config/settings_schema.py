@@ -9,7 +9,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, pre_load, validate, validates_schema
 
 DEVELOPMENT_KEY = "mes-dev-key-123"
-MAX_THREADS = 1000
+MAX_THREADS = 4096
 _ONE_DAY_SECONDS = 86_400
 
 _RUNTIME_ADDRESS = re.compile(

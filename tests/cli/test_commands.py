@@ -62,7 +62,7 @@ def test_a_model_is_loaded_and_unloaded(mes, runtime):
 def test_status_shows_models_and_the_queue(mes, service, runtime):
     runtime.control(tokens=2, ms_per_token=60_000)
     calls = burst(service, HERE, 4)
-    wait_until(lambda: row(mes("status").stdout, HERE)[2:4] == ["2/2", "2/64"])
+    wait_until(lambda: row(mes("status").stdout, HERE)[2:4] == ["2/2", "2/512"])
     shown = mes("status").stdout
     assert "1 of 2 models loaded" in shown
     assert shown.count("\n", shown.index("REQUEST")) == 3

@@ -36,7 +36,7 @@ def file(tmp_path):
 def test_a_model_without_fields_gets_the_documented_defaults():
     (spec,) = catalog({"Mistral:7b": {}}).models
     assert (spec.tag, spec.display_name, spec.enabled) == ("mistral:7b", "Mistral:7b", True)
-    assert (spec.max_concurrent, spec.max_queue, spec.supports_json_mode) == (1, 64, True)
+    assert (spec.max_concurrent, spec.max_queue, spec.supports_json_mode) == (1, 512, True)
     assert (spec.temperature, spec.max_tokens, spec.timeout_seconds) == (0.7, 1000, 30)
     assert (spec.preload, spec.pinned, spec.load_options) == (False, False, {})
 

@@ -197,7 +197,7 @@ def test_a_relative_state_folder_is_made_absolute(monkeypatch):
 
 def test_threads_are_computed_from_the_catalog_unless_they_are_set():
     assert load({}, dotenv=None).threads_for(130) == 146
-    assert load({}, dotenv=None).threads_for(5000) == 1000
+    assert load({}, dotenv=None).threads_for(5000) == 4096
     assert load({"THREADS": "7"}, dotenv=None).threads_for(130) == 7
 
 
