@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 # A JSON Schema of the default SCHEMA_MAX_DEPTH has about 70 levels.
@@ -14,7 +14,11 @@ MAX_DEPTH = 128
 
 # A string, or the rest of the text if the string does not end. The possessive quantifier makes it
 # take linear time.
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+# A text up to the next character that a value or a key follows, or the rest of the text.
+_TO_NEXT_VALUE = re.compile(
+    r'(?:"(?:[^"\\]++|\\.)*+"?|[^",:\[{]++|[\[{](?=\s*[\]}]))*+(?:([,:\[{])|\Z)', re.DOTALL
+)
 _NOT_BRACKETS = re.compile(r"[^][{}]+")
 _DEPTH_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
@@ -23,15 +27,24 @@ class NotJson(ValueError):
     """The text is not JSON; the message says where and why."""
 
 
-def parse_json(text: str | bytes, *, max_depth: int = MAX_DEPTH) -> Any:
-    """Return the value of a JSON text.
+class TooManyValues(NotJson):
+    """The text has more values than allowed; the message has the limit."""
 
-    A text that is nested deeper than `max_depth` levels is refused before it is parsed.
+
+def parse_json(
+    text: str | bytes, *, max_depth: int = MAX_DEPTH, max_values: int | None = None
+) -> Any:
+    """Return the value of a JSON text. A byte order mark at the start of bytes is skipped.
+
+    A text that is nested deeper than `max_depth` levels, or that has more than `max_values` values
+    and keys, is refused before it is parsed.
 
     Raises NotJson.
     """
     try:
-        text = text if isinstance(text, str) else text.decode("utf-8")
+        text = text if isinstance(text, str) else text.decode("utf-8").removeprefix("\ufeff")
+        if max_values is not None:
+            _check_values(text, max_values)
         _check_depth(text, max_depth)
         value = json.loads(
             text,
@@ -50,6 +63,14 @@ def parse_json(text: str | bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     if "\\u" in text:
         _check_surrogates(value)
     return value
+
+
+def _check_values(text: str, max_values: int) -> None:
+    if sum(map(text.count, ",:[{")) < max_values:
+        return  # the case of nearly all texts, and cheap to check
+    found = islice(_TO_NEXT_VALUE.finditer(text), max_values)
+    if sum(1 for each in found if each[1]) == max_values:
+        raise TooManyValues(f"more than {max_values:,} values and keys")
 
 
 def _check_depth(text: str, max_depth: int) -> None:

@@ -19,9 +19,10 @@ from werkzeug.exceptions import (
 )
 
 from mes.api.operation_docs import extend_operation
+from mes.api.request_lists import MAX_MISTAKES
 from mes.errors import MalformedRequest, Mistake, RequestInvalid
 from mes.server.connection import InvalidRequest
-from mes.strict_json import NotJson, parse_json
+from mes.strict_json import NotJson, TooManyValues, parse_json
 
 View = Callable[..., Any]
 
@@ -33,10 +34,9 @@ _BODY_ERRORS = (
     RequestInvalid,
 )
 
-# Each reported mistake costs a search for similar names and a hundred bytes of the response, and
-# a body has room for a hundred thousand of them.
-_MAX_MISTAKES = 20
 _MAX_NAME_LENGTH = 200
+# A value of one character becomes an object of up to a hundred bytes, which takes a microsecond.
+_MAX_VALUES = 500_000
 
 
 def request_body(schema: Schema) -> Callable[[View], View]:
@@ -62,7 +62,7 @@ def load_body(schema: Schema, document: Any) -> Any:
         return schema.load(document)
     except ValidationError as exc:
         found = _mistakes(exc.messages_dict)
-        mistakes = tuple(_with_suggestion(each, schema) for each in islice(found, _MAX_MISTAKES))
+        mistakes = tuple(_with_suggestion(each, schema) for each in islice(found, MAX_MISTAKES))
         details = [f"{m.pointer or 'the body'}: {m.detail}" for m in mistakes]
         more = ["and more"] if next(found, None) else []
         raise RequestInvalid("; ".join(details + more), mistakes=mistakes) from exc
@@ -88,7 +88,9 @@ def _read_json() -> Any:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("send the body uncompressed, without Content-Encoding")
     try:
-        return parse_json(_read_data())
+        return parse_json(_read_data(), max_values=_MAX_VALUES)
+    except TooManyValues as exc:
+        raise MalformedRequest(f"the body has {exc}; send several smaller requests") from exc
     except NotJson as exc:
         raise MalformedRequest(f"the body is not JSON: {exc}") from exc
 
@@ -100,6 +102,8 @@ def _read_data() -> bytes:
     """
     try:
         data = request.get_data(cache=False)
+    except RequestEntityTooLarge as exc:
+        raise _too_large() from exc
     except ClientDisconnected as exc:
         if isinstance(exc.__context__, TimeoutError):
             raise RequestTimeout("the body did not arrive in time; send it faster") from exc
@@ -107,12 +111,21 @@ def _read_data() -> bytes:
     except InvalidRequest as exc:
         raise MalformedRequest(f"the chunked encoding of the body is invalid: {exc}") from exc
     if request.content_length is None and len(data) == request.max_content_length:
-        raise RequestEntityTooLarge  # werkzeug cuts a chunked body there without an error
+        raise _too_large()  # werkzeug cuts a chunked body there without an error
     if not data:
         raise MalformedRequest("the body is empty; send a JSON object and its Content-Length")
     if request.content_length not in (None, len(data)):
         raise MalformedRequest("the body is shorter than its Content-Length")
     return data
+
+
+def _too_large() -> RequestEntityTooLarge:
+    length, limit = request.content_length, request.max_content_length
+    size = "a body in chunks" if length is None else f"a body of {length} bytes"
+    return RequestEntityTooLarge(
+        f"{size} exceeds the limit of {limit} bytes; shorten it, for example with smaller images, "
+        "or ask the operator to raise MAX_BODY_BYTES"
+    )
 
 
 def _mistakes(messages: Any, pointer: str = "") -> Iterator[Mistake]:

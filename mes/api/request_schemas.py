@@ -15,6 +15,7 @@ from marshmallow import (
     validates_schema,
 )
 
+from mes.api.request_lists import MAX_IMAGES, MAX_MESSAGES, Items
 from mes.api.services import get_services
 from mes.domain import InferenceRequest, Message
 from mes.errors import format_number
@@ -154,7 +155,6 @@ def between(low: float, high: float) -> validate.Range:
 
 
 NOT_EMPTY = validate.Length(min=1, error="must not be empty")
-LIST = {**MESSAGES, "invalid": "must be a list"}
 
 
 # Parameters of all requests for a generation.
@@ -212,7 +212,7 @@ class MessageSchema(Strict):
 
     role = Text(required=True, validate=_ROLE)
     content = Text(required=True)
-    images = fields.List(Image(), allow_none=True, error_messages=LIST)
+    images = Items(Image(), most=MAX_IMAGES, allow_none=True)
 
     @post_load
     def _message(self, values: dict[str, Any], **kwargs: Any) -> Message:
@@ -246,11 +246,11 @@ class QuestionSchema(Strict):
     model_id = Text(required=True, validate=NOT_EMPTY)
     prompt = Text(allow_none=True, validate=NOT_EMPTY)
     system_prompt = Text(allow_none=True)
-    messages = fields.List(
+    messages = Items(
         fields.Nested(MessageSchema),
+        most=MAX_MESSAGES,
         allow_none=True,
         validate=require_question,
-        error_messages=LIST,
     )
     stream = Flag(allow_none=True)
     think = Think(allow_none=True)

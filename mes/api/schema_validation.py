@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, Response
-from marshmallow import fields, validate
+from marshmallow import fields
 
 from mes import structured
 from mes.api.auth import auth
 from mes.api.inference_responses import ViolationSchema
 from mes.api.operation_docs import documented
 from mes.api.request_body import request_body
-from mes.api.request_schemas import LIST, NOT_EMPTY, Object, Strict, Text
+from mes.api.request_lists import Items
+from mes.api.request_schemas import NOT_EMPTY, Object, Strict, Text
 from mes.api.response_fields import (
     Document,
     ResponseSchema,
@@ -115,13 +116,8 @@ class SchemaValidationSchema(Strict):
     error_messages = _MESSAGES
 
     json_schema = Object(required=True)
-    instances = fields.List(
-        fields.Raw(allow_none=True),
-        required=True,
-        validate=validate.Length(
-            1, MAX_INSTANCES, error=f"must have 1 to {MAX_INSTANCES:,} instances"
-        ),
-        error_messages=LIST,
+    instances = Items(
+        fields.Raw(allow_none=True), most=MAX_INSTANCES, required=True, validate=NOT_EMPTY
     )
 
 

@@ -204,7 +204,7 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def _first_model(settings: Settings) -> str:
-    models = json.loads(settings.models_config_path.read_text())["models"]
+    models = json.loads(settings.models_config_path.read_bytes())["models"]
     return next((name for name, entry in models.items() if entry.get("enabled", True)), "MODEL")
 
 

@@ -22,7 +22,7 @@ _DEFAULTS = {
     "preload": False,
     "pinned": False,
     "max_concurrent": 1,
-    "max_queue": 64,
+    "max_queue": 512,
     "max_tokens": 1000,
     "temperature": 0.7,
     "supports_json_mode": True,

@@ -182,7 +182,7 @@ def _read_dotenv(path: str | None) -> tuple[dict[str, str], list[str]]:
     if path is None or not os.path.exists(path):
         return {}, []
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:
             bindings = list(parse_stream(stream))
     except (OSError, UnicodeDecodeError) as exc:
         return {}, [f"{path}: cannot be read ({exc}); correct or remove it"]

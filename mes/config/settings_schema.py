@@ -11,7 +11,7 @@ from marshmallow import Schema, ValidationError, fields, pre_load, validate, val
 from mes.errors import format_number
 
 DEVELOPMENT_KEY = "mes-dev-key-123"
-MAX_THREADS = 1000
+MAX_THREADS = 4096
 _ONE_DAY_SECONDS = 86_400
 
 _RUNTIME_ADDRESS = re.compile(
@@ -194,7 +194,7 @@ class SettingsSchema(Schema):
         "How long /ready answers 503 before a stopping service refuses requests, so that a load "
         "balancer notices",
         or_zero=True)
-    max_body_bytes = _integer("MAX_BODY_BYTES", 1 << 20, 1 << 10, 1 << 30,
+    max_body_bytes = _integer("MAX_BODY_BYTES", 32 << 20, 1 << 10, 1 << 30,
         "The maximum size of a request body (bytes)")
     max_choices = _integer("MAX_CHOICES", 8, 1, 16,
         "The maximum number of choices for one prompt (n)")

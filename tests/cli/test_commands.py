@@ -62,7 +62,7 @@ def test_a_model_is_loaded_and_unloaded(mes, runtime):
 def test_status_shows_models_and_the_queue(mes, service, runtime):
     runtime.control(tokens=2, ms_per_token=60_000)
     calls = burst(service, HERE, 4)
-    wait_until(lambda: row(mes("status").stdout, HERE)[2:4] == ["2/2", "2/64"])
+    wait_until(lambda: row(mes("status").stdout, HERE)[2:4] == ["2/2", "2/512"])
     shown = mes("status").stdout
     assert "1 of 2 models loaded" in shown
     assert shown.count("\n", shown.index("REQUEST")) == 3
@@ -83,7 +83,8 @@ def test_run_prints_the_output_and_nothing_else(mes, runtime):
 
 def test_run_sends_all_its_options(mes, runtime, tmp_path):
     schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
-    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    marked = json.dumps(schema).encode("utf-8-sig")
+    (tmp_path / "schema.json").write_bytes(marked)
     runtime.control(reply='{"age": 25}')
     options = ("--system", "Be brief", "--temperature", "0", "--max-tokens", "9", "--timeout", "20")
     result = mes("run", HERE, "-", *options, "--schema", "schema.json", "--json", input="How old?")

@@ -148,6 +148,11 @@ def test_the_error_for_a_missing_file_says_how_to_create_one(tmp_path):
         ApiKeysFile(tmp_path / "absent.json").current()
 
 
+def test_a_byte_order_mark_before_the_file_is_skipped(path):
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert ApiKeysFile(path).current()
+
+
 def test_a_file_that_others_may_read_is_recognized(path):
     path.chmod(0o644)
     assert is_accessible_by_others(path)

@@ -36,7 +36,7 @@ def file(tmp_path):
 def test_a_model_without_fields_gets_the_documented_defaults():
     (spec,) = catalog({"Mistral:7b": {}}).models
     assert (spec.tag, spec.display_name, spec.enabled) == ("mistral:7b", "Mistral:7b", True)
-    assert (spec.max_concurrent, spec.max_queue, spec.supports_json_mode) == (1, 64, True)
+    assert (spec.max_concurrent, spec.max_queue, spec.supports_json_mode) == (1, 512, True)
     assert (spec.temperature, spec.max_tokens, spec.timeout_seconds) == (0.7, 1000, 30)
     assert (spec.preload, spec.pinned, spec.load_options) == (False, False, {})
 
@@ -160,6 +160,11 @@ def test_an_edit_is_noticed_at_the_next_check(file):
     file.path.write_text('{"models": {"a": {}, "b": {}}}')
     assert [spec.id for spec in file.current().models] == ["a", "b"]
     assert [spec.id for spec in before.models] == ["a"]
+
+
+def test_a_byte_order_mark_before_the_catalog_is_skipped(file):
+    file.path.write_bytes(b'\xef\xbb\xbf{"models": {"a": {}, "b": {}}}')
+    assert [spec.id for spec in file.current().models] == ["a", "b"]
 
 
 def test_an_unchanged_file_is_read_once(file):

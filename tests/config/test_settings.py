@@ -160,6 +160,11 @@ def test_the_environment_wins_over_the_env_file(tmp_path):
     assert (settings.port, settings.log_level) == (9001, "DEBUG")
 
 
+def test_a_byte_order_mark_before_the_env_file_is_skipped(tmp_path):
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfPORT=9000\n")
+    assert load({}, dotenv=str(tmp_path / ".env")).port == 9000
+
+
 def test_the_env_file_is_looked_for_in_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / ".env").write_text("PORT=9000\n")
     monkeypatch.chdir(tmp_path)
@@ -192,7 +197,7 @@ def test_a_relative_state_folder_is_made_absolute(monkeypatch):
 
 def test_threads_are_computed_from_the_catalog_unless_they_are_set():
     assert load({}, dotenv=None).threads_for(130) == 146
-    assert load({}, dotenv=None).threads_for(5000) == 1000
+    assert load({}, dotenv=None).threads_for(5000) == 4096
     assert load({"THREADS": "7"}, dotenv=None).threads_for(130) == 7
 
 

@@ -37,6 +37,7 @@ def service(runtime: FakeOllama, tmp_path_factory: pytest.TempPathFactory) -> It
     settings = {
         "WEB_CONCURRENCY": WORKERS,
         "THREADS": THREADS,
+        "MAX_BODY_BYTES": 1 << 20,
         "MAX_LOADED_MODELS": 3,
         "LOAD_RETRY_PAUSE": 0,
     }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
+from base64 import b64encode
 
 import pytest
 import requests
 
+from mes.config.settings import load
 from tests.integration.helpers import (
     Call,
     answers,
@@ -27,6 +30,7 @@ from tests.support.process import free_port, wait_until
 from tests.support.service import KEY
 
 MODEL = "hf.co/org/model:q4"
+LARGEST_BODY = load({}, dotenv=None).max_body_bytes
 WAITS = 600_000
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}
 
@@ -120,10 +124,11 @@ def test_errors_of_nginx_look_like_errors_of_the_service(nginx, tmp_path):
 
 def test_a_body_too_large_is_refused_as_the_service_would(service, nginx):
     def rejection(server):
-        body = b" " * (1 << 20) + b"{}"
+        body = b" " * LARGEST_BODY + b"{}"
         headers = {**WITH_KEY, "Content-Type": "application/json", "X-Request-ID": 'harm"ful'}
         answer = requests.post(f"{server.url}/v1/inference", data=body, headers=headers, timeout=30)
-        return answer.status_code, answer.json()["code"], list(answer.json())
+        problem = answer.json()
+        return answer.status_code, problem["code"], problem["detail"], list(problem)
 
     assert rejection(nginx) == rejection(service)
     assert rejection(nginx)[:2] == (413, "content_too_large")
@@ -131,8 +136,20 @@ def test_a_body_too_large_is_refused_as_the_service_would(service, nginx):
 
 def test_the_largest_body_that_the_service_takes_comes_through(nginx):
     body = {"model_id": MODEL, "prompt": "Hello", "unknown": ""}
-    body["unknown"] = "x" * ((1 << 20) - len(str(body)) - 100)
+    body["unknown"] = "x" * (LARGEST_BODY - len(str(body)) - 100)
     assert Call(nginx, "/v1/inference", body).answer().code == "request_invalid"
+
+
+def test_a_photo_of_4_megabytes_comes_through(nginx):
+    photo = b64encode(os.urandom(4_000_000)).decode()
+    content = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{photo}"}},
+    ]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": content}]}
+    answer = Call(nginx, "/v1/chat/completions", body).answer()
+    assert (answer.status, answer.json()["error"]["code"]) == (400, "request_invalid")
+    assert "images" in answer.json()["error"]["message"]
 
 
 def test_a_client_that_hangs_up_gives_its_place_back(service, nginx, runtime):
@@ -192,7 +209,7 @@ def test_tls_is_one_edit_away(service, tmp_path):
 
 def test_the_log_of_nginx_has_the_path_and_neither_key_nor_query(nginx):
     log = nginx.folder / "access.log"
-    sent = f"POST /logged?key={KEY} HTTP/1.1\r\nHost: mes\r\nContent-Length: 9999999\r\n\r\n"
+    sent = f"POST /logged?key={KEY} HTTP/1.1\r\nHost: mes\r\nContent-Length: 99999999\r\n\r\n"
     with connections(nginx, 1, sent.encode()):
         wait_until(lambda: '"request":"POST /logged","status":413' in log.read_text())
     assert KEY not in log.read_text()

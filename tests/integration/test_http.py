@@ -135,6 +135,23 @@ def test_a_body_that_ends_before_its_length_is_refused_and_not_taken_for_whole(s
     assert runtime.model(MODEL)["generations"] == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/inference", "/v1/chat/completions", "/v1/embeddings"])
+@pytest.mark.parametrize(
+    ("headers", "body", "size"),
+    [
+        (f"{JSON}Content-Length: {LIMIT + 1}\r\n", b"", f"a body of {LIMIT + 1} bytes"),
+        (CHUNKED, chunked(b" " * LIMIT, BODY), "a body in chunks"),
+    ],
+)
+def test_a_body_too_large_is_refused_with_its_size_and_the_limit(
+    service, path, headers, body, size
+):
+    response = request(service, f"POST {path} HTTP/1.1\r\n{KEYED}{headers}", body)
+    assert response.status == 413
+    for text in (size, f"{LIMIT} bytes", "MAX_BODY_BYTES"):
+        assert text in response.body.decode()
+
+
 def test_a_body_too_large_is_refused_before_it_is_sent(service):
     waited_for = f"{JSON}Content-Length: {LIMIT + 1}\r\nExpect: 100-continue\r\n"
     assert post(service, waited_for).status == 413

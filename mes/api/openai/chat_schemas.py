@@ -16,8 +16,8 @@ from mes.api.openai.common import (
     wants_usage,
 )
 from mes.api.openai.messages import ChatMessageSchema, with_tool_names
+from mes.api.request_lists import MAX_MESSAGES, MAX_TOOLS, Items
 from mes.api.request_schemas import (
-    LIST,
     MESSAGES,
     NOT_EMPTY,
     Flag,
@@ -178,15 +178,15 @@ class ResponseFormatSchema(OpenAiRequestSchema):
 class ChatRequestSchema(Parameters):
     """The body of `POST /v1/chat/completions`."""
 
-    messages = fields.List(
+    messages = Items(
         fields.Nested(ChatMessageSchema),
+        most=MAX_MESSAGES,
         required=True,
         validate=[NOT_EMPTY, require_question],
-        error_messages=LIST,
     )
     max_completion_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
     response_format = fields.Nested(ResponseFormatSchema, allow_none=True, error_messages=MESSAGES)
-    tools = fields.List(fields.Nested(ToolSchema), allow_none=True, error_messages=LIST)
+    tools = Items(fields.Nested(ToolSchema), most=MAX_TOOLS, allow_none=True)
     tool_choice = ToolChoiceField(allow_none=True)
     parallel_tool_calls = Flag(allow_none=True)
     reasoning_effort = Text(

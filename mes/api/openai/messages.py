@@ -10,7 +10,8 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load, validate
 
 from mes.api.openai.common import OnlyValue, OpenAiRequestSchema
-from mes.api.request_schemas import LIST, MESSAGES, NOT_EMPTY, Text
+from mes.api.request_lists import MAX_PARTS, MAX_TOOL_CALLS, Items, check_length
+from mes.api.request_schemas import MESSAGES, NOT_EMPTY, Text
 from mes.domain import Message, ToolCall
 from mes.strict_json import NotJson, parse_json
 
@@ -20,7 +21,8 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 class Content(fields.Field[tuple[str, tuple[str, ...]]]):
     """A text, or a list of texts and images. Loads as the text and the images in base64."""
 
-    shape = {"type": ["string", "array"], "items": {"type": "object"}, "minItems": 1}
+    shape: dict[str, Any] = {"type": ["string", "array"], "items": {"type": "object"}}
+    shape |= {"minItems": 1, "maxItems": MAX_PARTS}
     default_error_messages = MESSAGES
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -28,6 +30,7 @@ class Content(fields.Field[tuple[str, tuple[str, ...]]]):
             return value, ()
         if not isinstance(value, list) or not value:
             raise ValidationError("must be a string or a list of parts")
+        check_length(value, MAX_PARTS)
         parts = [_part(number, each) for number, each in enumerate(value)]
         texts = [text for kind, text in parts if kind == "text"]
         return "\n".join(texts), tuple(data for kind, data in parts if kind == "image_url")
@@ -94,9 +97,7 @@ class ChatMessageSchema(OpenAiRequestSchema):
         validate=validate.OneOf(_ROLES, error=f"must be one of {', '.join(_ROLES)}"),
     )
     content = Content(allow_none=True)
-    tool_calls = fields.List(
-        fields.Nested(MessageToolCallSchema), allow_none=True, error_messages=LIST
-    )
+    tool_calls = Items(fields.Nested(MessageToolCallSchema), most=MAX_TOOL_CALLS, allow_none=True)
     tool_call_id = Text(allow_none=True, validate=NOT_EMPTY)
     name = Text(allow_none=True)
     # Accepted, but not sent to the model: models do not expect their earlier reasoning.
