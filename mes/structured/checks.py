@@ -14,11 +14,11 @@ from mes.structured.messages import (
     schema_invalid,
     schema_unsafe,
 )
+from mes.structured.normalize import DEFAULT_DIALECT, DRAFT_4
 from mes.structured.schema_tree import SchemaLimits, SchemaTree
 
-DEFAULT_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DIALECTS = {
-    "http://json-schema.org/draft-04/schema",
+    DRAFT_4,
     "http://json-schema.org/draft-06/schema",
     "http://json-schema.org/draft-07/schema",
     "https://json-schema.org/draft/2019-09/schema",

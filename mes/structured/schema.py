@@ -17,6 +17,7 @@ from mes.structured.checks import check_structure, compile_validator
 from mes.structured.cost import unrolled_size
 from mes.structured.decoding_modes import GRAMMAR, PROMPT, GrammarReport, grammar_report
 from mes.structured.messages import SchemaProblem, schema_unsafe
+from mes.structured.normalize import normalize
 from mes.structured.schema_tree import SchemaLimits, SchemaTree
 from mes.structured.validation import Validator
 
@@ -29,7 +30,7 @@ class Schema:
 
     `text` is the compact JSON text in the client's order of keys, and `sha256` its hash. The
     runtime writes the properties of an object in that order, so that two orders are two
-    experiments.
+    experiments. `document` is the normalized schema.
     """
 
     document: Mapping[str, Any]
@@ -79,7 +80,7 @@ def check_schema(
     try:
         return _check_document(document, limits)
     except SchemaProblem as exc:
-        raise exc.error_at(at) from exc
+        raise exc.error_at(at, document) from exc
 
 
 def _check_document(document: Mapping[str, Any], limits: SchemaLimits) -> Schema:
@@ -101,6 +102,7 @@ def _check_text(text: str, limits: SchemaLimits) -> Schema:
         most = limits.text_bytes
         raise schema_unsafe((), f"has {len(content)} bytes; SCHEMA_MAX_BYTES allows {most}")
     document = json.loads(text)
+    normalize(document, most=limits.subschemas)
     tree = check_structure(document, limits)
     return Schema(
         document=document,
