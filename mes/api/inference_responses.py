@@ -27,7 +27,7 @@ from mes.api.response_schemas import (
 )
 from mes.domain import Attempt, Event, Inference, Loading, Queued, Thought, Token
 
-FAILURES = ("schema_violation", "not_json", "truncated", "empty")
+FAILURES = ("schema_violation", "not_json", "undecided", "truncated", "empty")
 VERDICTS = ("valid", *FAILURES, "aborted")
 FINISH_REASONS = ("stop", "length")
 MODES = ("grammar", "json", "prompt", "free")

@@ -127,9 +127,10 @@ class Violation:
 class ValidationResult:
     """The validation of an answer against a schema.
 
-    `verdict` is valid, not_json, schema_violation, truncated, empty or aborted. `parsed` is the
-    JSON value of a valid answer. `extraction` is the place of the JSON in the answer: the `whole`
-    text, a code `fence`, or the surrounding `prose`.
+    `verdict` is valid, not_json, schema_violation, undecided, truncated, empty or aborted. It is
+    undecided if a pattern cannot be matched within its limits. `parsed` is the JSON value of a
+    valid answer. `extraction` is the place of the JSON in the answer: the `whole` text, a code
+    `fence`, or the surrounding `prose`.
     """
 
     verdict: str

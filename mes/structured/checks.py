@@ -6,19 +6,15 @@ from typing import Any
 
 import jsonschema_rs
 
-from mes.structured.cost import check_validation_cost
-from mes.structured.messages import (
-    VALUE,
-    SchemaProblem,
-    describe_violation,
-    schema_invalid,
-    schema_unsafe,
-)
+from mes.structured.backtracking import BACKTRACKING, LINEAR, BacktrackingPatterns, compiles
+from mes.structured.cost import check_validation_cost, unrolled_size
+from mes.structured.messages import VALUE, SchemaProblem, describe_violation, schema_invalid
+from mes.structured.normalize import DEFAULT_DIALECT, DRAFT_4
 from mes.structured.schema_tree import SchemaLimits, SchemaTree
+from mes.structured.validation import Validator
 
-DEFAULT_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DIALECTS = {
-    "http://json-schema.org/draft-04/schema",
+    DRAFT_4,
     "http://json-schema.org/draft-06/schema",
     "http://json-schema.org/draft-07/schema",
     "https://json-schema.org/draft/2019-09/schema",
@@ -65,42 +61,52 @@ def check_against_metaschema(document: dict[str, Any]) -> None:
         raise _first_line(exc) from exc
 
 
-def compile_validator(document: dict[str, Any]) -> jsonschema_rs.Validator:
-    """Return a validator that asserts `format`, matches patterns in linear time, fetches nothing.
+def compile_validator(tree: SchemaTree) -> Validator:
+    """Return a validator that asserts `format` and fetches nothing.
+
+    Patterns are matched in linear time, except those with look-around or back-references.
 
     Raises:
-        SchemaProblem: the schema is invalid, or a pattern needs more than linear time.
+        SchemaProblem: the schema is invalid.
     """
+    size = unrolled_size(tree)
+    try:
+        return Validator(_compile(tree.document, LINEAR), tree.root, size)
+    except jsonschema_rs.ValidationError as exc:
+        if not _is_pattern_with_backtracking(exc):
+            raise _compile_problem(exc) from exc
+    try:
+        compiled = _compile(tree.document, BACKTRACKING)
+    except jsonschema_rs.ValidationError as exc:
+        raise _compile_problem(exc) from exc
+    return Validator(compiled, tree.root, size, BacktrackingPatterns(tree.nodes))
+
+
+def _compile(document: dict[str, Any], options: Any) -> jsonschema_rs.Validator:
     try:
         return jsonschema_rs.validator_for(
             document,
             retriever=_refuse_to_fetch,
             validate_formats=True,
-            pattern_options=jsonschema_rs.RegexOptions(),
+            pattern_options=options,
             mask=VALUE,
         )
-    except jsonschema_rs.ValidationError as exc:
-        raise _compile_problem(exc) from exc
+    except jsonschema_rs.ValidationError:
+        raise
     except (ValueError, jsonschema_rs.ReferencingError) as exc:
         raise _first_line(exc) from exc
 
 
-def _compile_problem(error: jsonschema_rs.ValidationError) -> SchemaProblem:
-    path, pattern = error.instance_path, error.instance
-    if error.kind.name == "format" and isinstance(pattern, str):
-        if _compiles_with_backtracking(pattern):
-            return schema_unsafe(path, "uses look-around or a back-reference; rewrite it without")
-        return schema_invalid(path, "is not a regular expression")
-    return schema_invalid(path, error.message)
-
-
-def _compiles_with_backtracking(pattern: str) -> bool:
-    options = jsonschema_rs.FancyRegexOptions()
-    try:
-        jsonschema_rs.validator_for({"pattern": pattern}, pattern_options=options)
-    except ValueError:
+def _is_pattern_with_backtracking(error: jsonschema_rs.ValidationError) -> bool:
+    if error.kind.name != "format" or not isinstance(error.instance, str):
         return False
-    return True
+    return compiles(error.instance, BACKTRACKING)
+
+
+def _compile_problem(error: jsonschema_rs.ValidationError) -> SchemaProblem:
+    if error.kind.name == "format" and isinstance(error.instance, str):
+        return schema_invalid(error.instance_path, "is not a regular expression")
+    return schema_invalid(error.instance_path, error.message)
 
 
 def _first_line(exc: Exception) -> SchemaProblem:

@@ -6,6 +6,7 @@ The checks of a schema look at the schema alone. `validation_cost` looks at a sc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -110,11 +111,16 @@ _ALTERNATIVES = {"anyOf", "oneOf"}
 _MOST_PAIRS = 20_000
 
 
+Matching = Callable[[SchemaNode, Any], int]
+
+
 class CostExceeded(Exception):
     """Validation takes more steps than allowed."""
 
 
-def validation_cost(root: SchemaNode, value: Any, *, most: int) -> int:
+def validation_cost(
+    root: SchemaNode, value: Any, *, most: int, matching: Matching = lambda node, value: 0
+) -> int:
     """Return how many steps validation takes, which is how often sub-schemas are applied.
 
     A step takes about 50 ns; listing the errors takes 100 times as long. The estimate is too high
@@ -123,18 +129,22 @@ def validation_cost(root: SchemaNode, value: Any, *, most: int) -> int:
     remembers nothing between them. This function does, so that it takes at most one step for each
     pair of a sub-schema and a part of the value.
 
+    Args:
+        matching: returns the steps that the patterns directly in a node take for a part.
+
     Raises:
         CostExceeded: validation takes more than `most` steps.
     """
     try:
-        return _CostCounter(most).steps(root, value)
+        return _CostCounter(most, matching).steps(root, value)
     except RecursionError as exc:
         raise CostExceeded from exc
 
 
 class _CostCounter:
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, matching: Matching) -> None:
         self._most = most
+        self._matching = matching
         self._most_pairs = min(most, _MOST_PAIRS)
         self._steps: dict[tuple[int, int], int] = {}
         self._sizes: dict[int, int] = {}
@@ -148,7 +158,8 @@ class _CostCounter:
         return self._steps[pair]
 
     def _count_steps(self, node: SchemaNode, value: Any) -> int:
-        total = sum(self.steps(each, value) for each in node.references)
+        total = self._matching(node, value)
+        total += sum(self.steps(each, value) for each in node.references)
         for applies_to, child in node.children:
             total += sum(self.steps(child, part) for part in _parts(applies_to, child, value))
         if not _ALTERNATIVES.isdisjoint(node.keywords):

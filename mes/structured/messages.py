@@ -5,7 +5,7 @@ The texts are short, and no text contains the whole answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jsonschema_rs
@@ -13,6 +13,7 @@ import jsonschema_rs
 from mes.domain import SCHEMA_POINTER, ValidationResult, Violation
 from mes.errors import Mistake, SchemaInvalid, SchemaUnsafe
 from mes.structured.keywords import is_applicator
+from mes.structured.normalize import original_path
 
 Error = jsonschema_rs.ValidationError
 
@@ -88,12 +89,18 @@ class SchemaProblem(Exception):
         super().__init__(detail)
         self._error_class = error_class
         self._summary = summary
-        self._pointer = shorten(json_pointer(path), _LONGEST_POINTER)
+        self._path = tuple(path)
         self._detail = shorten(detail)
 
-    def error_at(self, prefix: str) -> SchemaInvalid | SchemaUnsafe:
-        """Return the error to raise; `prefix` is the JSON pointer of the schema in the request."""
-        mistake = Mistake(prefix + self._pointer, self._detail)
+    def error_at(self, prefix: str, document: Mapping[str, Any]) -> SchemaInvalid | SchemaUnsafe:
+        """Return the error to raise.
+
+        Args:
+            prefix: the JSON pointer of the schema in the request.
+            document: the schema as the client wrote it.
+        """
+        pointer = json_pointer(original_path(document, self._path))
+        mistake = Mistake(prefix + shorten(pointer, _LONGEST_POINTER), self._detail)
         text = f"{self._summary}: {mistake.pointer}: {mistake.detail}"
         return self._error_class(text, mistakes=(mistake,))
 

@@ -14,9 +14,9 @@ from cachetools import LRUCache, cached
 
 from mes.domain import SCHEMA_POINTER, KeywordSupport, ToolCall, ValidationResult, Violation
 from mes.structured.checks import check_structure, compile_validator
-from mes.structured.cost import unrolled_size
 from mes.structured.decoding_modes import GRAMMAR, PROMPT, GrammarReport, grammar_report
 from mes.structured.messages import SchemaProblem, schema_unsafe
+from mes.structured.normalize import normalize
 from mes.structured.schema_tree import SchemaLimits, SchemaTree
 from mes.structured.validation import Validator
 
@@ -29,7 +29,7 @@ class Schema:
 
     `text` is the compact JSON text in the client's order of keys, and `sha256` its hash. The
     runtime writes the properties of an object in that order, so that two orders are two
-    experiments.
+    experiments. `document` is the normalized schema.
     """
 
     document: Mapping[str, Any]
@@ -60,7 +60,7 @@ class Schema:
         return self.report.support_without_grammar
 
     def validate_answer(self, text: str, finish_reason: str) -> ValidationResult:
-        """Return the verdict: valid, not_json, schema_violation, truncated or empty."""
+        """Return the verdict: valid, not_json, schema_violation, undecided, truncated or empty."""
         return self.validator.validate_answer(text, finish_reason)
 
 
@@ -79,7 +79,7 @@ def check_schema(
     try:
         return _check_document(document, limits)
     except SchemaProblem as exc:
-        raise exc.error_at(at) from exc
+        raise exc.error_at(at, document) from exc
 
 
 def _check_document(document: Mapping[str, Any], limits: SchemaLimits) -> Schema:
@@ -101,6 +101,7 @@ def _check_text(text: str, limits: SchemaLimits) -> Schema:
         most = limits.text_bytes
         raise schema_unsafe((), f"has {len(content)} bytes; SCHEMA_MAX_BYTES allows {most}")
     document = json.loads(text)
+    normalize(document, most=limits.subschemas)
     tree = check_structure(document, limits)
     return Schema(
         document=document,
@@ -108,7 +109,7 @@ def _check_text(text: str, limits: SchemaLimits) -> Schema:
         sha256=hashlib.sha256(content).hexdigest(),
         dialect=tree.dialect,
         tree=tree,
-        validator=Validator(compile_validator(document), tree.root, unrolled_size(tree)),
+        validator=compile_validator(tree),
     )
 
 
@@ -119,7 +120,7 @@ class ToolSchemas:
     schemas: Mapping[str, Schema]
 
     def validate_answer(self, call: ToolCall) -> ValidationResult:
-        """Return the verdict on the arguments of a call: valid or schema_violation."""
+        """Return the verdict on the arguments of a call: valid, schema_violation or undecided."""
         schema = self.schemas.get(call.name)
         if schema is None:
             unknown_tool = Violation("", "", f"there is no tool called {call.name[:100]}")

@@ -72,7 +72,7 @@ class SchemaTree:
     """
 
     def __init__(self, document: dict[str, Any], limits: SchemaLimits, dialect: str) -> None:
-        self._document = document
+        self.document = document
         self._limits = limits
         self.dialect = dialect
         self._by_identity: dict[int, SchemaNode] = {}

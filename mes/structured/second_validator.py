@@ -24,6 +24,7 @@ from typing import Any
 
 from mes.domain import Client, Violation
 from mes.errors import ClientDisconnected, QueueFull, format_number
+from mes.structured.backtracking import Undecided
 from mes.structured.cost import CostExceeded
 from mes.structured.messages import json_pointer, shorten
 from mes.structured.schema import Schema
@@ -220,6 +221,8 @@ def _verdict_of_mes(validator: Validator, instance: Any, text: str) -> Verdict:
         validation = validator.validate_value(instance, characters=len(text))
     except CostExceeded:
         return Verdict(UNDECIDED, reason=TOO_LARGE)
+    except Undecided as exc:
+        return Verdict(UNDECIDED, reason=str(exc))
     verdict = VALID if validation.valid else INVALID
     return Verdict(verdict, validation.errors[:MOST_ERRORS])
 

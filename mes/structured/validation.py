@@ -13,6 +13,7 @@ import jsonschema_rs
 
 from mes.domain import ValidationResult, Violation
 from mes.strict_json import NotJson, parse_json
+from mes.structured.backtracking import BacktrackingPatterns, MatchingCost, Undecided
 from mes.structured.cost import CostExceeded, validation_cost
 from mes.structured.messages import describe_violation, shorten
 from mes.structured.schema_tree import SchemaNode
@@ -29,15 +30,17 @@ TOO_LARGE = "too large or too deeply nested to be validated against the schema"
 class Validator:
     """Validates answers against one schema, in time linear in the length of the answer.
 
-    `root` is the root of the schema's tree, `unrolled_size` its size without references.
+    `root` is the root of the schema's tree, `unrolled_size` its size without references,
+    `backtracking` the patterns that take more than linear time.
     """
 
     compiled: jsonschema_rs.Validator
     root: SchemaNode
     unrolled_size: float
+    backtracking: BacktrackingPatterns | None = None
 
     def validate_answer(self, text: str, finish_reason: str) -> ValidationResult:
-        """Return the verdict: valid, not_json, schema_violation, truncated or empty.
+        """Return the verdict: valid, not_json, schema_violation, undecided, truncated or empty.
 
         The whole schema is asserted, `format` included, even if the runtime enforced a part of it.
         """
@@ -58,6 +61,8 @@ class Validator:
             result = self.validate_value(value, characters=len(text))
         except CostExceeded:
             return _without_value("schema_violation", TOO_LARGE)
+        except Undecided as exc:
+            return _without_value("undecided", str(exc), keyword="pattern")
         return replace(result, extraction=source)
 
     def validate_value(self, value: Any, *, characters: int) -> ValidationResult:
@@ -68,13 +73,23 @@ class Validator:
 
         Raises:
             CostExceeded: validation would take longer than about 20 ms.
+            Undecided: a pattern cannot be matched within its limits.
         """
         # A value has fewer parts than its text has characters, so most need no counting.
         if self.unrolled_size * characters > _MOST_STEPS_TO_VALIDATE:
             validation_cost(self.root, value, most=_MOST_STEPS_TO_VALIDATE)
+        if self.backtracking is not None:
+            self._check_matching_cost(value, MatchingCost(self.backtracking))
         if self.compiled.is_valid(value):
             return ValidationResult("valid", value)
         return ValidationResult("schema_violation", errors=self._violations(value))
+
+    def _check_matching_cost(self, value: Any, matching: MatchingCost) -> None:
+        # A pattern at its limit counts as a mismatch, which under `not` would be a match.
+        try:
+            validation_cost(self.root, value, most=_MOST_STEPS_TO_VALIDATE, matching=matching.steps)
+        except CostExceeded as exc:
+            raise Undecided("look-around and back-references in patterns take too long") from exc
 
     def _violations(self, value: Any) -> tuple[Violation, ...]:
         try:
@@ -85,8 +100,8 @@ class Validator:
         return tuple(map(describe_violation, errors))
 
 
-def _without_value(verdict: str, detail: str) -> ValidationResult:
-    return ValidationResult(verdict, errors=(Violation("", "", shorten(detail)),))
+def _without_value(verdict: str, detail: str, *, keyword: str = "") -> ValidationResult:
+    return ValidationResult(verdict, errors=(Violation("", keyword, shorten(detail)),))
 
 
 def _is_complete(value: Any) -> bool:

@@ -49,6 +49,40 @@ def test_an_invalid_answer_is_generated_again_and_both_verdicts_are_reported(
     assert answer["timings"]["generation_ms"] == 2 * first["timings"]["generation_ms"]
 
 
+DECIMAL = {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}
+REPEATING = {"type": "object", "properties": {"a": {"type": "string", "pattern": r"(a+)\1b"}}}
+TOO_MANY_STEPS = '{"a": "' + 1_000 * "a" + '"}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"), [('"-1.50"', "valid"), ('"-."', "schema_violation")]
+)
+def test_a_pattern_with_look_around_is_judged(ask, answer_with, answer, verdict):
+    answer_with(answer)
+    assert ask(json_schema=DECIMAL, max_attempts=1).get_json()["structured"]["verdict"] == verdict
+
+
+def test_a_pattern_that_takes_too_many_steps_leaves_the_answer_undecided(ask, answer_with):
+    answer_with(TOO_MANY_STEPS, '{"a": "aab"}')
+    answer = ask(json_schema=REPEATING).get_json()
+    report = answer["structured"]
+    assert (report["first_verdict"], report["verdict"]) == ("undecided", "valid")
+    assert report["attempt_details"][0]["errors"] == [
+        {
+            "pointer": "",
+            "keyword": "pattern",
+            "detail": "the pattern at /properties/a/pattern takes more than 2000 steps",
+        }
+    ]
+
+
+def test_an_undecided_answer_is_no_success(ask, answer_with):
+    answer_with(TOO_MANY_STEPS)
+    answer = ask(json_schema=REPEATING, max_attempts=1).get_json()
+    assert (answer["success"], answer["code"], answer["parsed"]) == (False, "undecided", None)
+    assert answer["output"] == TOO_MANY_STEPS
+
+
 def test_the_violations_are_appended_to_the_prompt(ask, answer_with, runtime):
     answer_with(BAD, GOOD)
     ask(json_schema=PERSON, prompt="Who?")

@@ -36,7 +36,7 @@ class JudgedCall(ResponseSchema):
 
     id = string("Id of the call.", source=lambda judged: judged[0].id)
     verdict = choice(
-        ("valid", "schema_violation"),
+        ("valid", "schema_violation", "undecided"),
         "Whether the arguments fit the parameters of the tool.",
         source=lambda judged: judged[1].verdict,
     )
