@@ -133,7 +133,7 @@ def test_instances_are_a_list(validate, instances):
 
 
 @pytest.mark.parametrize(
-    "schema", [{"type": "no-such-type"}, {"$ref": "http://example.com/a"}, {"pattern": "(?=a)"}]
+    "schema", [{"type": "no-such-type"}, {"$ref": "http://example.com/a"}, {"pattern": "("}]
 )
 def test_a_schema_is_refused_as_the_check_refuses_it(validate, client, schema):
     checked = client.post(

@@ -1,4 +1,4 @@
-"""Bursts of connections on the shipped catalog: every request waits for its turn and is answered."""
+"""Bursts of connections on the shipped catalog: each request waits for its turn."""
 
 from __future__ import annotations
 
