@@ -57,6 +57,21 @@ def test_no_more_threads_run_than_permits_slots_and_sixteen(permits, slots, most
     assert len(threads) == most
 
 
+def test_slots_are_given_back_if_the_system_starts_no_more_threads(monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def start_two(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    with pytest.raises(RuntimeError):
+        run([lambda **_: None] * 4, permits=4)
+    assert not any(thread.is_alive() for thread in started)
+
+
 def test_a_later_generation_continues_the_request():
     seen = []
 
