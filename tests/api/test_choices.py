@@ -202,14 +202,19 @@ def test_a_number_that_is_too_large_is_refused_with_the_setting(complete, fields
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_first_failure_ends_the_other_choices_and_is_the_error(app, chat, runtime, stream):
+def test_the_first_failure_ends_the_other_choices_and_is_the_error(
+    app, chat, runtime, caplog, stream
+):
     def answer(prompt):
         assert runtime.hanging.acquire(timeout=10)
         return GenerationAborted("the second choice fails")
 
     runtime.answers = answer
     runtime.hangs = lambda prompt: prompt.options["seed"] != 8
-    error = refusal(chat(n=2, seed=7, stream=stream), 502)
+    with caplog.at_level(logging.INFO, "mes.requests"):
+        error = refusal(chat(n=2, seed=7, stream=stream), 502)
+    (line,) = [record for record in caplog.records if record.name == "mes.requests"]
+    assert (line.choices, line.code) == (2, "generation_aborted")
     assert (error["code"], error["message"]) == ("generation_aborted", "the second choice fails")
     assert not app.extensions["mes"].coordinator.read().permits
 

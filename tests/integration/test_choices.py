@@ -92,6 +92,16 @@ def test_a_client_that_hangs_up_ends_all_its_choices(service, runtime, stream):
     wait_until(lambda: runtime.model(MODEL)["cancelled_generations"] == cancelled + 3)
 
 
+def test_a_client_that_hangs_up_while_all_its_choices_wait_leaves_no_ticket(service, runtime):
+    runtime.control(first_token_ms=60_000)
+    with infer(service, MODEL), infer(service, MODEL), infer(service, MODEL):
+        wait_until_held(service, permits=3, tickets=0)
+        with chat(service, n=8):
+            wait_until_held(service, permits=3, tickets=3)
+        wait_until_held(service, permits=3, tickets=0)
+    wait_until_at_rest(service)
+
+
 def test_one_failure_ends_all_choices_and_is_the_answer(service, runtime):
     runtime.control(tokens=10_000, ms_per_token=20, faults=[FAULT])
     answer = chat(service, n=3, max_tokens=10_000).answer()
