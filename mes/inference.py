@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,11 +36,13 @@ from mes.domain import (
 from mes.domain.capabilities import (
     COMPLETION,
     THINKING,
+    TOKENIZE,
     TOOLS,
     VISION,
     naming_fields,
     not_capable,
 )
+from mes.errors import Mistake, RequestInvalid
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import GrantedPermit, Scheduler
 from mes.structured import Generate, RetryPlan, Schema, ToolSchemas
@@ -79,6 +81,9 @@ def infer(
         spec, client, request_id=request_id, is_continued=is_continued, emit=emit
     ) as permit:
         deadline = time.monotonic() + (request.timeout_seconds or spec.timeout_seconds)
+        if request.prompt_tokens:
+            text = _detokenize(request.prompt_tokens, runtime, spec, deadline, client)
+            prompt = replace(prompt, text=text)
         generate = partial(
             _generate, request, runtime=runtime, deadline=deadline, client=client, emit=emit
         )
@@ -124,6 +129,7 @@ def required_capabilities(request: InferenceRequest) -> dict[str, str]:
         TOOLS: ("/tools", request.tools),
         VISION: ("/messages", has_images),
         THINKING: (request.think_pointer, request.think),
+        TOKENIZE: ("/prompt", request.prompt_tokens),
     }
     return {capability: pointer for capability, (pointer, needed) in candidates.items() if needed}
 
@@ -188,6 +194,20 @@ def _build_prompt(request: InferenceRequest, spec: ModelSpec) -> Prompt:
         think=request.think,
         top_logprobs=request.top_logprobs,
     )
+
+
+def _detokenize(
+    tokens: tuple[int, ...], runtime: Runtime, spec: ModelSpec, deadline: float, client: Client
+) -> str:
+    """Return the text of the prompt, which then takes the way of every text.
+
+    Raises RequestInvalid if the token ids have no text.
+    """
+    text = runtime.detokenize(spec, tokens, deadline=deadline, client=client)
+    if not text:
+        detail = "the token ids of the prompt have no text; send other ids, or text"
+        raise RequestInvalid(detail, mistakes=(Mistake("/prompt", detail),))
+    return text
 
 
 def _generate_and_validate(

@@ -32,7 +32,7 @@ from mes.domain import (
 from mes.errors import ClientDisconnected, MesError, ShuttingDown
 from mes.event_loop import SocketClient
 
-ALL_BUT_EMBEDDING = ("completion", "tools", "vision", "thinking")
+ALL_BUT_EMBEDDING = ("completion", "tools", "vision", "thinking", "tokenize")
 DIGEST = "sha256:" + "0" * 64
 
 
@@ -67,6 +67,7 @@ class FakeRuntime:
         self.prompts: list[Prompt] = []
         self.texts: list[str] = []
         self.embedders: set[str] = set()
+        self.capabilities = ALL_BUT_EMBEDDING
         self.answers: Callable[[Prompt], str | MesError] = lambda prompt: "Paris"
         self.hangs: Callable[[Prompt], bool] = lambda prompt: False
         self.hanging = threading.Semaphore(0)
@@ -106,6 +107,12 @@ class FakeRuntime:
             tool_calls=self.tool_calls,
             logprobs=tuple(logprobs) if with_logprobs else (),
         )
+
+    def detokenize(
+        self, spec: ModelSpec, tokens: Sequence[int], *, deadline: float, client: Client
+    ) -> str:
+        """Return the text whose characters have these numbers."""
+        return "".join(map(chr, tokens))
 
     def embed(
         self,
@@ -153,7 +160,7 @@ class FakeRuntime:
 
     def card(self, name: str) -> ModelCard:
         self._fail_if_down()
-        capabilities = ("embedding",) if name in self.embedders else ALL_BUT_EMBEDDING
+        capabilities = ("embedding",) if name in self.embedders else self.capabilities
         return ModelCard("Q4_0", "1B", 4096, capabilities)
 
     def pull(self, name: str, *, deadline: float, client: Client) -> Iterator[PullProgress]:

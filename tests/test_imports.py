@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ollama": {"config", "domain", "errors", "event_loop", "streams"},
     "structured": {"domain", "errors", "strict_json"},
     "scheduling": {"domain", "errors", "event_loop"},
-    "inference": {"config", "domain", "scheduling", "structured"},
+    "inference": {"config", "domain", "errors", "scheduling", "structured"},
     "embedding": {"config", "domain", "inference", "scheduling"},
     "metrics": {"config", "domain", "errors", "scheduling"},
     "server": {"config", "scheduling"},

@@ -44,7 +44,7 @@ def run_choices(requests: Sequence[InferenceRequest]) -> list[InferenceOutcome]:
 
     The first failure ends the other generations, and is raised.
     """
-    services, log = begin_log(requests[0])
+    services, log = _begin_log(requests)
     calls = [_logged(inference_call(each, services, log), log) for each in requests]
     with services.client() as client:
         limits = _limits(services, requests[0])
@@ -60,7 +60,7 @@ def stream_choices(
 
     The last chunks of a choice come when it ends. Closing the generator ends all generations.
     """
-    services, log = begin_log(requests[0])
+    services, log = _begin_log(requests)
     patience = services.settings.stream_write_timeout_seconds
     buffer = DocumentBuffer()
     calls = [
@@ -81,6 +81,12 @@ def stream_choices(
             finally:
                 buffer.close()
     return _finish(generations.results(), log)
+
+
+def _begin_log(requests: Sequence[InferenceRequest]) -> tuple[Services, RequestLog]:
+    services, log = begin_log(requests[0])
+    log.add_fields(choices=len(requests))
+    return services, log
 
 
 def _limits(services: Services, request: InferenceRequest) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def _write_chunks(
 
 def _finish(inferences: Sequence[Inference], log: RequestLog) -> list[InferenceOutcome]:
     usage = sum((each.usage for each in inferences), start=Usage(0, 0))
-    log.add_fields(choices=len(inferences), usage=UsageSchema.serialize(usage))
+    log.add_fields(usage=UsageSchema.serialize(usage))
     return [InferenceOutcome(each, log.request_id, index) for index, each in enumerate(inferences)]
 
 

@@ -41,8 +41,8 @@ def running(
     """
     generations = Generations(calls, wait_slots, on_end)
     with client.on_disconnect(generations.cancel):
-        generations.start(min(len(calls), max_concurrent, _MAX_CONCURRENT))
         try:
+            generations.start(min(len(calls), max_concurrent, _MAX_CONCURRENT))
             yield generations
         finally:
             generations.cancel()
@@ -71,18 +71,19 @@ class Generations:
         self._failure: BaseException | None = None
         self._pending = deque(range(len(calls)))
         self._running_threads = 0
+        self._extra_slots = 0
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
     def start(self, count: int) -> None:
         """Start so many threads; fewer if the worker has no wait slots for them."""
-        self._running_threads = 1
-        while self._running_threads < count and self._wait_slots.acquire(blocking=False):
-            self._running_threads += 1
-        names = [f"mes-generation-{number}" for number in range(self._running_threads)]
-        self._threads = [threading.Thread(target=self._run, name=n, daemon=True) for n in names]
-        for thread in self._threads:
+        while self._extra_slots + 1 < count and self._wait_slots.acquire(blocking=False):
+            self._extra_slots += 1
+        self._running_threads = self._extra_slots + 1
+        for _ in range(self._running_threads):
+            thread = threading.Thread(target=self._run, name="mes-generation", daemon=True)
             thread.start()
+            self._threads.append(thread)
 
     def cancel(self) -> None:
         """Begin no further generation, and end all others with ClientDisconnected."""
@@ -92,8 +93,8 @@ class Generations:
         """Wait until all generations have ended and have given back their permits."""
         for thread in self._threads:
             thread.join()
-        extra, self._threads = self._threads[1:], []
-        for _ in extra:
+        while self._extra_slots:
+            self._extra_slots -= 1
             self._wait_slots.release()
 
     def results(self) -> list[Inference]:

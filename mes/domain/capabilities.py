@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from mes.domain.inference_request import THINK_POINTER
 from mes.errors import Mistake, NotCapable
 
-# The names that Ollama uses.
-COMPLETION, EMBEDDING, TOOLS, VISION, THINKING = (
+# The names that Ollama uses, and `tokenize` of the embedded runtime: it converts token ids to text.
+COMPLETION, EMBEDDING, TOOLS, VISION, THINKING, TOKENIZE = (
     "completion",
     "embedding",
     "tools",
     "vision",
     "thinking",
+    "tokenize",
 )
 
 _DETAILS = {
@@ -26,6 +27,10 @@ _DETAILS = {
     VISION: "{id} cannot see images; name a model with the capability vision",
     THINKING: (
         "{id} cannot think; set {field} to {off}, or name a model with the capability thinking"
+    ),
+    TOKENIZE: (
+        "the runtime of {id} cannot read token ids; send the prompt as text, or name a model with "
+        "the capability tokenize"
     ),
 }
 

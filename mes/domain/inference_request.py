@@ -42,15 +42,17 @@ class InferenceRequest:
     """One inference as the client asks for it. None means the value of the model's configuration.
 
     A request has either a `prompt` with an optional `system_prompt`, or `messages`; `tools` need
-    `messages`. If `top_logprobs` is set, even to 0, each token comes with its probability.
-    `json_schema_pointer` is the JSON pointer to the schema in the body that the client sent;
-    errors about the schema start with it. `model_pointer` and `think_pointer` are those to the
-    fields that `model_id` and `think` come from. `seed_offset` is added to a seed that is set; it
-    is the number of the choice in a request with several ones.
+    `messages`. `prompt_tokens` are the prompt as token ids of the model, instead of its text. If
+    `top_logprobs` is set, even to 0, each token comes with its probability. `json_schema_pointer`
+    is the JSON pointer to the schema in the body that the client sent; errors about the schema
+    start with it. `model_pointer` and `think_pointer` are those to the fields that `model_id` and
+    `think` come from. `seed_offset` is added to a seed that is set; it is the number of the choice
+    in a request with several ones.
     """
 
     model_id: str
     prompt: str = ""
+    prompt_tokens: tuple[int, ...] = ()
     system_prompt: str | None = None
     messages: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()

@@ -63,6 +63,22 @@ class Runtime(Protocol):
             RequestInvalid: the model cannot do what the prompt asks for.
         """
 
+    def detokenize(
+        self, spec: ModelSpec, tokens: Sequence[int], *, deadline: float, client: Client
+    ) -> str:
+        """Return the text of these token ids, without a token that only marks its beginning.
+
+        Args:
+            tokens: ids of the model's vocabulary.
+            deadline: the latest end of the call.
+            client: the client that waits for the answer.
+
+        Raises:
+            GenerationTimeout, ClientDisconnected, ModelNotPulled: as in `generate`.
+            NotCapable: the runtime cannot convert token ids.
+            RequestInvalid: an id is not in the vocabulary.
+        """
+
     def embed(
         self,
         spec: ModelSpec,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mes.embedded import durations, embeddings, engine, generation, model_store, request_parsing
+from mes.embedded import (
+    durations,
+    embeddings,
+    engine,
+    generation,
+    model_store,
+    request_parsing,
+    tokens,
+)
 from mes.embedded.api_errors import UnknownModel
 from mes.embedded.client_connection import ClientConnection
 from mes.embedded.download import pull_model
@@ -72,6 +80,13 @@ class OllamaApi:
         model = self._store.find(request_parsing.model_or_400(body))
         return self._generate(request_parsing.parse_chat(body), model, client)
 
+    def detokenize(self, body: Body, client: ClientConnection) -> Json:
+        """Not a route of Ollama: the text of token ids."""
+        model = self._store.find(request_parsing.model_or_400(body))
+        request = request_parsing.parse_detokenize(body)
+        text = tokens.detokenize(request, model, self._pool, client)
+        return {"model": request.model, "text": text}
+
     def embed(self, body: Body, client: ClientConnection) -> Json:
         model = self._find_to_embed(request_parsing.model_or_404(body))
         return self._embed(request_parsing.parse_embed(body), model, client)
@@ -111,6 +126,7 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/api/show": {"POST": OllamaApi.show},
     "/api/generate": {"POST": OllamaApi.generate},
     "/api/chat": {"POST": OllamaApi.chat},
+    "/api/detokenize": {"POST": OllamaApi.detokenize},
     "/api/embed": {"POST": OllamaApi.embed},
     "/api/embeddings": {"POST": OllamaApi.embeddings},
     "/api/pull": {"POST": OllamaApi.pull},

@@ -80,6 +80,14 @@ class Header:
         template = str(self.metadata.get("tokenizer.chat_template", ""))
         return DEFAULT_SYSTEM_MESSAGE.sub("", template)
 
+    @property
+    def begin_token(self) -> int | None:
+        """The id of the token that the engine puts before each text; None if it adds none."""
+        # Without the key, the engine adds it for vocabularies of the kind "llama".
+        is_llama = self.metadata.get("tokenizer.ggml.model") == "llama"
+        is_added = self.metadata.get("tokenizer.ggml.add_bos_token", is_llama)
+        return self.metadata.get("tokenizer.ggml.bos_token_id") if is_added else None
+
     def _architecture_value(self, key: str) -> Any:
         return self.metadata.get(f"{self.architecture}.{key}")
 

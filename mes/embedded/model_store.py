@@ -89,7 +89,7 @@ class StoredModel:
 
     @cached_property
     def capabilities(self) -> list[str]:
-        return ["embedding"] if self.header.is_embedding else ["completion"]
+        return ["embedding"] if self.header.is_embedding else ["completion", "tokenize"]
 
 
 class ModelStore:

@@ -59,6 +59,16 @@ class EmbedRequest:
     keep_alive: float | None
 
 
+@dataclass(frozen=True)
+class DetokenizeRequest:
+    """A request for the text of token ids."""
+
+    model: str
+    tokens: list[int]
+    options: Options
+    keep_alive: float | None
+
+
 def parse_body(raw: bytes) -> Body:
     """Return the JSON object in `raw`; bytes after the object are ignored, as in Ollama.
 
@@ -113,6 +123,19 @@ def parse_embeddings(body: Body) -> EmbedRequest:
     """Return the request of the older route /api/embeddings, with one `prompt`."""
     text = _text_field(body, "prompt")
     return _embed_request(body, model_or_400(body), [text] if text else [])
+
+
+def parse_detokenize(body: Body) -> DetokenizeRequest:
+    """Return the request of /api/detokenize. Raise `BadRequest`."""
+    tokens = body.get("tokens")
+    if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+        raise BadRequest("tokens must be a list of whole numbers")
+    return DetokenizeRequest(
+        model=model_or_400(body),
+        tokens=tokens,
+        options=options.parse_options(body.get("options")),
+        keep_alive=durations.parse_keep_alive(body.get("keep_alive")),
+    )
 
 
 def model_or_404(body: Body) -> str:

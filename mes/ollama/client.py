@@ -45,6 +45,7 @@ from mes.streams import StreamPump
 
 _GENERATION = Operation("generation", GenerationTimeout, GenerationAborted)
 _EMBEDDING = Operation("embedding", GenerationTimeout, GenerationAborted)
+_DETOKENIZATION = Operation("conversion of token ids", GenerationTimeout, GenerationAborted)
 _LOAD = Operation("load", LoadTimeout, LoadFailed)
 _PULL = Operation("pull", PullFailed, PullFailed)
 _SHORT_REQUEST = Operation("answer", RuntimeUnavailable, RuntimeUnavailable)
@@ -86,6 +87,7 @@ class OllamaRuntime:
         self._generate = prepare_request("POST", url, "/api/generate")
         self._chat = prepare_request("POST", url, "/api/chat")
         self._embed = prepare_request("POST", url, "/api/embed")
+        self._detokenize = prepare_request("POST", url, "/api/detokenize")
         self._show = prepare_request("POST", url, "/api/show")
         self._pull = prepare_request("POST", url, "/api/pull")
         self._ps = prepare_request("GET", url, "/api/ps")
@@ -113,6 +115,19 @@ class OllamaRuntime:
                 reply = self._stream_pump.run(steps, exchange.readable_socket)
             exchange.drain(body)
             return reply
+
+    def detokenize(
+        self, spec: ModelSpec, tokens: Sequence[int], *, deadline: float, client: Client
+    ) -> str:
+        """Return the text of token ids; only the embedded runtime can convert them."""
+        request = with_body(self._detokenize, generation.detokenize_payload(spec, tokens))
+        exchange = self._exchange(_DETOKENIZATION, deadline)
+        with exchange, client.on_disconnect(exchange.cancel_for_client):
+            response = self._send(exchange, request)
+            if response.status == 200:
+                return responses.parse_text(self._read(exchange))
+            refusal = self._read_refusal(exchange, response)
+        raise responses.detokenize_error_from(refusal, tag=spec.tag)
 
     def embed(
         self,

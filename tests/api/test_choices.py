@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.api.conftest import KEY
 from tests.api.test_chat import AS_PERSON, HELLO, WEATHER, events, refusal
 from tests.api.test_inference import JOHN
 from tests.api.test_metrics import samples, total  # noqa: F401 (a fixture)
+from tests.fakes import eventually
 from tests.support.contract import Contract
 
 DOORS = {
@@ -200,14 +202,19 @@ def test_a_number_that_is_too_large_is_refused_with_the_setting(complete, fields
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_first_failure_ends_the_other_choices_and_is_the_error(app, chat, runtime, stream):
+def test_the_first_failure_ends_the_other_choices_and_is_the_error(
+    app, chat, runtime, caplog, stream
+):
     def answer(prompt):
         assert runtime.hanging.acquire(timeout=10)
         return GenerationAborted("the second choice fails")
 
     runtime.answers = answer
     runtime.hangs = lambda prompt: prompt.options["seed"] != 8
-    error = refusal(chat(n=2, seed=7, stream=stream), 502)
+    with caplog.at_level(logging.INFO, "mes.requests"):
+        error = refusal(chat(n=2, seed=7, stream=stream), 502)
+    (line,) = [record for record in caplog.records if record.name == "mes.requests"]
+    assert (line.choices, line.code) == (2, "generation_aborted")
     assert (error["code"], error["message"]) == ("generation_aborted", "the second choice fails")
     assert not app.extensions["mes"].coordinator.read().permits
 
@@ -268,3 +275,40 @@ def test_each_structured_choice_is_counted_with_its_verdict(chat, runtime, sampl
     answers = samples("mes_structured_answers_total")
     assert total(answers, "verdict=valid") == 1
     assert total(answers, "verdict=not_json") == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "texts"),
+    [([72, 105], ["Hi"]), ([[72, 105], [79, 107]], ["Hi", "Ok"]), ([[72]], ["H"])],
+)
+def test_token_ids_are_converted_and_answered_as_text(complete, runtime, prompt, texts):
+    runtime.answers = lambda prompt: f"{prompt.text}!"
+    answer = complete(prompt=prompt).get_json()
+    assert [each["text"] for each in answer["choices"]] == [f"{text}!" for text in texts]
+    assert [each.messages for each in runtime.prompts] == [()] * len(texts)
+
+
+@pytest.mark.parametrize(
+    "prompt", [[1, "a"], [[1], "a"], [[1], 2], [True], [-1], [2**31], [1.5], [[1], [[2]]]]
+)
+def test_what_is_neither_text_nor_token_ids_is_refused(complete, prompt):
+    error = refusal(complete(prompt=prompt))
+    assert (error["param"], "token ids" in error["message"]) == ("prompt", True)
+
+
+def test_token_ids_without_a_text_are_refused(complete, runtime):
+    runtime.detokenize = lambda spec, tokens, **_: ""
+    assert "no text" in refusal(complete(prompt=[1]))["message"]
+
+
+def test_token_ids_for_a_runtime_that_cannot_read_them_are_refused_before_the_queue(
+    app, client, complete, runtime
+):
+    runtime.capabilities = ("completion",)
+    runtime.on_disk = [replace(each, digest=f"{each.digest}1") for each in runtime.on_disk]
+    status = app.extensions["mes"].runtime_status
+    eventually(lambda: status.current().pulled["smollm2:135m"].capabilities == ("completion",))
+    error = refusal(complete(prompt=[[72, 105]]))
+    assert error["param"] == "prompt"
+    assert "send the prompt as text" in error["message"]
+    assert not runtime.loads

@@ -59,7 +59,6 @@ def test_probabilities_come_in_lists(complete, runtime):
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"prompt": [1, 2]}, "prompt"),
         ({"prompt": ""}, "prompt"),
         ({"echo": True}, "echo"),
         ({"suffix": "."}, "suffix"),

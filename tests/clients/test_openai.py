@@ -46,6 +46,43 @@ def test_a_chat_is_answered(client):
     assert answer.mes["provenance"]["seed"] == 7
 
 
+def test_several_choices_have_answers_of_their_own(client):
+    story = [{"role": "user", "content": "Tell a story."}]
+    fields = {"model": MODEL, "messages": story, "max_tokens": 12, "temperature": 1.5, "seed": 7}
+    answer = client.chat.completions.create(n=3, **fields)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert len({choice.message.content for choice in answer.choices}) > 1
+    assert [facts["provenance"]["seed"] for facts in answer.mes["choices"]] == [7, 8, 9]
+
+
+def test_several_choices_stream_by_index(client):
+    stream = client.chat.completions.create(
+        model=MODEL,
+        messages=FRANCE,
+        n=2,
+        stream=True,
+        stream_options={"include_usage": True},
+        **EXACT,
+    )
+    *chunks, last = list(stream)
+    texts = {0: "", 1: ""}
+    for chunk in chunks:
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert all("Paris" in text for text in texts.values())
+    assert last.usage.completion_tokens > 10
+
+
+def test_prompts_as_texts_and_as_token_ids_have_the_same_completions(client):
+    def complete(prompt):
+        answer = client.completions.create(model=MODEL, prompt=prompt, max_tokens=8, **EXACT)
+        return [choice.text for choice in answer.choices], answer.usage
+
+    texts, usage = complete(["Hello world", "Hello"])
+    assert len(texts) == 2
+    assert complete([[19556, 905], [19556]]) == (texts, usage)
+    assert complete([19556, 905])[0] == texts[:1]
+
+
 def test_a_chat_streams_token_by_token(client):
     stream = client.chat.completions.create(
         model=MODEL,

@@ -30,7 +30,7 @@ def test_the_model_is_listed_with_its_digest_and_details(client):
 
 def test_show_reports_capabilities_and_context(client):
     shown = client.show(MODEL)
-    assert shown.capabilities == ["completion"]
+    assert shown.capabilities == ["completion", "tokenize"]
     assert shown.modelinfo["llama.context_length"] == 8192
 
 

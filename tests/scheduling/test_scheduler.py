@@ -127,6 +127,25 @@ def test_a_full_queue_refuses_at_once_with_a_time_to_retry(make: Make):
         waiting.result()
 
 
+def test_a_request_that_continues_is_not_refused_for_a_full_queue(make: Make):
+    model = spec("a", max_queue=1)
+    bench = make(model)
+    with ThreadPoolExecutor(2) as pool:
+        with bench.scheduler.permit(model, client()):
+            pool.submit(use, bench, model)
+            eventually(lambda: bench.coordinator.read().tickets)
+            continued = pool.submit(_continue, bench, model)
+            eventually(lambda: len(bench.coordinator.read().tickets) == 2)
+            with pytest.raises(errors.QueueFull):
+                use(bench, model)
+        continued.result(10)
+
+
+def _continue(bench: Bench, model) -> None:
+    with bench.scheduler.permit(model, client(), is_continued=True):
+        pass
+
+
 def test_a_queue_without_places_still_serves_requests_for_a_free_model(make: Make):
     model = spec("a", max_queue=0)
     bench = make(model)

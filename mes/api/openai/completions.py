@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
 from flask import Blueprint, Response
-from marshmallow import ValidationError, fields, post_load
 
 from mes.api.auth import auth
 from mes.api.inference import INFERENCE_ERRORS
@@ -15,17 +12,13 @@ from mes.api.inference_responses import InferenceOutcome
 from mes.api.openai.common import (
     DONE,
     EVENTS,
-    OnlyValue,
-    Parameters,
-    choices_of,
-    inference_of,
     own_fields,
     response_head,
     run_all,
     stream_all,
-    wants_usage,
     whole_response,
 )
+from mes.api.openai.completion_schemas import CompletionRequest, CompletionRequestSchema
 from mes.api.openai.openai_schemas import (
     Completion,
     CompletionChoice,
@@ -35,90 +28,13 @@ from mes.api.openai.openai_schemas import (
 )
 from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
-from mes.api.request_schemas import MESSAGES, Whole, between, without_nulls
 from mes.api.response_fields import Document, json_response
-from mes.api.services import get_services
 from mes.api.streaming import Documents, StreamingResponse
-from mes.domain import Event, InferenceRequest, Logprob, Token
+from mes.domain import Event, Logprob, Token
 
 CHUNKS = events_schema(CompletionChunk, OpenAiErrorSchema, last=DONE)
 
 bp = Blueprint("completions", __name__, url_prefix="/v1")
-
-
-_MAX_PROMPTS = 2048
-
-
-@dataclass(frozen=True)
-class CompletionRequest:
-    """The inference requests of all choices, and whether a stream ends with its usage."""
-
-    choices: list[InferenceRequest]
-    with_usage: bool
-
-    @property
-    def model_id(self) -> str:
-        return self.choices[0].model_id
-
-
-class Prompts(fields.Field[list[str]]):
-    """A text, or a list of texts; loads as a list."""
-
-    shape = {"type": ["string", "array"], "minLength": 1, "items": {"type": "string"}}
-    shape |= {"minItems": 1, "maxItems": _MAX_PROMPTS}
-    default_error_messages = MESSAGES
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        texts = value if isinstance(value, list) else [value]
-        if not texts:
-            raise ValidationError("must not be an empty list")
-        if not all(isinstance(text, str) for text in texts):
-            raise ValidationError("must be a text or a list of texts")
-        if not all(texts):
-            raise ValidationError("must not be empty, nor contain an empty text")
-        return texts
-
-
-class CompletionRequestSchema(Parameters):
-    """The body of `POST /v1/completions`."""
-
-    prompt = Prompts(required=True)
-    logprobs = Whole(allow_none=True, validate=between(0, 20))
-    best_of = Whole(allow_none=True)
-    echo = OnlyValue(False)
-    suffix = OnlyValue(None)
-
-    @post_load
-    def _request(self, values: dict[str, Any], **kwargs: Any) -> CompletionRequest:
-        values = without_nulls(values)
-        _refuse_selection(values)
-        _refuse_too_many(len(values["prompt"]), values)
-        inference = inference_of(
-            values, max_tokens=values.get("max_tokens"), top_logprobs=values.get("logprobs")
-        )
-        choices = [
-            choice
-            for prompt in values["prompt"]
-            for choice in choices_of(replace(inference, prompt=prompt), values)
-        ]
-        return CompletionRequest(choices, wants_usage(values))
-
-
-def _refuse_selection(values: dict[str, Any]) -> None:
-    if values.get("best_of", 1) not in (1, values.get("n", 1)):
-        mistake = "is supported as 1 or n only; ask for all of them with n, and choose among them"
-        raise ValidationError(mistake, "best_of")
-
-
-def _refuse_too_many(prompts: int, values: dict[str, Any]) -> None:
-    generations = prompts * values.get("n", 1)
-    limit = get_services().settings.max_generations
-    if generations > limit:
-        raise ValidationError(
-            f"asks for {generations} generations, more than {limit} (MAX_GENERATIONS); send fewer "
-            "prompts in each of several requests, or raise MAX_GENERATIONS",
-            "prompt",
-        )
 
 
 @bp.post("/completions")

@@ -66,7 +66,10 @@ _NO_EFFECT = "Accepted, but without effect."
 # Fields by name; a name has the same meaning in all requests.
 REQUEST_FIELDS = {
     "model_id": _MODEL,
-    "prompt": "Text of the prompt. Required, unless there are `messages`.",
+    "prompt": (
+        "Text of the prompt. Required, unless there are `messages`. `/v1/completions` also accepts "
+        "a list of texts, and token ids."
+    ),
     "messages": "A conversation instead of a prompt. The model answers its last message.",
     "stream": "Whether the response is a stream of events.",
     "think": "Whether a reasoning model thinks before its answer, or how much. Default: false.",
