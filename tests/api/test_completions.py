@@ -82,6 +82,12 @@ def test_a_part_of_a_letter_is_a_token_where_its_letter_begins():
     assert made["top_logprobs"][2] == {"bytes:\\x91": -3.0, "bytes:\\x9a": -0.5}
 
 
+def test_offsets_are_right_if_a_stop_ends_the_answer_inside_a_token():
+    logprobs = [Logprob(part, -0.5, tuple(part.encode())) for part in ("The", " end")]
+    made = CompletionLogprobs.serialize(TextTokens("The ", logprobs))
+    assert made["text_offset"] == [0, 3]
+
+
 def test_the_probabilities_of_an_empty_answer_are_empty_lists(complete, runtime):
     runtime.answers = lambda prompt: ""
     empty = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}

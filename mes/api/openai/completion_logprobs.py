@@ -63,11 +63,11 @@ def _top_logprobs(token: Logprob) -> dict[str, float]:
 def _offsets(part: TextTokens) -> list[int]:
     """Return the offsets of the tokens; that of a part of a letter is where its letter begins.
 
-    The first token may have more text than the answer, if whitespace before it was removed.
+    The tokens may have more text than the answer: whitespace before it, or a stop after it.
     """
-    decoder, begins, end = getincrementaldecoder("utf-8")("replace"), [], 0
+    decoder, begins, text = getincrementaldecoder("utf-8")("replace"), [], ""
     for each in part.logprobs:
-        begins.append(end)
-        end += len(decoder.decode(bytes(each.bytes)))
-    removed = max(0, end - len(part.text))
+        begins.append(len(text))
+        text += decoder.decode(bytes(each.bytes))
+    removed = max(0, text.find(part.text))
     return [part.start + max(0, begin - removed) for begin in begins]
