@@ -206,7 +206,11 @@ def test_a_refusal_of_a_real_ollama_is_the_error_that_it_stands_for(
         generate(runtime_client(serve(replay(case))), format={"type": "object"})
 
 
-TOO_LONG = "the prompt has 3010 tokens, but this model's maximum context length is 512 tokens"
+# Clients look for "prompt is too long" or for "model's maximum context length is".
+TOO_LONG = (
+    "the prompt is too long: it has 3010 tokens, "
+    "but this model's maximum context length is 512 tokens"
+)
 
 
 @pytest.mark.parametrize(
