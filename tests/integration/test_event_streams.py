@@ -60,13 +60,12 @@ def test_the_tokens_of_a_stream_are_those_of_the_whole_answer(service, runtime):
         {token} for token in whole["logprobs"]["tokens"]
     ]
 
-    answer = Call(service, "/v1/completions", {**body, "stream": True}).answer()
-    data = [line.removeprefix("data: ") for line in answer.body.decode().splitlines() if line]
-    *chunks, last = [json.loads(each)["choices"][0] for each in data[:-1]]
+    *data, done = events(Call(service, "/v1/completions", {**body, "stream": True}))
+    *chunks, last = [json.loads(each)["choices"][0] for each in data]
     assert "".join(each["text"] for each in chunks) == reply
     for name, values in whole["logprobs"].items():
         assert [value for each in chunks for value in each["logprobs"][name]] == values
-    assert (last["logprobs"], data[-1]) == (None, "[DONE]")
+    assert (last["logprobs"], done) == (None, "[DONE]")
 
 
 def test_the_response_headers_keep_proxies_from_buffering(service):
