@@ -22,7 +22,8 @@ COMPARED_CASES = (
     "generate-schema-refused", "generate-schema-bool", "generate-format-bad",
     "generate-options-bad", "generate-keepalive-bad", "generate-missing-model",
     "generate-no-model", "generate-bad-name", "generate-think-unsupported", "generate-too-long",
-    "generate-malformed", "generate-empty-body", "chat-stream", "chat-nostream", "chat-schema",
+    "generate-malformed", "generate-empty-body", "generate-logprobs", "chat-stream",
+    "chat-nostream", "chat-schema",
     "chat-too-long", "chat-no-model", "chat-tools-unsupported", "load-second", "ps-two", "unload",
     "ps-right-after-unload", "unload-not-loaded", "unload-missing", "chat-unload", "not-found",
     "wrong-method", "embed-unsupported", "embed-missing",
@@ -121,6 +122,16 @@ def test_a_generation_is_streamed_in_pieces_and_ends_with_its_counts(fake_ollama
     assert [line["response"] for line in lines] == ["one", " two", "  three", ""]
     assert lines[-1]["done"] is True
     assert lines[-1]["eval_count"] == 3
+
+
+def test_the_last_token_of_a_letter_has_its_own_bytes_among_the_likeliest(fake_ollama):
+    fake_ollama.control(reply="Go \U0001f680")
+    answer = generate(fake_ollama, stream=False, logprobs=True, top_logprobs=2).json()
+    go, rocket = answer["logprobs"]
+    assert (go["token"], go["top_logprobs"][0]["bytes"]) == ("Go", go["bytes"])
+    assert bytes(rocket["bytes"]).decode() == rocket["token"] == " \U0001f680"
+    assert rocket["top_logprobs"][0]["bytes"] == rocket["bytes"][-1:]
+    assert generate(fake_ollama, logprobs=True, top_logprobs=21).status_code == 400
 
 
 def test_replies_are_used_one_after_the_other(fake_ollama):

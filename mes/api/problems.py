@@ -53,6 +53,7 @@ _CODES = {
 }
 
 _MAX_PATH_LENGTH = 200
+_SIMILARITY = 0.8  # of a misspelt path; another endpoint of OpenAI's API is less similar
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 # Errors of the client that may be over when the request is sent again.
@@ -153,7 +154,7 @@ def _routing_detail(error: HTTPException) -> str | None:
 
 def _unknown_path_detail(path: str) -> str:
     rules = {_PARAMETER.sub(r"{\1}", rule.rule) for rule in current_app.url_map.iter_rules()}
-    close = get_close_matches(path, rules, n=1)
+    close = get_close_matches(path, rules, n=1, cutoff=_SIMILARITY)
     parts = [f"did you mean {close[0]}?"] if close else []
     if _is_of_api(path):
         parts += ["the paths are", ", ".join(sorted(filter(_is_of_api, rules)))]

@@ -79,7 +79,9 @@ class LogprobSchema(LikelySchema):
     """A token of the answer, its probability and the likeliest tokens at its place."""
 
     top_logprobs = nested_list(
-        LikelySchema, "The likeliest tokens at this place, as many as `top_logprobs` requests."
+        LikelySchema,
+        "The likeliest tokens at this place, as many as `top_logprobs` requests, and the "
+        "token itself if it is not among them.",
     )
 
 

@@ -15,9 +15,9 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,14 @@ class Slots:
                 self._free += 1
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """The bytes of each token by its id, and the id of a token that is a letter."""
+
+    pieces: Mapping[int, bytes]
+    letter: int
+
+
 class Engine:
     """A llama.cpp process, spawned by the constructor and ready for requests after `load`."""
 
@@ -140,6 +148,7 @@ class Engine:
         self.launch = launch
         self.slots = Slots(launch.slots)
         self.verified_grammars: set[str] = set()
+        self.vocabulary: Vocabulary | None = None  # until it is read
         self._model = model
         self._process = _spawn()
         self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -11,6 +11,7 @@ from mes.embedded import durations, grammar
 from mes.embedded.api_errors import BadRequest, EngineDied
 from mes.embedded.client_connection import ClientConnection
 from mes.embedded.engine import Engine
+from mes.embedded.logprobs import TokenReports
 from mes.embedded.model_pool import ModelPool
 from mes.embedded.model_store import StoredModel
 from mes.embedded.request_parsing import GenerateRequest
@@ -56,10 +57,12 @@ def generation_lines(
     ):
         load_duration = durations.nanoseconds_since(started)
         body = _engine_request(request, engine, client)
+        logprobs = _logprobs(request, body["prompt"], engine, client)
         with closing(engine.stream("/completion", body, client)) as events:
             for event in events:
+                fields = logprobs(event)
                 if text := event["content"]:
-                    yield _response_line(request, text, done=False, **_logprobs(request, event))
+                    yield _response_line(request, text, done=False, **fields)
                 if event["stop"]:
                     metrics = _metrics(event, started, load_duration)
                     yield _response_line(request, "", done=True, **metrics)
@@ -106,17 +109,14 @@ def _response_line(request: GenerateRequest, text: str, **fields: Any) -> Respon
     return {**head, "response": text, **fields}
 
 
-def _logprobs(request: GenerateRequest, event: dict[str, Any]) -> dict[str, Any]:
+def _logprobs(
+    request: GenerateRequest, prompt: str, engine: Engine, client: ClientConnection
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return the function that makes the field `logprobs` of the line for an event."""
     if request.top_logprobs is None:
-        return {}
-    tokens = event.get("completion_probabilities", [])
-    return {"logprobs": [_logprob(token, request.top_logprobs) for token in tokens]}
-
-
-def _logprob(token: dict[str, Any], limit: int) -> dict[str, Any]:
-    logprob = {name: token[name] for name in ("token", "logprob", "bytes")}
-    alternatives = [_logprob(each, 0) for each in token.get("top_logprobs", [])[:limit]]
-    return {**logprob, "top_logprobs": alternatives} if alternatives else logprob
+        return lambda event: {}
+    reports = TokenReports(prompt, request.top_logprobs, engine, client)
+    return lambda event: {"logprobs": reports.entries(event)}
 
 
 def _text_of(line: ResponseLine) -> str:

@@ -117,7 +117,7 @@ def embedding_error_from(
     `context_length` returns the model's; it is called if the refusal has no numbers.
     """
     if found := _LARGER_THAN_BATCH.search(refusal.text):
-        problem = f"an input has {found[1]} tokens, but"
+        problem = f"an input is too long: it has {found[1]} tokens, but"
         return responses.too_long(problem, int(found[2]), _REMEDY, pointer=_INPUT)
     if any(words in refusal.text for words in _TOO_LONG):
         return _too_long_by_facts(refusal.facts, batch) or _too_long(context_length(), batch)
@@ -133,7 +133,7 @@ def _too_long_by_facts(facts: Mapping[str, Any], batch: EmbeddingBatch) -> MesEr
     index, tokens, context = (facts.get(name) for name in ("input", "n_prompt_tokens", "n_ctx"))
     if type(index) is not int or not tokens or not context:
         return None
-    problem = f"input {batch.first + index} has {tokens} tokens, but"
+    problem = f"input {batch.first + index} is too long: it has {tokens} tokens, but"
     return responses.too_long(problem, context, _REMEDY, pointer=_INPUT)
 
 

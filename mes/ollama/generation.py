@@ -22,6 +22,7 @@ from mes.domain import (
     no_op,
 )
 from mes.errors import GenerationAborted, RuntimeReplyInvalid
+from mes.ollama.logprobs import logprobs_of, parse_logprobs
 from mes.ollama.responses import (
     get_field,
     parse_line,
@@ -156,7 +157,7 @@ def _read_part(part: Part, parser: ReasoningParser, calls: list[ToolCall]) -> bo
     if "tool_calls" in content:
         calls += _parse_tool_calls(content)
     if "logprobs" in part:
-        parser.add_logprobs(_parse_logprobs(part, "logprobs"))
+        parser.add_logprobs(parse_logprobs(part))
     if reasoning:
         parser.feed_reasoning(reasoning)
     if text:
@@ -172,26 +173,6 @@ def _parse_tool_calls(message: Part) -> Iterator[ToolCall]:
             name=get_field(function, "name", str, ""),
             arguments=get_field(function, "arguments", dict, {}),
         )
-
-
-def _parse_logprobs(part: Part, name: str) -> tuple[Logprob, ...]:
-    return tuple(
-        Logprob(
-            token=get_field(each, "token", str, ""),
-            logprob=_require_number(each, "logprob"),
-            bytes=tuple(get_field(each, "bytes", list, [])),
-            top_logprobs=_parse_logprobs(each, "top_logprobs"),
-        )
-        for each in require_objects(part, name)
-    )
-
-
-def _require_number(part: Part, name: str) -> float:
-    value: Any = part.get(name)
-    # Go encodes 0.0 as 0.
-    if type(value) not in (int, float):
-        raise RuntimeReplyInvalid(f"the runtime sent a {name} that is not a number")
-    return float(value)
 
 
 def _build_reply(
@@ -252,8 +233,7 @@ class ReasoningParser:
     def feed_reasoning(self, text: str) -> None:
         """Add a piece of text that is reasoning for certain."""
         self._undecided_logprobs.clear()
-        self._reasoning.append(text)
-        self._pending.append(Thought(text))
+        self._add_reasoning(text)
 
     def emit_pending(self) -> bool:
         """Emit the new events; return True if all events so far are passed on."""
@@ -274,13 +254,17 @@ class ReasoningParser:
         """The probabilities of the answer."""
         return tuple(self._logprobs)
 
+    def _add_reasoning(self, text: str) -> None:
+        self._reasoning.append(text)
+        self._pending.append(Thought(text))
+
     def _add_answer(self, text: str) -> None:
         self._answer.append(text)
-        logprobs = self._take_logprobs() if self._undecided_logprobs else ()
+        logprobs = self._take_logprobs(text) if self._undecided_logprobs else ()
         self._pending.append(Token(text, logprobs=logprobs))
 
-    def _take_logprobs(self) -> tuple[Logprob, ...]:
-        logprobs, self._undecided_logprobs = self._undecided_logprobs, []
+    def _take_logprobs(self, text: str) -> tuple[Logprob, ...]:
+        logprobs, self._undecided_logprobs = logprobs_of(text, self._undecided_logprobs), []
         self._logprobs += logprobs
         return tuple(logprobs)
 
@@ -298,9 +282,11 @@ class ReasoningParser:
         reasoning, end_tag, answer = (self._undecided + text).partition(_END_TAG)
         self._undecided = "" if end_tag else _partial_end_tag(reasoning)
         if reasoning := reasoning.removesuffix(self._undecided):
-            self.feed_reasoning(reasoning)
+            self._add_reasoning(reasoning)
         if end_tag:
             self._enter(ReasoningParser._before_answer, answer)
+        else:
+            self._undecided_logprobs.clear()
 
     def _before_answer(self, text: str) -> None:
         if text := text.lstrip():

@@ -188,7 +188,8 @@ def _prompt_too_long(refusal: ErrorResponse, prompt: Prompt) -> MesError | None:
     if refusal.facts.get("type") == "exceed_context_size_error":
         tokens = require_count(refusal.facts, "n_prompt_tokens")
         context = require_count(refusal.facts, "n_ctx")
-        return too_long(f"the prompt has {tokens} tokens, but", context, remedy, pointer=pointer)
+        problem = f"the prompt is too long: it has {tokens} tokens, but"
+        return too_long(problem, context, remedy, pointer=pointer)
     if "prompt is longer than the context length" in refusal.text.lower():
         limit = prompt.options.get("num_ctx")
         return too_long("the prompt is too long:", limit, remedy, pointer=pointer)

@@ -403,6 +403,15 @@ def test_probabilities_are_in_openais_format(chat, runtime):
     assert in_chunks == logprobs
 
 
+def test_the_probabilities_of_an_empty_answer_are_an_empty_list(chat, runtime):
+    runtime.answers = lambda prompt: ""
+    empty = {"content": [], "refusal": None}
+    assert chat(logprobs=True).get_json()["choices"][0]["logprobs"] == empty
+    (last,) = events(chat(logprobs=True, stream=True))
+    assert last["choices"][0]["logprobs"] == empty
+    assert chat().get_json()["choices"][0]["logprobs"] is None
+
+
 def test_chunks_and_errors_of_a_stream_fit_the_document(app, chat, runtime):
     contract = Contract(document_of(app))
     runtime.tool_calls, runtime.reasoning = (CALLED,), "Hm."

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mes.api.openai.completion_logprobs import CompletionLogprobs, TextTokens
 from mes.api.openapi.docs_page import document_of
+from mes.domain import Logprob
 from tests.api.conftest import KEY
 from tests.api.test_chat import events, refusal
 from tests.support.contract import Contract
@@ -54,6 +56,45 @@ def test_probabilities_come_in_lists(complete, runtime):
     }
     first, *_ = events(complete(logprobs=0, stream=True))
     assert first["choices"][0]["logprobs"]["tokens"] == ["Paris,"]
+    assert first["choices"][0]["logprobs"]["top_logprobs"] == [{"Paris,": -0.25}]
+
+
+def test_offsets_count_from_the_beginning_of_the_answer_also_in_a_stream(complete, runtime):
+    runtime.answers = lambda prompt: "Paris, \U0001f680 of course"
+    whole = complete(logprobs=1).get_json()["choices"][0]["logprobs"]
+    assert whole["text_offset"] == [0, 6, 8, 11]
+    *chunks, last = events(complete(logprobs=1, stream=True))
+    in_chunks = [each["choices"][0]["logprobs"] for each in chunks]
+    for name, values in whole.items():
+        assert [value for chunk in in_chunks for value in chunk[name]] == values
+    assert last["choices"][0]["logprobs"] is None
+
+
+def test_a_part_of_a_letter_is_a_token_where_its_letter_begins():
+    parts = [b" a", b"\xf0\x9f", b"\x9a", b"\x80", b"."]
+    likely = Logprob("\ufffd", -3.0, (0x91,))
+    logprobs = [
+        Logprob(part.decode(errors="replace"), -0.5, tuple(part), (likely,)) for part in parts
+    ]
+    made = CompletionLogprobs.serialize(TextTokens("a\U0001f680.", logprobs, start=10))
+    assert made["tokens"] == [" a", "bytes:\\xf0\\x9f", "bytes:\\x9a", "bytes:\\x80", "."]
+    assert made["text_offset"] == [10, 11, 11, 11, 12]  # the space was removed from the answer
+    assert made["top_logprobs"][2] == {"bytes:\\x91": -3.0, "bytes:\\x9a": -0.5}
+
+
+def test_offsets_are_right_if_a_stop_ends_the_answer_inside_a_token():
+    logprobs = [Logprob(part, -0.5, tuple(part.encode())) for part in ("The", " end")]
+    made = CompletionLogprobs.serialize(TextTokens("The ", logprobs))
+    assert made["text_offset"] == [0, 3]
+
+
+def test_the_probabilities_of_an_empty_answer_are_empty_lists(complete, runtime):
+    runtime.answers = lambda prompt: ""
+    empty = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+    assert complete(logprobs=1).get_json()["choices"][0]["logprobs"] == empty
+    (last,) = events(complete(logprobs=1, stream=True))
+    assert last["choices"][0]["logprobs"] == empty
+    assert complete().get_json()["choices"][0]["logprobs"] is None
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,7 @@ def test_an_unknown_path_of_the_api_is_an_error_of_openai_that_names_the_paths(c
     assert (error["type"], error["code"]) == ("not_found_error", "not_found")
     for known in ("/v1/chat/completions", "/v1/embeddings", "/v1/models/{model_id}/load"):
         assert known in error["message"]
+    assert ("did you mean" in error["message"]) is ("completions" in path)
     assert error["message"].startswith(f"there is no {path};")
     assert response.headers["X-Should-Retry"] == "false"
 

@@ -50,6 +50,24 @@ def test_a_token_is_sent_before_the_next_one_is_generated(service, runtime):
     assert last == "[DONE]"
 
 
+def test_the_tokens_of_a_stream_are_those_of_the_whole_answer(service, runtime):
+    reply = "Go\u2028 \x85 \U0001f680 home"
+    runtime.control(reply=reply)
+    body = {"model": MODEL, "prompt": "Hello", "logprobs": 1}
+    (whole,) = Call(service, "/v1/completions", body).answer().json()["choices"]
+    assert whole["logprobs"]["text_offset"] == [0, 2, 7]
+    assert [each.keys() for each in whole["logprobs"]["top_logprobs"]] == [
+        {token} for token in whole["logprobs"]["tokens"]
+    ]
+
+    *data, done = events(Call(service, "/v1/completions", {**body, "stream": True}))
+    *chunks, last = [json.loads(each)["choices"][0] for each in data]
+    assert "".join(each["text"] for each in chunks) == reply
+    for name, values in whole["logprobs"].items():
+        assert [value for each in chunks for value in each["logprobs"][name]] == values
+    assert (last["logprobs"], done) == (None, "[DONE]")
+
+
 def test_the_response_headers_keep_proxies_from_buffering(service):
     answer = chat(service, max_tokens=1).answer()
     assert answer.headers["content-type"].startswith("text/event-stream")

@@ -51,6 +51,37 @@ def test_a_parameter_that_is_not_supported_is_a_bad_request(client):
     assert (caught.value.param, caught.value.type) == ("n", "invalid_request_error")
 
 
+def test_a_prompt_that_is_too_long_is_the_error_that_clients_look_for(client):
+    words = [{"role": "user", "content": "word " * 9000}]
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match="prompt is too long") as caught:
+            client.chat.completions.create(model=MODEL, messages=words, stream=stream)
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
+        assert "model's maximum context length is" in str(caught.value)
+
+
+def test_an_endpoint_that_does_not_exist_is_an_error_that_names_those_that_do(client):
+    with pytest.raises(openai.NotFoundError, match="there is no /v1/responses; the paths are") as e:
+        client.responses.create(model=MODEL, input="Hello")
+    assert "/v1/chat/completions" in str(e.value)
+
+
+def test_a_generation_that_took_too_long_is_not_asked_for_again(runtime, client):
+    runtime.control(first_token_ms=60_000)
+    with pytest.raises(openai.InternalServerError) as caught:
+        ask(client.with_options(max_retries=2), extra_body={"mes": {"timeout": 0.5}})
+    assert (caught.value.status_code, caught.value.code) == (504, "generation_timeout")
+    assert runtime.stats()["requests"]["generate"] == 1
+
+
+def test_a_request_that_the_runtime_refuses_is_a_bad_request(runtime, client):
+    words = "Cannot have 2 or more assistant messages at the end of the list."
+    runtime.control(faults=[{"kind": "error", "stage": "generate", "status": 400, "text": words}])
+    with pytest.raises(openai.BadRequestError, match=words) as caught:
+        ask(client)
+    assert caught.value.code == "request_invalid"
+
+
 def test_too_many_wrong_keys_are_a_rate_limit(client):
     without_key = client.with_options(api_key="wrong", max_retries=0)
 

@@ -170,7 +170,7 @@ REFUSALS: dict[str, tuple[bytes, type[MesError], str]] = {
         refused(400, "the input length exceeds the context length", input=1, n_prompt_tokens=602,
                 n_ctx=512),
         PromptTooLong,
-        "^input 1 has 602 tokens, but this model's maximum context length is 512 tokens; shorten",
+        "^input 1 is too long: it has 602 tokens, but this model's maximum context .* 512 tokens;",
     ),
 }  # fmt: skip
 

@@ -84,16 +84,46 @@ def test_a_text_of_whitespace_is_an_answer():
 
 
 def test_probabilities_are_those_of_the_answer_and_never_of_the_reasoning():
+    tokens, emitted = tokens_of(("<think>", "So", "</think>", " ", "\n", "Pa", "ris"))
+    assert tokens == emitted == ["Pa", "ris"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "tokens"),
+    [
+        ([("", ["P"]), ("Pa", ["a"])], ["P", "a"]),  # text may come later than its probabilities
+        ([("<th", ["<", "th"]), ("e", ["e"])], ["<", "th", "e"]),
+        ([("<think>So</think> Pa", ["<think>", "So", "</think>", " Pa"])], [" Pa"]),
+        ([("", ["</think>"]), ("\U0001f680", ["\U0001f680"])], ["\U0001f680"]),
+        ([("Paris", ["Paris"]), ("", ["END"])], ["Paris"]),
+        ([("", [""]), ("Paris", ["Paris"])], ["", "Paris"]),
+    ],
+)
+def test_each_text_comes_with_the_probabilities_of_its_tokens(lines, tokens):
     events: list[Event] = []
     parser = ReasoningParser(lambda *new: events.extend(new))
-    for piece in ("<think>", "So", "</think>", " ", "Pa", "ris"):
-        parser.add_logprobs([Logprob(piece, -0.5, ())])
-        parser.feed(piece)
+    for text, names in lines:
+        parser.add_logprobs([Logprob(name, -0.5, tuple(name.encode())) for name in names])
+        if text:
+            parser.feed(text)
+    parser.finish()
     parser.emit_pending()
-    assert [each.token for each in parser.logprobs][-2:] == ["Pa", "ris"]
-    assert "So" not in [each.token for each in parser.logprobs]
+    assert [each.token for each in parser.logprobs] == tokens
     emitted = [each for event in events if isinstance(event, Token) for each in event.logprobs]
     assert tuple(emitted) == parser.logprobs
+
+
+def tokens_of(pieces):
+    """Return the tokens with probabilities of the whole answer, and those of its events."""
+    events: list[Event] = []
+    parser = ReasoningParser(lambda *new: events.extend(new))
+    for piece in pieces:
+        parser.add_logprobs([Logprob(piece, -0.5, tuple(piece.encode()))])
+        parser.feed(piece)
+    parser.finish()
+    parser.emit_pending()
+    emitted = [each for event in events if isinstance(event, Token) for each in event.logprobs]
+    return [each.token for each in parser.logprobs], [each.token for each in emitted]
 
 
 @pytest.mark.parametrize("text", TEXTS)

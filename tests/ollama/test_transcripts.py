@@ -184,6 +184,20 @@ def test_probabilities_are_requested_as_in_the_recording_and_read(serve, runtime
     assert [event.logprobs for event in emitted] == [(each,) for each in reply.logprobs]
 
 
+def test_the_chosen_token_stands_among_the_likeliest(serve, runtime_client):
+    case = "generate-logprobs-schema"  # the schema makes the model choose unlikely tokens
+    reply = generate(runtime_client(serve(replay(case))), top_logprobs=1)
+
+    assert "".join(each.token for each in reply.logprobs) == reply.text
+    for each in reply.logprobs:
+        names = [likely.token for likely in each.top_logprobs]
+        assert names.count(each.token) == 1
+        assert len(names) <= 2
+    opening = reply.logprobs[0]
+    assert [likely.token for likely in opening.top_logprobs] == ["The", "{"]
+    assert opening.top_logprobs[1].logprob == opening.logprob
+
+
 @pytest.mark.parametrize(("case", "error"), REFUSALS.items())
 def test_a_refusal_of_a_real_ollama_is_the_error_that_it_stands_for(
     serve, runtime_client, case, error
@@ -192,7 +206,11 @@ def test_a_refusal_of_a_real_ollama_is_the_error_that_it_stands_for(
         generate(runtime_client(serve(replay(case))), format={"type": "object"})
 
 
-TOO_LONG = "the prompt has 3010 tokens, but this model's maximum context length is 512 tokens"
+# Clients look for "prompt is too long" or for "model's maximum context length is".
+TOO_LONG = (
+    "the prompt is too long: it has 3010 tokens, "
+    "but this model's maximum context length is 512 tokens"
+)
 
 
 @pytest.mark.parametrize(

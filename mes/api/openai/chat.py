@@ -78,7 +78,7 @@ def _build_choice(request: ChatRequest, head: Document, outcome: InferenceOutcom
     return ChatChoice.build(
         index=outcome.index,
         message=_message(outcome, calls),
-        logprobs=_logprobs(outcome.reply.logprobs),
+        logprobs=_logprobs(outcome.reply.logprobs, request),
         finish_reason=_finish_reason(outcome, request),
     )
 
@@ -94,6 +94,7 @@ class _Chunks:
         self._request = request
         self._head = head
         self._index = index
+        self._has_text = False
         # Fields that go into the next chunk's delta, whichever it is.
         self._next_delta: Document = {"role": "assistant"}
         if request.function:
@@ -103,7 +104,9 @@ class _Chunks:
     def serialize(self, event: Event) -> Document | None:
         """Return the chunk that reports the event; None for an event that is not reported."""
         if isinstance(event, Token):
-            return self._chunk(self._text_delta(event.text), logprobs=_logprobs(event.logprobs))
+            self._has_text = True
+            logprobs = _logprobs(event.logprobs, self._request)
+            return self._chunk(self._text_delta(event.text), logprobs=logprobs)
         if isinstance(event, Thought):
             return self._chunk({"reasoning": event.text})
         return None
@@ -113,7 +116,9 @@ class _Chunks:
         if calls := [] if self._request.function else _calls(outcome, "", None):
             numbered = [{"index": number, **call} for number, call in enumerate(calls)]
             yield self._chunk({"tool_calls": numbered})
-        choice = self._choice({}, finish_reason=_finish_reason(outcome, self._request))
+        reason = _finish_reason(outcome, self._request)
+        empty = None if self._has_text else _logprobs((), self._request)
+        choice = self._choice({}, finish_reason=reason, logprobs=empty)
         yield ChatCompletionChunk.build(**self._head, choices=[choice], **own_fields(outcome))
 
     def _text_delta(self, text: str) -> Document:
@@ -186,5 +191,6 @@ def _finish_reason(outcome: InferenceOutcome, request: ChatRequest) -> str:
     return "tool_calls" if is_call and reason == "stop" else reason
 
 
-def _logprobs(logprobs: Sequence[Logprob]) -> Document | None:
-    return ChatLogprobs.serialize(logprobs) if logprobs else None
+def _logprobs(logprobs: Sequence[Logprob], request: ChatRequest) -> Document | None:
+    is_requested = request.inference.top_logprobs is not None
+    return ChatLogprobs.serialize(logprobs) if is_requested else None

@@ -30,6 +30,10 @@ class CompletionRequest:
     def model_id(self) -> str:
         return self.choices[0].model_id
 
+    @property
+    def with_logprobs(self) -> bool:
+        return self.choices[0].top_logprobs is not None
+
 
 class Prompts(fields.Field[list[Prompt]]):
     """A text or a list of token ids, or a list of several of them; loads as a list."""

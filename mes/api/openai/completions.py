@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
+from functools import partial
 
 from flask import Blueprint, Response
 
@@ -18,19 +19,19 @@ from mes.api.openai.common import (
     stream_all,
     whole_response,
 )
+from mes.api.openai.completion_logprobs import CompletionLogprobs, TextTokens
 from mes.api.openai.completion_schemas import CompletionRequest, CompletionRequestSchema
 from mes.api.openai.openai_schemas import (
     Completion,
     CompletionChoice,
     CompletionChunk,
-    CompletionLogprobs,
     OpenAiErrorSchema,
 )
 from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
 from mes.api.response_fields import Document, json_response
 from mes.api.streaming import Documents, StreamingResponse
-from mes.domain import Event, Logprob, Token
+from mes.domain import Event, Token
 
 CHUNKS = events_schema(CompletionChunk, OpenAiErrorSchema, last=DONE)
 
@@ -51,12 +52,13 @@ def create(request: CompletionRequest) -> Response:
         response_stream = StreamingResponse(EVENTS)
         return response_stream.response(_stream(request, response_stream))
     outcomes = run_all(request.choices)
-    return json_response(whole_response(Completion, _head(request), outcomes, _whole_choice))
+    build_choice = partial(_whole_choice, request)
+    return json_response(whole_response(Completion, _head(request), outcomes, build_choice))
 
 
 def _stream(request: CompletionRequest, response_stream: StreamingResponse) -> Generator[Documents]:
     head = {**_head(request), **({"usage": None} if request.with_usage else {})}
-    chunks = [_Chunks(head, index) for index in range(len(request.choices))]
+    chunks = [_Chunks(request, head, index) for index in range(len(request.choices))]
     yield from stream_all(
         request.choices, chunks, response_stream, schema=CompletionChunk, head=head
     )
@@ -65,37 +67,49 @@ def _stream(request: CompletionRequest, response_stream: StreamingResponse) -> G
 class _Chunks:
     """The chunks of one choice of a streamed completion."""
 
-    def __init__(self, head: Document, index: int) -> None:
+    def __init__(self, request: CompletionRequest, head: Document, index: int) -> None:
+        self._request = request
         self._head = head
         self._index = index
+        self._length = 0  # of the text so far
 
     def serialize(self, event: Event) -> Document | None:
         """Return the chunk that reports the event; None for an event that is not reported."""
         if not isinstance(event, Token):
             return None
-        return {**self._head, "choices": [_choice(self._index, event.text, None, event.logprobs)]}
+        tokens = TextTokens(event.text, event.logprobs, start=self._length)
+        self._length += len(event.text)
+        return {**self._head, "choices": [self._choice(tokens, None)]}
 
     def last(self, outcome: InferenceOutcome) -> Iterator[Document]:
         """Yield the chunk with the finish reason."""
-        choice = _choice(self._index, "", outcome.reply.finish_reason, ())
+        choice = self._choice(TextTokens("", ()), outcome.reply.finish_reason)
         yield CompletionChunk.build(**self._head, choices=[choice], **own_fields(outcome))
+
+    def _choice(self, tokens: TextTokens, finish_reason: str | None) -> Document:
+        # The last chunk has no probabilities, unless the answer is empty.
+        is_end_of_text = finish_reason is not None and self._length > 0
+        with_logprobs = self._request.with_logprobs and not is_end_of_text
+        return _choice(self._index, tokens, finish_reason, with_logprobs=with_logprobs)
 
 
 def _head(request: CompletionRequest) -> Document:
     return response_head("text_completion", "cmpl", request.model_id)
 
 
-def _whole_choice(outcome: InferenceOutcome) -> Document:
+def _whole_choice(request: CompletionRequest, outcome: InferenceOutcome) -> Document:
     reply = outcome.reply
-    return _choice(outcome.index, reply.text, reply.finish_reason, reply.logprobs)
+    tokens = TextTokens(reply.text, reply.logprobs)
+    with_logprobs = request.with_logprobs
+    return _choice(outcome.index, tokens, reply.finish_reason, with_logprobs=with_logprobs)
 
 
 def _choice(
-    index: int, text: str, finish_reason: str | None, logprobs: Sequence[Logprob]
+    index: int, tokens: TextTokens, finish_reason: str | None, *, with_logprobs: bool
 ) -> Document:
     return CompletionChoice.build(
         index=index,
-        text=text,
+        text=tokens.text,
         finish_reason=finish_reason,
-        logprobs=CompletionLogprobs.serialize(logprobs) if logprobs else None,
+        logprobs=CompletionLogprobs.serialize(tokens) if with_logprobs else None,
     )

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import fields
-
 from mes.api.inference_responses import (
     FINISH_REASONS,
     InferenceAnswer,
     InferenceOutcome,
     ViolationSchema,
 )
+from mes.api.openai.completion_logprobs import CompletionLogprobs
 from mes.api.response_fields import (
     ResponseSchema,
     boolean,
     choice,
     constant,
-    field,
     integer,
-    integers,
     json_value,
     nested,
     nested_list,
     string,
-    strings,
 )
 from mes.api.response_schemas import LogprobSchema, MistakeSchema, UsageSchema
 
@@ -233,36 +229,6 @@ class ChatCompletionChunk(_Chunk):
 
 
 # Completions.
-
-
-class CompletionLogprobs(ResponseSchema):
-    """Probabilities of tokens, as lists. The source is a sequence of `Logprob`."""
-
-    tokens = strings("Texts of the tokens.", source=lambda logprobs: [t.token for t in logprobs])
-    token_logprobs = field(
-        fields.List,
-        "Natural logarithms of the tokens' probabilities.",
-        fields.Float(),
-        source=lambda logprobs: [t.logprob for t in logprobs],
-    )
-    top_logprobs = field(
-        fields.List,
-        "The likeliest tokens at each place and the logarithms of their probabilities.",
-        fields.Dict(),
-        source=lambda logprobs: [
-            {top.token: top.logprob for top in t.top_logprobs} for t in logprobs
-        ],
-    )
-    text_offset = integers(
-        "Where each token begins in the text, in characters.", source=lambda ts: _offsets(ts)
-    )
-
-
-def _offsets(logprobs: Any) -> list[int]:
-    offsets = [0]
-    for each in logprobs:
-        offsets.append(offsets[-1] + len(each.token))
-    return offsets[:-1]
 
 
 class CompletionChoice(ResponseSchema):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 import time
 from typing import Any
 
@@ -104,6 +105,8 @@ class GenerateRequest:
         if self._body.get("tools"):
             full = f"registry.ollama.ai/library/{with_tag(canonical(self.name))}"
             raise ErrorResponse(400, f"{full} does not support tools")
+        if not 0 <= (self._body.get("top_logprobs") or 0) <= 20:
+            raise ErrorResponse(400, "top_logprobs must be between 0 and 20")
         for name, value in self.options.items():
             _check_option(name, value)
         if self.format not in (None, "", "json") and not isinstance(self.format, dict):
@@ -142,7 +145,7 @@ class GenerateRequest:
 
     def piece_line(self, text: str) -> dict[str, Any]:
         """Return the line of a stream with one piece of the text."""
-        return self._line(text, done=False)
+        return self._line(text, done=False, **self._logprobs([text]))
 
     def empty_answer(self, reason: str) -> dict[str, Any]:
         """Return the answer to a load or an unload."""
@@ -170,7 +173,29 @@ class GenerateRequest:
         context = {} if self._chat else {"context": [1, 2, 3]}
         nonzero = {name: value for name, value in measurements.items() if value}
         text = "" if self.stream else "".join(sent)
-        return self._line(text, done=True, done_reason=reason, **context, **nonzero)
+        logprobs = {} if self.stream else self._logprobs(sent)
+        return self._line(text, done=True, done_reason=reason, **context, **nonzero, **logprobs)
+
+    def _logprobs(self, pieces: list[str]) -> dict[str, Any]:
+        """Return the field with the probability of each piece, if it is requested."""
+        if not self._body.get("logprobs") or not pieces:
+            return {}
+        return {"logprobs": [_entry(each, self._body.get("top_logprobs") or 0) for each in pieces]}
+
+
+def _entry(piece: str, count: int) -> dict[str, Any]:
+    """Return the probability of a piece, as if it were one token.
+
+    A letter of four bytes is several tokens, of which the runner reports the last: with the bytes
+    of the letter, and among the likeliest with its own.
+    """
+    token = {"token": piece, "logprob": -0.5, "bytes": list(piece.encode())}
+    part = {**token, "token": "\ufffd", "bytes": token["bytes"][-1:]}
+    likeliest = [part if any(each > "\uffff" for each in piece) else token]
+    likeliest += [
+        {"token": each, "logprob": -2.5, "bytes": [ord(each)]} for each in string.printable
+    ]
+    return {**token, "top_logprobs": likeliest[:count]} if count else token
 
 
 def _seconds(keep_alive: Any) -> float | None:
