@@ -61,6 +61,7 @@ class Settings:
     max_model_memory_gb: float
     idle_unload_seconds: float
     stream_write_timeout_seconds: float
+    stream_keepalive_seconds: float
     workers: int
     threads: int
     graceful_timeout_seconds: int

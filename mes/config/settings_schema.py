@@ -185,6 +185,9 @@ class SettingsSchema(Schema):
     stream_write_timeout_seconds = _seconds("STREAM_WRITE_TIMEOUT", 30.0,
         "The longest time for a client to read one line of a stream, and the longest total delay "
         "of a generation by a slow client")
+    stream_keepalive_seconds = _seconds("STREAM_KEEPALIVE", 15.0,
+        "The silence in a stream of server-sent events after which a comment is sent, so that "
+        "proxies do not close the connection; 0 for never", or_zero=True)
     workers = _integer("WEB_CONCURRENCY", 4, 1, 64, "The number of worker processes")
     threads = _integer("THREADS", 0, 0, MAX_THREADS,
         "The number of threads in each worker; 0 to compute it from the catalog")
