@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from flask import Flask, Response, request
@@ -22,10 +23,10 @@ class ResponseStart:
         self._start_response = start_response
         self.is_sent = False
 
-    def send(self, response: Response, headers: list[tuple[str, str]], data: bytes) -> None:
+    def send(self, status: str, headers: list[tuple[str, str]], data: bytes) -> None:
         """Send the head of the response and the data, in any thread."""
         self.is_sent = True
-        self._start_response(response.status, headers)(data)
+        self._start_response(status, headers)(data)
 
     def __call__(self, status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
         """Start the response, unless it has been started before."""
@@ -69,8 +70,8 @@ class KeepAlive:
         """Watch the stream; a comment may start `response`, whose headers must be complete."""
         if self._comment and self._seconds:
             headers = response.get_wsgi_headers(request.environ).to_wsgi_list()
-            self._send_head = lambda: self._start.send(response, headers, self._comment)
-            self._timer = self._watch()
+            with self._lock:
+                self._watch(partial(self._start.send, response.status, headers, self._comment))
 
     def end(self) -> None:
         """Send no further comments."""
@@ -79,20 +80,22 @@ class KeepAlive:
                 self._timer.cancel()
             self._timer = None
 
-    def _watch(self) -> Timer:
-        return self._event_loop.call_at(self._socket_writer.used_at + self._seconds, self._look)
+    def _watch(self, send_head: Callable[[], None]) -> None:
+        # Only the timer refers to `send_head`, so that no cycle keeps the response in memory.
+        when = self._socket_writer.used_at + self._seconds
+        self._timer = self._event_loop.call_at(when, partial(self._look, send_head))
 
-    def _look(self) -> None:
+    def _look(self, send_head: Callable[[], None]) -> None:
         with self._lock:
             if self._timer is None:
                 return
             if self._socket_writer.used_at + self._seconds <= time.monotonic():
-                self._send()
-            self._timer = self._watch()
+                self._send(send_head)
+            self._watch(send_head)
 
-    def _send(self) -> None:
+    def _send(self, send_head: Callable[[], None]) -> None:
         try:
-            if self._start.is_sent or not self._socket_writer.begin(self._send_head):
+            if self._start.is_sent or not self._socket_writer.begin(send_head):
                 self._socket_writer.take(self._comment)
         except OSError:
             pass  # the client has disconnected, which the server notices

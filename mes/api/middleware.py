@@ -15,6 +15,7 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.exceptions import NotImplemented as NotImplementedStatus
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from mes.api import cors
 from mes.api.services import get_services
 from mes.config.settings import Settings
 from mes.metrics.counters import RequestCounters
@@ -143,4 +144,5 @@ def add_common_headers(response: Response) -> Response:
     response.headers["X-Request-ID"] = request_log().request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-store"
+    cors.add_cors_headers(response)
     return response
