@@ -230,7 +230,9 @@ def test_origins_are_read_as_browsers_send_them(written, origins):
     ["*", "null", "app.example", "https://a/", "https://a/b", "https://*.a", "https://a@b"],
 )
 def test_an_origin_that_browsers_do_not_send_stops_the_start(written):
-    with pytest.raises(SettingsError, match=r"CORS_ORIGINS: .* is invalid; set origins with scheme"):
+    with pytest.raises(
+        SettingsError, match=r"CORS_ORIGINS: .* is invalid; set origins with scheme"
+    ):
         load({"CORS_ORIGINS": written, "MES_API_KEY": "own"}, dotenv=None)
 
 
