@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from flask import Flask
 
 from mes import logs, structured
-from mes.api import health, inference, middleware, models, problems, schema_validation
+from mes.api import (
+    cors,
+    health,
+    inference,
+    keepalive,
+    middleware,
+    models,
+    problems,
+    schema_validation,
+)
 from mes.api.openai import chat, completions, embeddings, error_format
 from mes.api.openapi import docs_page
 from mes.api.services import Services
@@ -81,6 +90,8 @@ def create_app(
     problems.install_error_handlers(app)
     error_format.install_openai_errors(app)
     middleware.install_security(app, settings)
+    cors.install_cors(app)
+    keepalive.install_response_start(app)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)
     return app

@@ -15,6 +15,7 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.exceptions import NotImplemented as NotImplementedStatus
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from mes.api import cors
 from mes.api.services import get_services
 from mes.config.settings import Settings
 from mes.metrics.counters import RequestCounters
@@ -70,7 +71,6 @@ def _begin() -> None:
 
 def _finish(response: Response) -> Response:
     line, counters = request_log(), get_services().metrics.request_counters
-    response.headers["X-Request-ID"] = line.request_id
     line.status = response.status_code
     route = request.url_rule.rule if request.url_rule else None
     target = {"method": request.method, "path": request.path}
@@ -123,7 +123,7 @@ def install_security(app: Flask, settings: Settings) -> None:
         )
     app.before_request(_require_host)
     app.before_request(_refuse_other_transfer_encodings)
-    app.after_request(_add_security_headers)
+    app.after_request(add_common_headers)
 
 
 def _require_host() -> None:
@@ -139,7 +139,10 @@ def _refuse_other_transfer_encodings() -> None:
         raise NotImplementedStatus("the only supported Transfer-Encoding is chunked")
 
 
-def _add_security_headers(response: Response) -> Response:
+def add_common_headers(response: Response) -> Response:
+    """Add the headers that all responses have, and return the response."""
+    response.headers["X-Request-ID"] = request_log().request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-store"
+    cors.add_cors_headers(response)
     return response

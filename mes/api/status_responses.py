@@ -139,9 +139,22 @@ class ModelReport:
         return statistics.evictions if statistics else 0
 
     @property
+    def capabilities(self) -> tuple[str, ...] | None:
+        """The capabilities of the model; None if the runtime has not listed them."""
+        pulled = self.runtime_status.pulled.get(self.spec.tag)
+        known = self.card.capabilities if self.card else pulled and pulled.capabilities
+        return known or None
+
+    @property
     def digest(self) -> str | None:
         pulled = self.runtime_status.pulled.get(self.spec.tag)
         return pulled.digest if pulled else None
+
+
+_CAPABILITIES = (
+    "Capabilities of the model, as named by the runtime: `completion`, `embedding`, `tools`, "
+    "`vision`, `thinking`; null if they are not known."
+)
 
 
 class ModelState(ResponseSchema):
@@ -183,6 +196,7 @@ class ModelState(ResponseSchema):
     pinned = boolean("Whether the model is never evicted.", source="spec.pinned")
     loads = integer("Number of times the model was loaded.")
     evictions = integer("Number of times the model was evicted.")
+    capabilities = strings(_CAPABILITIES, null=True)
 
 
 class OpenAiModel(ResponseSchema):
@@ -192,6 +206,7 @@ class OpenAiModel(ResponseSchema):
     object = constant("model", "Always `model`.")
     created = integer("Always 0.", source=lambda report: 0)
     owned_by = string("Always `mes`.", source=lambda report: "mes")
+    capabilities = strings(_CAPABILITIES, null=True)
 
 
 class ModelAnswer(OpenAiModel, ModelState):
@@ -211,11 +226,6 @@ class ModelAnswer(OpenAiModel, ModelState):
     context_length = integer(
         "Longest context the model was trained for, in tokens.",
         source=lambda report: report.card and report.card.context_length,
-        null=True,
-    )
-    capabilities = strings(
-        "Capabilities of the model, as named by the runtime.",
-        source=lambda report: report.card and report.card.capabilities,
         null=True,
     )
 

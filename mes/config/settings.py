@@ -61,6 +61,7 @@ class Settings:
     max_model_memory_gb: float
     idle_unload_seconds: float
     stream_write_timeout_seconds: float
+    stream_keepalive_seconds: float
     workers: int
     threads: int
     graceful_timeout_seconds: int
@@ -79,6 +80,7 @@ class Settings:
     metrics_open: bool
     trusted_proxies: int
     allowed_hosts: tuple[str, ...]
+    cors_origins: tuple[str, ...]
 
     @property
     def bind(self) -> str:
@@ -154,6 +156,7 @@ def _settings(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     computed = {
         "api_keys_file": Path(keys_file).expanduser() if keys_file else None,
         "allowed_hosts": tuple(values["allowed_hosts"]),
+        "cors_origins": tuple(values["cors_origins"]),
         "log_level": values["log_level"].upper(),
         "models_config_path": Path(values["models_config_path"]).expanduser(),
         "state_dir": Path(state_dir).expanduser().absolute(),

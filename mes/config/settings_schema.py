@@ -22,6 +22,10 @@ _RUNTIME_ADDRESS = re.compile(
 
 _HOST_NAME = re.compile(r"\.?[a-z0-9-]+(\.[a-z0-9-]+)*")
 
+# "*" and "null" are no origins: with them every page that a user opens could reach the service.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
 # OLLAMA_HOST may be the address that Ollama listens on; clients connect to these instead.
 _CONNECT_ADDRESSES = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
@@ -65,6 +69,22 @@ class HostNames(fields.String):
         if not all(_HOST_NAME.fullmatch(name) for name in names):
             raise self.make_error("invalid")
         return names
+
+
+class Origins(fields.String):
+    """Origins of web pages separated by commas or spaces, as browsers send them."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs).lower()
+        origins = text.replace(",", " ").split()
+        if not all(_ORIGIN.fullmatch(each) for each in origins):
+            raise self.make_error("invalid")
+        return tuple(map(_without_default_port, origins))
+
+
+def _without_default_port(origin: str) -> str:
+    """Return the origin as browsers write it."""
+    return origin.removesuffix(_DEFAULT_PORTS.get(origin.partition("://")[0], ""))
 
 
 def _bracketed(text: str) -> str:
@@ -185,6 +205,9 @@ class SettingsSchema(Schema):
     stream_write_timeout_seconds = _seconds("STREAM_WRITE_TIMEOUT", 30.0,
         "The longest time for a client to read one line of a stream, and the longest total delay "
         "of a generation by a slow client")
+    stream_keepalive_seconds = _seconds("STREAM_KEEPALIVE", 15.0,
+        "The silence in a stream of server-sent events after which a comment is sent, so that "
+        "proxies do not close the connection; 0 for never", or_zero=True)
     workers = _integer("WEB_CONCURRENCY", 4, 1, 64, "The number of worker processes")
     threads = _integer("THREADS", 0, 0, MAX_THREADS,
         "The number of threads in each worker; 0 to compute it from the catalog")
@@ -224,6 +247,10 @@ class SettingsSchema(Schema):
         "host names without port, such as mes.example,.example.org",
         "The accepted names in the Host header, in addition to localhost; a leading dot includes "
         "all subdomains. Default: any name")
+    cors_origins = _setting(Origins, "CORS_ORIGINS", "",
+        "origins with scheme and without path, such as https://app.example,http://localhost:3000",
+        "The origins whose web pages may call the service from a browser, separated by commas; not "
+        "with the development key. Default: none")
     # fmt: on
 
     @pre_load
@@ -243,6 +270,13 @@ class SettingsSchema(Schema):
                 "or MES_ALLOW_DEV_KEY to true to allow this"
             )
             raise ValidationError(f"{problem}; {remedy}", "MES_API_KEY")
+
+    @validates_schema(skip_on_field_errors=False)
+    def _check_browsers_have_a_secret_key(self, data: dict[str, Any], **_: Any) -> None:
+        if data.get("cors_origins") and data.get("api_key") == DEVELOPMENT_KEY:
+            problem = "the development key is public, and browsers of other users could send it"
+            remedy = "set MES_API_KEY to a key of your own, or MES_API_KEYS_FILE, or remove it"
+            raise ValidationError(f"{problem}; {remedy}", "CORS_ORIGINS")
 
     @validates_schema(skip_on_field_errors=False)
     def _check_values_are_within_maxima(self, data: dict[str, Any], **_: Any) -> None:

@@ -67,7 +67,9 @@ def test_the_key_is_accepted_in_either_header(client, headers):
     assert client.get("/v1/models", headers=headers).status_code == 200
 
 
-def test_models_are_listed_for_both_kinds_of_client(client):
+def test_models_are_listed_for_both_kinds_of_client(client, app):
+    runtime_status = app.extensions["mes"].runtime_status
+    eventually(lambda: runtime_status.current().pulled["all-minilm:latest"].capabilities)
     listed = client.get("/v1/models", headers=BEARER).get_json()
     assert listed["object"] == "list"
     assert listed["data"][0] == {
@@ -75,7 +77,12 @@ def test_models_are_listed_for_both_kinds_of_client(client):
         "object": "model",
         "created": 0,
         "owned_by": "mes",
+        "capabilities": list(ALL_BUT_EMBEDDING),
     }
+    embedders = [
+        each["id"] for each in listed["data"] if "embedding" in (each["capabilities"] or ())
+    ]
+    assert embedders == ["all-minilm"]
     by_id = {model["id"]: model for model in listed["models"]}
     assert (
         by_id["smollm2:135m"]
@@ -93,6 +100,8 @@ def test_models_are_listed_for_both_kinds_of_client(client):
         }
         == by_id["smollm2:135m"]
     )
+    assert by_id["all-minilm"]["capabilities"] == ["embedding"]
+    assert by_id["absent:1b"]["capabilities"] is None
     assert by_id["absent:1b"]["status"] == "not_pulled"
     assert by_id["off:1b"]["status"] == "disabled"
 
@@ -104,6 +113,7 @@ def test_a_model_is_found_under_any_spelling_that_ollama_knows(client, spelling)
     assert shown["digest"].startswith("sha256:")
     assert (shown["quantization"], shown["parameter_size"]) == ("Q4_0", "1B")
     assert shown["capabilities"] == list(ALL_BUT_EMBEDDING)
+    assert (shown["object"], shown["created"], shown["owned_by"]) == ("model", 0, "mes")
 
 
 def test_ids_with_slashes_and_colons_load_and_unload(client, runtime):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
-from mes.api.streaming import SocketWriter
+from mes.api.socket_writer import SocketWriter
 
 LARGE = b"x" * 10_000_000
 
@@ -39,6 +40,84 @@ def test_nothing_is_taken_before_the_server_has_sent_the_head(ends):
     socket_writer.open()
     assert socket_writer.take(b"now")
     assert ends[1].recv(100) == b"now"
+
+
+def test_nothing_is_taken_while_the_server_writes(ends):
+    socket_writer = opened(ends[0])
+    socket_writer.claim()
+    assert not socket_writer.take(b"between")
+    assert not socket_writer.begin(lambda: pytest.fail("the head is sent"))
+    socket_writer.open()
+    assert socket_writer.take(b"after")
+    assert ends[1].recv(100) == b"after"
+
+
+def test_the_head_is_sent_once_and_data_follows_it(ends):
+    socket_writer = SocketWriter(ends[0], in_chunks=False)
+    assert socket_writer.begin(lambda: ends[0].sendall(b"head "))
+    assert not socket_writer.begin(lambda: ends[0].sendall(b"head "))
+    assert socket_writer.take(b"data")
+    assert read(ends[1], 9) == b"head data"
+
+
+def test_no_head_is_sent_without_room(ends):
+    with suppress(BlockingIOError):
+        while ends[0].send(LARGE, socket.MSG_DONTWAIT):
+            pass
+    socket_writer = SocketWriter(ends[0], in_chunks=False)
+    assert not socket_writer.begin(lambda: pytest.fail("the head is sent"))
+
+
+def frames_in(received: bytes) -> Iterator[bytes]:
+    """Yield the data of each chunk. Raise ValueError or AssertionError if the framing is broken."""
+    while received:
+        size, _, rest = received.partition(b"\r\n")
+        data, received = rest[: int(size, 16)], rest[int(size, 16) :]
+        assert received.startswith(b"\r\n")
+        received = received.removeprefix(b"\r\n")
+        yield data
+
+
+class PartialSocket:
+    """A socket that sends at most ten bytes at a time, and lets other threads run after it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.sendall, self.fileno = sock.sendall, sock.fileno
+
+    def send(self, data: bytes, flags: int) -> int:
+        sent = self._sock.send(data[:10], flags)
+        time.sleep(0.0001)
+        return sent
+
+
+def test_threads_that_write_at_the_same_time_do_not_mix_their_data(ends):
+    socket_writer = opened(PartialSocket(ends[0]), in_chunks=True)  # type: ignore[arg-type]
+    pieces = {letter: [letter * size for size in range(1, 40)] for letter in (b"a", b"b")}
+
+    def write(letter: bytes) -> None:
+        for piece in pieces[letter]:
+            while not socket_writer.take(piece):
+                time.sleep(0.0001)
+
+    received = bytearray()
+
+    def receive() -> None:
+        while piece := ends[1].recv(1000):
+            received.extend(piece)
+
+    writers = [threading.Thread(target=write, args=(letter,)) for letter in pieces]
+    reader = threading.Thread(target=receive)
+    for thread in (reader, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    socket_writer.flush()
+    ends[0].shutdown(socket.SHUT_WR)
+    reader.join()
+    frames = list(frames_in(bytes(received)))
+    for letter, sent in pieces.items():
+        assert [each for each in frames if each.startswith(letter)] == sent
 
 
 def test_without_a_socket_all_goes_through_the_server():

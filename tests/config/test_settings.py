@@ -205,3 +205,45 @@ def test_the_example_file_names_every_setting_with_its_default():
     lines = (ROOT / ".env.example").read_text().splitlines()
     for name, default, _help in settings_table():
         assert f"# {name}={default}" in lines
+
+
+@pytest.mark.parametrize(
+    ("written", "origins"),
+    [
+        (
+            "https://App.Example, http://localhost:3000",
+            ("https://app.example", "http://localhost:3000"),
+        ),
+        ("https://app.example:443 http://a:80", ("https://app.example", "http://a")),
+        ("http://[::1]:5173,app://obsidian.md", ("http://[::1]:5173", "app://obsidian.md")),
+        ("", ()),
+    ],
+)
+def test_origins_are_read_as_browsers_send_them(written, origins):
+    assert (
+        load({"CORS_ORIGINS": written, "MES_API_KEY": "own"}, dotenv=None).cors_origins == origins
+    )
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["*", "null", "app.example", "https://a/", "https://a/b", "https://*.a", "https://a@b"],
+)
+def test_an_origin_that_browsers_do_not_send_stops_the_start(written):
+    with pytest.raises(
+        SettingsError, match=r"CORS_ORIGINS: .* is invalid; set origins with scheme"
+    ):
+        load({"CORS_ORIGINS": written, "MES_API_KEY": "own"}, dotenv=None)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"MES_ALLOW_DEV_KEY": "true"}, {"MES_API_KEY": "mes-dev-key-123"}]
+)
+def test_origins_are_refused_with_the_development_key(more):
+    with pytest.raises(SettingsError, match="CORS_ORIGINS: the development key is public"):
+        load({"CORS_ORIGINS": "https://app.example", **more}, dotenv=None)
+
+
+def test_origins_are_accepted_with_a_keys_file(tmp_path):
+    more = {"CORS_ORIGINS": "https://app.example", "MES_API_KEYS_FILE": str(tmp_path / "keys.json")}
+    assert load(more, dotenv=None).cors_origins == ("https://app.example",)

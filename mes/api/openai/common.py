@@ -222,5 +222,10 @@ def _fingerprint(outcome: InferenceOutcome) -> str | None:
 
 DONE = "[DONE]"
 EVENTS = Encoder(
-    EVENT_STREAM, b"data: ", b"\n\n", to_openai_error, end=f"data: {DONE}\n\n".encode()
+    EVENT_STREAM,
+    b"data: ",
+    b"\n\n",
+    to_openai_error,
+    end=f"data: {DONE}\n\n".encode(),
+    comment=b": waiting\n\n",
 )
