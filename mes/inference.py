@@ -75,7 +75,7 @@ def infer(
     started = time.monotonic()
     spec = catalog.get(request.model_id)
     _require_capabilities(request, spec, runtime_status)
-    schemas = _check_schemas(request, schema_limits)
+    schemas = _check_schemas(request, schema_limits, runtime_status.version)
     prompt = _build_prompt(request, spec)
     with scheduler.permit(
         spec, client, request_id=request_id, is_continued=is_continued, emit=emit
@@ -163,10 +163,15 @@ class _RequestSchemas:
     tools: ToolSchemas
 
 
-def _check_schemas(request: InferenceRequest, limits: structured.SchemaLimits) -> _RequestSchemas:
+def _check_schemas(
+    request: InferenceRequest, limits: structured.SchemaLimits, runtime: str | None
+) -> _RequestSchemas:
     """Check the schemas of the request before it takes a place in the queue."""
-    document, pointer = request.json_schema, request.json_schema_pointer
-    answer = None if document is None else structured.check_schema(document, limits, at=pointer)
+    answer = None
+    if request.json_schema is not None:
+        answer = structured.check_schema(
+            request.json_schema, limits, at=request.json_schema_pointer, runtime=runtime
+        )
     tools = structured.tool_schemas(request.tools, limits) if request.tools else _NO_TOOLS
     return _RequestSchemas(answer, tools)
 

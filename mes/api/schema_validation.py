@@ -54,7 +54,7 @@ class FindingSchema(ResponseSchema):
     pointer = string("JSON pointer to the place in the schema.")
     keyword = string("The keyword.")
     effect = choice(
-        ("ignored", "refused", "distorted", "excluded", "fatal"),
+        ("ignored", "omitted", "refused", "distorted", "excluded", "fatal"),
         "How the runtime treats the keyword.",
     )
     reason = string("Why the runtime treats the keyword like this.")
@@ -89,7 +89,8 @@ def check_json_schema(body: dict[str, Any]) -> Response:
     services = get_services()
     model_id = body.get("model_id")
     spec = None if model_id is None else services.catalog.current().get(model_id)
-    schema = structured.check_schema(body["json_schema"], services.schema_limits)
+    runtime = services.runtime_status.current().version
+    schema = structured.check_schema(body["json_schema"], services.schema_limits, runtime=runtime)
     modes = schema.modes_for(constrain=spec is None or spec.supports_json_mode)
     return json_response(_check_report(schema, modes))
 

@@ -14,6 +14,8 @@ ANY_OBJECT: Schema = {"type": "object"}
 COMPOSING = {"allOf", "anyOf", "oneOf", "if", "not", "$ref", "patternProperties"}
 NESTED = {"items", "prefixItems", "additionalProperties", "anyOf", "oneOf"}
 NESTED_BY_NAME = {"properties", "$defs", "definitions"}
+# Without `lenient` one unknown keyword or format would make the engine refuse the whole schema.
+_GUIDANCE = {"coerce_one_of": True, "lenient": True}
 # A word that a model does not write unless the grammar demands it.
 PROBE_WORD = "ZQXJ"
 
@@ -73,7 +75,7 @@ def _normalize_schema(schema: Schema) -> Schema:
         closed = schema if _composes(schema) else _close(schema)
     except (AttributeError, RecursionError):
         closed = schema  # malformed: the engine's error names the reason
-    return {**closed, "x-guidance": {"coerce_one_of": True}}
+    return {**closed, "x-guidance": _GUIDANCE}
 
 
 def _composes(node: Any) -> bool:
@@ -97,6 +99,6 @@ def _close(node: Any) -> Any:
         closed[key] = _close(node[key])
     for key in NESTED_BY_NAME.intersection(node):
         closed[key] = {name: _close(value) for name, value in node[key].items()}
-    if "properties" in node:
+    if "properties" in node and not set(node.get("required") or ()) - node["properties"].keys():
         closed.setdefault("additionalProperties", False)
     return closed

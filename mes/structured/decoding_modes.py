@@ -2,29 +2,33 @@
 
 llama.cpp, which Ollama uses, converts the schema into a grammar. The conversion leaves most
 keywords out, refuses some schemas, and excludes valid answers of others. A few schemas crash the
-converter or keep it busy for ever. MES cannot see which engine a runtime uses, so each answer is
-validated in any case, and this module only chooses the mode.
+converter or keep it busy for ever. LLGuidance, which the embedded runtime uses, enforces more
+keywords and refuses fewer. Which engine Ollama uses for a model cannot be seen, so each answer is
+validated in any case, and this module only chooses the mode and the schema that the runtime gets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mes.domain import KeywordSupport
+from mes.structured import guidance_grammar, llama_grammar
 from mes.structured.cost import nodes_on_cycles
-from mes.structured.llama_grammar import (
+from mes.structured.grammar_copy import GrammarCopy
+from mes.structured.grammar_effects import (
+    CONTRADICTION,
     DISTORTED,
     ENFORCED,
     EXCLUDED,
     FATAL,
     IGNORED,
-    convert_keywords,
-    converted_children,
-    optional_properties,
+    OMITTED,
+    Effects,
 )
+from mes.structured.llama_grammar import optional_properties
 from mes.structured.messages import json_pointer, shorten
 from mes.structured.schema_tree import Path, SchemaNode, SchemaTree
 
@@ -34,6 +38,10 @@ PROMPT = "prompt"
 
 # 250 optional properties in one object take the converter 0.9 s, 8 times 500 more than 6 s.
 _MOST_SQUARES = 40_000
+# Without a keyword another one may have an effect, and its repair a third one.
+_MOST_ROUNDS = 4
+# The beginning of the name of a runtime that uses LLGuidance.
+_EMBEDDED = "mes-embedded"
 
 
 class GrammarFinding(NamedTuple):
@@ -51,6 +59,17 @@ class GrammarFinding(NamedTuple):
     @property
     def is_notable(self) -> bool:
         return self.effect != ENFORCED
+
+
+Findings = Iterable[tuple[SchemaNode, GrammarFinding]]
+
+
+class Engine(NamedTuple):
+    """An engine that decodes under a grammar, by the functions that describe it."""
+
+    convert_keywords: Callable[[SchemaNode], Effects]
+    converted_children: Callable[[SchemaNode], list[SchemaNode]]
+    fails_on: Callable[[SchemaTree], Findings]
 
 
 @dataclass(frozen=True)
@@ -75,7 +94,7 @@ class GrammarReport:
     @cached_property
     def support_with_grammar(self) -> KeywordSupport:
         """The keywords that are enforced everywhere, and those that are ignored somewhere."""
-        ignored = self._keywords(IGNORED)
+        ignored = self._keywords(IGNORED) | self._keywords(OMITTED)
         return KeywordSupport(
             tuple(sorted(self._keywords(ENFORCED) - ignored)), tuple(sorted(ignored))
         )
@@ -83,31 +102,80 @@ class GrammarReport:
     @cached_property
     def support_without_grammar(self) -> KeywordSupport:
         """The same without a grammar, which means that all keywords are ignored."""
-        return KeywordSupport((), tuple(sorted(self._keywords(ENFORCED) | self._keywords(IGNORED))))
+        effects = (ENFORCED, IGNORED, OMITTED)
+        return KeywordSupport((), tuple(sorted(set().union(*map(self._keywords, effects)))))
 
     def _keywords(self, effect: str) -> set[str]:
         return {each.keyword for each in self.findings if each.effect == effect}
 
 
-def grammar_report(tree: SchemaTree) -> GrammarReport:
-    """Return the effects of the schema in a grammar, from the facts known of llama.cpp."""
-    findings = (*_keyword_findings(tree.root), *_crashes(tree), *_delays(tree))
-    return GrammarReport(findings, _allows_objects(tree.root))
+@dataclass(frozen=True)
+class Grammar:
+    """The document that the runtime gets for a schema, and the effects of the schema in it."""
+
+    document: Mapping[str, Any]
+    report: GrammarReport
 
 
-def _keyword_findings(root: SchemaNode) -> Iterator[GrammarFinding]:
+def grammar_for(tree: SchemaTree, runtime: str | None = None) -> Grammar:
+    """Return the grammar of the schema: without the keywords that the runtime's engine refuses.
+
+    Args:
+        runtime: name and version of the runtime; Ollama's engine is assumed if it is unknown.
+    """
+    engine = _LLGUIDANCE if (runtime or "").startswith(_EMBEDDED) else _LLAMA_CPP
+    allows_objects = _allows_objects(tree.root)
+    omitted: list[GrammarFinding] = []
+    names: dict[str, Path] = {}
+    findings = _all_findings(tree, engine)
+    for _ in range(_MOST_ROUNDS):
+        copy = GrammarCopy(tree)
+        left_out = [found for node, found in findings if copy.repair(node, *found[1:3])]
+        rebuilt = copy.rebuilt_tree() if copy.is_changed else None
+        if rebuilt is None:
+            break
+        omitted += [_omitted(found, names) for found in left_out]
+        tree, names = rebuilt, {**names, **copy.definitions}
+        findings = _all_findings(tree, engine)
+    located = [each._replace(path=_original(each.path, names)) for _, each in findings]
+    return Grammar(tree.document, GrammarReport((*omitted, *located), allows_objects))
+
+
+def _all_findings(tree: SchemaTree, engine: Engine) -> list[tuple[SchemaNode, GrammarFinding]]:
+    return [*_keyword_findings(tree.root, engine), *engine.fails_on(tree)]
+
+
+def _omitted(found: GrammarFinding, names: Mapping[str, Path]) -> GrammarFinding:
+    path = _original(found.path, names)
+    return GrammarFinding(path, found.keyword, OMITTED, f"left out of the grammar: {found.reason}")
+
+
+def _original(path: Path, names: Mapping[str, Path]) -> Path:
+    """Return the path in the schema of a path in an added definition."""
+    if path[:1] == ("$defs",) and (original := names.get(str(path[1]))) is not None:
+        return (*original, *path[2:])
+    return path
+
+
+def _keyword_findings(root: SchemaNode, engine: Engine) -> Findings:
     """Yield the findings of all sub-schemas that the converter reads."""
     seen, stack = {root}, [(root, True)]
     while stack:
         node, is_needed = stack.pop()
-        for keyword, effect, reason in convert_keywords(node):
-            # No valid answer is left if the grammar forbids a part that each of them needs.
-            excludes_all = is_needed and effect == DISTORTED
-            yield GrammarFinding(node.path, keyword, EXCLUDED if excludes_all else effect, reason)
-        for child in reversed(converted_children(node)):
+        for keyword, effect, reason in engine.convert_keywords(node):
+            found = GrammarFinding(node.path, keyword, _in_place(effect, is_needed), reason)
+            yield node, found
+        for child in reversed(engine.converted_children(node)):
             if child not in seen:
                 seen.add(child)
                 stack.append((child, is_needed and _needs(node, child)))
+
+
+def _in_place(effect: str, is_needed: bool) -> str:
+    # No valid answer is left if the grammar forbids a part that each of them needs.
+    if is_needed and effect in (DISTORTED, CONTRADICTION):
+        return EXCLUDED
+    return ENFORCED if effect == CONTRADICTION else effect
 
 
 def _needs(node: SchemaNode, child: SchemaNode) -> bool:
@@ -119,20 +187,20 @@ def _needs(node: SchemaNode, child: SchemaNode) -> bool:
     return keyword == "allOf" or (keyword == "properties" and rest[0] in required)
 
 
-def _crashes(tree: SchemaTree) -> Iterator[GrammarFinding]:
-    """Yield the recursions through allOf, which overflow the converter's stack."""
+def _failures_of_llama(tree: SchemaTree) -> Findings:
+    """Yield what crashes llama.cpp's converter, or keeps it busy for seconds.
+
+    Recursion through allOf overflows its stack. Its time grows with the square of the number of
+    optional properties.
+    """
     cyclic = nodes_on_cycles(tree)
     for node in cyclic:
         if any(each in cyclic for each in _children_under(node, "allOf")):
-            yield GrammarFinding(node.path, "allOf", FATAL, "is part of a recursion")
-
-
-def _delays(tree: SchemaTree) -> Iterator[GrammarFinding]:
-    """Yield a finding if the conversion takes seconds because of many optional properties."""
+            yield node, GrammarFinding(node.path, "allOf", FATAL, "is part of a recursion")
     squares = sum(optional_properties(node) ** 2 for node in tree.nodes)
     if squares > _MOST_SQUARES:
         reason = "so many are optional that the runtime's conversion takes seconds"
-        yield GrammarFinding((), "properties", FATAL, reason)
+        yield tree.root, GrammarFinding((), "properties", FATAL, reason)
 
 
 def _children_under(node: SchemaNode, keyword: str) -> list[SchemaNode]:
@@ -153,3 +221,11 @@ def _allows_objects(node: SchemaNode) -> bool:
     return all(map(_allows_objects, needed)) and (
         not alternatives or any(map(_allows_objects, alternatives))
     )
+
+
+_LLAMA_CPP = Engine(
+    llama_grammar.convert_keywords, llama_grammar.converted_children, _failures_of_llama
+)
+_LLGUIDANCE = Engine(
+    guidance_grammar.convert_keywords, guidance_grammar.converted_children, lambda tree: ()
+)

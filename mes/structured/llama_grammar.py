@@ -6,43 +6,29 @@ October 2026.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Callable
+from typing import Any
 
+from mes.structured.grammar_effects import (
+    DISTORTED,
+    ENFORCED,
+    FATAL,
+    IGNORED,
+    REFUSED,
+    WITHOUT_EFFECT,
+    Effect,
+    Effects,
+    Keywords,
+    contradictions,
+    required_properties,
+    undeclared_properties,
+)
 from mes.structured.keywords import repeats_empty_match
 from mes.structured.schema_tree import SchemaNode
 
-ENFORCED = "enforced"
-IGNORED = "ignored"
-# The runtime responds with 400 before it generates a token.
-REFUSED = "refused"
-# The grammar excludes some valid answers, or all of them.
-DISTORTED = "distorted"
-EXCLUDED = "excluded"
-# The converter crashes or does not end, or decoding cannot end.
-FATAL = "fatal"
-
-
-class Effect(NamedTuple):
-    """The effect of a keyword: one of the kinds above, and the reason."""
-
-    keyword: str
-    kind: str
-    reason: str = ""
-
-
-Keywords = dict[str, Any]
-Effects = Iterator[Effect]
-
 # The converter reads the first of these that is present, and ignores all keywords beside it.
 _GOVERNING = ("$ref", "oneOf", "anyOf", "const", "enum")
-_WITHOUT_EFFECT = {
-    "$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$comment", "$defs",
-    "definitions", "$vocabulary", "title", "description", "default", "examples", "deprecated",
-    "readOnly", "writeOnly", "contentEncoding", "contentMediaType", "contentSchema",
-}  # fmt: skip
 _NEVER_READ = {
     "multipleOf", "uniqueItems", "contains", "minContains", "maxContains", "not", "if", "then",
     "else", "dependentRequired", "dependentSchemas", "dependencies", "patternProperties",
@@ -66,14 +52,14 @@ def convert_keywords(node: SchemaNode) -> Effects:
         yield Effect(str(node.schema).lower(), REFUSED, "a schema that is true or false")
         return
     governing = _governing(keywords)
-    for keyword in keywords.keys() - _WITHOUT_EFFECT:
+    for keyword in keywords.keys() - WITHOUT_EFFECT:
         if keyword in _NEVER_READ:
             yield Effect(keyword, IGNORED, "the grammar cannot express it")
         elif governing is not None and keyword not in (governing, "type"):
             yield Effect(keyword, IGNORED, f"stands beside {governing}")
         elif keyword in _RULES:
             yield from _RULES[keyword](keywords)
-    yield from _contradictions(keywords)
+    yield from contradictions(keywords)
 
 
 def converted_children(node: SchemaNode) -> list[SchemaNode]:
@@ -96,7 +82,7 @@ def converted_children(node: SchemaNode) -> list[SchemaNode]:
 
 def optional_properties(node: SchemaNode) -> int:
     """Return the number of optional properties. The grammar grows with its square."""
-    return len(node.keywords.get("properties", {}).keys() - set(_required(node.keywords)))
+    return len(node.keywords.get("properties", {}).keys() - set(required_properties(node.keywords)))
 
 
 def _governing(keywords: Keywords) -> str | None:
@@ -129,18 +115,12 @@ def _properties(keywords: Keywords) -> Effects:
 
 
 def _required_properties(keywords: Keywords) -> Effects:
-    missing = set(_required(keywords)) - keywords.get("properties", {}).keys()
-    if not missing:
+    if not undeclared_properties(keywords):
         yield Effect("required", ENFORCED)
     elif "properties" in keywords and not keywords.get("additionalProperties"):
         yield Effect("required", DISTORTED, "names a property that is not declared")
     else:
         yield Effect("required", IGNORED, "names a property that is not declared")
-
-
-def _required(keywords: Keywords) -> list[str]:
-    required = keywords.get("required")
-    return required if isinstance(required, list) else []
 
 
 def _all_of(keywords: Keywords) -> Effects:
@@ -216,34 +196,6 @@ def _format(keywords: Keywords) -> Effects:
         yield Effect("format", ENFORCED)
     else:
         yield Effect("format", IGNORED, "only date, time, date-time and uuid are read")
-
-
-def _contradictions(keywords: Keywords) -> Effects:
-    """Yield bounds that no value can meet: the converter does not end, or decoding cannot end."""
-    for least, most in (("minItems", "maxItems"), ("minLength", "maxLength")):
-        if keywords.get(least, 0) > keywords.get(most, math.inf):
-            yield Effect(least, FATAL, f"is more than {most}")
-    if keywords.get("type") == "integer" and _lowest(keywords) > _highest(keywords):
-        yield Effect("minimum", FATAL, "leaves no integer up to the maximum")
-
-
-def _lowest(keywords: Keywords) -> float:
-    """Return the smallest integer within the bounds."""
-    exclusive = keywords.get("exclusiveMinimum")
-    above = math.floor(exclusive) + 1 if _is_number(exclusive) else -math.inf
-    return max(above, math.ceil(keywords["minimum"]) if "minimum" in keywords else -math.inf)
-
-
-def _highest(keywords: Keywords) -> float:
-    """Return the largest integer within the bounds."""
-    exclusive = keywords.get("exclusiveMaximum")
-    below = math.ceil(exclusive) - 1 if _is_number(exclusive) else math.inf
-    return min(below, math.floor(keywords["maximum"]) if "maximum" in keywords else math.inf)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    # In draft 4 the exclusive bounds are booleans.
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _always(keyword: str) -> Callable[[Keywords], Effects]:

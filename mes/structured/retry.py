@@ -29,6 +29,8 @@ _LEAST_SECONDS = 1.0
 # At 0 a small model repeats its answer, even with feedback.
 _LEAST_TEMPERATURE = 0.3
 
+_FORMATS = {JSON: "json"}
+
 _INDEX = re.compile(r"/\d+(?=/|$)")
 
 
@@ -145,8 +147,7 @@ def _prompt_for(step: RetryStep, prompt: Prompt, schema: Schema) -> Prompt:
 
 
 def _format(mode: str, schema: Schema) -> Mapping[str, Any] | str | None:
-    formats: dict[str, Mapping[str, Any] | str] = {GRAMMAR: schema.document, JSON: "json"}
-    return formats.get(mode)
+    return schema.grammar.document if mode == GRAMMAR else _FORMATS.get(mode)
 
 
 def _without_refused_grammar(plan: RetryPlan, prompt: Prompt, schema: Schema) -> RetryPlan:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,9 +14,16 @@ from cachetools import LRUCache, cached
 
 from mes.domain import SCHEMA_POINTER, KeywordSupport, ToolCall, ValidationResult, Violation
 from mes.structured.checks import check_structure, compile_validator
-from mes.structured.decoding_modes import GRAMMAR, PROMPT, GrammarReport, grammar_report
+from mes.structured.decoding_modes import (
+    GRAMMAR,
+    PROMPT,
+    Grammar,
+    GrammarFinding,
+    GrammarReport,
+    grammar_for,
+)
 from mes.structured.messages import SchemaProblem, schema_unsafe
-from mes.structured.normalize import normalize
+from mes.structured.normalize import normalize, original_path
 from mes.structured.schema_tree import SchemaLimits, SchemaTree
 from mes.structured.validation import Validator
 
@@ -38,11 +45,18 @@ class Schema:
     dialect: str
     tree: SchemaTree
     validator: Validator
+    runtime: str | None = None
+
+    @cached_property
+    def grammar(self) -> Grammar:
+        """The schema that the runtime gets, without the keywords that it refuses."""
+        return grammar_for(self.tree, self.runtime)
 
     @cached_property
     def report(self) -> GrammarReport:
-        """The effect of each keyword in the runtime's grammar."""
-        return grammar_report(self.tree)
+        """The effect of each keyword in the runtime's grammar, where the client wrote it."""
+        report, document = self.grammar.report, json.loads(self.text)
+        return replace(report, findings=tuple(_as_written(x, document) for x in report.findings))
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -64,30 +78,42 @@ class Schema:
         return self.validator.validate_answer(text, finish_reason)
 
 
+def _as_written(found: GrammarFinding, document: Any) -> GrammarFinding:
+    *path, keyword = original_path(document, (*found.path, found.keyword))
+    return found._replace(path=tuple(path), keyword=str(keyword))
+
+
 def check_schema(
-    document: Mapping[str, Any], limits: SchemaLimits = _DEFAULT_LIMITS, *, at: str = SCHEMA_POINTER
+    document: Mapping[str, Any],
+    limits: SchemaLimits = _DEFAULT_LIMITS,
+    *,
+    at: str = SCHEMA_POINTER,
+    runtime: str | None = None,
 ) -> Schema:
     """Return the checked and compiled schema. Nothing is fetched.
 
     Args:
         at: the JSON pointer of the schema in the request, the prefix of pointers in errors.
+        runtime: name and version of the runtime that decodes under the schema.
 
     Raises:
         SchemaInvalid: the document is not a JSON Schema.
         SchemaUnsafe: validation could hang, leak or cost too much.
     """
     try:
-        return _check_document(document, limits)
+        return _check_document(document, limits, runtime)
     except SchemaProblem as exc:
         raise exc.error_at(at, document) from exc
 
 
-def _check_document(document: Mapping[str, Any], limits: SchemaLimits) -> Schema:
+def _check_document(
+    document: Mapping[str, Any], limits: SchemaLimits, runtime: str | None
+) -> Schema:
     try:
         text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     except RecursionError as exc:
         raise schema_unsafe((), "is nested too deeply") from exc
-    return _check_text(text, limits)
+    return _check_text(text, limits, runtime)
 
 
 # The cache is limited by the size of the texts: the longest schemas take a hundred times the
@@ -95,7 +121,7 @@ def _check_document(document: Mapping[str, Any], limits: SchemaLimits) -> Schema
 @cached(
     LRUCache(maxsize=512 << 10, getsizeof=lambda schema: len(schema.text)), lock=threading.Lock()
 )
-def _check_text(text: str, limits: SchemaLimits) -> Schema:
+def _check_text(text: str, limits: SchemaLimits, runtime: str | None) -> Schema:
     content = text.encode("utf-8", "surrogatepass")
     if len(content) > limits.text_bytes:
         most = limits.text_bytes
@@ -110,6 +136,7 @@ def _check_text(text: str, limits: SchemaLimits) -> Schema:
         dialect=tree.dialect,
         tree=tree,
         validator=compile_validator(tree),
+        runtime=runtime,
     )
 
 

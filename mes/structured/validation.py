@@ -1,20 +1,19 @@
-"""Validation: the verdict on a model's answer, and the extraction of JSON from its text."""
+"""Validation: the verdict on a model's answer."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import jsonschema_rs
 
 from mes.domain import ValidationResult, Violation
-from mes.strict_json import NotJson, parse_json
+from mes.strict_json import NotJson
 from mes.structured.backtracking import BacktrackingPatterns, MatchingCost, Undecided
 from mes.structured.cost import CostExceeded, validation_cost
+from mes.structured.extraction import extract, fits_type
 from mes.structured.messages import describe_violation, shorten
 from mes.structured.schema_tree import SchemaNode
 
@@ -54,7 +53,7 @@ class Validator:
 
     def _validate_text(self, text: str) -> ValidationResult:
         try:
-            value, source = extract(text)
+            value, source = extract(text, partial(fits_type, self.root))
         except NotJson as exc:
             return _without_value("not_json", str(exc))
         try:
@@ -107,67 +106,3 @@ def _without_value(verdict: str, detail: str, *, keyword: str = "") -> Validatio
 def _is_complete(value: Any) -> bool:
     # A number at the end of a truncated answer may lack digits.
     return isinstance(value, str | dict | list | bool | None)
-
-
-_FENCE = "```"
-_OPENING_BRACKET = re.compile(r"[\[{]")
-_MOST_CHARACTERS = 512 * 1024
-_MOST_FENCES = 32
-_DECODER = json.JSONDecoder()
-
-
-class ExtractedValue(NamedTuple):
-    """A JSON value and where in the text it was: `whole`, in a `fence` or in `prose`."""
-
-    value: Any
-    source: str
-
-
-def extract(text: str) -> ExtractedValue:
-    """Return the JSON value in a model's answer, in linear time.
-
-    It is the whole text, the content of a Markdown fence, or the first object or array in prose.
-
-    Raises:
-        NotJson: the text contains no JSON value; the message is about the text as a whole.
-    """
-    text = text.strip().lstrip("\ufeff")
-    if len(text) > _MOST_CHARACTERS:
-        raise NotJson(f"longer than {_MOST_CHARACTERS} characters")
-    try:
-        return ExtractedValue(parse_json(text), "whole")
-    except NotJson as exc:
-        for candidate, source in _candidates(text):
-            try:
-                return ExtractedValue(parse_json(candidate), source)
-            except NotJson:
-                continue
-        raise exc
-
-
-def _candidates(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the parts of the text that may be JSON, each with its source."""
-    for fenced in text.split(_FENCE, 2 * _MOST_FENCES)[1:-1:2]:
-        language, newline, content = fenced.partition("\n")
-        if newline and language.strip().lower() in ("", "json"):
-            yield content.strip(), "fence"
-    if found := _first_in_prose(text):
-        yield found, "prose"
-
-
-def _first_in_prose(text: str) -> str | None:
-    """Return the first part of the text that is a JSON object or array."""
-    budget = len(text)
-    for bracket in _OPENING_BRACKET.finditer(text):
-        start = bracket.start()
-        try:
-            _, end = _DECODER.raw_decode(text, start)
-            return text[start:end]
-        except json.JSONDecodeError as exc:
-            # The text is read again from each bracket, and the error counts the lines before it.
-            budget -= exc.pos - start + exc.pos // 16
-        except (ValueError, RecursionError):
-            return None
-        if budget < 0:
-            return None
-    return None

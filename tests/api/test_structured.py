@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 
 from mes import __version__, errors
@@ -161,14 +164,28 @@ def test_enforced_keywords_are_reported(ask, answer_with):
 
 
 def test_a_schema_that_would_harm_the_runtime_is_not_sent_as_format(ask, answer_with, runtime):
-    schema = {
-        "type": "object",
-        "properties": {"a": {"type": "integer", "minimum": 2, "maximum": 1}},
-    }
+    schema = {"type": "object", "properties": {"a": {"enum": []}}}
     answer_with("{}")
     answer = ask(json_schema=schema).get_json()
     assert runtime.prompts[0].format == "json"
     assert (answer["structured"]["mode"], answer["parsed"]) == ("json", {})
+
+
+def test_the_runtime_gets_the_schema_without_the_keywords_that_it_refuses(
+    ask, answer_with, runtime
+):
+    word = {"type": "string", "minLength": 2_500, "maxLength": 10_000}
+    schema = {"type": "object", "properties": {"word": word}, "required": ["word"]}
+    answer_with('{"word": "a"}')
+    answer = ask(json_schema=schema, max_attempts=1).get_json()
+    assert runtime.prompts[0].format == {
+        **schema,
+        "properties": {"word": {"type": "string", "maxLength": 10_000}},
+    }
+    assert (answer["code"], answer["structured"]["mode"]) == ("schema_violation", "grammar")
+    assert "minLength" in answer["structured"]["ignored"]
+    text = json.dumps(schema, separators=(",", ":"))
+    assert answer["provenance"]["schema_sha256"] == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(

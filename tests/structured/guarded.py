@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -29,6 +29,7 @@ _WALL_SECONDS = 60.0
 # The times are the lowest of several tries. Beside other processes even CPU times vary, because
 # caches are shared, so a case that seems slow is tried more often.
 _TRIES, _TRIES_IF_SLOW = 3, 10
+_WIDE_LIMITS = structured.SchemaLimits(subschemas=100_000, depth=1_000, text_bytes=1 << 24)
 _FORK = get_context("fork")
 
 
@@ -40,6 +41,7 @@ class CaseResult:
     pointer: str = ""
     verdict: str | None = None
     modes: tuple[str, ...] = ()
+    grammar_is_harmful: bool = False
     check_ms: float = 0.0
     validation_ms: float = 0.0
     errors: int = 0
@@ -132,6 +134,7 @@ def _try(case: Case, number: int) -> dict[str, Any]:
         schema = structured.check_schema(document)
     except (SchemaInvalid, SchemaUnsafe) as exc:
         return {**_rejection(exc), "check_ms": _ms_since(began), "validation_ms": 0.0}
+    grammar = schema.grammar
     check_ms = _ms_since(began)
     began = time.process_time()
     validation = schema.validate_answer(case.answer, "stop")
@@ -139,11 +142,18 @@ def _try(case: Case, number: int) -> dict[str, Any]:
         "outcome": JUDGED,
         "verdict": validation.verdict,
         "modes": schema.modes,
+        "grammar_is_harmful": _is_harmful(grammar.document),
         "check_ms": check_ms,
         "validation_ms": _ms_since(began),
         "errors": len(validation.errors),
         "longest_detail": max((len(error.detail) for error in validation.errors), default=0),
     }
+
+
+def _is_harmful(document: Mapping[str, Any]) -> bool:
+    """Return whether something has to be left out of a document that is sent as a grammar."""
+    again = structured.check_schema(document, _WIDE_LIMITS).grammar
+    return again.document != document or "grammar" not in again.report.modes
 
 
 def _rejection(exc: RequestInvalid) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from mes import structured
@@ -10,7 +12,7 @@ from mes.structured.decoding_modes import GrammarFinding
 ALL = ("grammar", "json", "prompt")
 WORD = {"type": "string"}
 OPEN_OBJECT = {"properties": {}, "additionalProperties": True}
-UNSATISFIABLE = {"properties": {}, "required": ["a"]}
+UNSATISFIABLE = {"properties": {}, "required": ["a"], "additionalProperties": False}
 
 
 def findings(schema):
@@ -27,11 +29,11 @@ def findings(schema):
         ({"type": "string", "maxLength": 5}, "", "maxLength", "enforced"),
         ({"type": "string", "maxLength": 5, "pattern": "^a$"}, "", "maxLength", "ignored"),
         ({"type": "string", "maxLength": 5000}, "", "maxLength", "ignored"),
-        ({"type": "string", "minLength": 5000}, "", "minLength", "refused"),
+        ({"type": "string", "minLength": 5000}, "", "minLength", "omitted"),
         ({"type": "string", "pattern": "^[a-z]+$"}, "", "pattern", "enforced"),
-        ({"type": "string", "pattern": "[a-z]+"}, "", "pattern", "refused"),
-        ({"type": "string", "pattern": r"^\d+$"}, "", "pattern", "refused"),
-        ({"type": "string", "pattern": "^*a$"}, "", "pattern", "fatal"),
+        ({"type": "string", "pattern": "[a-z]+"}, "", "pattern", "omitted"),
+        ({"type": "string", "pattern": r"^\d+$"}, "", "pattern", "omitted"),
+        ({"type": "string", "pattern": "^*a$"}, "", "pattern", "omitted"),
         ({"type": "string", "pattern": r"^(?:a|\(+)[*+?]$"}, "", "pattern", "enforced"),
         ({"type": "string", "format": "date"}, "", "format", "enforced"),
         ({"type": "string", "format": "email"}, "", "format", "ignored"),
@@ -41,14 +43,19 @@ def findings(schema):
         ({"type": "array", "items": WORD, "minItems": 2}, "", "minItems", "enforced"),
         ({"type": "array", "minItems": 2}, "", "minItems", "ignored"),
         ({"type": "array", "items": WORD, "uniqueItems": True}, "", "uniqueItems", "ignored"),
-        ({"type": "array", "items": WORD, "minItems": 3, "maxItems": 2}, "", "minItems", "fatal"),
-        ({"type": "integer", "minimum": 3, "maximum": 2}, "", "minimum", "fatal"),
+        ({"type": "array", "items": WORD, "minItems": 3, "maxItems": 2}, "", "minItems", "omitted"),
+        ({"type": "integer", "minimum": 3, "maximum": 2}, "", "minimum", "omitted"),
         ({"$ref": "#/$defs/a", "$defs": {"a": WORD}}, "", "$ref", "enforced"),
-        ({"$ref": "#a", "$defs": {"a": {"$anchor": "a"}}}, "", "$ref", "refused"),
-        ({"properties": {"a": True}}, "/properties/a", "true", "refused"),
+        ({"$ref": "#a", "$defs": {"a": {"$anchor": "a"}}}, "", "$ref", "enforced"),
+        ({"properties": {"a": False}}, "", "properties", "enforced"),
+        ({"properties": {"a": {"items": False}}}, "/properties/a/items", "false", "omitted"),
+        ({"properties": {"$ref": {}}}, "", "properties", "refused"),
+        ({"type": "object", "properties": {"a": {"enum": []}}}, "/properties/a", "enum", "fatal"),
         (UNSATISFIABLE, "", "required", "excluded"),
+        ({"properties": {}, "required": ["a"]}, "", "required", "enforced"),
         ({**OPEN_OBJECT, "required": ["a"]}, "", "required", "ignored"),
-        ({"type": "string", "allOf": [{"minLength": 3}]}, "", "allOf", "excluded"),
+        ({"type": "string", "allOf": [{"minLength": 3}]}, "", "minLength", "enforced"),
+        ({"type": "string", "allOf": [{}, {"minLength": 3}]}, "", "allOf", "omitted"),
         ({"properties": {"b": UNSATISFIABLE}}, "/properties/b", "required", "distorted"),
     ],
 )  # fmt: skip
@@ -74,13 +81,137 @@ NODE = {"type": "object", "properties": {"next": RECURSIVE}}
         ({"type": ["object", "null"]}, ALL),
         ({}, ALL),
         ({**RECURSIVE, "$defs": {"node": NODE}}, ALL),
-        ({**RECURSIVE, "$defs": {"node": {"allOf": [NODE]}}}, ("json", "prompt")),
+        ({**RECURSIVE, "$defs": {"node": {"allOf": [NODE]}}}, ALL),
         ({"type": "object", "properties": {"a": {"enum": []}}}, ("json", "prompt")),
-        ({"properties": {}, "required": ["a"]}, ("json", "prompt")),
+        ({"properties": {}, "required": ["a"]}, ALL),
+        (UNSATISFIABLE, ("json", "prompt")),
     ],
 )
 def test_a_schema_gets_the_modes_that_suit_it(schema, modes):
     assert structured.check_schema(schema).modes == modes
+
+
+TREE = {"type": "object", "properties": {"left": {"$ref": "#"}, "x": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "copy"),
+    [
+        (
+            {"type": "string", "minLength": 5000, "maxLength": 10_000},
+            {"type": "string", "maxLength": 10_000},
+        ),
+        (
+            {"type": "string", "pattern": "a(?=b)", "maxLength": 5},
+            {"type": "string", "maxLength": 5},
+        ),
+        ({"properties": {"a": True, "b": False}}, {"properties": {"a": {}}}),
+        ({"anyOf": [True, WORD]}, {"anyOf": [{}, WORD]}),
+        (
+            {"properties": {"a": WORD}, "required": ["b"]},
+            {"properties": {"a": WORD, "b": {}}, "required": ["b"]},
+        ),
+        (
+            {"type": "array", "items": WORD, "minItems": 3, "maxItems": 2},
+            {"type": "array", "items": WORD, "maxItems": 2},
+        ),
+        ({"type": "string", "allOf": [{"minLength": 3}]}, {"type": "string", "minLength": 3}),
+        (
+            {
+                "$defs": {"a/b": WORD},
+                "properties": {"a": {"$ref": "#/$defs/a~1b"}, "b": {"$ref": "#/$defs/a~1b"}},
+            },
+            {
+                "$defs": {"a/b": WORD, "reference-1": WORD},
+                "properties": {
+                    "a": {"$ref": "#/$defs/reference-1"},
+                    "b": {"$ref": "#/$defs/reference-1"},
+                },
+            },
+        ),
+        (
+            TREE,
+            {
+                "type": "object",
+                "properties": {"left": {"$ref": "#/$defs/reference-1"}, "x": {"type": "integer"}},
+                "$defs": {
+                    "reference-1": {
+                        "type": "object",
+                        "properties": {
+                            "left": {"$ref": "#/$defs/reference-1"},
+                            "x": {"type": "integer"},
+                        },
+                    }
+                },
+            },
+        ),
+        (
+            {
+                **RECURSIVE,
+                "$defs": {
+                    "node": {"properties": {"next": {"allOf": [RECURSIVE], "title": "next"}}}
+                },
+            },
+            {
+                **RECURSIVE,
+                "$defs": {"node": {"properties": {"next": {**RECURSIVE, "title": "next"}}}},
+            },
+        ),
+    ],
+)
+def test_what_the_converter_refuses_is_left_out_of_a_copy(schema, copy):
+    text = json.dumps(schema)
+    checked = structured.check_schema(schema)
+    assert checked.grammar.document == copy
+    assert checked.modes[0] == "grammar"
+    assert json.dumps(schema) == text
+    assert json.dumps(checked.document) == text
+
+
+def test_a_schema_without_such_keywords_is_sent_as_it_is():
+    checked = structured.check_schema({"type": "object", "properties": {"a": WORD}})
+    assert checked.grammar.document is checked.document
+
+
+def test_findings_in_an_added_definition_point_to_the_original():
+    schema = {"$defs": {"a b": {"type": "number", "minimum": 1}}, "$ref": "#/$defs/a b"}
+    assert ("/$defs/a b", "minimum", "ignored") in {
+        (each.pointer, each.keyword, each.effect) for each in findings(schema)
+    }
+
+
+def test_findings_point_into_the_schema_as_the_client_wrote_it():
+    schema = {"items": [{"type": "number", "minimum": 1}], "dependencies": {"a": ["b"]}}
+    found = {(each.pointer, each.keyword, each.effect) for each in findings(schema)}
+    assert ("/items/0", "minimum", "ignored") in found
+    assert ("", "items", "enforced") in found
+    assert ("", "dependencies", "ignored") in found
+
+
+EMBEDDED = "mes-embedded 2026.10.11549"
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword", "effect"),
+    [
+        ({"type": "string", "format": "uri"}, "format", "ignored"),
+        ({"type": "string", "format": "email"}, "format", "enforced"),
+        ({"type": "string", "pattern": r"^\d+"}, "pattern", "enforced"),
+        ({"type": "string", "pattern": r"^[^\[\]]\{\\\(?[=!]$"}, "pattern", "enforced"),
+        ({"type": "string", "pattern": "^(?!a)"}, "pattern", "omitted"),
+        ({"type": "string", "pattern": r"\ba"}, "pattern", "omitted"),
+        ({"patternProperties": {"(?=a)": {}}}, "patternProperties", "omitted"),
+        ({"type": "string", "minLength": 5000}, "minLength", "enforced"),
+        ({"type": "number", "multipleOf": 0.5}, "multipleOf", "enforced"),
+        ({"uniqueItems": True}, "uniqueItems", "ignored"),
+        ({"properties": {"a": True}}, "properties", "enforced"),
+        (UNSATISFIABLE, "required", "excluded"),
+        ({"enum": []}, "enum", "excluded"),
+    ],
+)
+def test_the_embedded_runtime_enforces_more_keywords(schema, keyword, effect):
+    checked = structured.check_schema(schema, runtime=EMBEDDED)
+    assert effect in {x.effect for x in checked.report.findings if x.keyword == keyword}
 
 
 def test_sub_schemas_that_the_converter_does_not_read_have_no_findings():

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from mes.strict_json import NotJson
-from mes.structured.validation import extract
+from mes.structured import check_schema
+from mes.structured.extraction import extract
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,47 @@ from mes.structured.validation import extract
 )  # fmt: skip
 def test_the_value_and_its_source_are_returned(text, value, source):
     assert extract(text) == (value, source)
+
+
+OBJECT = {"type": "object"}
+OBJECTS = {"type": "array", "items": {"type": "object"}}
+REFERENCE = {"$defs": {"a": {"anyOf": [{"properties": {}}, {"type": "null"}]}}, "$ref": "#/$defs/a"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        (OBJECT, 'As in [1] and [2, 3]: {"a": 1}. See {"b": 2}.', {"a": 1}),
+        (REFERENCE, 'As in [1]: {"a": 1}', {"a": 1}),
+        ({"enum": [{"a": 1}]}, 'As in [1]: {"a": 1}', {"a": 1}),
+        ({"allOf": [OBJECT]}, 'As in [1]: {"a": 1}', {"a": 1}),
+        ({"type": ["object", "null"]}, 'As in [1]: {"a": 1}', {"a": 1}),
+        (OBJECTS, 'As in [1] and {"a": 1}: [{"b": 2}]', [{"b": 2}]),
+        ({"type": "array"}, 'The object {"a": [0]} and the list [1]', [1]),
+        (OBJECT, '```json\n[1]\n```\nor\n```json\n{"a": 1}\n```', {"a": 1}),
+        (OBJECT, '```\nnothing\n```\n```json\n{"a": 1}\n```\n```json\n{"b": 2}\n```', {"a": 1}),
+        (OBJECT, '```json\n[1]\n```\nso {"a": 1}', {"a": 1}),
+        (OBJECT, '{"a": 1, "a": 2} or rather {"b": 2}', {"b": 2}),
+        (OBJECT, 'Hm. <think>{"a": 1}</think> {"b": 2}', {"b": 2}),
+        (OBJECT, 'I think {"a": 1}</think>\n```json\n{"b": 2}\n```', {"b": 2}),
+        (OBJECT, '{"a": "</think>"} it is {"b": 2}', {"b": 2}),
+        (OBJECT, '{"a": "</think>"}', {"a": "</think>"}),
+        ({}, "As in [1]: {}", [1]),
+    ],
+)
+def test_the_first_value_of_a_type_that_the_schema_allows_counts(schema, text, value):
+    validation = check_schema(schema).validate_answer(text, "stop")
+    assert (validation.verdict, validation.parsed) == ("valid", value)
+
+
+@pytest.mark.parametrize("text", ["As in [1].", "```json\n[1]\n```", "[1]"])
+def test_a_value_of_another_type_violates_the_schema(text):
+    assert check_schema(OBJECT).validate_answer(text, "stop").verdict == "schema_violation"
+
+
+@pytest.mark.parametrize("text", ['Hm. <think>{"a": 1}', '<think>{"a": 1}</think> nothing'])
+def test_the_json_of_a_thought_is_no_answer(text):
+    assert check_schema(OBJECT).validate_answer(text, "stop").verdict == "not_json"
 
 
 @pytest.mark.parametrize(
@@ -77,5 +119,17 @@ def test_extraction_from_hostile_text_takes_linear_time(text, share):
         began = time.thread_time()
         with pytest.raises(NotJson):
             extract(text)
+        times.append(time.thread_time() - began)
+    assert min(times) < FAST_SECONDS
+
+
+@pytest.mark.parametrize(
+    "text", ["[1] " * 100_000, "```json\n[1]\n```\n" * 20_000, "[] {} " * 50_000]
+)
+def test_many_values_of_another_type_take_linear_time(text):
+    times: list[float] = []
+    while min(times, default=1.0) >= FAST_SECONDS and len(times) < MOST_TRIES:
+        began = time.thread_time()
+        extract(text, lambda value: value == 7)
         times.append(time.thread_time() - began)
     assert min(times) < FAST_SECONDS

@@ -64,7 +64,7 @@ def test_neither_checks_nor_validation_take_long(name, results):
 @pytest.mark.parametrize("name", cases_with(NOT_AS_FORMAT))
 def test_the_runtime_never_gets_a_schema_that_harms_its_converter(name, results):
     if results[name].outcome == JUDGED:
-        assert "grammar" not in results[name].modes
+        assert "grammar" not in results[name].modes or not results[name].grammar_is_harmful
     else:
         assert results[name].outcome in CASES[name].outcomes
 
