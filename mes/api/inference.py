@@ -64,7 +64,7 @@ def run_blocking(request: InferenceRequest) -> InferenceOutcome:
     services, log = begin_log(request)
     with services.client() as client:
         inference = inference_call(request, services, log)(client=client)
-    return _finish(inference, log)
+    return _finish(inference, request, log)
 
 
 def run_streaming(
@@ -88,7 +88,7 @@ def run_streaming(
 
         with closing(Stream(work, reader=response_stream, patience_seconds=patience)) as stream:
             yield from stream
-    return _finish(stream.result, log)
+    return _finish(stream.result, request, log)
 
 
 def begin_log(request: InferenceRequest) -> tuple[Services, RequestLog]:
@@ -116,8 +116,8 @@ def inference_call(
     )
 
 
-def _finish(inference: Inference, log: RequestLog) -> InferenceOutcome:
-    outcome = InferenceOutcome(inference, log.request_id)
+def _finish(inference: Inference, request: InferenceRequest, log: RequestLog) -> InferenceOutcome:
+    outcome = InferenceOutcome(inference, log.request_id, ignored=request.ignored)
     log.add_fields(**log_fields(outcome))
     return outcome
 

@@ -46,7 +46,8 @@ class InferenceRequest:
     `json_schema_pointer` is the JSON pointer to the schema in the body that the client sent;
     errors about the schema start with it. `model_pointer` and `think_pointer` are those to the
     fields that `model_id` and `think` come from. `seed_offset` is added to a seed that is set; it
-    is the number of the choice in a request with several ones.
+    is the number of the choice in a request with several ones. `ignored` are the names of
+    parameters that the client sent and that have no effect.
     """
 
     model_id: str
@@ -68,6 +69,7 @@ class InferenceRequest:
     constrain: bool = True
     sampling: Mapping[str, Any] = field(default_factory=dict)
     seed_offset: int = 0
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,10 +278,6 @@ class TestRefusals:
             ({"mes": {"speed": 11}}, "mes.speed"),
             ({"mes": {"timeout": 1e6}}, "mes.timeout"),
             ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-            (
-                {"stream_options": {"include_obfuscation": True}},
-                "stream_options.include_obfuscation",
-            ),
         ],
     )
     def test_an_unsupported_parameter_is_named(self, chat, fields, param):

@@ -7,6 +7,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate
 
+from mes.api.ignored_fields import NullOnly, ignored_names
 from mes.api.openai.common import (
     OnlyValue,
     OpenAiRequestSchema,
@@ -196,15 +197,16 @@ class ChatRequestSchema(Parameters):
     logprobs = Flag(allow_none=True)
     top_logprobs = Whole(allow_none=True, validate=between(0, 20))
     modalities = OnlyValue(["text"])
-    # Accepted, but without effect.
-    store = OnlyValue(False)
-    service_tier = Text(allow_none=True, validate=validate.OneOf(("auto", "default")))
-    metadata = Object(allow_none=True)
-    safety_identifier = Text(allow_none=True)
-    prompt_cache_key = Text(allow_none=True)
+    # Accepted as null only.
+    audio = NullOnly("only text is generated")
+    functions = NullOnly("send tools")
+    function_call = NullOnly("send tool_choice")
+    web_search_options = NullOnly("MES searches nothing on behalf of a client")
 
-    @post_load
-    def _request(self, values: dict[str, Any], **kwargs: Any) -> ChatRequest:
+    @post_load(pass_original=True)
+    def _request(
+        self, values: dict[str, Any], document: dict[str, Any], **kwargs: Any
+    ) -> ChatRequest:
         values = without_nulls(values)
         function = required_function(values)
         tools = offered_tools(values)
@@ -219,6 +221,7 @@ class ChatRequestSchema(Parameters):
             tools=() if function else tuple(tools),
             think=_EFFORTS[values.get("reasoning_effort", "none")],
             top_logprobs=top_logprobs_count(values),
+            ignored=ignored_names(self, document),
         )
         return ChatRequest(
             inference=inference,

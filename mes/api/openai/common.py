@@ -10,6 +10,7 @@ from typing import Any
 from marshmallow import ValidationError, fields
 
 from mes.api.choices import ChoiceChunks, repeat, run_choices, stream_choices
+from mes.api.ignored_fields import Ignored
 from mes.api.inference import run_blocking, run_streaming
 from mes.api.inference_responses import InferenceOutcome
 from mes.api.middleware import request_log
@@ -38,7 +39,11 @@ from mes.domain import InferenceRequest, Usage
 
 
 class OpenAiRequestSchema(Strict):
-    """A part of a request. Parameters that are not supported are refused, not ignored."""
+    """A part of a request.
+
+    A parameter that would change the answer is honoured or refused. Parameters that change nothing
+    are declared as `Ignored`, and the response lists them.
+    """
 
     error_messages = {"unknown": "is not supported; leave it out", "type": "must be a JSON object"}
 
@@ -66,7 +71,7 @@ class StreamOptionsSchema(OpenAiRequestSchema):
     """`stream_options`."""
 
     include_usage = Flag(allow_none=True)
-    include_obfuscation = OnlyValue(False)
+    include_obfuscation = Ignored()
 
 
 class MesOptionsSchema(AttemptsSchema, OpenAiRequestSchema):
@@ -107,8 +112,15 @@ class Parameters(SamplingSchema, AddressSchema):
     n = ChoiceCount(allow_none=True)
     logit_bias = OnlyValue({})
     mes = fields.Nested(MesOptionsSchema, allow_none=True)
-    # Accepted, but without effect.
-    user = Text(allow_none=True)
+    user = Ignored()
+    metadata = Ignored()
+    store = Ignored()
+    service_tier = Ignored()
+    verbosity = Ignored()
+    prediction = Ignored()
+    safety_identifier = Ignored()
+    prompt_cache_key = Ignored()
+    prompt_cache_retention = Ignored()
 
 
 def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:

@@ -10,6 +10,7 @@ from flask import Blueprint, Response
 from marshmallow import ValidationError, fields, post_load
 
 from mes.api.auth import auth
+from mes.api.ignored_fields import ignored_names
 from mes.api.inference import INFERENCE_ERRORS
 from mes.api.inference_responses import InferenceOutcome
 from mes.api.openai.common import (
@@ -88,13 +89,18 @@ class CompletionRequestSchema(Parameters):
     echo = OnlyValue(False)
     suffix = OnlyValue(None)
 
-    @post_load
-    def _request(self, values: dict[str, Any], **kwargs: Any) -> CompletionRequest:
+    @post_load(pass_original=True)
+    def _request(
+        self, values: dict[str, Any], document: dict[str, Any], **kwargs: Any
+    ) -> CompletionRequest:
         values = without_nulls(values)
         _refuse_selection(values)
         _refuse_too_many(len(values["prompt"]), values)
         inference = inference_of(
-            values, max_tokens=values.get("max_tokens"), top_logprobs=values.get("logprobs")
+            values,
+            max_tokens=values.get("max_tokens"),
+            top_logprobs=values.get("logprobs"),
+            ignored=ignored_names(self, document),
         )
         choices = [
             choice

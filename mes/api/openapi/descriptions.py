@@ -61,7 +61,8 @@ ERROR_CAUSES = {
 
 _MODEL = "Id of a model in the catalog. Spelling variants are matched as in Ollama."
 _RUNTIME_DEFAULT = "Default: that of the runtime."
-_NO_EFFECT = "Accepted, but without effect."
+_NO_EFFECT = "Accepted, but without effect: the response lists it in `mes.ignored`."
+_NOT_SUPPORTED = "Accepted as null; other values are not supported."
 
 # Fields by name; a name has the same meaning in all requests.
 REQUEST_FIELDS = {
@@ -115,11 +116,18 @@ REQUEST_FIELDS = {
     "reasoning_effort": "How much a reasoning model thinks before its answer. Default: `none`.",
     "mes": "Parameters that OpenAI's API does not have: `max_attempts`, `constrain`, `timeout`.",
     "user": _NO_EFFECT,
-    "store": "Responses are not stored.",
+    "store": f"{_NO_EFFECT} Responses are not stored.",
     "service_tier": _NO_EFFECT,
     "metadata": _NO_EFFECT,
     "safety_identifier": _NO_EFFECT,
     "prompt_cache_key": _NO_EFFECT,
+    "prompt_cache_retention": _NO_EFFECT,
+    "verbosity": _NO_EFFECT,
+    "prediction": _NO_EFFECT,
+    "audio": _NOT_SUPPORTED,
+    "functions": f"{_NOT_SUPPORTED} `tools` are.",
+    "function_call": f"{_NOT_SUPPORTED} `tool_choice` is.",
+    "web_search_options": _NOT_SUPPORTED,
     "input": "A text, or a list of up to 2048 texts. Texts that are too long are refused.",
     "encoding_format": "Encoding of the vectors. Default: `float`; `base64` is shorter.",
     "instances": "JSON values to validate against the schema, 1 to 1,000.",
