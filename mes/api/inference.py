@@ -19,10 +19,10 @@ from mes.api.inference_responses import (
     TextLine,
     serialize_event,
 )
+from mes.api.inference_schemas import InferenceRequestSchema
 from mes.api.middleware import RequestLog, request_log
 from mes.api.operation_docs import JSON, NDJSON, RUN_ERRORS, documented, lines_schema
 from mes.api.request_body import request_body
-from mes.api.request_schemas import InferenceRequestSchema
 from mes.api.response_fields import json_response
 from mes.api.response_schemas import ErrorLine, TimingsSchema, UsageSchema
 from mes.api.services import Services, get_services

@@ -37,7 +37,7 @@ from mes.errors import (
     ShuttingDown,
 )
 from mes.event_loop import EventLoop
-from mes.ollama import embeddings, generation, pull_progress, responses
+from mes.ollama import embeddings, generation, payloads, pull_progress, responses
 from mes.ollama.connections import RuntimeAdapter, prepare_request, with_body
 from mes.ollama.exchange import Exchange, OpenExchanges, Operation
 from mes.ollama.http_interface import require_expected_http_libraries
@@ -97,7 +97,7 @@ class OllamaRuntime:
     ) -> Reply:
         """Run one generation and return its reply."""
         template = self._chat if prompt.messages else self._generate
-        request = with_body(template, generation.generation_payload(prompt))
+        request = with_body(template, payloads.generation_payload(prompt))
         exchange = self._exchange(_GENERATION, deadline)
         with exchange, client.on_disconnect(exchange.cancel_for_client):
             sent_at = time.monotonic()
@@ -153,7 +153,7 @@ class OllamaRuntime:
 
     def load(self, spec: ModelSpec, *, deadline: float) -> None:
         """Load a model and wait until it is ready."""
-        request = with_body(self._generate, generation.load_payload(spec))
+        request = with_body(self._generate, payloads.load_payload(spec))
         try:
             self._load(
                 spec, deadline, request, partial(responses.require_done, error_class=LoadFailed)
@@ -181,7 +181,7 @@ class OllamaRuntime:
     def unload(self, name: str) -> None:
         """Request that a model leaves memory. A model that is not pulled is unloaded already."""
         try:
-            body = self._ask(with_body(self._generate, generation.unload_payload(name)), name)
+            body = self._ask(with_body(self._generate, payloads.unload_payload(name)), name)
         except ModelNotPulled:
             return
         responses.require_done([body], error_class=RuntimeReplyInvalid)

@@ -8,25 +8,24 @@ from typing import Any
 from marshmallow import ValidationError, fields, post_load, validate
 
 from mes.api.ignored_fields import NullOnly, ignored_names
+from mes.api.messages import MessageSchema, require_calls, with_tool_names
 from mes.api.openai.common import (
-    OnlyValue,
     OpenAiRequestSchema,
     Parameters,
     choices_of,
     inference_of,
     wants_usage,
 )
-from mes.api.openai.messages import ChatMessageSchema, with_tool_names
 from mes.api.request_lists import MAX_MESSAGES, MAX_TOOLS, Items
 from mes.api.request_schemas import (
     MESSAGES,
     NOT_EMPTY,
     Flag,
     Object,
+    OnlyValue,
     Text,
     Whole,
     between,
-    require_question,
     top_logprobs_count,
     without_nulls,
 )
@@ -180,10 +179,10 @@ class ChatRequestSchema(Parameters):
     """The body of `POST /v1/chat/completions`."""
 
     messages = Items(
-        fields.Nested(ChatMessageSchema),
+        fields.Nested(MessageSchema),
         most=MAX_MESSAGES,
         required=True,
-        validate=[NOT_EMPTY, require_question],
+        validate=[NOT_EMPTY, require_calls],
     )
     max_completion_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
     response_format = fields.Nested(ResponseFormatSchema, allow_none=True, error_messages=MESSAGES)

@@ -18,10 +18,10 @@ from mes.api.openai.error_format import to_openai_error
 from mes.api.openai.openai_schemas import ChoiceFacts, OwnFacts
 from mes.api.operation_docs import EVENT_STREAM
 from mes.api.request_schemas import (
-    MESSAGES,
     NOT_EMPTY,
     AttemptsSchema,
     Flag,
+    OnlyValue,
     SamplingSchema,
     Strict,
     Text,
@@ -46,25 +46,6 @@ class OpenAiRequestSchema(Strict):
     """
 
     error_messages = {"unknown": "is not supported; leave it out", "type": "must be a JSON object"}
-
-
-class OnlyValue(fields.Field[Any]):
-    """A parameter of which one value is supported; null or absent means the same."""
-
-    default_error_messages = MESSAGES
-
-    def __init__(self, value: Any) -> None:
-        super().__init__(allow_none=True)
-        self._supported = value
-        self.shape = {"enum": [None] if value is None else [value, None]}
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        # In Python, True equals 1.
-        is_same_kind = isinstance(value, bool) == isinstance(self._supported, bool)
-        if value != self._supported or not is_same_kind:
-            supported = json.dumps(self._supported)
-            raise ValidationError(f"is supported as {supported} only; leave it out")
-        return value
 
 
 class StreamOptionsSchema(OpenAiRequestSchema):

@@ -16,7 +16,6 @@ from mes.api.inference_responses import InferenceOutcome
 from mes.api.openai.common import (
     DONE,
     EVENTS,
-    OnlyValue,
     Parameters,
     choices_of,
     inference_of,
@@ -36,7 +35,7 @@ from mes.api.openai.openai_schemas import (
 )
 from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
-from mes.api.request_schemas import MESSAGES, Whole, between, without_nulls
+from mes.api.request_schemas import MESSAGES, OnlyValue, Whole, between, without_nulls
 from mes.api.response_fields import Document, json_response
 from mes.api.services import get_services
 from mes.api.streaming import Documents, StreamingResponse
@@ -87,7 +86,7 @@ class CompletionRequestSchema(Parameters):
     logprobs = Whole(allow_none=True, validate=between(0, 20))
     best_of = Whole(allow_none=True)
     echo = OnlyValue(False)
-    suffix = OnlyValue(None)
+    suffix = OnlyValue(None, "")
 
     @post_load(pass_original=True)
     def _request(
