@@ -50,6 +50,21 @@ class Whole(fields.Integer):
         return value
 
 
+class Seed(Whole):
+    """A seed of 64 bits. Loads as one of the runtime's 31 bits, or as -1 for a random one.
+
+    Seeds outside of 31 bits are taken modulo 2**31, so equal seeds give equal seeds.
+    """
+
+    shape = {"minimum": -(2**63), "maximum": 2**63 - 1}
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        seed = super()._deserialize(value, *args, **kwargs)
+        if not self.shape["minimum"] <= seed <= self.shape["maximum"]:
+            raise ValidationError("must be a whole number of 64 bits, or -1 for a random seed")
+        return seed if seed == -1 else seed % 2**31
+
+
 class Number(fields.Float):
     """A number: 0.5 or 5, but not "0.5" or true."""
 
@@ -192,7 +207,7 @@ class SamplingSchema(Strict):
     top_p = Number(allow_none=True, validate=between(0, 1))
     top_k = Whole(allow_none=True, validate=between(0, 1_000_000))
     min_p = Number(allow_none=True, validate=between(0, 1))
-    seed = Whole(allow_none=True, validate=between(0, 2**31 - 1))
+    seed = Seed(allow_none=True)
     stop = Stops(allow_none=True)
     repeat_penalty = Number(allow_none=True, validate=between(0, 2))
     presence_penalty = Number(allow_none=True, validate=between(-2, 2))

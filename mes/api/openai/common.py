@@ -16,6 +16,7 @@ from mes.api.inference_responses import InferenceOutcome
 from mes.api.middleware import request_log
 from mes.api.openai.error_format import to_openai_error
 from mes.api.openai.openai_schemas import ChoiceFacts, OwnFacts
+from mes.api.openai.other_parameters import OtherParameters, with_own_name
 from mes.api.operation_docs import EVENT_STREAM
 from mes.api.request_schemas import (
     NOT_EMPTY,
@@ -87,7 +88,7 @@ class ChoiceCount(Whole):
 
 
 # marshmallow puts the fields of the last base first.
-class Parameters(SamplingSchema, AddressSchema):
+class Parameters(OtherParameters, SamplingSchema, AddressSchema):
     """The parameters of all generations."""
 
     n = ChoiceCount(allow_none=True)
@@ -106,6 +107,7 @@ class Parameters(SamplingSchema, AddressSchema):
 
 def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
     """Return the inference request of these parameters; `more` are further fields of it."""
+    values = with_own_name(values, name="repeat_penalty", other="repetition_penalty")
     options = without_nulls(values.get("mes", {}))
     if values.get("stream") and options.get("max_attempts", 1) > 1:
         # A chunk cannot name its attempt, so two answers would run into one.
