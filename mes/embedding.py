@@ -20,13 +20,15 @@ class EmbeddingRequest:
     """Texts to embed.
 
     `dimensions` is the length of the vectors; None means the model's own length. `encoding` is
-    their form in the response.
+    their form in the response. `ignored` are the names of parameters that the client sent and that
+    have no effect.
     """
 
     model_id: str
     texts: tuple[str, ...]
     dimensions: int | None = None
     encoding: str = "float"
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,10 @@ class SchemaRefused(RuntimeFault):
     pass
 
 
+class ThinkLevelRefused(RuntimeFault):
+    pass
+
+
 class LoadFailed(RuntimeFault):
     pass
 

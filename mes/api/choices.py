@@ -50,7 +50,7 @@ def run_choices(requests: Sequence[InferenceRequest]) -> list[InferenceOutcome]:
         limits = _limits(services, requests[0])
         with running(calls, client=client, **limits) as generations:
             generations.join()
-    return _finish(generations.results(), log)
+    return _finish(generations.results(), requests[0], log)
 
 
 def stream_choices(
@@ -69,7 +69,7 @@ def stream_choices(
             _logged(inference_call(request, services, log), log),
             chunks,
             partial(ChoiceWriter, buffer, chunks.serialize, patience),
-            log.request_id,
+            partial(InferenceOutcome, request_id=log.request_id, ignored=request.ignored),
         )
         for request, chunks in zip(requests, choices, strict=True)
     ]
@@ -80,7 +80,7 @@ def stream_choices(
                 yield from buffer
             finally:
                 buffer.close()
-    return _finish(generations.results(), log)
+    return _finish(generations.results(), requests[0], log)
 
 
 def _begin_log(requests: Sequence[InferenceRequest]) -> tuple[Services, RequestLog]:
@@ -109,19 +109,24 @@ def _write_chunks(
     call: Generate,
     chunks: ChoiceChunks,
     create_writer: Callable[[], ChoiceWriter],
-    request_id: str,
+    build_outcome: Callable[[Inference], InferenceOutcome],
     **arguments: Any,
 ) -> Inference:
     writer = create_writer()
     inference = call(emit=writer.emit, **arguments)
-    writer.write(list(chunks.last(InferenceOutcome(inference, request_id))))
+    writer.write(list(chunks.last(build_outcome(inference))))
     return inference
 
 
-def _finish(inferences: Sequence[Inference], log: RequestLog) -> list[InferenceOutcome]:
+def _finish(
+    inferences: Sequence[Inference], request: InferenceRequest, log: RequestLog
+) -> list[InferenceOutcome]:
     usage = sum((each.usage for each in inferences), start=Usage(0, 0))
     log.add_fields(usage=UsageSchema.serialize(usage))
-    return [InferenceOutcome(each, log.request_id, index) for index, each in enumerate(inferences)]
+    return [
+        InferenceOutcome(each, log.request_id, index, ignored=request.ignored)
+        for index, each in enumerate(inferences)
+    ]
 
 
 class DocumentBuffer:

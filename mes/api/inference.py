@@ -19,10 +19,10 @@ from mes.api.inference_responses import (
     TextLine,
     serialize_event,
 )
+from mes.api.inference_schemas import InferenceRequestSchema
 from mes.api.middleware import RequestLog, request_log
 from mes.api.operation_docs import JSON, NDJSON, RUN_ERRORS, documented, lines_schema
 from mes.api.request_body import request_body
-from mes.api.request_schemas import InferenceRequestSchema
 from mes.api.response_fields import json_response
 from mes.api.response_schemas import ErrorLine, TimingsSchema, UsageSchema
 from mes.api.services import Services, get_services
@@ -64,7 +64,7 @@ def run_blocking(request: InferenceRequest) -> InferenceOutcome:
     services, log = begin_log(request)
     with services.client() as client:
         inference = inference_call(request, services, log)(client=client)
-    return _finish(inference, log)
+    return _finish(inference, request, log)
 
 
 def run_streaming(
@@ -88,7 +88,7 @@ def run_streaming(
 
         with closing(Stream(work, reader=response_stream, patience_seconds=patience)) as stream:
             yield from stream
-    return _finish(stream.result, log)
+    return _finish(stream.result, request, log)
 
 
 def begin_log(request: InferenceRequest) -> tuple[Services, RequestLog]:
@@ -116,8 +116,8 @@ def inference_call(
     )
 
 
-def _finish(inference: Inference, log: RequestLog) -> InferenceOutcome:
-    outcome = InferenceOutcome(inference, log.request_id)
+def _finish(inference: Inference, request: InferenceRequest, log: RequestLog) -> InferenceOutcome:
+    outcome = InferenceOutcome(inference, log.request_id, ignored=request.ignored)
     log.add_fields(**log_fields(outcome))
     return outcome
 

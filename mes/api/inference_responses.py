@@ -34,14 +34,16 @@ MODES = ("grammar", "json", "prompt", "free")
 
 
 class InferenceOutcome:
-    """A finished inference and the id of its request: the source of `InferenceAnswer`.
+    """A finished inference and its request: the source of `InferenceAnswer`.
 
-    `index` is that of its choice, in a request with several ones.
+    `index` is that of its choice, in a request with several ones. `ignored` are the names of the
+    request's parameters that have no effect.
     """
 
     __slots__ = (
         "failure",
         "final",
+        "ignored",
         "index",
         "inference",
         "options",
@@ -52,10 +54,18 @@ class InferenceOutcome:
         "validation",
     )
 
-    def __init__(self, inference: Inference, request_id: str, index: int = 0) -> None:
+    def __init__(
+        self,
+        inference: Inference,
+        request_id: str,
+        index: int = 0,
+        *,
+        ignored: tuple[str, ...] = (),
+    ) -> None:
         self.inference = inference
         self.request_id = request_id
         self.index = index
+        self.ignored = ignored
         self.final = inference.final
         self.options = self.final.options
         self.seed = self.options["seed"]
@@ -213,6 +223,11 @@ class InferenceAnswer(ResponseSchema):
         required=False,
     )
     error = string("The first violation, if `success` is false.", required=False)
+    ignored = strings(
+        "Parameters of the request that had no effect, such as `user`; absent if there are none.",
+        source=lambda outcome: list(outcome.ignored) or None,
+        required=False,
+    )
 
 
 # Lines of a stream.

@@ -1,7 +1,8 @@
-"""Request schemas: kinds of fields, parameters of generations, and inferences."""
+"""Request schemas: kinds of fields, and parameters of all requests for a generation."""
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode
 from typing import Any
 
@@ -10,14 +11,10 @@ from marshmallow import (
     Schema,
     ValidationError,
     fields,
-    post_load,
     validate,
-    validates_schema,
 )
 
-from mes.api.request_lists import MAX_IMAGES, MAX_MESSAGES, Items
 from mes.api.services import get_services
-from mes.domain import InferenceRequest, Message
 from mes.errors import format_number
 
 # Kinds of request fields, which load JSON values strictly, without conversions.
@@ -51,6 +48,21 @@ class Whole(fields.Integer):
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValidationError("must be a whole number")
         return value
+
+
+class Seed(Whole):
+    """A seed of 64 bits. Loads as one of the runtime's 31 bits, or as -1 for a random one.
+
+    Seeds outside of 31 bits are taken modulo 2**31, so equal seeds give equal seeds.
+    """
+
+    shape = {"minimum": -(2**63), "maximum": 2**63 - 1}
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        seed = super()._deserialize(value, *args, **kwargs)
+        if not self.shape["minimum"] <= seed <= self.shape["maximum"]:
+            raise ValidationError("must be a whole number of 64 bits, or -1 for a random seed")
+        return seed if seed == -1 else seed % 2**31
 
 
 class Number(fields.Float):
@@ -103,24 +115,51 @@ class Object(fields.Field[dict[str, Any]]):
         return value
 
 
-class Stops(fields.Field[list[str]]):
-    """Strings that end the answer: a list, or one string."""
+class OnlyValue(fields.Field[Any]):
+    """A parameter of which a few values are supported; null or absent means the first of them."""
+
+    default_error_messages = MESSAGES
+
+    def __init__(self, *values: Any) -> None:
+        super().__init__(allow_none=True)
+        self._supported = values
+        self.shape = {"enum": [*(each for each in values if each is not None), None]}
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        # In Python, True equals 1.
+        if not any(
+            value == each and isinstance(value, bool) == isinstance(each, bool)
+            for each in self._supported
+        ):
+            supported = json.dumps(self._supported[0])
+            raise ValidationError(f"is supported as {supported} only; leave it out")
+        return value
+
+
+MOST_STOPS = 64
+
+
+class Stops(fields.Field[list[str] | None]):
+    """Strings that end the answer: a list, or one string. An empty list means the same as null."""
 
     shape = {
         "type": ["string", "array"],
         "minLength": 1,
         "items": {"type": "string", "minLength": 1},
-        "minItems": 1,
-        "maxItems": 16,
+        "maxItems": MOST_STOPS,
     }
     default_error_messages = MESSAGES
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         stops = [value] if isinstance(value, str) else value
-        is_valid = isinstance(stops, list) and all(isinstance(s, str) and s for s in stops)
-        if not is_valid or not 1 <= len(stops) <= 16:
-            raise ValidationError("must be a string or a list of 1 to 16 strings, none empty")
-        return stops
+        if not isinstance(stops, list) or not all(isinstance(s, str) and s for s in stops):
+            raise ValidationError("must be a string or a list of strings, none empty")
+        if len(stops) > MOST_STOPS:
+            raise ValidationError(f"must have at most {MOST_STOPS} strings; it has {len(stops)}")
+        return stops or None
+
+
+THINK_LEVELS = ("low", "medium", "high", "max")
 
 
 class Think(fields.Field[bool | str]):
@@ -129,8 +168,8 @@ class Think(fields.Field[bool | str]):
     default_error_messages = MESSAGES
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, bool) and value not in ("low", "medium", "high"):
-            raise ValidationError('must be true, false, "low", "medium" or "high"')
+        if not isinstance(value, bool) and value not in THINK_LEVELS:
+            raise ValidationError('must be true, false, "low", "medium", "high" or "max"')
         return value
 
 
@@ -168,7 +207,7 @@ class SamplingSchema(Strict):
     top_p = Number(allow_none=True, validate=between(0, 1))
     top_k = Whole(allow_none=True, validate=between(0, 1_000_000))
     min_p = Number(allow_none=True, validate=between(0, 1))
-    seed = Whole(allow_none=True, validate=between(0, 2**31 - 1))
+    seed = Seed(allow_none=True)
     stop = Stops(allow_none=True)
     repeat_penalty = Number(allow_none=True, validate=between(0, 2))
     presence_penalty = Number(allow_none=True, validate=between(-2, 2))
@@ -198,36 +237,6 @@ def sampling_options(values: dict[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in _OPTIONS if name in values}
 
 
-# Inference requests.
-
-_ROLE = validate.OneOf(
-    ("system", "user", "assistant", "tool"), error="must be system, user, assistant or tool"
-)
-
-
-class MessageSchema(Strict):
-    """One message of a conversation."""
-
-    error_messages = {"unknown": "is not a field of a message", "type": "must be a JSON object"}
-
-    role = Text(required=True, validate=_ROLE)
-    content = Text(required=True)
-    images = Items(Image(), most=MAX_IMAGES, allow_none=True)
-
-    @post_load
-    def _message(self, values: dict[str, Any], **kwargs: Any) -> Message:
-        images = tuple(values.get("images") or ())
-        return Message(values["role"], values["content"], images)
-
-
-def require_question(messages: list[Message]) -> None:
-    """Raise ValidationError for a conversation that does not end with a question to the model."""
-    if not any(message.role == "user" for message in messages):
-        raise ValidationError("must have a message of role user")
-    if messages[-1].role not in ("user", "tool"):
-        raise ValidationError("must end with a message of role user or tool")
-
-
 def top_logprobs_count(values: dict[str, Any]) -> int | None:
     """Remove `logprobs` and `top_logprobs`, and return the number of likeliest tokens to report.
 
@@ -238,51 +247,3 @@ def top_logprobs_count(values: dict[str, Any]) -> int | None:
     if is_wanted is None:
         return count
     return (count or 0) if is_wanted else None
-
-
-class QuestionSchema(Strict):
-    """The model, the prompt or conversation, and the form of the answer."""
-
-    model_id = Text(required=True, validate=NOT_EMPTY)
-    prompt = Text(allow_none=True, validate=NOT_EMPTY)
-    system_prompt = Text(allow_none=True)
-    messages = Items(
-        fields.Nested(MessageSchema),
-        most=MAX_MESSAGES,
-        allow_none=True,
-        validate=require_question,
-    )
-    stream = Flag(allow_none=True)
-    think = Think(allow_none=True)
-    logprobs = Flag(allow_none=True)
-    top_logprobs = Whole(allow_none=True, validate=between(0, 20))
-    json_schema = Object(allow_none=True)
-
-
-class InferenceRequestSchema(AttemptsSchema, SamplingSchema, QuestionSchema):
-    """The body of `POST /v1/inference`. An optional field that is null counts as absent."""
-
-    error_messages = {"unknown": "is not a field of this request", "type": "must be a JSON object"}
-
-    @validates_schema(pass_original=True, skip_on_field_errors=False)
-    def _check_prompt_or_messages(self, _: Any, values: dict[str, Any], **kwargs: Any) -> None:
-        if not isinstance(values, dict):
-            return  # marshmallow reports this itself
-        present = {name for name in ("prompt", "messages") if values.get(name) is not None}
-        if not present:
-            raise ValidationError("is required, unless there are messages", "prompt")
-        if len(present) == 2:
-            raise ValidationError("cannot be combined with prompt; send one of the two", "messages")
-        if "messages" in present and values.get("system_prompt") is not None:
-            mistake = "cannot be combined with messages; send a message of role system instead"
-            raise ValidationError(mistake, "system_prompt")
-
-    @post_load
-    def _request(self, values: dict[str, Any], **kwargs: Any) -> InferenceRequest:
-        values = without_nulls(values)
-        sampling = sampling_options(values)
-        timeout = values.pop("timeout", None)
-        values["messages"] = tuple(values.get("messages", ()))
-        values["top_logprobs"] = top_logprobs_count(values)
-        direct = {name: value for name, value in values.items() if name not in sampling}
-        return InferenceRequest(**direct, sampling=sampling, timeout_seconds=timeout)

@@ -47,7 +47,8 @@ class InferenceRequest:
     is the JSON pointer to the schema in the body that the client sent; errors about the schema
     start with it. `model_pointer` and `think_pointer` are those to the fields that `model_id` and
     `think` come from. `seed_offset` is added to a seed that is set; it is the number of the choice
-    in a request with several ones.
+    in a request with several ones. `ignored` are the names of parameters that the client sent and
+    that have no effect.
     """
 
     model_id: str
@@ -70,6 +71,7 @@ class InferenceRequest:
     constrain: bool = True
     sampling: Mapping[str, Any] = field(default_factory=dict)
     seed_offset: int = 0
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +95,28 @@ class Prompt:
 
     @property
     def question(self) -> str:
-        """The last message of the user, or the text."""
-        return self.messages[self._last_user_message].content if self.messages else self.text
+        """The last turn that is not the model's own, or the text; "" if there is no such turn."""
+        if not self.messages:
+            return self.text
+        index = self._question_index
+        return "" if index is None else self.messages[index].content
 
     def with_question(self, question: str) -> Prompt:
-        """Return the same prompt with another question."""
+        """Return the same prompt with another question.
+
+        A conversation in which all turns are the model's own gets it as a system message.
+        """
         if not self.messages:
             return replace(self, text=question)
-        messages, index = list(self.messages), self._last_user_message
-        messages[index] = replace(messages[index], content=question)
+        messages, index = list(self.messages), self._question_index
+        if index is None:
+            messages.insert(0, Message("system", question.strip()))
+        else:
+            messages[index] = replace(messages[index], content=question)
         return replace(self, messages=tuple(messages))
 
     @property
-    def _last_user_message(self) -> int:
-        return max(n for n, message in enumerate(self.messages) if message.role == "user")
+    def _question_index(self) -> int | None:
+        # The model continues its own messages at the end, so nothing is added to them.
+        turns = (n for n, message in enumerate(self.messages) if message.role != "assistant")
+        return max(turns, default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import requests
@@ -35,12 +36,14 @@ from mes.errors import (
     RuntimeReplyInvalid,
     RuntimeUnavailable,
     ShuttingDown,
+    ThinkLevelRefused,
 )
 from mes.event_loop import EventLoop
-from mes.ollama import embeddings, generation, pull_progress, responses
+from mes.ollama import embeddings, generation, payloads, pull_progress, responses
 from mes.ollama.connections import RuntimeAdapter, prepare_request, with_body
 from mes.ollama.exchange import Exchange, OpenExchanges, Operation
 from mes.ollama.http_interface import require_expected_http_libraries
+from mes.ollama.think_levels import RefusedThinkLevels
 from mes.streams import StreamPump
 
 _GENERATION = Operation("generation", GenerationTimeout, GenerationAborted)
@@ -83,6 +86,7 @@ class OllamaRuntime:
         self._reply_timeout_seconds = reply_timeout_seconds
         self._max_reply_bytes = max_reply_bytes
         self._open_exchanges = OpenExchanges()
+        self._refused_think_levels = RefusedThinkLevels()
         self._adapter = RuntimeAdapter(pool_size=pool_size)
         self._generate = prepare_request("POST", url, "/api/generate")
         self._chat = prepare_request("POST", url, "/api/chat")
@@ -97,9 +101,24 @@ class OllamaRuntime:
     def generate(
         self, prompt: Prompt, *, deadline: float, client: Client, emit: Emit = no_op
     ) -> Reply:
-        """Run one generation and return its reply."""
+        """Run one generation and return its reply.
+
+        A model that refuses a level of thinking is asked once more, to think without a level.
+        """
+        refused = self._refused_think_levels
+        if not refused.has(prompt):
+            try:
+                return self._generate_once(prompt, deadline=deadline, client=client, emit=emit)
+            except ThinkLevelRefused:
+                refused.add(prompt)
+        prompt = replace(prompt, think=True)
+        return self._generate_once(prompt, deadline=deadline, client=client, emit=emit)
+
+    def _generate_once(
+        self, prompt: Prompt, *, deadline: float, client: Client, emit: Emit
+    ) -> Reply:
         template = self._chat if prompt.messages else self._generate
-        request = with_body(template, generation.generation_payload(prompt))
+        request = with_body(template, payloads.generation_payload(prompt))
         exchange = self._exchange(_GENERATION, deadline)
         with exchange, client.on_disconnect(exchange.cancel_for_client):
             sent_at = time.monotonic()
@@ -120,7 +139,7 @@ class OllamaRuntime:
         self, spec: ModelSpec, tokens: Sequence[int], *, deadline: float, client: Client
     ) -> str:
         """Return the text of token ids; only the embedded runtime can convert them."""
-        request = with_body(self._detokenize, generation.detokenize_payload(spec, tokens))
+        request = with_body(self._detokenize, payloads.detokenize_payload(spec, tokens))
         exchange = self._exchange(_DETOKENIZATION, deadline)
         with exchange, client.on_disconnect(exchange.cancel_for_client):
             response = self._send(exchange, request)
@@ -168,7 +187,7 @@ class OllamaRuntime:
 
     def load(self, spec: ModelSpec, *, deadline: float) -> None:
         """Load a model and wait until it is ready."""
-        request = with_body(self._generate, generation.load_payload(spec))
+        request = with_body(self._generate, payloads.load_payload(spec))
         try:
             self._load(
                 spec, deadline, request, partial(responses.require_done, error_class=LoadFailed)
@@ -196,7 +215,7 @@ class OllamaRuntime:
     def unload(self, name: str) -> None:
         """Request that a model leaves memory. A model that is not pulled is unloaded already."""
         try:
-            body = self._ask(with_body(self._generate, generation.unload_payload(name)), name)
+            body = self._ask(with_body(self._generate, payloads.unload_payload(name)), name)
         except ModelNotPulled:
             return
         responses.require_done([body], error_class=RuntimeReplyInvalid)

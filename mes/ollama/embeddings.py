@@ -19,7 +19,7 @@ from mes.errors import (
     RuntimeReplyInvalid,
 )
 from mes.ollama import responses
-from mes.ollama.generation import KEEP_LOADED
+from mes.ollama.payloads import KEEP_LOADED
 
 # The vectors of this many texts fit into one response, for all models in use.
 _BATCH_SIZE = 64

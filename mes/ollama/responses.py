@@ -22,6 +22,7 @@ from mes.errors import (
     RuntimeReplyInvalid,
     RuntimeUnavailable,
     SchemaRefused,
+    ThinkLevelRefused,
 )
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ _MISSING_CAPABILITIES = {
     "does not support tools": (TOOLS, "/tools"),
     "tool calls are not supported": (TOOLS, "/messages"),
 }
+_THINKING = ("think", "reasoning")
 _SCHEMA_REFUSED = ("grammar", "json schema", "json_schema", "sampler", "invalid format")
 # Ollama answers this with 500 for some models.
 _INVALID_IMAGE = "failed to load image"
@@ -175,6 +177,8 @@ def generation_error_from(refusal: ErrorResponse, prompt: Prompt) -> MesError:
     is_mistake = refusal.status in (400, 500)
     if prompt.format is not None and is_mistake and any(w in text for w in _SCHEMA_REFUSED):
         return SchemaRefused(refusal.text)
+    if isinstance(prompt.think, str) and is_mistake and any(w in text for w in _THINKING):
+        return ThinkLevelRefused(refusal.text)
     if refusal.text and (refusal.status in (400, 413) or _INVALID_IMAGE in text):
         return RequestInvalid(f"the runtime refuses the request: {refusal.text}")
     if refusal.status == 500 and refusal.text:

@@ -89,7 +89,6 @@ def test_null_counts_as_absent(embed):
         ({"encoding_format": "hex"}, "/encoding_format", "float or base64"),
         ({"dimensions": 0}, "/dimensions", "between 1 and"),
         ({"dimensions": "2"}, "/dimensions", "whole number"),
-        ({"user": 1}, "/user", "must be a string"),
         ({"n": 2}, "/n", "not supported"),
         ({"model": ""}, "/model", "must not be empty"),
     ],

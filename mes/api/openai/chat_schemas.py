@@ -7,25 +7,26 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate
 
+from mes.api.ignored_fields import Ignored, NullOnly, ignored_names
+from mes.api.messages import MessageSchema, require_calls, with_tool_names
 from mes.api.openai.common import (
-    OnlyValue,
     OpenAiRequestSchema,
     Parameters,
     choices_of,
     inference_of,
     wants_usage,
 )
-from mes.api.openai.messages import ChatMessageSchema, with_tool_names
+from mes.api.openai.other_parameters import with_own_name
 from mes.api.request_lists import MAX_MESSAGES, MAX_TOOLS, Items
 from mes.api.request_schemas import (
     MESSAGES,
     NOT_EMPTY,
     Flag,
     Object,
+    OnlyValue,
     Text,
     Whole,
     between,
-    require_question,
     top_logprobs_count,
     without_nulls,
 )
@@ -126,7 +127,10 @@ _EFFORTS: dict[str, bool | str] = {
     "low": "low",
     "medium": "medium",
     "high": "high",
+    "xhigh": "max",
+    "max": "max",
 }
+_EFFORT = validate.OneOf(_EFFORTS, error=f"must be one of {', '.join(_EFFORTS)}")
 _FORMATS = ("text", "json_object", "json_schema")
 
 
@@ -175,50 +179,76 @@ class ResponseFormatSchema(OpenAiRequestSchema):
         return document
 
 
+class ReasoningSchema(OpenAiRequestSchema):
+    """`reasoning`, with the effort, as Ollama and OpenAI's other APIs have it."""
+
+    effort = Text(allow_none=True, validate=_EFFORT)
+    summary = Ignored()
+
+
+class TemplateSchema(OpenAiRequestSchema):
+    """`chat_template_kwargs`, with which vLLM and llama.cpp turn the reasoning on and off."""
+
+    enable_thinking = Flag(allow_none=True)
+    thinking = Flag(allow_none=True)
+
+
+def _think(values: dict[str, Any]) -> bool | str:
+    """Return whether the model thinks, or how much."""
+    efforts = {values.get("reasoning_effort"), values.get("reasoning", {}).get("effort")} - {None}
+    if len(efforts) > 1:
+        raise ValidationError("differs from reasoning_effort; send one of the two", "reasoning")
+    if efforts:
+        return _EFFORTS[efforts.pop()]
+    return any(without_nulls(values.get("chat_template_kwargs", {})).values())
+
+
 class ChatRequestSchema(Parameters):
     """The body of `POST /v1/chat/completions`."""
 
     messages = Items(
-        fields.Nested(ChatMessageSchema),
+        fields.Nested(MessageSchema),
         most=MAX_MESSAGES,
         required=True,
-        validate=[NOT_EMPTY, require_question],
+        validate=[NOT_EMPTY, require_calls],
     )
     max_completion_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
     response_format = fields.Nested(ResponseFormatSchema, allow_none=True, error_messages=MESSAGES)
     tools = Items(fields.Nested(ToolSchema), most=MAX_TOOLS, allow_none=True)
     tool_choice = ToolChoiceField(allow_none=True)
     parallel_tool_calls = Flag(allow_none=True)
-    reasoning_effort = Text(
-        allow_none=True,
-        validate=validate.OneOf(_EFFORTS, error=f"must be one of {', '.join(_EFFORTS)}"),
-    )
+    reasoning_effort = Text(allow_none=True, validate=_EFFORT)
+    reasoning = fields.Nested(ReasoningSchema, allow_none=True)
+    chat_template_kwargs = fields.Nested(TemplateSchema, allow_none=True)
     logprobs = Flag(allow_none=True)
     top_logprobs = Whole(allow_none=True, validate=between(0, 20))
     modalities = OnlyValue(["text"])
-    # Accepted, but without effect.
-    store = OnlyValue(False)
-    service_tier = Text(allow_none=True, validate=validate.OneOf(("auto", "default")))
-    metadata = Object(allow_none=True)
-    safety_identifier = Text(allow_none=True)
-    prompt_cache_key = Text(allow_none=True)
+    # Accepted as null only.
+    audio = NullOnly("only text is generated")
+    functions = NullOnly("send tools")
+    function_call = NullOnly("send tool_choice")
+    web_search_options = NullOnly("MES searches nothing on behalf of a client")
 
-    @post_load
-    def _request(self, values: dict[str, Any], **kwargs: Any) -> ChatRequest:
+    @post_load(pass_original=True)
+    def _request(
+        self, values: dict[str, Any], document: dict[str, Any], **kwargs: Any
+    ) -> ChatRequest:
         values = without_nulls(values)
+        values = with_own_name(values, name="max_tokens", other="max_completion_tokens")
         function = required_function(values)
         tools = offered_tools(values)
         _refuse_contradictions(values, tools, function)
         schema = function["parameters"] if function else values.get("response_format")
         inference = inference_of(
             values,
-            max_tokens=values.get("max_completion_tokens", values.get("max_tokens")),
+            max_tokens=values.get("max_tokens"),
             messages=with_tool_names(values["messages"]),
             json_schema=schema,
             json_schema_pointer=_schema_pointer(values, function),
             tools=() if function else tuple(tools),
-            think=_EFFORTS[values.get("reasoning_effort", "none")],
+            think=_think(values),
             top_logprobs=top_logprobs_count(values),
+            ignored=ignored_names(self, document),
         )
         return ChatRequest(
             inference=inference,
@@ -242,11 +272,6 @@ def _refuse_contradictions(
     """Raise ValidationError for parameters that the runtime ignores or cannot combine."""
     if tools and values.get("response_format"):
         raise ValidationError("cannot be combined with tools", "response_format")
-    if tools and not function and values.get("logprobs"):
-        mistake = "cannot be combined with tools, unless tool_choice requires a call"
-        raise ValidationError(mistake, "logprobs")
     if tools and not function and values.get("parallel_tool_calls") is False:
         mistake = "is not supported, unless tool_choice names the function to call"
         raise ValidationError(mistake, "parallel_tool_calls")
-    if {"max_tokens", "max_completion_tokens"} <= set(values):
-        raise ValidationError("cannot be combined with max_completion_tokens", "max_tokens")

@@ -10,17 +10,19 @@ from typing import Any
 from marshmallow import ValidationError, fields
 
 from mes.api.choices import ChoiceChunks, repeat, run_choices, stream_choices
+from mes.api.ignored_fields import Ignored
 from mes.api.inference import run_blocking, run_streaming
 from mes.api.inference_responses import InferenceOutcome
 from mes.api.middleware import request_log
 from mes.api.openai.error_format import to_openai_error
 from mes.api.openai.openai_schemas import ChoiceFacts, OwnFacts
+from mes.api.openai.other_parameters import OtherParameters, with_own_name
 from mes.api.operation_docs import EVENT_STREAM
 from mes.api.request_schemas import (
-    MESSAGES,
     NOT_EMPTY,
     AttemptsSchema,
     Flag,
+    OnlyValue,
     SamplingSchema,
     Strict,
     Text,
@@ -38,35 +40,20 @@ from mes.domain import InferenceRequest, Usage
 
 
 class OpenAiRequestSchema(Strict):
-    """A part of a request. Parameters that are not supported are refused, not ignored."""
+    """A part of a request.
+
+    A parameter that would change the answer is honoured or refused. Parameters that change nothing
+    are declared as `Ignored`, and the response lists them.
+    """
 
     error_messages = {"unknown": "is not supported; leave it out", "type": "must be a JSON object"}
-
-
-class OnlyValue(fields.Field[Any]):
-    """A parameter of which one value is supported; null or absent means the same."""
-
-    default_error_messages = MESSAGES
-
-    def __init__(self, value: Any) -> None:
-        super().__init__(allow_none=True)
-        self._supported = value
-        self.shape = {"enum": [None] if value is None else [value, None]}
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        # In Python, True equals 1.
-        is_same_kind = isinstance(value, bool) == isinstance(self._supported, bool)
-        if value != self._supported or not is_same_kind:
-            supported = json.dumps(self._supported)
-            raise ValidationError(f"is supported as {supported} only; leave it out")
-        return value
 
 
 class StreamOptionsSchema(OpenAiRequestSchema):
     """`stream_options`."""
 
     include_usage = Flag(allow_none=True)
-    include_obfuscation = OnlyValue(False)
+    include_obfuscation = Ignored()
 
 
 class MesOptionsSchema(AttemptsSchema, OpenAiRequestSchema):
@@ -101,18 +88,26 @@ class ChoiceCount(Whole):
 
 
 # marshmallow puts the fields of the last base first.
-class Parameters(SamplingSchema, AddressSchema):
+class Parameters(OtherParameters, SamplingSchema, AddressSchema):
     """The parameters of all generations."""
 
     n = ChoiceCount(allow_none=True)
     logit_bias = OnlyValue({})
     mes = fields.Nested(MesOptionsSchema, allow_none=True)
-    # Accepted, but without effect.
-    user = Text(allow_none=True)
+    user = Ignored()
+    metadata = Ignored()
+    store = Ignored()
+    service_tier = Ignored()
+    verbosity = Ignored()
+    prediction = Ignored()
+    safety_identifier = Ignored()
+    prompt_cache_key = Ignored()
+    prompt_cache_retention = Ignored()
 
 
 def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
     """Return the inference request of these parameters; `more` are further fields of it."""
+    values = with_own_name(values, name="repeat_penalty", other="repetition_penalty")
     options = without_nulls(values.get("mes", {}))
     if values.get("stream") and options.get("max_attempts", 1) > 1:
         # A chunk cannot name its attempt, so two answers would run into one.

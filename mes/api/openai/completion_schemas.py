@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, post_load
 
-from mes.api.openai.common import OnlyValue, Parameters, choices_of, inference_of, wants_usage
-from mes.api.request_schemas import MESSAGES, Whole, between, without_nulls
+from mes.api.ignored_fields import ignored_names
+from mes.api.openai.common import Parameters, choices_of, inference_of, wants_usage
+from mes.api.request_schemas import MESSAGES, OnlyValue, Whole, between, without_nulls
 from mes.api.services import get_services
 from mes.domain import InferenceRequest
 
@@ -78,15 +79,20 @@ class CompletionRequestSchema(Parameters):
     logprobs = Whole(allow_none=True, validate=between(0, 20))
     best_of = Whole(allow_none=True)
     echo = OnlyValue(False)
-    suffix = OnlyValue(None)
+    suffix = OnlyValue(None, "")
 
-    @post_load
-    def _request(self, values: dict[str, Any], **kwargs: Any) -> CompletionRequest:
+    @post_load(pass_original=True)
+    def _request(
+        self, values: dict[str, Any], document: dict[str, Any], **kwargs: Any
+    ) -> CompletionRequest:
         values = without_nulls(values)
         _refuse_selection(values)
         _refuse_too_many(len(values["prompt"]), values)
         inference = inference_of(
-            values, max_tokens=values.get("max_tokens"), top_logprobs=values.get("logprobs")
+            values,
+            max_tokens=values.get("max_tokens"),
+            top_logprobs=values.get("logprobs"),
+            ignored=ignored_names(self, document),
         )
         choices = [
             choice

@@ -13,6 +13,7 @@ from flask import Blueprint, Response
 from marshmallow import ValidationError, fields, post_load, validate
 
 from mes.api.auth import auth
+from mes.api.ignored_fields import Ignored, ignored_names
 from mes.api.middleware import RequestLog, request_log
 from mes.api.openai.common import OpenAiRequestSchema
 from mes.api.operation_docs import RUN_ERRORS, documented
@@ -28,6 +29,7 @@ from mes.api.response_fields import (
     nested,
     nested_list,
     string,
+    strings,
 )
 from mes.api.response_schemas import RuntimeProvenanceSchema, WaitTimingsSchema
 from mes.api.services import get_services
@@ -92,15 +94,18 @@ class EmbeddingsRequestSchema(OpenAiRequestSchema):
         validate=validate.OneOf(("float", "base64"), error="must be float or base64"),
     )
     dimensions = Whole(allow_none=True, validate=between(1, _MOST_DIMENSIONS))
-    user = Text(allow_none=True)
+    user = Ignored()
 
-    @post_load
-    def _request(self, values: dict[str, Any], **kwargs: Any) -> EmbeddingRequest:
+    @post_load(pass_original=True)
+    def _request(
+        self, values: dict[str, Any], document: dict[str, Any], **kwargs: Any
+    ) -> EmbeddingRequest:
         return EmbeddingRequest(
             model_id=values["model"],
             texts=values["input"],
             dimensions=values.get("dimensions"),
             encoding=values.get("encoding_format") or "float",
+            ignored=ignored_names(self, document),
         )
 
 
@@ -147,6 +152,9 @@ class EmbeddingsFacts(ResponseSchema):
     provenance = nested(
         EmbeddingsProvenance, "The facts that are needed to make the same vectors again."
     )
+    ignored = strings(
+        "Parameters of the request that had no effect; absent if there are none.", required=False
+    )
 
 
 class EmbeddingsAnswer(ResponseSchema):
@@ -177,21 +185,22 @@ def create(request: EmbeddingRequest) -> Response:
             client=client,
             request_id=log.request_id,
         )
-    return json_response(_answer(embedding, request.encoding, log))
+    return json_response(_answer(embedding, request, log))
 
 
-def _answer(embedding: Embedding, encoding: str, log: RequestLog) -> Document:
+def _answer(embedding: Embedding, request: EmbeddingRequest, log: RequestLog) -> Document:
     usage = EmbeddingsUsage.serialize(embedding.vectors)
     timings = EmbeddingsTimings.serialize(embedding.timings)
     provenance = EmbeddingsProvenance.serialize(embedding)
     log.add_fields(usage=usage, timings=timings)
+    ignored = {"ignored": list(request.ignored)} if request.ignored else {}
     return EmbeddingsAnswer.build(
         object="list",
-        data=_items(embedding, _ENCODINGS[encoding]),
+        data=_items(embedding, _ENCODINGS[request.encoding]),
         model=embedding.model_id,
         usage=usage,
         mes=EmbeddingsFacts.build(
-            request_id=log.request_id, timings=timings, provenance=provenance
+            request_id=log.request_id, timings=timings, provenance=provenance, **ignored
         ),
     )
 

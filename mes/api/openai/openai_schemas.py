@@ -81,7 +81,7 @@ class ChoiceFacts(_Facts):
     """The fields of one choice of several that OpenAI's API has no place for."""
 
     class Meta(ResponseSchema.Meta):
-        exclude = (*_IN_OPENAIS_FIELDS, "request_id")
+        exclude = (*_IN_OPENAIS_FIELDS, "request_id", "ignored")
 
     index = integer("Index of the choice.")
 

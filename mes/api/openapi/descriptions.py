@@ -61,7 +61,9 @@ ERROR_CAUSES = {
 
 _MODEL = "Id of a model in the catalog. Spelling variants are matched as in Ollama."
 _RUNTIME_DEFAULT = "Default: that of the runtime."
-_NO_EFFECT = "Accepted, but without effect."
+_NO_EFFECT = "Accepted, but without effect: the response lists it in `mes.ignored`."
+_DEFAULT_ONLY = "Only the default value is supported."
+_NOT_SUPPORTED = "Accepted as null; other values are not supported."
 
 # Fields by name; a name has the same meaning in all requests.
 REQUEST_FIELDS = {
@@ -72,7 +74,10 @@ REQUEST_FIELDS = {
     ),
     "messages": "A conversation instead of a prompt. The model answers its last message.",
     "stream": "Whether the response is a stream of events.",
-    "think": "Whether a reasoning model thinks before its answer, or how much. Default: false.",
+    "think": (
+        "Whether a reasoning model thinks before its answer, or how much. A model without levels "
+        "thinks as with true. Default: false."
+    ),
     "logprobs": (
         "Whether the response has the probability of each token; in OpenAI's completions, the "
         "number of likeliest tokens at each place."
@@ -84,8 +89,11 @@ REQUEST_FIELDS = {
     "top_p": f"Nucleus sampling. {_RUNTIME_DEFAULT}",
     "top_k": f"Sampling from the k likeliest tokens. {_RUNTIME_DEFAULT}",
     "min_p": f"Least probability relative to the likeliest token. {_RUNTIME_DEFAULT}",
-    "seed": "Seed of the sampling. Default: a random one, which the response has.",
-    "stop": "Strings that end the answer: one string, or a list of up to 16.",
+    "seed": (
+        "Seed of the sampling, of 64 bits; those that do not fit into 31 bits are taken modulo "
+        "2^31. -1, like the default: a random one. The response has the seed that was used."
+    ),
+    "stop": "Strings that end the answer: one string, or a list of up to 64.",
     "repeat_penalty": f"Penalty for repeated tokens. {_RUNTIME_DEFAULT}",
     "presence_penalty": f"Penalty for tokens that have occurred. {_RUNTIME_DEFAULT}",
     "frequency_penalty": f"Penalty for tokens that occur often. {_RUNTIME_DEFAULT}",
@@ -105,7 +113,7 @@ REQUEST_FIELDS = {
     "n": "Number of choices for each prompt. Their seeds are `seed`, `seed` + 1 and so on.",
     "best_of": "1, or as many as `n`; all choices are returned.",
     "echo": "The prompt cannot be included in the answer.",
-    "suffix": "A text after the completion is not supported.",
+    "suffix": "A text after the completion is not supported; an empty one is accepted.",
     "logit_bias": "A bias for tokens is not supported.",
     "modalities": "Only text is supported.",
     "response_format": "Form of the answer: text, any JSON object, or JSON that fits a schema.",
@@ -116,13 +124,44 @@ REQUEST_FIELDS = {
     ),
     "parallel_tool_calls": "Whether the model may call several functions at a time.",
     "reasoning_effort": "How much a reasoning model thinks before its answer. Default: `none`.",
+    "reasoning": "`effort` is another name of `reasoning_effort`.",
+    "chat_template_kwargs": "`enable_thinking` or `thinking`: whether a reasoning model thinks.",
+    "repetition_penalty": "Another name of `repeat_penalty`.",
+    "ignore_eos": _NO_EFFECT,
+    "min_tokens": _NO_EFFECT,
+    "keep_alive": _NO_EFFECT,
+    "priority": _NO_EFFECT,
+    "request_id": f"{_NO_EFFECT} Send the header `X-Request-ID`.",
+    "cache_salt": _NO_EFFECT,
+    "use_beam_search": _DEFAULT_ONLY,
+    "length_penalty": _DEFAULT_ONLY,
+    "early_stopping": _DEFAULT_ONLY,
+    "stop_token_ids": _DEFAULT_ONLY,
+    "bad_words": _DEFAULT_ONLY,
+    "include_stop_str_in_output": _DEFAULT_ONLY,
+    "skip_special_tokens": _DEFAULT_ONLY,
+    "spaces_between_special_tokens": _DEFAULT_ONLY,
+    "prompt_logprobs": _NOT_SUPPORTED,
+    "truncate_prompt_tokens": _NOT_SUPPORTED,
+    "guided_json": f"{_NOT_SUPPORTED} `response_format` is.",
+    "guided_choice": _NOT_SUPPORTED,
+    "guided_regex": _NOT_SUPPORTED,
+    "guided_grammar": _NOT_SUPPORTED,
+    "structured_outputs": f"{_NOT_SUPPORTED} `response_format` is.",
     "mes": "Parameters that OpenAI's API does not have: `max_attempts`, `constrain`, `timeout`.",
     "user": _NO_EFFECT,
-    "store": "Responses are not stored.",
+    "store": f"{_NO_EFFECT} Responses are not stored.",
     "service_tier": _NO_EFFECT,
     "metadata": _NO_EFFECT,
     "safety_identifier": _NO_EFFECT,
     "prompt_cache_key": _NO_EFFECT,
+    "prompt_cache_retention": _NO_EFFECT,
+    "verbosity": _NO_EFFECT,
+    "prediction": _NO_EFFECT,
+    "audio": _NOT_SUPPORTED,
+    "functions": f"{_NOT_SUPPORTED} `tools` are.",
+    "function_call": f"{_NOT_SUPPORTED} `tool_choice` is.",
+    "web_search_options": _NOT_SUPPORTED,
     "input": "A text, or a list of up to 2048 texts. Texts that are too long are refused.",
     "encoding_format": "Encoding of the vectors. Default: `float`; `base64` is shorter.",
     "instances": "JSON values to validate against the schema, 1 to 1,000.",

@@ -1,0 +1,75 @@
+"""Fields of a request that are accepted without effect, and their names for the response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+
+
+class Ignored(fields.Field[Any]):
+    """A parameter that is accepted with any value and has no effect on the answer."""
+
+    shape: dict[str, Any] = {}
+
+    def __init__(self) -> None:
+        super().__init__(allow_none=True)
+
+
+class NullOnly(Ignored):
+    """A parameter that would change the answer and is not supported: it is accepted as null only.
+
+    Args:
+        remedy: the advice to the client, at the end of the error.
+    """
+
+    shape = {"enum": [None]}
+
+    def __init__(self, remedy: str = "leave it out") -> None:
+        super().__init__()
+        self._remedy = remedy
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        raise ValidationError(f"is not supported; {self._remedy}")
+
+
+def ignored_names(schema: Schema, document: Any) -> tuple[str, ...]:
+    """Return the names of the document's members that have no effect.
+
+    A name is written as the client wrote it, with a dot before a nested member and `[]` for each
+    position in a list: `messages[].annotations`. Each name comes once, in order of appearance.
+
+    Args:
+        document: the JSON value before it was loaded by the schema.
+    """
+    return tuple(dict.fromkeys(_names_in(schema, document)))
+
+
+def _names_in(schema: Schema, document: Any) -> Iterator[str]:
+    if not isinstance(document, dict):
+        return
+    declared = {each.data_key or name: each for name, each in schema.fields.items()}
+    for name, value in document.items():
+        field = declared.get(name)
+        if field is None or isinstance(field, Ignored):
+            if field is not None or schema.unknown == EXCLUDE:
+                yield name
+        else:
+            yield from (f"{name}{rest}" for rest in _names_below(field, value))
+    yield from getattr(schema, "more_ignored_names", _none)(document)
+
+
+def _names_below(field: fields.Field[Any], value: Any) -> Iterator[str]:
+    """Yield the names below a member, each with the `.` or `[]` that it begins with."""
+    if isinstance(field, fields.Nested):
+        yield from (f".{name}" for name in _names_in(field.schema, value))
+    elif isinstance(field, fields.List):
+        for each in value if isinstance(value, list) else ():
+            yield from (f"[]{rest}" for rest in _names_below(field.inner, each))
+    else:
+        yield from getattr(field, "ignored_names_below", _none)(value)
+
+
+def _none(value: Any) -> Iterator[str]:
+    yield from ()

@@ -1,0 +1,96 @@
+"""Payloads of the requests to /api/generate and /api/chat: generations, loads and unloads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any
+
+from mes.domain import Message, ModelSpec, Prompt, ToolCall
+
+# MES decides which models stay in memory, not Ollama's timer.
+KEEP_LOADED = -1
+_UNLOAD_NOW = 0
+
+# `shift` is part of the loaded model: with another value, Ollama would load the model again.
+_LOAD_FIELDS = {"stream": True, "keep_alive": KEEP_LOADED, "shift": False}
+
+
+def generation_payload(prompt: Prompt) -> dict[str, Any]:
+    """Return the body of a generation: a conversation for /api/chat, else for /api/generate."""
+    payload = {
+        "model": prompt.spec.tag,
+        **_prompt_fields(prompt),
+        "options": prompt.options,
+        "truncate": False,  # a prompt that is too long is an error
+        "think": prompt.think,
+        **_LOAD_FIELDS,
+    }
+    if prompt.format is not None:
+        payload["format"] = prompt.format
+    if prompt.tools:
+        payload["tools"] = prompt.tools
+    if prompt.top_logprobs is not None:
+        payload.update(logprobs=True, top_logprobs=prompt.top_logprobs)
+    return payload
+
+
+def _prompt_fields(prompt: Prompt) -> dict[str, Any]:
+    if prompt.messages:
+        messages = _join_last_answers(prompt.messages)
+        return {"messages": [_message_payload(message) for message in messages]}
+    fields = {"prompt": prompt.text}
+    return fields if prompt.system is None else {**fields, "system": prompt.system}
+
+
+def _join_last_answers(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with the assistant's texts at the end as one, which the model continues.
+
+    The runtime refuses several, and the engine writes a role into the continuation of an empty one.
+    """
+    at_end = list(takewhile(_is_text, reversed(messages)))
+    earlier = messages[: len(messages) - len(at_end)]
+    texts = [message.content for message in reversed(at_end) if message.content]
+    joined = [replace(messages[-1], content="\n\n".join(texts))] if texts else []
+    return [*earlier, *joined] or list(messages)
+
+
+def _is_text(message: Message) -> bool:
+    return message.role == "assistant" and not message.tool_calls
+
+
+def _message_payload(message: Message) -> dict[str, Any]:
+    fields = {
+        "role": message.role,
+        "content": message.content,
+        "images": message.images,
+        "tool_calls": [_tool_call_payload(call) for call in message.tool_calls],
+        "tool_call_id": message.tool_call_id,
+        "tool_name": message.tool_name,
+    }
+    return {name: value for name, value in fields.items() if value or name == "content"}
+
+
+def _tool_call_payload(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def load_payload(spec: ModelSpec) -> dict[str, Any]:
+    """Return the body for /api/generate that loads a model which generates text."""
+    return {"model": spec.tag, "prompt": "", "options": spec.load_options, **_LOAD_FIELDS}
+
+
+def detokenize_payload(spec: ModelSpec, tokens: Sequence[int]) -> dict[str, Any]:
+    """Return the body for /api/detokenize."""
+    return {
+        "model": spec.tag,
+        "tokens": tokens,
+        "options": spec.load_options,
+        "keep_alive": KEEP_LOADED,
+    }
+
+
+def unload_payload(name: str) -> dict[str, Any]:
+    """Return the body for /api/generate that unloads a model."""
+    return {"model": name, "prompt": "", "stream": True, "keep_alive": _UNLOAD_NOW}
