@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mes.domain import (
@@ -85,16 +85,6 @@ def _tool_call_payload(call: ToolCall) -> dict[str, Any]:
 def load_payload(spec: ModelSpec) -> dict[str, Any]:
     """Return the body for /api/generate that loads a model which generates text."""
     return {"model": spec.tag, "prompt": "", "options": spec.load_options, **_LOAD_FIELDS}
-
-
-def detokenize_payload(spec: ModelSpec, tokens: Sequence[int]) -> dict[str, Any]:
-    """Return the body for /api/detokenize."""
-    return {
-        "model": spec.tag,
-        "tokens": tokens,
-        "options": spec.load_options,
-        "keep_alive": KEEP_LOADED,
-    }
 
 
 def unload_payload(name: str) -> dict[str, Any]:
