@@ -208,7 +208,8 @@ def _detokenize(
 
     Raises RequestInvalid if the token ids have no text.
     """
-    text = runtime.detokenize(spec, tokens, deadline=deadline, client=client)
+    with naming_fields(spec.id, {}):
+        text = runtime.detokenize(spec, tokens, deadline=deadline, client=client)
     if not text:
         detail = "the token ids of the prompt have no text; send other ids, or text"
         raise RequestInvalid(detail, mistakes=(Mistake("/prompt", detail),))

@@ -109,10 +109,10 @@ class FakeRuntime:
         )
 
     def detokenize(
-        self, spec: ModelSpec, tokens: Sequence[int], *, deadline: float, client: Client
+        self, spec: ModelSpec, ids: Sequence[int], *, deadline: float, client: Client
     ) -> str:
         """Return the text whose characters have these numbers."""
-        return "".join(map(chr, tokens))
+        return "".join(map(chr, ids))
 
     def embed(
         self,

@@ -64,12 +64,12 @@ class Runtime(Protocol):
         """
 
     def detokenize(
-        self, spec: ModelSpec, tokens: Sequence[int], *, deadline: float, client: Client
+        self, spec: ModelSpec, ids: Sequence[int], *, deadline: float, client: Client
     ) -> str:
         """Return the text of these token ids, without a token that only marks its beginning.
 
         Args:
-            tokens: ids of the model's vocabulary.
+            ids: token ids of the model's vocabulary.
             deadline: the latest end of the call.
             client: the client that waits for the answer.
 

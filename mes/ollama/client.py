@@ -39,7 +39,7 @@ from mes.errors import (
     ThinkLevelRefused,
 )
 from mes.event_loop import EventLoop
-from mes.ollama import embeddings, generation, payloads, pull_progress, responses
+from mes.ollama import embeddings, generation, payloads, pull_progress, responses, tokens
 from mes.ollama.connections import RuntimeAdapter, prepare_request, with_body
 from mes.ollama.exchange import Exchange, OpenExchanges, Operation
 from mes.ollama.http_interface import require_expected_http_libraries
@@ -136,17 +136,17 @@ class OllamaRuntime:
             return reply
 
     def detokenize(
-        self, spec: ModelSpec, tokens: Sequence[int], *, deadline: float, client: Client
+        self, spec: ModelSpec, ids: Sequence[int], *, deadline: float, client: Client
     ) -> str:
         """Return the text of token ids; only the embedded runtime can convert them."""
-        request = with_body(self._detokenize, payloads.detokenize_payload(spec, tokens))
+        request = with_body(self._detokenize, tokens.detokenize_payload(spec, ids))
         exchange = self._exchange(_DETOKENIZATION, deadline)
         with exchange, client.on_disconnect(exchange.cancel_for_client):
             response = self._send(exchange, request)
             if response.status == 200:
-                return responses.parse_text(self._read(exchange))
+                return tokens.parse_text(self._read(exchange))
             refusal = self._read_refusal(exchange, response)
-        raise responses.detokenize_error_from(refusal, tag=spec.tag)
+        raise tokens.detokenize_error_from(refusal, tag=spec.tag)
 
     def embed(
         self,

@@ -81,16 +81,6 @@ def load_payload(spec: ModelSpec) -> dict[str, Any]:
     return {"model": spec.tag, "prompt": "", "options": spec.load_options, **_LOAD_FIELDS}
 
 
-def detokenize_payload(spec: ModelSpec, tokens: Sequence[int]) -> dict[str, Any]:
-    """Return the body for /api/detokenize."""
-    return {
-        "model": spec.tag,
-        "tokens": tokens,
-        "options": spec.load_options,
-        "keep_alive": KEEP_LOADED,
-    }
-
-
 def unload_payload(name: str) -> dict[str, Any]:
     """Return the body for /api/generate that unloads a model."""
     return {"model": name, "prompt": "", "stream": True, "keep_alive": _UNLOAD_NOW}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import orjson
 
 from mes.domain import LoadedModel, ModelCard, Prompt, PulledModel, normalise
-from mes.domain.capabilities import COMPLETION, THINKING, TOKENIZE, TOOLS, VISION, not_capable
+from mes.domain.capabilities import COMPLETION, THINKING, TOOLS, VISION, not_capable
 from mes.domain.inference_request import MODEL_POINTER, THINK_POINTER
 from mes.errors import (
     GenerationAborted,
@@ -99,11 +99,6 @@ def parse_card(body: bytes) -> ModelCard:
         context_length=require_count(info, f"{architecture}.context_length") or None,
         capabilities=tuple(str(name) for name in get_field(document, "capabilities", list, [])),
     )
-
-
-def parse_text(body: bytes) -> str:
-    """Return the text in the answer of /api/detokenize."""
-    return get_field(_parse_object(body), "text", str, "")
 
 
 def _models(body: bytes) -> list[dict[str, Any]]:
@@ -213,15 +208,6 @@ def too_long(problem: str, context: int | None, rest: str, *, pointer: str) -> P
     limit += " exceeded" if context is None else f" {context} tokens"
     detail = f"{problem} {limit}; {rest}"
     return PromptTooLong(detail, mistakes=(Mistake(pointer, detail),))
-
-
-def detokenize_error_from(refusal: ErrorResponse, *, tag: str) -> MesError:
-    """Return the error of token ids that were not converted."""
-    if refusal.status == 404 and not refusal.text:  # Ollama has no such route
-        return not_capable(TOKENIZE, tag, pointer="/prompt")
-    if refusal.status == 400 and refusal.text:
-        return RequestInvalid(refusal.text, mistakes=(Mistake("/prompt", refusal.text),))
-    return error_from(refusal, tag=tag)
 
 
 def load_error_from(refusal: ErrorResponse, *, tag: str) -> MesError:

@@ -297,7 +297,7 @@ def test_what_is_neither_text_nor_token_ids_is_refused(complete, prompt):
 
 
 def test_token_ids_without_a_text_are_refused(complete, runtime):
-    runtime.detokenize = lambda spec, tokens, **_: ""
+    runtime.detokenize = lambda spec, ids, **_: ""
     assert "no text" in refusal(complete(prompt=[1]))["message"]
 
 

@@ -151,3 +151,12 @@ def test_chunks_of_all_choices_arrive_while_all_are_generated(service, runtime):
     assert first == {0, 1, 2}
     assert held(service, "permits") == 3
     assert list(received)[-1] == "[DONE]"
+
+
+def test_token_ids_are_refused_where_the_runtime_cannot_read_them(service, runtime):
+    answer = Call(service, "/v1/completions", {"model": MODEL, "prompt": [1, 2]}).answer()
+    assert answer.status == 400
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == ("prompt", "request_invalid")
+    assert "send the prompt as text" in error["message"]
+    assert runtime.model(MODEL)["generations"] == 1  # of the fixture
