@@ -77,7 +77,7 @@ class TokenReports:
         known = sum(len(self._vocabulary.pieces[each["id"]]) for each in following if each)
         unknown = sum(each is None for each in following)
         most = len(text) - position - known - unknown
-        least = 1 if unknown else most
+        least = 1 if unknown else max(1, most)
 
         def fits(report: Report) -> bool:
             piece = self._vocabulary.pieces[report["id"]]

@@ -101,18 +101,19 @@ class SchemaProblem(Exception):
         """
         pointer = json_pointer(original_path(document, self._path))
         mistake = Mistake(prefix + shorten(pointer, _LONGEST_POINTER), self._detail)
-        text = f"{self._summary}: {mistake.pointer}: {mistake.detail}"
+        field = prefix.rpartition("/")[2] or "the schema"
+        text = f"{field} {self._summary}: {mistake.pointer}: {mistake.detail}"
         return self._error_class(text, mistakes=(mistake,))
 
 
 def schema_invalid(path: Iterable[Any], detail: str) -> SchemaProblem:
     """Return the problem of a document that is not a JSON Schema."""
-    return SchemaProblem(SchemaInvalid, "json_schema is not a valid JSON Schema", path, detail)
+    return SchemaProblem(SchemaInvalid, "is not a valid JSON Schema", path, detail)
 
 
 def schema_unsafe(path: Iterable[Any], detail: str) -> SchemaProblem:
     """Return the problem of a valid schema whose use could hang, leak or cost too much."""
-    return SchemaProblem(SchemaUnsafe, "json_schema cannot be used safely", path, detail)
+    return SchemaProblem(SchemaUnsafe, "cannot be used safely", path, detail)
 
 
 def json_pointer(path: Iterable[Any]) -> str:

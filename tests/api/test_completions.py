@@ -70,6 +70,15 @@ def test_offsets_count_from_the_beginning_of_the_answer_also_in_a_stream(complet
     assert last["choices"][0]["logprobs"] is None
 
 
+def test_each_choice_of_a_stream_has_offsets_of_its_own(complete, runtime):
+    runtime.answers = lambda prompt: "Paris, of course"
+    offsets = {0: [], 1: []}
+    for chunk in events(complete(logprobs=1, n=2, stream=True)):
+        (choice,) = chunk["choices"]
+        offsets[choice["index"]] += (choice["logprobs"] or {"text_offset": []})["text_offset"]
+    assert offsets == {0: [0, 6, 9], 1: [0, 6, 9]}
+
+
 def test_a_part_of_a_letter_is_a_token_where_its_letter_begins():
     parts = [b" a", b"\xf0\x9f", b"\x9a", b"\x80", b"."]
     likely = Logprob("\ufffd", -3.0, (0x91,))
