@@ -28,6 +28,7 @@ from mes.ollama.responses import (
     split_lines,
     to_plain_text,
 )
+from mes.ollama.unopened_reasoning import logprobs_after, split_at_end_tag
 from mes.streams import PumpSteps
 
 Part = Mapping[str, Any]
@@ -133,7 +134,8 @@ class ReasoningParser:
     """Separates the reasoning of a model from its answer while the text arrives.
 
     Ollama leaves both in one text for models whose template it does not know. Reasoning without an
-    end tag has no answer after it.
+    end tag has no answer after it. Reasoning without a begin tag is known at its end only: until
+    then its events are those of an answer.
     """
 
     def __init__(self, emit: Emit) -> None:
@@ -145,6 +147,7 @@ class ReasoningParser:
         self._undecided_logprobs: list[Logprob] = []
         self._pending: list[Event] = []
         self._is_passed_on = False
+        self._is_separated = False
         # A function and not a bound method: a reference to itself would keep the parser and the
         # text in memory until the garbage collector runs.
         self._state: Callable[[ReasoningParser, str], None] = ReasoningParser._before_begin_tag
@@ -160,6 +163,7 @@ class ReasoningParser:
     def feed_reasoning(self, text: str) -> None:
         """Add a piece of text that is reasoning for certain."""
         self._undecided_logprobs.clear()
+        self._is_separated = True
         self._add_reasoning(text)
 
     def emit_pending(self) -> bool:
@@ -174,7 +178,12 @@ class ReasoningParser:
         if self._undecided:
             is_answer = self._state is ReasoningParser._before_begin_tag
             (self._add_answer if is_answer else self.feed_reasoning)(self._undecided)
-        return "".join(self._reasoning).strip(), "".join(self._answer)
+        reasoning, answer = "".join(self._reasoning).strip(), "".join(self._answer)
+        if not self._is_separated and _END_TAG in answer:
+            text = answer
+            reasoning, answer = split_at_end_tag(text)
+            self._logprobs = logprobs_after(len(text) - len(answer), self._logprobs)
+        return reasoning, answer
 
     @property
     def logprobs(self) -> tuple[Logprob, ...]:
@@ -199,7 +208,7 @@ class ReasoningParser:
         self._undecided += text
         start = self._undecided.lstrip()
         if start.startswith(_BEGIN_TAG):
-            self._undecided = ""
+            self._undecided, self._is_separated = "", True
             self._enter(ReasoningParser._before_end_tag, start.removeprefix(_BEGIN_TAG))
         elif not _BEGIN_TAG.startswith(start) or len(self._undecided) > _MAX_LEADING_CHARACTERS:
             answer, self._undecided = self._undecided, ""

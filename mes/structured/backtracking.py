@@ -30,6 +30,12 @@ BACKTRACKING = jsonschema_rs.FancyRegexOptions(backtrack_limit=_MOST_STEPS_BACK)
 LINEAR = jsonschema_rs.RegexOptions()
 
 
+_GIVEN_UP = (
+    jsonschema_rs.ValidationErrorKind.BacktrackLimitExceeded,
+    jsonschema_rs.ValidationErrorKind.RegexEngineFailure,
+)
+
+
 class Undecided(Exception):
     """A pattern cannot be matched within the limits, so the value is neither valid nor invalid."""
 
@@ -64,7 +70,7 @@ class _Pattern:
         if len(text) * self._weight > _MOST_SIZE:
             raise self.undecided(f"is too expensive for a text of {len(text)} characters")
         for error in self._validator.iter_errors(text):
-            if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.BacktrackLimitExceeded):
+            if isinstance(error.kind, _GIVEN_UP):
                 raise self.undecided(f"takes more than {_MOST_STEPS_BACK} steps")
 
     def undecided(self, reason: str) -> Undecided:

@@ -5,6 +5,7 @@ The texts are short, and no text contains the whole answer.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import jsonschema_rs
 from mes.domain import SCHEMA_POINTER, ValidationResult, Violation
 from mes.errors import Mistake, SchemaInvalid, SchemaUnsafe
 from mes.structured.keywords import is_applicator
+from mes.structured.nearest_value import nearest_value
 from mes.structured.normalize import original_path
 
 Error = jsonschema_rs.ValidationError
@@ -45,9 +47,19 @@ def _detail(error: Error) -> str:
         return f"{VALUE} is not allowed here"
     nearest = _nearest_error(getattr(error.kind, "context", ()))
     if nearest is None:
-        return str(error.message)
+        return _message(error)
     pointer = json_pointer(nearest.instance_path) or "there"
-    return f"{VALUE} fits none of the alternatives; nearest: at {pointer} {nearest.message}"
+    prefix = f"{VALUE} fits none of the alternatives; nearest: at {pointer} "
+    return prefix + _message(nearest, _LONGEST_DETAIL - min(len(prefix), _LONGEST_DETAIL // 2))
+
+
+def _message(error: Error, most: int = _LONGEST_DETAIL) -> str:
+    """Return the validator's message; of an enum, with the value that was most likely meant."""
+    if error.kind.name != "enum":
+        return str(error.message)
+    value = nearest_value(error.instance, getattr(error.kind, "options", ()))
+    suffix = "" if value is None else f"; nearest: {json.dumps(value, ensure_ascii=False)}"
+    return shorten(str(error.message), most - len(suffix)) + suffix
 
 
 def _nearest_error(alternatives: Sequence[Sequence[Error]]) -> Error | None:

@@ -46,6 +46,14 @@ def test_where_all_lines_are_valid_the_exit_status_is_0(mes, written):
     assert result.stdout == "lines 2, valid 2, invalid 0, disagreement 0, undecided 0, not_json 0\n"
 
 
+def test_a_byte_order_mark_is_passed_over(mes, written, tmp_path):
+    schema, lines = written(GOOD)
+    for name in (schema, lines):
+        path = tmp_path / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert mes("validate", schema, lines).exit_code == 0
+
+
 def test_invalid_lines_and_disagreements_are_named_by_line_and_fail(mes, written):
     result = mes("validate", *written(GOOD, BAD, "", DISPUTED))
     assert (result.exit_code, result.stderr) == (1, "")

@@ -26,6 +26,19 @@ TEXTS = {
 }
 
 
+# The prompt ended with the begin tag.
+UNOPENED = {
+    "Well.</think>Paris.": ("Well.", "Paris."),
+    "\nWell.\n</think>\n\n{}": ("Well.", "{}"),
+    '{"a": 1}? No.</think>{"a": 2}': ('{"a": 1}? No.', '{"a": 2}'),
+    "Well.</think>": ("Well.", ""),
+    "</think>Paris.": ("", "Paris."),
+    "Well.</think>Paris.</think>": ("Well.", "Paris.</think>"),
+    '{"a": "It ends with </think>."}': ("", '{"a": "It ends with </think>."}'),
+    "It ends with `</think>`.": ("", "It ends with `</think>`."),
+}
+
+
 def parse(*pieces: str) -> tuple[tuple[str, str], list[Event]]:
     """Return the reasoning with the answer, and the events."""
     events: list[Event] = []
@@ -49,6 +62,24 @@ def test_reasoning_and_answer_are_separated_however_the_text_is_divided(text, si
     assert (reasoning, answer) == TEXTS[text]
     assert joined(events, Token) == answer
     assert joined(events, Thought).strip() == reasoning
+
+
+@pytest.mark.parametrize("text", UNOPENED)
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_reasoning_without_a_begin_tag_is_separated_at_its_end(text, size):
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    texts, events = parse(*pieces)
+    assert texts == UNOPENED[text]
+    assert joined(events, Token) == text
+
+
+def test_probabilities_of_reasoning_without_a_begin_tag_are_left_out():
+    parser = ReasoningParser(no_op)
+    for piece in ("So", "</think>", "\n", "Pa", "ris"):
+        parser.add_logprobs([Logprob(piece, -0.5, ())])
+        parser.feed(piece)
+    assert parser.finish() == ("So", "Paris")
+    assert [each.token for each in parser.logprobs] == ["Pa", "ris"]
 
 
 def test_a_piece_is_emitted_as_soon_as_it_is_known_to_be_reasoning_or_answer():

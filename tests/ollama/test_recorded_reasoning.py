@@ -7,7 +7,7 @@ import json
 import pytest
 
 from .conftest import generate
-from .scripted import lines, replay
+from .scripted import answers, last, lines, replay, streamed, token
 
 THOUGHTS = [
     "chat-think-None",
@@ -41,3 +41,11 @@ def test_reasoning_that_ollama_leaves_in_the_text_is_separated_too(serve, runtim
     reply = generate(runtime_client(serve(replay(case))))
 
     assert (reply.reasoning, reply.text) == ("easy", '{"x": 4}')
+
+
+@pytest.mark.parametrize("format", [None, {"type": "object"}])
+def test_reasoning_without_a_begin_tag_is_no_part_of_the_answer(serve, runtime_client, format):
+    server = serve(answers(streamed(token("So {}."), token("</th"), token('ink>{"x": 4}'), last())))
+    reply = generate(runtime_client(server), format=format)
+
+    assert (reply.reasoning, reply.text) == ("So {}.", '{"x": 4}')
