@@ -23,6 +23,7 @@ from mes.api.openai.common import (
     response_head,
     run_all,
     stream_all,
+    wants_running_usage,
     wants_usage,
     whole_response,
 )
@@ -51,10 +52,11 @@ _MAX_PROMPTS = 2048
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """The inference requests of all choices, and whether a stream ends with its usage."""
+    """The inference requests of all choices, and where a stream has its usage."""
 
     choices: list[InferenceRequest]
     with_usage: bool
+    with_running_usage: bool
 
     @property
     def model_id(self) -> str:
@@ -106,7 +108,7 @@ class CompletionRequestSchema(Parameters):
             for prompt in values["prompt"]
             for choice in choices_of(replace(inference, prompt=prompt), values)
         ]
-        return CompletionRequest(choices, wants_usage(values))
+        return CompletionRequest(choices, wants_usage(values), wants_running_usage(values))
 
 
 def _refuse_selection(values: dict[str, Any]) -> None:
@@ -147,7 +149,12 @@ def _stream(request: CompletionRequest, response_stream: StreamingResponse) -> G
     head = {**_head(request), **({"usage": None} if request.with_usage else {})}
     chunks = [_Chunks(head, index) for index in range(len(request.choices))]
     yield from stream_all(
-        request.choices, chunks, response_stream, schema=CompletionChunk, head=head
+        request.choices,
+        chunks,
+        response_stream,
+        schema=CompletionChunk,
+        head=head,
+        with_running_usage=request.with_running_usage,
     )
 
 

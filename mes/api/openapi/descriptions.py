@@ -105,7 +105,10 @@ REQUEST_FIELDS = {
         "Default: that of the model in the catalog."
     ),
     "model": _MODEL,
-    "stream_options": "`include_usage`: whether the stream ends with the usage.",
+    "stream_options": (
+        "`include_usage`: whether the stream ends with the usage. `continuous_usage_stats`: "
+        "whether each chunk has the usage so far."
+    ),
     "max_completion_tokens": "The newer name of `max_tokens`.",
     "n": "Number of choices for each prompt. Their seeds are `seed`, `seed` + 1 and so on.",
     "best_of": "1, or as many as `n`; all choices are returned.",
