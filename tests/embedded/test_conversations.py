@@ -32,5 +32,11 @@ def test_an_empty_text_of_the_assistant_changes_nothing(client):
     assert answer(client, USER, Message("assistant", "")) == answer(client, USER)
 
 
+def test_an_answer_whose_end_is_ignored_has_all_tokens(client):
+    options = {**GREEDY, "num_predict": 24, "ignore_eos": True}
+    reply = client.chat(MODEL, [{"role": "user", "content": USER.content}], options=options)
+    assert (reply.eval_count, reply.done_reason) == (24, "length")
+
+
 def test_a_conversation_may_have_only_a_system_message(client):
     assert "Paris" in answer(client, Message("system", USER.content))[0]

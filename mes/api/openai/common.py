@@ -16,7 +16,7 @@ from mes.api.inference_responses import InferenceOutcome
 from mes.api.middleware import request_log
 from mes.api.openai.error_format import to_openai_error
 from mes.api.openai.openai_schemas import ChoiceFacts, OwnFacts
-from mes.api.openai.other_parameters import OtherParameters, with_own_name
+from mes.api.openai.other_parameters import OtherParameters, with_own_name, without_end
 from mes.api.openai.running_usage import RunningUsage
 from mes.api.operation_docs import EVENT_STREAM
 from mes.api.request_schemas import (
@@ -114,7 +114,7 @@ def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
     if values.get("stream") and options.get("max_attempts", 1) > 1:
         # A chunk cannot name its attempt, so two answers would run into one.
         raise ValidationError({"mes": {"max_attempts": "cannot be combined with stream"}})
-    return InferenceRequest(
+    request = InferenceRequest(
         model_id=values["model"],
         model_pointer="/model",
         think_pointer="/reasoning_effort",
@@ -125,6 +125,7 @@ def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
         **options,
         **more,
     )
+    return without_end(request, values)
 
 
 def choices_of(inference: InferenceRequest, values: dict[str, Any]) -> list[InferenceRequest]:

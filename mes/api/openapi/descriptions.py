@@ -127,7 +127,11 @@ REQUEST_FIELDS = {
     "reasoning": "`effort` is another name of `reasoning_effort`.",
     "chat_template_kwargs": "`enable_thinking` or `thinking`: whether a reasoning model thinks.",
     "repetition_penalty": "Another name of `repeat_penalty`.",
-    "ignore_eos": _NO_EFFECT,
+    "ignore_eos": (
+        "With the embedded runtime and without a schema: the answer ends only at its limit of "
+        "tokens or at a stop string. With Ollama without effect: the response lists it in "
+        "`mes.ignored`."
+    ),
     "min_tokens": _NO_EFFECT,
     "keep_alive": _NO_EFFECT,
     "priority": _NO_EFFECT,
