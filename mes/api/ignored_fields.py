@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
@@ -49,7 +50,7 @@ def ignored_names(schema: Schema, document: Any) -> tuple[str, ...]:
 def _names_in(schema: Schema, document: Any) -> Iterator[str]:
     if not isinstance(document, dict):
         return
-    declared = {each.data_key or name: each for name, each in schema.fields.items()}
+    declared = _fields_by_name(schema)
     ignores = getattr(schema, "ignores", _never)
     for name, value in document.items():
         field = declared.get(name)
@@ -60,6 +61,12 @@ def _names_in(schema: Schema, document: Any) -> Iterator[str]:
             yield name
         else:
             yield from (f"{name}{rest}" for rest in _names_below(field, value))
+
+
+@lru_cache(maxsize=256)
+def _fields_by_name(schema: Schema) -> dict[str, fields.Field[Any]]:
+    """Return the fields by their names in a document."""
+    return {each.data_key or name: each for name, each in schema.fields.items()}
 
 
 def _names_below(field: fields.Field[Any], value: Any) -> Iterator[str]:
