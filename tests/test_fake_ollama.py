@@ -350,3 +350,23 @@ def test_the_process_ends_with_the_context():
         port = fake.port
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        (
+            [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}],
+            "Cannot have 2 or more assistant messages",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]}],
+            "Value looks like object",
+        ),
+    ],
+)
+def test_a_conversation_that_ollama_refuses_is_refused(messages, text):
+    body = {"model": A, "messages": messages}
+    with FakeOllama("--models", A) as fake:
+        response = requests.post(f"{fake.url}/api/chat", json=body, timeout=10)
+    assert (response.status_code, text in response.text) == (400, True)

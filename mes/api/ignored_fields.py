@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
@@ -49,15 +50,23 @@ def ignored_names(schema: Schema, document: Any) -> tuple[str, ...]:
 def _names_in(schema: Schema, document: Any) -> Iterator[str]:
     if not isinstance(document, dict):
         return
-    declared = {each.data_key or name: each for name, each in schema.fields.items()}
+    declared = _fields_by_name(schema)
+    ignores = getattr(schema, "ignores", _never)
     for name, value in document.items():
         field = declared.get(name)
-        if field is None or isinstance(field, Ignored):
-            if field is not None or schema.unknown == EXCLUDE:
+        if field is None:
+            if schema.unknown == EXCLUDE:
                 yield name
+        elif isinstance(field, Ignored) or ignores(name, document):
+            yield name
         else:
             yield from (f"{name}{rest}" for rest in _names_below(field, value))
-    yield from getattr(schema, "more_ignored_names", _none)(document)
+
+
+@lru_cache(maxsize=256)
+def _fields_by_name(schema: Schema) -> dict[str, fields.Field[Any]]:
+    """Return the fields by their names in a document."""
+    return {each.data_key or name: each for name, each in schema.fields.items()}
 
 
 def _names_below(field: fields.Field[Any], value: Any) -> Iterator[str]:
@@ -69,6 +78,10 @@ def _names_below(field: fields.Field[Any], value: Any) -> Iterator[str]:
             yield from (f"[]{rest}" for rest in _names_below(field.inner, each))
     else:
         yield from getattr(field, "ignored_names_below", _none)(value)
+
+
+def _never(name: str, document: Any) -> bool:
+    return False
 
 
 def _none(value: Any) -> Iterator[str]:

@@ -161,10 +161,9 @@ class MessageSchema(ReturnedSchema):
     audio = NullOnly("send its transcript as content")
     function_call = NullOnly("send tool_calls")
 
-    def more_ignored_names(self, message: Mapping[str, Any]) -> Iterator[str]:
-        """Yield `name` if it does not reach the model."""
-        if "name" in message and message.get("role") != "tool":
-            yield "name"
+    def ignores(self, name: str, message: Mapping[str, Any]) -> bool:
+        """Return whether this member of the message does not reach the model."""
+        return name == "name" and message.get("role") != "tool"
 
     @post_load
     def _message(self, values: dict[str, Any], **kwargs: Any) -> Message:

@@ -23,6 +23,8 @@ SAMPLING: dict[str, Any] = {
     "seed": -1,
     "num_keep": 4,
     "num_predict": -1,
+    # Not an option of Ollama: the answer ends only at the limit of tokens or at a stop string.
+    "ignore_eos": False,
 }
 LOAD_TYPES = {"num_ctx": int, "num_batch": int, "num_thread": int}
 # Only their type is checked: there is no GPU here, and none of them changes an answer.

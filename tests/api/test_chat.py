@@ -418,3 +418,29 @@ def test_chunks_and_errors_of_a_stream_fit_the_document(app, chat, runtime):
     last = chat(stream=True).get_data(as_text=True).strip().split("data: ")[-1]
     assert contract.violations_of("OpenAiError", json.loads(last)) == []
     assert contract.violations_of("ChatCompletionChunk", json.loads(last)) != []
+
+
+class TestRunningUsage:
+    OPTIONS = {"continuous_usage_stats": True}
+
+    def test_each_chunk_has_the_tokens_so_far(self, app, chat, runtime):
+        runtime.answers = lambda prompt: "Paris, of course"
+        chunks = events(chat(stream=True, stream_options=self.OPTIONS))
+        usages = [each["usage"] for each in chunks]
+        assert [each["completion_tokens"] for each in usages] == [1, 2, 3, 5]
+        assert [each["prompt_tokens"] for each in usages] == [0, 0, 0, 10]
+        assert usages[-1] == {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        contract = Contract(document_of(app))
+        assert [contract.violations_of("ChatCompletionChunk", each) for each in chunks] == [[]] * 4
+
+    def test_the_last_chunk_is_added_only_if_it_is_requested(self, chat):
+        options = {**self.OPTIONS, "include_usage": True}
+        *_, last = events(chat(stream=True, stream_options=options))
+        assert (last["choices"], last["usage"]["total_tokens"]) == ([], 15)
+
+    def test_the_tokens_of_each_choice_are_counted(self, chat, runtime):
+        runtime.answers = lambda prompt: "Paris, France"
+        chunks = events(chat(n=2, stream=True, stream_options=self.OPTIONS))
+        for index in (0, 1):
+            usages = [each["usage"] for each in chunks if each["choices"][0]["index"] == index]
+            assert [each["completion_tokens"] for each in usages] == [1, 2, 5]

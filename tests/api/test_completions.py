@@ -119,3 +119,10 @@ def test_the_probabilities_of_an_empty_answer_are_empty_lists(complete, runtime)
 )
 def test_an_unsupported_parameter_is_named(complete, fields, param):
     assert refusal(complete(**fields))["param"] == param
+
+
+def test_each_chunk_has_the_tokens_so_far_if_requested(complete, runtime):
+    runtime.answers = lambda prompt: "Paris, France"
+    options = {"continuous_usage_stats": True}
+    chunks = events(complete(stream=True, stream_options=options))
+    assert [each["usage"]["completion_tokens"] for each in chunks] == [1, 2, 5]

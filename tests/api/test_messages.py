@@ -45,6 +45,10 @@ def converse(request, chat, native):
         ({**ASSISTANT, "name": "supervisor"}, ["messages[].name"]),
         ({**SYSTEM, "name": "rules"}, ["messages[].name"]),
         ({"role": "user", "content": "Hello", "type": "text"}, ["messages[].type"]),
+        (
+            {"role": "user", "name": "Ann", "content": "Hello", "type": "text"},
+            ["messages[].name", "messages[].type"],
+        ),
         ({**ASSISTANT, "tool_calls": None, "images": None}, []),
         (
             {**ASSISTANT, "parsed": {"a": 1}, "reasoning_content": "Hm.", "refusal": None},

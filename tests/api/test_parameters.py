@@ -140,6 +140,28 @@ def test_probabilities_can_be_asked_for_beside_tools(chat, runtime):
     assert answer["choices"][0]["finish_reason"] == "tool_calls"
 
 
-def test_the_parameters_of_load_generators_are_listed(chat):
+def test_the_parameters_of_load_generators_are_listed(chat, runtime):
     answer = chat(ignore_eos=True, min_tokens=5).get_json()
     assert answer["mes"]["ignored"] == ["ignore_eos", "min_tokens"]
+    assert "ignore_eos" not in runtime.prompts[-1].options
+
+
+class TestEmbeddedRuntime:
+    @pytest.fixture
+    def runtime(self, runtime):
+        runtime.version = lambda: "mes-embedded 1.0"
+        return runtime
+
+    def test_the_end_of_the_answer_is_ignored_where_the_runtime_can(self, openai_options, runtime):
+        assert openai_options(ignore_eos=True)["ignore_eos"] is True
+
+    def test_it_is_not_listed_then(self, chat):
+        answer = chat(ignore_eos=True, min_tokens=5).get_json()
+        assert answer["mes"]["ignored"] == ["min_tokens"]
+
+    def test_a_schema_ends_the_answer(self, chat, runtime):
+        runtime.answers = lambda prompt: "{}"
+        format = {"type": "json_object"}
+        answer = chat(ignore_eos=True, response_format=format).get_json()
+        assert answer["mes"]["ignored"] == ["ignore_eos"]
+        assert "ignore_eos" not in runtime.prompts[-1].options

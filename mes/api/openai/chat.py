@@ -64,7 +64,12 @@ def _stream(request: ChatRequest, response_stream: StreamingResponse) -> Generat
         head["usage"] = None
     chunks = [_Chunks(request, head, index) for index in range(len(request.choices))]
     yield from stream_all(
-        request.choices, chunks, response_stream, schema=ChatCompletionChunk, head=head
+        request.choices,
+        chunks,
+        response_stream,
+        schema=ChatCompletionChunk,
+        head=head,
+        with_running_usage=request.with_running_usage,
     )
 
 

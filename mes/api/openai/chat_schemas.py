@@ -14,6 +14,7 @@ from mes.api.openai.common import (
     Parameters,
     choices_of,
     inference_of,
+    wants_running_usage,
     wants_usage,
 )
 from mes.api.openai.other_parameters import with_own_name
@@ -145,6 +146,7 @@ class ChatRequest:
     inference: InferenceRequest
     choices: list[InferenceRequest]
     with_usage: bool
+    with_running_usage: bool
     function: str | None
 
 
@@ -254,6 +256,7 @@ class ChatRequestSchema(Parameters):
             inference=inference,
             choices=choices_of(inference, values),
             with_usage=wants_usage(values),
+            with_running_usage=wants_running_usage(values),
             function=function["name"] if function else None,
         )
 

@@ -16,7 +16,8 @@ from mes.api.inference_responses import InferenceOutcome
 from mes.api.middleware import request_log
 from mes.api.openai.error_format import to_openai_error
 from mes.api.openai.openai_schemas import ChoiceFacts, OwnFacts
-from mes.api.openai.other_parameters import OtherParameters, with_own_name
+from mes.api.openai.other_parameters import OtherParameters, with_own_name, without_end
+from mes.api.openai.running_usage import RunningUsage
 from mes.api.operation_docs import EVENT_STREAM
 from mes.api.request_schemas import (
     NOT_EMPTY,
@@ -53,6 +54,7 @@ class StreamOptionsSchema(OpenAiRequestSchema):
     """`stream_options`."""
 
     include_usage = Flag(allow_none=True)
+    continuous_usage_stats = Flag(allow_none=True)
     include_obfuscation = Ignored()
 
 
@@ -112,7 +114,7 @@ def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
     if values.get("stream") and options.get("max_attempts", 1) > 1:
         # A chunk cannot name its attempt, so two answers would run into one.
         raise ValidationError({"mes": {"max_attempts": "cannot be combined with stream"}})
-    return InferenceRequest(
+    request = InferenceRequest(
         model_id=values["model"],
         model_pointer="/model",
         think_pointer="/reasoning_effort",
@@ -123,6 +125,7 @@ def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
         **options,
         **more,
     )
+    return without_end(request, values)
 
 
 def choices_of(inference: InferenceRequest, values: dict[str, Any]) -> list[InferenceRequest]:
@@ -133,6 +136,11 @@ def choices_of(inference: InferenceRequest, values: dict[str, Any]) -> list[Infe
 def wants_usage(values: dict[str, Any]) -> bool:
     """Return whether a stream ends with its usage."""
     return bool(values.get("stream_options", {}).get("include_usage"))
+
+
+def wants_running_usage(values: dict[str, Any]) -> bool:
+    """Return whether each chunk of a stream has the usage so far."""
+    return bool(values.get("stream_options", {}).get("continuous_usage_stats"))
 
 
 # Responses.
@@ -174,11 +182,15 @@ def stream_all(
     *,
     schema: type[ResponseSchema],
     head: Document,
+    with_running_usage: bool,
 ) -> Generator[Documents]:
     """Run the inference of each choice, and yield the chunks of all choices.
 
-    The last one contains the usage, if `head` has a place for it.
+    The last one contains the usage, if `head` has a place for it; with `with_running_usage`, each
+    contains that of its choice so far.
     """
+    if with_running_usage:
+        choices = list(map(RunningUsage, choices))
     if len(requests) > 1:
         outcomes, last = (yield from stream_choices(requests, choices)), []
     else:

@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 from marshmallow import ValidationError, fields, post_load
 
 from mes.api.ignored_fields import ignored_names
-from mes.api.openai.common import Parameters, choices_of, inference_of, wants_usage
+from mes.api.openai.common import (
+    Parameters,
+    choices_of,
+    inference_of,
+    wants_running_usage,
+    wants_usage,
+)
 from mes.api.request_schemas import MESSAGES, OnlyValue, Whole, between, without_nulls
 from mes.api.services import get_services
 from mes.domain import InferenceRequest
@@ -22,10 +28,11 @@ Prompt = str | tuple[int, ...]
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """The inference requests of all choices, and whether a stream ends with its usage."""
+    """The inference requests of all choices, and where a stream has its usage."""
 
     choices: list[InferenceRequest]
     with_usage: bool
+    with_running_usage: bool
 
     @property
     def model_id(self) -> str:
@@ -99,7 +106,7 @@ class CompletionRequestSchema(Parameters):
             for prompt in values["prompt"]
             for choice in choices_of(_with_prompt(inference, prompt), values)
         ]
-        return CompletionRequest(choices, wants_usage(values))
+        return CompletionRequest(choices, wants_usage(values), wants_running_usage(values))
 
 
 def _with_prompt(inference: InferenceRequest, prompt: Prompt) -> InferenceRequest:

@@ -60,7 +60,12 @@ def _stream(request: CompletionRequest, response_stream: StreamingResponse) -> G
     head = {**_head(request), **({"usage": None} if request.with_usage else {})}
     chunks = [_Chunks(request, head, index) for index in range(len(request.choices))]
     yield from stream_all(
-        request.choices, chunks, response_stream, schema=CompletionChunk, head=head
+        request.choices,
+        chunks,
+        response_stream,
+        schema=CompletionChunk,
+        head=head,
+        with_running_usage=request.with_running_usage,
     )
 
 

@@ -112,7 +112,8 @@ class _Whole(_Head):
 class _Chunk(_Head):
     usage = nested(
         UsageSchema,
-        "With `include_usage`: tokens of all attempts of all choices in the last chunk, else null.",
+        "With `include_usage`: tokens of all attempts of all choices in the last chunk, else null. "
+        "With `continuous_usage_stats`: those of the choice so far.",
         null=True,
         required=False,
     )

@@ -108,7 +108,10 @@ REQUEST_FIELDS = {
         "Default: that of the model in the catalog."
     ),
     "model": _MODEL,
-    "stream_options": "`include_usage`: whether the stream ends with the usage.",
+    "stream_options": (
+        "`include_usage`: whether the stream ends with the usage. `continuous_usage_stats`: "
+        "whether each chunk has the usage so far."
+    ),
     "max_completion_tokens": "The newer name of `max_tokens`.",
     "n": "Number of choices for each prompt. Their seeds are `seed`, `seed` + 1 and so on.",
     "best_of": "1, or as many as `n`; all choices are returned.",
@@ -127,7 +130,11 @@ REQUEST_FIELDS = {
     "reasoning": "`effort` is another name of `reasoning_effort`.",
     "chat_template_kwargs": "`enable_thinking` or `thinking`: whether a reasoning model thinks.",
     "repetition_penalty": "Another name of `repeat_penalty`.",
-    "ignore_eos": _NO_EFFECT,
+    "ignore_eos": (
+        "With the embedded runtime and without a schema: the answer ends only at its limit of "
+        "tokens or at a stop string. With Ollama without effect: the response lists it in "
+        "`mes.ignored`."
+    ),
     "min_tokens": _NO_EFFECT,
     "keep_alive": _NO_EFFECT,
     "priority": _NO_EFFECT,

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from tests.support.fake_ollama.connection import BARE_JSON
+from tests.support.fake_ollama.conversation import check_messages
 from tests.support.fake_ollama.model import LOAD_OPTIONS, Model, canonical
 from tests.support.fake_ollama.responses import (
     DEFAULT_NUM_CTX,
@@ -100,6 +101,7 @@ class GenerateRequest:
     def check(self, model: Model) -> None:
         """Raise the `ErrorResponse` that Ollama gives before it looks for a runner."""
         self._check_capability(model)
+        check_messages(self._body.get("messages") or [])
         if self._body.get("think"):
             raise ErrorResponse(400, f'"{self.name}" does not support thinking')
         if self._body.get("tools"):
