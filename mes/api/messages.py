@@ -136,13 +136,13 @@ class MessageToolCallSchema(ReturnedSchema):
 
     component_name = "ToolCall"
 
-    id = Text(required=True, validate=NOT_EMPTY)
+    id = Text(allow_none=True)
     type = OnlyValue("function")
     function = fields.Nested(FunctionCallSchema, required=True, error_messages=MESSAGES)
 
     @post_load
     def _call(self, values: dict[str, Any], **kwargs: Any) -> ToolCall:
-        return ToolCall(values["id"], **values["function"])
+        return ToolCall(values.get("id") or "", **values["function"])
 
 
 class MessageSchema(ReturnedSchema):

@@ -65,6 +65,14 @@ class Seed(Whole):
         return seed if seed == -1 else seed % 2**31
 
 
+class TopK(Whole):
+    """A number of tokens to sample from. 0 and -1 mean all tokens; loads as 0 then."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        count = super()._deserialize(value, *args, **kwargs)
+        return 0 if count == -1 else count
+
+
 class Number(fields.Float):
     """A number: 0.5 or 5, but not "0.5" or true."""
 
@@ -205,7 +213,7 @@ class SamplingSchema(Strict):
     temperature = Number(allow_none=True, validate=between(0, 2))
     max_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
     top_p = Number(allow_none=True, validate=between(0, 1))
-    top_k = Whole(allow_none=True, validate=between(0, 1_000_000))
+    top_k = TopK(allow_none=True, validate=between(-1, 1_000_000))
     min_p = Number(allow_none=True, validate=between(0, 1))
     seed = Seed(allow_none=True)
     stop = Stops(allow_none=True)

@@ -180,6 +180,14 @@ def test_feedback_is_in_the_last_turn_that_is_not_the_models(native, runtime):
     assert prefill.content == "Hi"
 
 
+def test_a_call_without_an_id_is_accepted(native, runtime):
+    call = {"function": {"name": "weather", "arguments": {}}}
+    result = {"role": "tool", "name": "weather", "content": "31 degrees"}
+    assert native([*HELLO, {"role": "assistant", "tool_calls": [call]}, result]).status_code == 200
+    assert runtime.prompts[-1].messages[1].tool_calls == (ToolCall("", "weather", {}),)
+    assert runtime.prompts[-1].messages[-1].tool_name == "weather"
+
+
 def test_a_result_without_its_call_needs_no_name_at_the_native_endpoint(native, runtime):
     assert native([*HELLO, {"role": "tool", "content": "31 degrees"}]).status_code == 200
     assert runtime.prompts[-1].messages[-1].tool_name is None

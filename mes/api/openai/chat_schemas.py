@@ -17,7 +17,6 @@ from mes.api.openai.common import (
     wants_running_usage,
     wants_usage,
 )
-from mes.api.openai.other_parameters import with_own_name
 from mes.api.request_lists import MAX_MESSAGES, MAX_TOOLS, Items
 from mes.api.request_schemas import (
     MESSAGES,
@@ -214,7 +213,6 @@ class ChatRequestSchema(Parameters):
         required=True,
         validate=[NOT_EMPTY, require_calls],
     )
-    max_completion_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
     response_format = fields.Nested(ResponseFormatSchema, allow_none=True, error_messages=MESSAGES)
     tools = Items(fields.Nested(ToolSchema), most=MAX_TOOLS, allow_none=True)
     tool_choice = ToolChoiceField(allow_none=True)
@@ -236,14 +234,12 @@ class ChatRequestSchema(Parameters):
         self, values: dict[str, Any], document: dict[str, Any], **kwargs: Any
     ) -> ChatRequest:
         values = without_nulls(values)
-        values = with_own_name(values, name="max_tokens", other="max_completion_tokens")
         function = required_function(values)
         tools = offered_tools(values)
         _refuse_contradictions(values, tools, function)
         schema = function["parameters"] if function else values.get("response_format")
         inference = inference_of(
             values,
-            max_tokens=values.get("max_tokens"),
             messages=with_tool_names(values["messages"]),
             json_schema=schema,
             json_schema_pointer=_schema_pointer(values, function),

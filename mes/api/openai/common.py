@@ -16,7 +16,7 @@ from mes.api.inference_responses import InferenceOutcome
 from mes.api.middleware import request_log
 from mes.api.openai.error_format import to_openai_error
 from mes.api.openai.openai_schemas import ChoiceFacts, OwnFacts
-from mes.api.openai.other_parameters import OtherParameters, with_own_name, without_end
+from mes.api.openai.other_parameters import OtherParameters, with_own_names, without_end
 from mes.api.openai.running_usage import RunningUsage
 from mes.api.operation_docs import EVENT_STREAM
 from mes.api.request_schemas import (
@@ -109,7 +109,7 @@ class Parameters(OtherParameters, SamplingSchema, AddressSchema):
 
 def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
     """Return the inference request of these parameters; `more` are further fields of it."""
-    values = with_own_name(values, name="repeat_penalty", other="repetition_penalty")
+    values = with_own_names(values)
     options = without_nulls(values.get("mes", {}))
     if values.get("stream") and options.get("max_attempts", 1) > 1:
         # A chunk cannot name its attempt, so two answers would run into one.
@@ -120,6 +120,7 @@ def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
         think_pointer="/reasoning_effort",
         stream=values.get("stream", False),
         temperature=values.get("temperature"),
+        max_tokens=values.get("max_tokens"),
         timeout_seconds=options.pop("timeout", None),
         sampling=sampling_options(values),
         **options,

@@ -97,7 +97,6 @@ class CompletionRequestSchema(Parameters):
         _refuse_too_many(len(values["prompt"]), values)
         inference = inference_of(
             values,
-            max_tokens=values.get("max_tokens"),
             top_logprobs=values.get("logprobs"),
             ignored=ignored_names(self, document),
         )

@@ -1,4 +1,4 @@
-"""Parameters of other servers' APIs that clients of OpenAI's API send: vLLM's and Ollama's."""
+"""Second names of parameters, and those of vLLM and Ollama that clients of OpenAI's API send."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Any
 from marshmallow import Schema, ValidationError
 
 from mes.api.ignored_fields import Ignored, NullOnly
-from mes.api.request_schemas import Number, OnlyValue, between
+from mes.api.request_schemas import Number, OnlyValue, Whole, between
 from mes.api.services import get_services
 from mes.domain import InferenceRequest
 
 _EMBEDDED = "mes-embedded "
 _IGNORE_EOS = "ignore_eos"
+_OWN_NAMES = {"max_completion_tokens": "max_tokens", "repetition_penalty": "repeat_penalty"}
 _SEND_FORMAT = "send response_format with a schema"
 
 
 class OtherParameters(Schema):
     """Parameters that have the same meaning in every request for a generation."""
 
+    max_completion_tokens = Whole(allow_none=True, validate=between(1, 1_000_000))
     repetition_penalty = Number(allow_none=True, validate=between(0, 2))
     # Load generators send these two. With Ollama, an answer ends where the model ends it.
     ignore_eos = Ignored()
@@ -63,13 +65,13 @@ def without_end(request: InferenceRequest, values: dict[str, Any]) -> InferenceR
     )
 
 
-def with_own_name(values: dict[str, Any], *, name: str, other: str) -> dict[str, Any]:
-    """Return the values, with the value of the parameter `other` under MES's `name` for it.
+def with_own_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of parameters with a second name under the name that MES uses.
 
     Raises ValidationError if both names have a value and the values differ.
     """
-    if other not in values:
-        return values
-    if values.get(name, values[other]) != values[other]:
-        raise ValidationError(f"differs from {other}; send one of the two", name)
-    return {**values, name: values[other]}
+    named = dict(values)
+    for other, name in _OWN_NAMES.items():
+        if other in values and named.setdefault(name, values[other]) != values[other]:
+            raise ValidationError(f"differs from {other}; send one of the two", name)
+    return named

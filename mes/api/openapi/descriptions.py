@@ -87,7 +87,7 @@ REQUEST_FIELDS = {
     "temperature": "Temperature of the sampling. Default: that of the model in the catalog.",
     "max_tokens": "Most tokens of the answer. Default: that of the model in the catalog.",
     "top_p": f"Nucleus sampling. {_RUNTIME_DEFAULT}",
-    "top_k": f"Sampling from the k likeliest tokens. {_RUNTIME_DEFAULT}",
+    "top_k": f"Sampling from the k likeliest tokens; 0 and -1: from all. {_RUNTIME_DEFAULT}",
     "min_p": f"Least probability relative to the likeliest token. {_RUNTIME_DEFAULT}",
     "seed": (
         "Seed of the sampling, of 64 bits; those that do not fit into 31 bits are taken modulo "
