@@ -154,6 +154,17 @@ def test_chunks_of_all_choices_arrive_while_all_are_generated(service, runtime):
     assert list(received)[-1] == "[DONE]"
 
 
+def test_comments_keep_a_silent_stream_of_choices_open(start, runtime):
+    service = start(models={MODEL: {"max_concurrent": 2}}, STREAM_KEEPALIVE=1, WEB_CONCURRENCY=1)
+    runtime.control(first_token_ms=2_500, tokens=2)
+    answer = chat(service, n=4, stream=True).answer()
+    assert answer.status == 200
+    text = answer.body.decode()
+    assert text.index(": waiting") < text.index("data: ")
+    assert text.count('"finish_reason":"stop"') == 4
+    assert text.count("data: [DONE]") == 1
+
+
 def test_token_ids_are_refused_where_the_runtime_cannot_read_them(service, runtime):
     answer = Call(service, "/v1/completions", {"model": MODEL, "prompt": [1, 2]}).answer()
     assert answer.status == 400
