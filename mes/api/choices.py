@@ -69,9 +69,11 @@ def stream_choices(
             _logged(inference_call(request, services, log), log),
             chunks,
             partial(ChoiceWriter, buffer, chunks.serialize, patience),
-            partial(InferenceOutcome, request_id=log.request_id, ignored=request.ignored),
+            partial(
+                InferenceOutcome, request_id=log.request_id, index=index, ignored=request.ignored
+            ),
         )
-        for request, chunks in zip(requests, choices, strict=True)
+        for index, (request, chunks) in enumerate(zip(requests, choices, strict=True))
     ]
     with services.client() as client:
         limits = _limits(services, requests[0])

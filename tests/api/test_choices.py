@@ -279,7 +279,12 @@ def test_each_structured_choice_is_counted_with_its_verdict(chat, runtime, sampl
 
 @pytest.mark.parametrize(
     ("prompt", "texts"),
-    [([72, 105], ["Hi"]), ([[72, 105], [79, 107]], ["Hi", "Ok"]), ([[72]], ["H"])],
+    [
+        ([72, 105], ["Hi"]),
+        ([[72, 105], [79, 107]], ["Hi", "Ok"]),
+        ([[72]], ["H"]),
+        ([72] * 3000, ["H" * 3000]),
+    ],
 )
 def test_token_ids_are_converted_and_answered_as_text(complete, runtime, prompt, texts):
     runtime.answers = lambda prompt: f"{prompt.text}!"

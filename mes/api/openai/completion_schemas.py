@@ -19,7 +19,6 @@ from mes.api.request_schemas import MESSAGES, OnlyValue, Whole, between, without
 from mes.api.services import get_services
 from mes.domain import InferenceRequest
 
-MAX_PROMPTS = 2048
 _LARGEST_ID = 2**31 - 1
 
 Prompt = str | tuple[int, ...]
@@ -50,7 +49,6 @@ class Prompts(fields.Field[list[Prompt]]):
         "type": ["string", "array"],
         "minLength": 1,
         "minItems": 1,
-        "maxItems": MAX_PROMPTS,
         "items": {"type": ["string", "integer", "array"], "items": {"type": "integer"}},
     }
     default_error_messages = MESSAGES
