@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from mes.domain.inference_request import THINK_POINTER
 from mes.errors import Mistake, NotCapable
 
 # The names that Ollama uses, and `tokenize` of the embedded runtime: it converts token ids to text.
@@ -41,7 +40,7 @@ def not_capable(capability: str, model: str, *, pointer: str) -> NotCapable:
     `pointer` is a JSON pointer to the field of the request that needs the capability.
     """
     field = pointer.removeprefix("/").replace("/", ".")
-    off = "false" if pointer == THINK_POINTER else "none"  # the values of OpenAI's parameter
+    off = "none" if field.endswith("effort") else "false"
     detail = _DETAILS[capability].format(id=model, field=field, off=off)
     error = NotCapable(detail, mistakes=(Mistake(pointer, detail),))
     error.capability = capability

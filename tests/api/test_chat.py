@@ -363,9 +363,14 @@ class TestRefusals:
 
     def test_a_missing_capability_is_named_by_openais_parameters(self, chat, runtime):
         runtime.answers = lambda prompt: not_capable("thinking", "tag:latest", pointer="/think")
-        error = refusal(chat(reasoning_effort="high"))
-        assert error["param"] == "reasoning_effort"
-        assert "smollm2:135m cannot think; set reasoning_effort to none" in error["message"]
+        for fields, name in (
+            ({"reasoning_effort": "high"}, "reasoning_effort"),
+            ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
+            ({"chat_template_kwargs": {"thinking": True}}, "chat_template_kwargs.thinking"),
+        ):
+            error = refusal(chat(**fields))
+            assert error["param"] == name
+            assert f"smollm2:135m cannot think; set {name} to " in error["message"]
 
     def test_a_stream_that_breaks_off_ends_with_the_error_and_is_not_done(self, chat, runtime):
         runtime.breaks_off = errors.GenerationAborted("broke off")

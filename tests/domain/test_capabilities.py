@@ -49,6 +49,7 @@ def test_a_model_that_can_or_may_serve_the_request_is_accepted(known):
         ("/think", "set think to false"),
         ("/reasoning_effort", "set reasoning_effort to none"),
         ("/reasoning/effort", "set reasoning.effort to none"),
+        ("/chat_template_kwargs/thinking", "set chat_template_kwargs.thinking to false"),
     ],
 )
 def test_the_error_of_the_runtime_names_the_field_that_the_client_wrote(pointer, remedy):

@@ -204,6 +204,16 @@ def _think(values: dict[str, Any]) -> bool | str:
     return any(without_nulls(values.get("chat_template_kwargs", {})).values())
 
 
+def _think_pointer(values: dict[str, Any]) -> str:
+    """Return the JSON pointer to the parameter that `_think` is read from."""
+    if values.get("reasoning_effort") is not None:
+        return "/reasoning_effort"
+    if values.get("reasoning", {}).get("effort") is not None:
+        return "/reasoning/effort"
+    requested = [name for name, value in values.get("chat_template_kwargs", {}).items() if value]
+    return f"/chat_template_kwargs/{requested[0]}" if requested else "/reasoning_effort"
+
+
 class ChatRequestSchema(Parameters):
     """The body of `POST /v1/chat/completions`."""
 
@@ -245,6 +255,7 @@ class ChatRequestSchema(Parameters):
             json_schema_pointer=_schema_pointer(values, function),
             tools=() if function else tuple(tools),
             think=_think(values),
+            think_pointer=_think_pointer(values),
             top_logprobs=top_logprobs_count(values),
             ignored=ignored_names(self, document),
         )

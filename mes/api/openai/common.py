@@ -117,7 +117,6 @@ def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
     request = InferenceRequest(
         model_id=values["model"],
         model_pointer="/model",
-        think_pointer="/reasoning_effort",
         stream=values.get("stream", False),
         temperature=values.get("temperature"),
         max_tokens=values.get("max_tokens"),
