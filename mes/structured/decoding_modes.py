@@ -137,7 +137,9 @@ def grammar_for(tree: SchemaTree, runtime: str | None = None) -> Grammar:
         omitted += [_omitted(found, names) for found in left_out]
         tree, names = rebuilt, {**names, **copy.definitions}
         findings = _all_findings(tree, engine)
-    located = [each._replace(path=_original(each.path, names)) for _, each in findings]
+    located = [each for _, each in findings]
+    if names:
+        located = [each._replace(path=_original(each.path, names)) for each in located]
     return Grammar(tree.document, GrammarReport((*omitted, *located), allows_objects))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 # The part of the value to which a sub-schema applies: the same value as the schema around it,
@@ -81,6 +81,16 @@ def subschemas(schema: dict[str, Any]) -> Iterator[Subschema]:
     for keyword, value in schema.items():
         if keyword in _APPLICATORS:
             yield from _subschemas_of_keyword(keyword, value)
+
+
+def inner_schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the same sub-schemas as `subschemas`, without booleans and paths, in less time."""
+    for keyword, value in schema.items():
+        if keyword in _APPLICATORS:
+            values: Iterable[Any] = value if isinstance(value, list) else (value,)
+            if keyword in _BY_NAME and isinstance(value, dict):
+                values = value.values()
+            yield from (each for each in values if isinstance(each, dict))
 
 
 def _subschemas_of_keyword(keyword: str, value: Any) -> Iterator[Subschema]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
-from mes.structured.keywords import REFERENCES, is_applicator, subschemas
+from mes.structured.keywords import REFERENCES, inner_schemas, is_applicator
 
 DEFAULT_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DRAFT_4 = "http://json-schema.org/draft-04/schema"
@@ -32,11 +32,30 @@ _NEVER_NULL = {
     "minProperties", "maxProperties", "dependentRequired", "examples", "deprecated", "readOnly",
     "writeOnly", "contentEncoding", "contentMediaType", *REFERENCES,
 }  # fmt: skip
+# All keywords that may be rewritten, other than those that are null.
+_REWRITTEN = {
+    "$schema", "exclusiveMinimum", "exclusiveMaximum", "items", "dependencies", *REFERENCES
+}  # fmt: skip
 # `%` stays as it is where it begins an escape.
 _LITERAL_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SAFE_IN_FRAGMENT = "/%~!$&'()*+,;=:@?-._"
 
+# The forms that are rewritten, and sometimes others that look like them. Most schemas have none.
+_MAY_BE_NEEDED = re.compile(
+    r":null[,}]"
+    r'|"exclusiveM(?:in|ax)imum":[tf]|"items":\[|"dependencies":'
+    r'|"\$schema":(?!"(?:http://json-schema\.org/draft-0[467]/schema#?'
+    r'|https://json-schema\.org/draft/20(?:19-09|20-12)/schema)")'
+    r"""|"\$(?:ref|dynamicRef|recursiveRef)":"[^"]*[^"\w/~!$&'()*+,;=:@?.#-]""",
+    re.ASCII,
+)
+
 Schema = dict[str, Any]
+
+
+def is_needed(text: str) -> bool:
+    """Return whether a schema, as compact JSON text, may have a form that `normalize` rewrites."""
+    return _MAY_BE_NEEDED.search(text) is not None
 
 
 def normalize(document: Schema, *, most: int = 5_000) -> None:
@@ -56,16 +75,22 @@ def normalize(document: Schema, *, most: int = 5_000) -> None:
         if id(schema) in seen:
             continue
         seen.add(id(schema))
-        stack += _targets(schema, document)
-        _drop_nulls(schema)
-        _normalize_addresses(schema)
-        if dialect != DRAFT_4:
-            _move_exclusive_bounds(schema)
-        if dialect == DEFAULT_DIALECT:
-            _rename_tuples(schema)
-            if not declares_dialect:
-                _split_dependencies(schema)
-        stack += [each.schema for each in subschemas(schema) if isinstance(each.schema, dict)]
+        if None in schema.values():
+            _drop_nulls(schema)
+        if not _REWRITTEN.isdisjoint(schema):
+            stack += _targets(schema, document)
+            _rewrite(schema, dialect, declares_dialect=declares_dialect)
+        stack += inner_schemas(schema)
+
+
+def _rewrite(schema: Schema, dialect: Any, *, declares_dialect: bool) -> None:
+    _normalize_addresses(schema)
+    if dialect != DRAFT_4:
+        _move_exclusive_bounds(schema)
+    if dialect == DEFAULT_DIALECT:
+        _rename_tuples(schema)
+        if not declares_dialect:
+            _split_dependencies(schema)
 
 
 def original_path(document: Any, path: Iterable[str | int]) -> Iterator[str | int]:

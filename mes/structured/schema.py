@@ -23,6 +23,7 @@ from mes.structured.decoding_modes import (
     grammar_for,
 )
 from mes.structured.messages import SchemaProblem, schema_unsafe
+from mes.structured.normalize import is_needed as normalization_is_needed
 from mes.structured.normalize import normalize, original_path
 from mes.structured.schema_tree import SchemaLimits, SchemaTree
 from mes.structured.validation import Validator
@@ -56,6 +57,8 @@ class Schema:
     def report(self) -> GrammarReport:
         """The effect of each keyword in the runtime's grammar, where the client wrote it."""
         report, document = self.grammar.report, json.loads(self.text)
+        if document == self.document:
+            return report
         return replace(report, findings=tuple(_as_written(x, document) for x in report.findings))
 
     @property
@@ -127,7 +130,8 @@ def _check_text(text: str, limits: SchemaLimits, runtime: str | None) -> Schema:
         most = limits.text_bytes
         raise schema_unsafe((), f"has {len(content)} bytes; SCHEMA_MAX_BYTES allows {most}")
     document = json.loads(text)
-    normalize(document, most=limits.subschemas)
+    if normalization_is_needed(text):
+        normalize(document, most=limits.subschemas)
     tree = check_structure(document, limits)
     return Schema(
         document=document,

@@ -9,7 +9,7 @@ import pytest
 
 from mes import structured
 from mes.errors import SchemaInvalid
-from mes.structured.normalize import normalize
+from mes.structured.normalize import is_needed, normalize
 
 DRAFT_4 = "http://json-schema.org/draft-04/schema"
 DRAFT_6 = "http://json-schema.org/draft-06/schema"
@@ -92,6 +92,25 @@ def test_text_and_hash_are_those_of_the_client(schema):
     checked = structured.check_schema(schema)
     assert checked.text == text
     assert checked.sha256 == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_schemas_without_such_forms_are_recognized_by_their_text():
+    plain = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "properties": {"a": {"$ref": "#/definitions/a_b-c"}, "items": {"type": "null"}},
+        "exclusiveMinimum": 1,
+    }
+    assert not is_needed(json.dumps(plain, separators=(",", ":")))
+    # A schema that names its dialect, or escapes its references, has nothing to be rewritten.
+    rewritten = [form for form, _, _ in FORMS if normalized(form) != form]
+    assert len(rewritten) > 15
+    assert all(is_needed(json.dumps(form, separators=(",", ":"))) for form in rewritten)
+
+
+def normalized(schema):
+    copy = json.loads(json.dumps(schema))
+    normalize(copy)
+    return copy
 
 
 @pytest.mark.parametrize(("schema", "valid", "invalid"), FORMS, ids=lambda each: str(each)[:60])
