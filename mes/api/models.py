@@ -35,6 +35,7 @@ from mes.errors import (
     RuntimeReplyInvalid,
     RuntimeUnavailable,
 )
+from mes.scheduling.runtime_status import RuntimeStatus
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ def index() -> Response:
     services = get_services()
     state, runtime_status = services.coordinator.read(), services.runtime_status.current()
     reports = [
-        ModelReport(spec, state, runtime_status) for spec in services.catalog.current().models
+        ModelReport(spec, state, runtime_status, _card_if_unknown(spec, services, runtime_status))
+        for spec in services.catalog.current().models
     ]
     return json_response(ModelsAnswer.serialize(reports))
 
@@ -100,6 +102,15 @@ def unload(model_id: str) -> Response:
 
 def _done(spec: ModelSpec, message: str) -> Response:
     return json_response(DoneAnswer.build(success=True, message=message, model_id=spec.id))
+
+
+def _card_if_unknown(
+    spec: ModelSpec, services: Services, runtime_status: RuntimeStatus
+) -> ModelCard | None:
+    # The leader asks for the capabilities of a model within seconds of a start or a pull.
+    pulled = runtime_status.pulled.get(spec.tag)
+    is_unknown = pulled is not None and pulled.capabilities is None
+    return _card(spec, services) if is_unknown and runtime_status.running else None
 
 
 def _card(spec: ModelSpec, services: Services) -> ModelCard | None:

@@ -141,13 +141,16 @@ class StreamingResponse:
             self._keepalive.end()
 
     def _sent(self, batch: bytes) -> Iterator[bytes]:
+        if not batch:
+            return  # the head is sent with the first bytes
+        self._socket_writer.claim()
         for start in range(0, len(batch), _PIECE_BYTES):
             self._sent_at = time.monotonic()
-            self._socket_writer.claim()
             self._socket_writer.flush()
             yield batch[start : start + _PIECE_BYTES]
-            self._socket_writer.open()
             self._sent_at = None
+        # Not between two pieces: a comment would be inside of a document.
+        self._socket_writer.open()
 
     def _look_in(self, seconds: float) -> None:
         # One timer at a time: a timer for each piece would cost as much as sending it.
