@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,10 @@ from mes.structured.schema import Schema, check_schema
 
 Check = Callable[..., Schema]
 """`check_schema` with the limits and the runtime of the service."""
+
+# A check takes up to 50 ms of CPU, and a request has room for hundreds of tools.
+_MOST_SECONDS_TO_CHECK = 1.0
+_TOO_LONG = "the schemas of the tools before it took too long to check; send fewer or simpler ones"
 
 _ANY_OBJECT = {"type": "object"}
 # The values of these keywords are data, in which "$ref" has no meaning.
@@ -62,7 +67,11 @@ def tool_schemas(tools: Iterable[Tool], check: Check) -> ToolSchemas:
     A schema that cannot be used costs the verdicts on the calls of its tool, and nothing else.
     """
     schemas, unchecked = dict[str, Schema](), dict[str, str]()
+    began = time.thread_time()
     for tool in tools:
+        if time.thread_time() - began > _MOST_SECONDS_TO_CHECK:
+            unchecked[function_name(tool)] = _TOO_LONG
+            continue
         try:
             schemas[function_name(tool)] = check(_parameters(tool), at="/parameters")
         except (SchemaInvalid, SchemaUnsafe) as exc:

@@ -14,17 +14,19 @@ HELLO = [{"role": "user", "content": "Hello"}]
 ROME = {"name": IN_ROME.name, "arguments": dict(IN_ROME.arguments)}
 PERSON = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
 AS_PERSON = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
-# Refused as soon as the service knows what the models can do.
-OPTIONAL = {"model": TALKER, "messages": HELLO, "tools": BOTH}
-
 pytestmark = pytest.mark.usefixtures("clean")
+
+
+def capabilities(model):
+    """Return the capabilities of a listed model; None until the service knows them."""
+    return model["capabilities"]
 
 
 @pytest.fixture(scope="module")
 def service(start, runtime):
     runtime.control(pulled=[CALLER, TALKER])
     service = start(models={CALLER: {}, TALKER: {}}, WEB_CONCURRENCY=1)
-    wait_until(lambda: service.post("/v1/chat/completions", OPTIONAL).status_code == 400)
+    wait_until(lambda: all(map(capabilities, service.get("/v1/models").json()["models"])))
     return service
 
 
@@ -70,6 +72,18 @@ def test_a_model_without_tools_writes_the_call(chat, runtime):
     (body,) = sent(runtime)
     assert "tools" not in body
     assert len(body["format"]["anyOf"]) == 2
+
+
+def test_a_written_call_is_streamed_whole(chat, runtime):
+    runtime.control(reply=json.dumps(ROME, indent=2))
+    fields = {"tools": BOTH, "tool_choice": "required", "stream": True}
+    response = chat(model=TALKER, **fields)
+    *chunks, done = response.text.removesuffix("\n\n").split("\n\n")
+    first, last = (json.loads(each.removeprefix("data: ")) for each in chunks)
+    assert done == "data: [DONE]"
+    (call,) = first["choices"][0]["delta"]["tool_calls"]
+    assert call["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
+    assert last["choices"][0]["finish_reason"] == "tool_calls"
 
 
 @pytest.mark.parametrize("stream", [False, True])
