@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -42,12 +42,11 @@ from mes.domain.capabilities import (
     naming_fields,
     not_capable,
 )
+from mes.domain.plain_turns import as_plain_turns
 from mes.errors import Mistake, RequestInvalid
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import GrantedPermit, Scheduler
-from mes.structured import Generate, RetryPlan, Schema, ToolSchemas
-
-_NO_TOOLS = ToolSchemas({})
+from mes.structured import AnswerForm, RetryPlan, Schema
 
 
 def infer(
@@ -75,8 +74,8 @@ def infer(
     started = time.monotonic()
     spec = catalog.get(request.model_id)
     _require_capabilities(request, spec, runtime_status)
-    schemas = _check_schemas(request, schema_limits, runtime_status.version)
-    prompt = _build_prompt(request, spec)
+    form = _answer_form(request, request_id, spec, runtime_status, schema_limits)
+    prompt = _build_prompt(request, spec, runtime_status)
     with scheduler.permit(
         spec, client, request_id=request_id, is_continued=is_continued, emit=emit
     ) as permit:
@@ -84,17 +83,19 @@ def infer(
         if request.prompt_tokens:
             text = _detokenize(request.prompt_tokens, runtime, spec, deadline, client)
             prompt = replace(prompt, text=text)
+        emit = emit if form.streams_text else _without_text(emit)
         generate = partial(
             _generate, request, runtime=runtime, deadline=deadline, client=client, emit=emit
         )
-        attempts = _generate_and_validate(prompt, request, schemas, generate, deadline)
+        plan = _retry_plan(request, spec, form)
+        attempts = structured.generate_with_retries(prompt, form, plan, generate, deadline)
     return Inference(
         model_id=spec.id,
         latency_ms=milliseconds(time.monotonic() - started),
         timings=_timings(permit, attempts),
-        provenance=provenance_of(permit, runtime_status, schema=schemas.answer),
+        provenance=provenance_of(permit, runtime_status, schema=form.schema),
         attempts=attempts,
-        keywords=_keyword_support(schemas.answer, attempts),
+        keywords=_keyword_support(form.schema, attempts),
     )
 
 
@@ -126,7 +127,8 @@ def required_capabilities(request: InferenceRequest) -> dict[str, str]:
     has_images = any(message.images for message in request.messages)
     candidates = {
         COMPLETION: (request.model_pointer, True),
-        TOOLS: ("/tools", request.tools),
+        # A call that is required can be written as JSON under a grammar.
+        TOOLS: ("/tools", request.allowed_tools and not request.must_call),
         VISION: ("/messages", has_images),
         THINKING: (request.think_pointer, request.think),
         TOKENIZE: ("/prompt", request.prompt_tokens),
@@ -149,34 +151,38 @@ def require_capability(
     Raises:
         NotCapable: the runtime lists the model's capabilities, and this one is not among them.
     """
-    model = pulled.get(spec.tag)
-    known = model.capabilities if model is not None else None
-    if known and capability not in known:
+    if _lacks(capability, spec, pulled):
         raise not_capable(capability, spec.id, pointer=pointer)
 
 
-@dataclass(frozen=True, slots=True)
-class _RequestSchemas:
-    """The schema of the answer, if there is one, and those of the tools' arguments."""
-
-    answer: Schema | None
-    tools: ToolSchemas
+def _lacks(capability: str, spec: ModelSpec, pulled: Mapping[str, PulledModel]) -> bool:
+    model = pulled.get(spec.tag)
+    known = model.capabilities if model is not None else None
+    return bool(known) and capability not in (known or ())
 
 
-def _check_schemas(
-    request: InferenceRequest, limits: structured.SchemaLimits, runtime: str | None
-) -> _RequestSchemas:
-    """Check the schemas of the request before it takes a place in the queue."""
-    answer = None
-    if request.json_schema is not None:
-        answer = structured.check_schema(
-            request.json_schema, limits, at=request.json_schema_pointer, runtime=runtime
-        )
-    tools = structured.tool_schemas(request.tools, limits) if request.tools else _NO_TOOLS
-    return _RequestSchemas(answer, tools)
+def _answer_form(
+    request: InferenceRequest,
+    request_id: str,
+    spec: ModelSpec,
+    runtime_status: RuntimeStatus,
+    limits: structured.SchemaLimits,
+) -> AnswerForm:
+    """Return the form of the answer, checked before the request takes a place in the queue."""
+    # The id of a call that is written as text is unique among the choices.
+    choice = f"_{request.seed_offset}" if request.seed_offset else ""
+    return structured.answer_form(
+        request,
+        limits,
+        runtime=runtime_status.version,
+        calls_tools=not _lacks(TOOLS, spec, runtime_status.pulled),
+        call_id=f"call_{request_id}{choice}",
+    )
 
 
-def _build_prompt(request: InferenceRequest, spec: ModelSpec) -> Prompt:
+def _build_prompt(
+    request: InferenceRequest, spec: ModelSpec, runtime_status: RuntimeStatus
+) -> Prompt:
     """Return the runtime's input, with all options explicit and a seed in any case."""
     options: dict[str, Any] = {
         **spec.options,
@@ -189,13 +195,17 @@ def _build_prompt(request: InferenceRequest, spec: ModelSpec) -> Prompt:
         options["seed"] = random.getrandbits(31)
     elif request.seed_offset:
         options["seed"] = (options["seed"] + request.seed_offset) % 2**31
+    # Runtimes accept tools with a conversation only.
+    messages = request.conversation if request.allowed_tools else request.messages
+    if _lacks(TOOLS, spec, runtime_status.pulled):
+        messages = as_plain_turns(messages)
     return Prompt(
         spec=spec,
         text=request.prompt,
         system=request.system_prompt,
         options=options,
-        messages=request.messages,
-        tools=request.tools,
+        messages=messages,
+        tools=tuple(request.allowed_tools.values()),
         think=request.think,
         top_logprobs=request.top_logprobs,
     )
@@ -216,36 +226,13 @@ def _detokenize(
     return text
 
 
-def _generate_and_validate(
-    prompt: Prompt,
-    request: InferenceRequest,
-    schemas: _RequestSchemas,
-    generate: Generate,
-    deadline: float,
-) -> tuple[Attempt, ...]:
-    """Return all attempts: one without a schema, else as many as the answer needs to be valid."""
-    if schemas.answer is None:
-        return (_generate_once(prompt, schemas.tools, generate),)
-    plan = _retry_plan(request, prompt.spec, schemas.answer)
-    return structured.generate_with_retries(
-        prompt, schemas.answer, plan, generate=generate, deadline=deadline
-    )
-
-
-def _generate_once(prompt: Prompt, tools: ToolSchemas, generate: Generate) -> Attempt:
-    began = time.monotonic()
-    reply = generate(prompt, 1)
-    seconds = time.monotonic() - began
-    call_validations = tuple(map(tools.validate_answer, reply.tool_calls))
-    return Attempt("free", prompt.options, reply, None, seconds, call_validations)
-
-
-def _retry_plan(request: InferenceRequest, spec: ModelSpec, schema: Schema) -> RetryPlan:
+def _retry_plan(request: InferenceRequest, spec: ModelSpec, form: AnswerForm) -> RetryPlan:
     # A client that streams has read the answer before it is validated, and may not want another.
     default_attempts = 1 if request.stream else spec.max_attempts
+    is_free = form.schema is None and not request.must_call
     return RetryPlan(
-        modes=schema.modes_for(constrain=request.constrain and spec.supports_json_mode),
-        max_attempts=request.max_attempts or default_attempts,
+        modes=form.modes(constrain=request.constrain and spec.supports_json_mode),
+        max_attempts=1 if is_free else request.max_attempts or default_attempts,
         may_raise_max_tokens=request.max_tokens is None,
     )
 
@@ -263,7 +250,18 @@ def _generate(
     emit = _with_attempt_number(attempt, emit)
     pointers = {COMPLETION: request.model_pointer, THINKING: request.think_pointer}
     with naming_fields(prompt.spec.id, pointers):
-        return runtime.generate(prompt, deadline=deadline, client=client, emit=emit)
+        reply = runtime.generate(prompt, deadline=deadline, client=client, emit=emit)
+    is_one_call = request.forced_function is not None or not request.parallel_tool_calls
+    return reply.with_first_tool_call() if is_one_call else reply
+
+
+def _without_text(emit: Emit) -> Emit:
+    """Return an `emit` for an answer whose text is a call: calls are reported when complete."""
+
+    def emit_others(*events: Event) -> bool:
+        return emit(*(event for event in events if not isinstance(event, Token)))
+
+    return emit_others
 
 
 def _with_attempt_number(number: int, emit: Emit) -> Emit:

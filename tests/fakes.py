@@ -29,6 +29,7 @@ from mes.domain import (
     no_op,
     normalise,
 )
+from mes.domain.capabilities import TOOLS, not_capable
 from mes.errors import ClientDisconnected, MesError, ShuttingDown
 from mes.event_loop import SocketClient
 
@@ -74,6 +75,7 @@ class FakeRuntime:
         self.finish_reason = "stop"
         self.reasoning = ""
         self.tool_calls: tuple[ToolCall, ...] = ()
+        self.calls: Callable[[Prompt], tuple[ToolCall, ...]] = lambda prompt: self.tool_calls
         self.load_errors: dict[str, list[MesError]] = {}
         self.breaks_off: Exception | None = None
         self.pull_error: MesError | None = None
@@ -86,6 +88,7 @@ class FakeRuntime:
         self.prompts.append(prompt)
         if self.hangs(prompt):
             self._wait_until_disconnected(client)
+        self._refuse_tools(prompt)
         answer = self.answers(prompt)
         if isinstance(answer, MesError):
             raise answer
@@ -104,7 +107,7 @@ class FakeRuntime:
             generation_ms=50.0,
             time_to_first_token_ms=3.0,
             reasoning=self.reasoning,
-            tool_calls=self.tool_calls,
+            tool_calls=self.calls(prompt),
             logprobs=tuple(logprobs) if with_logprobs else (),
         )
 
@@ -113,6 +116,11 @@ class FakeRuntime:
     ) -> str:
         """Return the text whose characters have these numbers."""
         return "".join(map(chr, ids))
+
+    def _refuse_tools(self, prompt: Prompt) -> None:
+        has_calls = any(message.tool_calls for message in prompt.messages)
+        if TOOLS not in self.capabilities and (prompt.tools or has_calls):
+            raise not_capable(TOOLS, prompt.spec.id, pointer="/tools")
 
     def embed(
         self,

@@ -25,12 +25,14 @@ from mes.api.response_schemas import (
     TimingsSchema,
     UsageSchema,
 )
-from mes.domain import Attempt, Event, Inference, Loading, Queued, Thought, Token
+from mes.domain import Attempt, Event, Inference, Loading, Queued, Thought, Token, ToolCall
+from mes.strict_json import NotJson, parse_json
 
-FAILURES = ("schema_violation", "not_json", "undecided", "truncated", "empty")
+FAILURES = ("schema_violation", "not_json", "undecided", "no_tool_call", "truncated", "empty")
+CALL_VERDICTS = ("valid", "schema_violation", "not_json", "truncated", "empty", "undecided")
 VERDICTS = ("valid", *FAILURES, "aborted")
 FINISH_REASONS = ("stop", "length")
-MODES = ("grammar", "json", "prompt", "free")
+MODES = ("grammar", "json", "prompt", "tools", "free")
 
 
 class InferenceOutcome:
@@ -81,6 +83,12 @@ class InferenceOutcome:
             return None
         first = self.failure.errors[0]
         return f"{first.pointer}: {first.detail}" if first.pointer else first.detail
+
+
+def judged_calls(outcome: InferenceOutcome) -> list[Any] | None:
+    """Return the tool calls of the answer, each with its validation; None if there are none."""
+    final = outcome.final
+    return list(zip(final.tool_calls, final.tool_call_validations, strict=True)) or None
 
 
 class ViolationSchema(ResponseSchema):
@@ -169,11 +177,52 @@ class StructuredReportSchema(ResponseSchema):
     )
 
 
+class JudgedFunction(ResponseSchema):
+    """The function of a call."""
+
+    name = string("Name of the function.")
+    arguments = json_value(
+        "Arguments of the call: an object, or the model's text if it is not JSON.",
+        source=lambda call: _arguments(call),
+    )
+
+
+def _arguments(call: ToolCall) -> Any:
+    if not isinstance(call.arguments, str):
+        return dict(call.arguments)
+    try:
+        return parse_json(call.arguments)
+    except NotJson:
+        return call.arguments
+
+
+class JudgedToolCall(ResponseSchema):
+    """A call of a tool and its verdict. The source is the call with its validation result."""
+
+    id = string("Id of the call.", source=lambda judged: judged[0].id)
+    type = constant("function", "Always `function`.")
+    function = nested(
+        JudgedFunction, "The function and its arguments.", source=lambda judged: judged[0]
+    )
+    verdict = choice(
+        CALL_VERDICTS,
+        "Whether the arguments fit the parameters of the tool; `undecided` if their schema cannot "
+        "be used.",
+        source=lambda judged: judged[1].verdict,
+    )
+    errors = nested_list(
+        ViolationSchema,
+        "Violations of the parameters' schema, at most 20; or why the call is not judged.",
+        source=lambda judged: judged[1].errors,
+    )
+
+
 class InferenceAnswer(ResponseSchema):
     """The response to `POST /v1/inference`."""
 
     success = boolean(
-        "False if the answer violates its schema.", source=lambda outcome: outcome.failure is None
+        "False if the answer violates its schema, or a tool call its parameters.",
+        source=lambda outcome: outcome.failure is None,
     )
     model_id = string("Id of the model in the catalog.", source="inference.model_id")
     output = string("Text the model generated.", source="reply.text")
@@ -214,6 +263,17 @@ class InferenceAnswer(ResponseSchema):
         LogprobSchema,
         "Probabilities of the tokens of the output, with `logprobs`.",
         source=lambda outcome: outcome.reply.logprobs or None,
+        required=False,
+    )
+    tool_calls = nested_list(
+        JudgedToolCall,
+        "Calls of tools, if there are any, with the verdict on each.",
+        source=judged_calls,
+        required=False,
+    )
+    dropped_tool_calls = integer(
+        "Number of further calls that are left out, if only one is wanted.",
+        source=lambda outcome: outcome.reply.dropped_tool_calls or None,
         required=False,
     )
     code = choice(

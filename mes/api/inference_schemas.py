@@ -24,6 +24,7 @@ from mes.api.request_schemas import (
     top_logprobs_count,
     without_nulls,
 )
+from mes.api.tool_schemas import ToolChoiceField, Tools, check_tool_choice, unused_format
 from mes.domain import InferenceRequest
 
 
@@ -41,6 +42,9 @@ class QuestionSchema(Strict):
     logprobs = Flag(allow_none=True)
     top_logprobs = Whole(allow_none=True, validate=between(0, 20))
     json_schema = Object(allow_none=True)
+    tools = Tools()
+    tool_choice = ToolChoiceField(allow_none=True)
+    parallel_tool_calls = Flag(allow_none=True)
 
 
 class InferenceRequestSchema(AttemptsSchema, SamplingSchema, QuestionSchema):
@@ -66,14 +70,16 @@ class InferenceRequestSchema(AttemptsSchema, SamplingSchema, QuestionSchema):
         self, values: dict[str, Any], document: dict[str, Any], **kwargs: Any
     ) -> InferenceRequest:
         values = without_nulls(values)
+        check_tool_choice(values)
         sampling = sampling_options(values)
         timeout = values.pop("timeout", None)
         values["messages"] = with_tool_names(values.get("messages", ()))
+        values["tools"] = tuple(values.get("tools", ()))
         values["top_logprobs"] = top_logprobs_count(values)
         direct = {name: value for name, value in values.items() if name not in sampling}
         return InferenceRequest(
             **direct,
             sampling=sampling,
             timeout_seconds=timeout,
-            ignored=ignored_names(self, document),
+            ignored=(*ignored_names(self, document), *unused_format(values, "json_schema")),
         )

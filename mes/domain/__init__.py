@@ -34,6 +34,7 @@ from mes.domain.results import (
     tokens_per_second,
 )
 from mes.domain.runtime import Client, Runtime
+from mes.domain.tools import Tool, ToolChoice
 
 __all__ = [
     "LOAD_OPTIONS",
@@ -61,7 +62,9 @@ __all__ = [
     "Thought",
     "Timings",
     "Token",
+    "Tool",
     "ToolCall",
+    "ToolChoice",
     "Usage",
     "ValidationResult",
     "Vectors",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mes.domain.models import ModelSpec
+from mes.domain.tools import MODEL_CHOOSES, REQUIRED, Tool, ToolChoice
 
 SCHEMA_POINTER, MODEL_POINTER, THINK_POINTER = "/json_schema", "/model_id", "/think"
 """The JSON pointers to these fields in a request of the native API."""
@@ -14,11 +16,21 @@ SCHEMA_POINTER, MODEL_POINTER, THINK_POINTER = "/json_schema", "/model_id", "/th
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a function that the model asks the client to make."""
+    """A call of a function that the model asks the client to make.
+
+    `arguments` are an object; a text if the model or the client wrote something else.
+    """
 
     id: str
     name: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] | str
+
+    @property
+    def arguments_text(self) -> str:
+        """The arguments as JSON; unchanged if they are a text."""
+        if isinstance(self.arguments, str):
+            return self.arguments
+        return json.dumps(dict(self.arguments), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +53,8 @@ class Message:
 class InferenceRequest:
     """One inference as the client asks for it. None means the value of the model's configuration.
 
-    A request has either a `prompt` with an optional `system_prompt`, or `messages`; `tools` need
-    `messages`. `prompt_tokens` are the prompt as token ids of the model, instead of its text. If
+    A request has either a `prompt` with an optional `system_prompt`, or `messages`.
+    `prompt_tokens` are the prompt as token ids of the model, instead of its text. If
     `top_logprobs` is set, even to 0, each token comes with its probability. `json_schema_pointer`
     is the JSON pointer to the schema in the body that the client sent; errors about the schema
     start with it. `model_pointer` and `think_pointer` are those to the fields that `model_id` and
@@ -56,7 +68,9 @@ class InferenceRequest:
     prompt_tokens: tuple[int, ...] = ()
     system_prompt: str | None = None
     messages: tuple[Message, ...] = ()
-    tools: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = MODEL_CHOOSES
+    parallel_tool_calls: bool = True
     think: bool | str = False
     top_logprobs: int | None = None
     stream: bool = False
@@ -72,6 +86,31 @@ class InferenceRequest:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     seed_offset: int = 0
     ignored: tuple[str, ...] = ()
+
+    @property
+    def allowed_tools(self) -> dict[int, Tool]:
+        """The tools that the model may call, by their index in `tools`."""
+        return self.tool_choice.select(self.tools)
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer has to be a call of a tool."""
+        return self.tool_choice.kind == REQUIRED
+
+    @property
+    def forced_function(self) -> Mapping[str, Any] | None:
+        """The only function that may be called if a call is required, else None."""
+        tools = list(self.allowed_tools.values())
+        is_forced = self.must_call and len(tools) == 1
+        return tools[0]["function"] if is_forced else None
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """The messages; those that have the same meaning as the prompt, if there are none."""
+        if self.messages:
+            return self.messages
+        system = () if self.system_prompt is None else (Message("system", self.system_prompt),)
+        return (*system, Message("user", self.prompt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +128,7 @@ class Prompt:
     options: Mapping[str, Any]
     format: Mapping[str, Any] | str | None = None
     messages: tuple[Message, ...] = ()
-    tools: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Tool, ...] = ()
     think: bool | str = False
     top_logprobs: int | None = None
 

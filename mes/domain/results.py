@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -79,7 +79,8 @@ class Reply:
     """One finished generation. The runtime measured the times, in milliseconds.
 
     `reasoning` is the reasoning of the model before its answer, and no part of `text`. `logprobs`
-    belong to the tokens of `text`.
+    belong to the tokens of `text`. `dropped_tool_calls` is the number of calls that the client did
+    not want beside the first.
     """
 
     text: str
@@ -91,6 +92,14 @@ class Reply:
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[Logprob, ...] = ()
+    dropped_tool_calls: int = 0
+
+    def with_first_tool_call(self) -> Reply:
+        """Return the reply with at most one tool call."""
+        dropped = len(self.tool_calls) - 1
+        if dropped < 1:
+            return self
+        return replace(self, tool_calls=self.tool_calls[:1], dropped_tool_calls=dropped)
 
     @property
     def timings(self) -> GenerationTimings:
@@ -127,8 +136,9 @@ class Violation:
 class ValidationResult:
     """The validation of an answer against a schema.
 
-    `verdict` is valid, not_json, schema_violation, undecided, truncated, empty or aborted. It is
-    undecided if a pattern cannot be matched within its limits. `parsed` is the JSON value of a
+    `verdict` is valid, not_json, schema_violation, undecided, no_tool_call, truncated, empty or
+    aborted. It is undecided if a pattern cannot be matched within its limits, or if the schema of a
+    tool cannot be used; the reason is in `errors`. `parsed` is the JSON value of a
     valid answer. `extraction` is the place of the JSON in the answer: the `whole` text, a code
     `fence`, or the surrounding `prose`.
     """
@@ -142,13 +152,19 @@ class ValidationResult:
     def valid(self) -> bool:
         return self.verdict == "valid"
 
+    @property
+    def failed(self) -> bool:
+        """Whether a tool call is not valid; a call that nothing is known about has not failed."""
+        return self.verdict not in ("valid", "undecided")
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One generation of an inference, with its decoding mode, options, reply and validation.
 
-    Without a schema the mode is `free` and `validation` is None. `tool_call_validations` has one
-    result for each tool call of the reply, in their order. An aborted attempt has no reply.
+    Without a schema the mode is `free`, or `tools` if tools are offered, and `validation` is None.
+    `tool_calls` are the calls that the model made or wrote as text; `tool_call_validations` has one
+    result for each of them, in their order. An aborted attempt has no reply.
     """
 
     mode: str
@@ -156,6 +172,7 @@ class Attempt:
     reply: Reply | None
     validation: ValidationResult | None
     seconds: float
+    tool_calls: tuple[ToolCall, ...] = ()
     tool_call_validations: tuple[ValidationResult, ...] = ()
 
     @property
@@ -212,8 +229,10 @@ class Inference:
     @cached_property
     def failure(self) -> ValidationResult | None:
         """The failed validation of the answer, or of the first tool call that is invalid."""
-        results = (self.final.validation, *self.final.tool_call_validations)
-        return next((result for result in results if result is not None and not result.valid), None)
+        answer = self.final.validation
+        if answer is not None and not answer.valid:
+            return answer
+        return next((call for call in self.final.tool_call_validations if call.failed), None)
 
 
 def final_attempt(attempts: Sequence[Attempt]) -> Attempt:

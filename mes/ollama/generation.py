@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mes.domain import (
@@ -83,7 +84,7 @@ def _read_part(part: Part, parser: ReasoningParser, calls: list[ToolCall]) -> bo
     if type(reasoning) is not str or type(text) is not str:
         raise RuntimeReplyInvalid(f"the runtime sent a {name} or thinking that is not text")
     if "tool_calls" in content:
-        calls += _parse_tool_calls(content)
+        _add_tool_calls(calls, _parse_tool_calls(content))
     if "logprobs" in part:
         parser.add_logprobs(parse_logprobs(part))
     if reasoning:
@@ -93,14 +94,37 @@ def _read_part(part: Part, parser: ReasoningParser, calls: list[ToolCall]) -> bo
     return bool(reasoning or text)
 
 
+def _add_tool_calls(calls: list[ToolCall], new: Iterable[ToolCall]) -> None:
+    """Add the calls that are not repeated from an earlier line, each with an id of its own."""
+    by_id = {call.id: call for call in calls}
+    for call in new:
+        if by_id.get(call.id) == call:
+            continue
+        if call.id in by_id:
+            # Clients match the results with the calls by the id.
+            call = replace(call, id=_new_id())
+        by_id[call.id] = call
+        calls.append(call)
+
+
 def _parse_tool_calls(message: Part) -> Iterator[ToolCall]:
     for call in require_objects(message, "tool_calls"):
         function = get_field(call, "function", dict, {})
         yield ToolCall(
-            id=get_field(call, "id", str, "") or f"call_{secrets.token_hex(6)}",
+            id=get_field(call, "id", str, "") or _new_id(),
             name=get_field(function, "name", str, ""),
-            arguments=get_field(function, "arguments", dict, {}),
+            arguments=_parse_arguments(function),
         )
+
+
+def _parse_arguments(function: Part) -> Mapping[str, Any] | str:
+    """Return the arguments: an object; the text, for the verdict, if the model wrote another."""
+    arguments = function.get("arguments")
+    return arguments if isinstance(arguments, str) else get_field(function, "arguments", dict, {})
+
+
+def _new_id() -> str:
+    return f"call_{secrets.token_hex(6)}"
 
 
 def _build_reply(

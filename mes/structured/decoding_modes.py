@@ -35,6 +35,9 @@ from mes.structured.schema_tree import Path, SchemaNode, SchemaTree
 GRAMMAR = "grammar"
 JSON = "json"
 PROMPT = "prompt"
+# Modes without a grammar or a schema in the prompt: the runtime offers tools, or nothing.
+TOOLS = "tools"
+FREE = "free"
 
 # 250 optional properties in one object take the converter 0.9 s, 8 times 500 more than 6 s.
 _MOST_SQUARES = 40_000

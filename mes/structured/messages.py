@@ -151,16 +151,61 @@ def with_schema(text: str, schema_text: str) -> str:
     return f"{text}\n\nAnswer only with JSON that satisfies this JSON Schema:\n{schema_text}"
 
 
+def with_schema_or_calls(text: str, schema_text: str) -> str:
+    """Return the prompt followed by the schema of an answer that is no call of a function."""
+    return (
+        f"{text}\n\nCall functions if you need them. If you call none, answer only with JSON that "
+        f"satisfies this JSON Schema:\n{schema_text}"
+    )
+
+
+def with_function(text: str, function: Mapping[str, Any]) -> str:
+    """Return the prompt followed by the description of the function that has to be called."""
+    description = function.get("description")
+    if not description:
+        return text
+    return (
+        f"{text}\n\nAnswer with the arguments of the function {function['name']}, as JSON. "
+        f"The function: {description}"
+    )
+
+
+def with_functions(text: str, functions: Iterable[Mapping[str, Any]]) -> str:
+    """Return the prompt followed by the functions of which one has to be called."""
+    lines = "\n".join(map(_function_line, functions))
+    return (
+        f"{text}\n\nCall one of these functions:\n{lines}\n\nAnswer only with the call as JSON, "
+        'such as {"name": "function", "arguments": {"parameter": "value"}}.'
+    )
+
+
+def _function_line(function: Mapping[str, Any]) -> str:
+    properties = function.get("parameters", {}).get("properties")
+    names = ", ".join(properties) if isinstance(properties, dict) else ""
+    description = function.get("description")
+    return f"- {function['name']}({names})" + (f": {description}" if description else "")
+
+
 def with_feedback(text: str, answer: str, validation: ValidationResult) -> str:
     """Return the prompt followed by the last answer and its first mistakes, at most five."""
-    mistakes = "\n".join(
-        f"- {each.pointer}: {each.detail}" if each.pointer else f"- {each.detail}"
-        for each in validation.errors[:_MOST_MISTAKES]
-    )
     return (
         f"{text}\n\nYour last answer was:\n{_cut(answer)}\n\n"
-        f"It was not accepted:\n{mistakes}\n\n"
+        f"It was not accepted:\n{_list_of_mistakes(validation)}\n\n"
         "Answer again, with the corrected JSON only."
+    )
+
+
+def with_call_feedback(text: str, answer: str, validation: ValidationResult) -> str:
+    """Return the prompt followed by the last answer, which is not the call that is required."""
+    said = f"Your last answer was:\n{_cut(answer)}\n\n" if answer else ""
+    mistakes = _list_of_mistakes(validation)
+    return f"{text}\n\n{said}It was not accepted:\n{mistakes}\n\nAnswer with a correct call."
+
+
+def _list_of_mistakes(validation: ValidationResult) -> str:
+    return "\n".join(
+        f"- {each.pointer}: {each.detail}" if each.pointer else f"- {each.detail}"
+        for each in validation.errors[:_MOST_MISTAKES]
     )
 
 

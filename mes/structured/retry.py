@@ -14,8 +14,9 @@ from cachetools import TTLCache
 
 from mes.domain import Attempt, Prompt, Reply, ValidationResult, Violation
 from mes.errors import ClientDisconnected, MesError, SchemaRefused
-from mes.structured.decoding_modes import GRAMMAR, JSON
-from mes.structured.messages import with_feedback, with_schema
+from mes.structured.answer_forms import AnswerForm
+from mes.structured.decoding_modes import GRAMMAR, JSON, TOOLS
+from mes.structured.messages import with_call_feedback, with_feedback
 from mes.structured.schema import Schema
 
 Generate = Callable[[Prompt, int], Reply]
@@ -77,9 +78,9 @@ _refused_schemas = RefusedSchemas()
 
 
 def generate_with_retries(
-    prompt: Prompt, schema: Schema, plan: RetryPlan, *, generate: Generate, deadline: float
+    prompt: Prompt, form: AnswerForm, plan: RetryPlan, generate: Generate, deadline: float
 ) -> tuple[Attempt, ...]:
-    """Return all attempts. At least one has a reply.
+    """Return all attempts, as many as the answer needs to be valid. At least one has a reply.
 
     An error of a later attempt is recorded in that attempt, whose verdict is `aborted`.
 
@@ -90,12 +91,12 @@ def generate_with_retries(
         ClientDisconnected: the client has disconnected.
         MesError: `generate` raised it in the first attempt.
     """
-    plan = _without_refused_grammar(plan, prompt, schema)
+    plan = _without_refused_grammar(plan, prompt, form.schema)
     first = RetryStep(plan.modes[0], dict(prompt.options))
-    attempts = [_attempt(first, prompt, schema, plan, generate)]
+    attempts = [_attempt(first, prompt, form, plan, generate)]
     while step := next_step(attempts, plan, seconds_left=deadline - time.monotonic()):
         try:
-            attempts.append(_attempt(step, prompt, schema, plan, generate))
+            attempts.append(_attempt(step, prompt, form, plan, generate))
         except ClientDisconnected:
             raise
         except MesError as exc:
@@ -105,26 +106,30 @@ def generate_with_retries(
 
 
 def _attempt(
-    step: RetryStep, prompt: Prompt, schema: Schema, plan: RetryPlan, generate: Generate
+    step: RetryStep, prompt: Prompt, form: AnswerForm, plan: RetryPlan, generate: Generate
 ) -> Attempt:
     """Return one attempt, made in the next mode if the runtime refuses the schema."""
     began = time.monotonic()
     try:
-        reply = generate(_prompt_for(step, prompt, schema), step.number)
+        reply = generate(_prompt_for(step, prompt, form), step.number)
     except SchemaRefused:
         # No token was generated: the runtime cannot convert the schema into a grammar.
-        _refused_schemas.add(prompt, schema)
+        if step.mode == GRAMMAR and form.schema is not None:
+            _refused_schemas.add(prompt, form.schema)
         weaker = dataclasses.replace(plan, modes=plan.modes[plan.modes.index(step.mode) + 1 :])
         if not weaker.modes:
             raise
         step = dataclasses.replace(step, mode=weaker.modes[0])
-        return _attempt(step, prompt, schema, weaker, generate)
+        return _attempt(step, prompt, form, weaker, generate)
+    validation, calls, call_validations = form.judge(reply)
     return Attempt(
         mode=step.mode,
         options=step.options,
         reply=reply,
-        validation=schema.validate_answer(reply.text, reply.finish_reason),
+        validation=validation,
         seconds=time.monotonic() - began,
+        tool_calls=calls,
+        tool_call_validations=call_validations,
     )
 
 
@@ -133,27 +138,42 @@ def _aborted(step: RetryStep, error: MesError) -> Attempt:
     return Attempt(step.mode, step.options, None, validation, 0.0)
 
 
-def _prompt_for(step: RetryStep, prompt: Prompt, schema: Schema) -> Prompt:
-    """Return the prompt with the schema, the feedback, the options and the format of the step."""
-    question = prompt.question
-    if step.mode != GRAMMAR:
-        question = with_schema(question, schema.text)
+def _prompt_for(step: RetryStep, prompt: Prompt, form: AnswerForm) -> Prompt:
+    """Return the prompt with the instructions, feedback, options and format of the step."""
+    question = form.instruct(prompt.question, step.mode)
     last = step.feedback_on
     if last is not None and last.reply is not None and last.validation is not None:
-        question = with_feedback(question, last.reply.text, last.validation)
+        add_feedback = with_call_feedback if step.mode == TOOLS else with_feedback
+        question = add_feedback(question, _answer_text(last), last.validation)
+    if question != prompt.question:
+        prompt = prompt.with_question(question)
     return dataclasses.replace(
-        prompt.with_question(question), options=step.options, format=_format(step.mode, schema)
+        prompt,
+        options=step.options,
+        format=_format(step.mode, form.schema),
+        tools=prompt.tools if step.mode == TOOLS else (),
     )
 
 
-def _format(mode: str, schema: Schema) -> Mapping[str, Any] | str | None:
-    return schema.grammar.document if mode == GRAMMAR else _FORMATS.get(mode)
+def _answer_text(attempt: Attempt) -> str:
+    """Return the text of the reply, with the calls that the model made beside it."""
+    assert attempt.reply is not None
+    calls = (f"{each.name}({each.arguments_text})" for each in attempt.reply.tool_calls)
+    return "\n".join(filter(None, (attempt.reply.text, *calls)))
 
 
-def _without_refused_grammar(plan: RetryPlan, prompt: Prompt, schema: Schema) -> RetryPlan:
-    if plan.modes[0] != GRAMMAR or len(plan.modes) == 1 or not _refused_schemas.has(prompt, schema):
+def _format(mode: str, schema: Schema | None) -> Mapping[str, Any] | str | None:
+    if mode == GRAMMAR and schema is not None:
+        return schema.grammar.document
+    return _FORMATS.get(mode)
+
+
+def _without_refused_grammar(plan: RetryPlan, prompt: Prompt, schema: Schema | None) -> RetryPlan:
+    if schema is None or GRAMMAR not in plan.modes or len(plan.modes) == 1:
         return plan
-    return dataclasses.replace(plan, modes=plan.modes[1:])
+    if not _refused_schemas.has(prompt, schema):
+        return plan
+    return dataclasses.replace(plan, modes=tuple(mode for mode in plan.modes if mode != GRAMMAR))
 
 
 def next_step(
@@ -164,7 +184,7 @@ def next_step(
     The function reads no clock and does no I/O.
     """
     last, number = attempts[-1], len(attempts) + 1
-    if last.verdict in ("valid", "aborted") or len(attempts) >= plan.max_attempts:
+    if last.verdict in (None, "valid", "aborted") or len(attempts) >= plan.max_attempts:
         return None
     if seconds_left < max(_LEAST_SECONDS, _MARGIN * last.seconds):
         return None
@@ -190,8 +210,11 @@ def _varied(options: Mapping[str, Any]) -> dict[str, Any]:
 def _next_mode(attempts: Sequence[Attempt], plan: RetryPlan) -> str:
     """Return the last mode, or a weaker one after the same violation twice under the grammar.
 
-    The grammar may exclude every valid answer; then no answer under it can be valid.
+    The grammar may exclude every valid answer; then no answer under it can be valid. An invalid
+    text beside optional tools is asked for again in the modes for texts.
     """
+    if attempts[-1].mode == TOOLS:
+        return plan.modes[min(1, len(plan.modes) - 1)]
     last, before = attempts[-1], attempts[-2:-1]
     repeats = any(
         each.mode == last.mode and _violations(each) & _violations(last) for each in before

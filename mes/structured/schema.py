@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from cachetools import LRUCache, cached
 
-from mes.domain import SCHEMA_POINTER, KeywordSupport, ToolCall, ValidationResult, Violation
+from mes.domain import SCHEMA_POINTER, KeywordSupport, ValidationResult
 from mes.structured.checks import check_structure, compile_validator
 from mes.structured.decoding_modes import (
     GRAMMAR,
@@ -141,36 +141,4 @@ def _check_text(text: str, limits: SchemaLimits, runtime: str | None) -> Schema:
         tree=tree,
         validator=compile_validator(tree),
         runtime=runtime,
-    )
-
-
-@dataclass(frozen=True)
-class ToolSchemas:
-    """The schemas of the parameters of tools, by the name of the function."""
-
-    schemas: Mapping[str, Schema]
-
-    def validate_answer(self, call: ToolCall) -> ValidationResult:
-        """Return the verdict on the arguments of a call: valid, schema_violation or undecided."""
-        schema = self.schemas.get(call.name)
-        if schema is None:
-            unknown_tool = Violation("", "", f"there is no tool called {call.name[:100]}")
-            return ValidationResult("schema_violation", errors=(unknown_tool,))
-        return schema.validate_answer(json.dumps(dict(call.arguments)), "stop")
-
-
-def tool_schemas(tools: Sequence[Mapping[str, Any]], limits: SchemaLimits) -> ToolSchemas:
-    """Return the checked schemas of a request's tools.
-
-    Raises:
-        SchemaInvalid: the parameters of a tool are not a JSON Schema.
-        SchemaUnsafe: their validation could hang, leak or cost too much.
-    """
-    return ToolSchemas(
-        {
-            tool["function"]["name"]: check_schema(
-                tool["function"].get("parameters", {}), limits, at=f"/tools/{n}/function/parameters"
-            )
-            for n, tool in enumerate(tools)
-        }
     )

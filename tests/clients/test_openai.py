@@ -137,6 +137,49 @@ def test_a_function_that_has_to_be_called_is_called(client, stream):
     assert Weather(**json.loads(call.function.arguments))
 
 
+class Clock(BaseModel):
+    """What time it is in a city"""
+
+    city: str
+
+
+SEVERAL = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "How warm is Rome, in celsius?"}],
+    "tools": [
+        openai.pydantic_function_tool(Weather, name="weather"),
+        openai.pydantic_function_tool(Clock, name="clock"),
+    ],
+    "tool_choice": "required",
+    **EXACT,
+}
+
+
+def test_one_of_several_functions_is_called(client):
+    answer = client.chat.completions.parse(**SEVERAL, parallel_tool_calls=False)
+    (call,) = answer.choices[0].message.tool_calls
+    assert isinstance(call.function.parsed_arguments, Weather | Clock)
+    assert answer.choices[0].finish_reason == "tool_calls"
+
+
+def test_one_of_several_functions_is_called_in_a_stream(client):
+    with client.chat.completions.stream(**SEVERAL) as stream:
+        kinds = [event.type for event in stream]
+        message = stream.get_final_completion().choices[0].message
+    (call,) = message.tool_calls
+    assert isinstance(call.function.parsed_arguments, Weather | Clock)
+    assert message.content is None
+    assert kinds.count("tool_calls.function.arguments.done") == 1
+
+
+def test_a_call_and_its_result_are_sent_back(client):
+    message = client.chat.completions.parse(**SEVERAL).choices[0].message
+    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "31 degrees"}
+    messages = [*SEVERAL["messages"], message, result]
+    answer = client.chat.completions.create(model=MODEL, messages=messages, **EXACT)
+    assert answer.choices[0].message.content
+
+
 def test_tools_for_a_model_that_cannot_call_them_are_an_error(client):
     tool = openai.pydantic_function_tool(Weather, name="weather")
     with pytest.raises(openai.BadRequestError, match="cannot call tools") as caught:

@@ -12,7 +12,7 @@ from tests.fakes import DIGEST, spec
 
 PICTURE = Message("user", "What is this?", images=("iVBORw0KGgo=",))
 REQUESTS = {
-    "tools": InferenceRequest("a", tools=({"type": "function"},)),
+    "tools": InferenceRequest("a", tools=({"type": "function", "function": {"name": "f"}},)),
     "vision": InferenceRequest("a", messages=(PICTURE,)),
     "thinking": InferenceRequest("a", think="low"),
     "completion": InferenceRequest("a", prompt="Hello"),

@@ -55,6 +55,29 @@ def test_a_call_without_an_id_is_given_one(serve, runtime_client):
     assert first.id.startswith("call_")
 
 
+def test_calls_that_are_repeated_in_a_later_line_count_once(serve, runtime_client):
+    answer = answering(part(tool_calls=[CALL]), part(done=True, tool_calls=[CALL, CALL]))
+    reply = generate(runtime_client(serve(answer)), messages=(Message("user", "?"),))
+    assert reply.tool_calls == (ToolCall("call_1", "weather", {"city": "Rome"}),)
+
+
+def test_different_calls_have_different_ids(serve, runtime_client):
+    other = {"id": "call_1", "function": {**FUNCTION, "arguments": {"city": "Oslo"}}}
+    answer = answering(part(done=True, tool_calls=[CALL, other]))
+    first, second = generate(
+        runtime_client(serve(answer)), messages=(Message("user", "?"),)
+    ).tool_calls
+    assert [each.arguments["city"] for each in (first, second)] == ["Rome", "Oslo"]
+    assert first.id != second.id
+
+
+def test_arguments_that_are_a_text_stay_a_text_for_the_verdict(serve, runtime_client):
+    written = {"id": "call_1", "function": {"name": "weather", "arguments": "{Rome"}}
+    answer = answering(part(done=True, tool_calls=[written]))
+    reply = generate(runtime_client(serve(answer)), messages=(Message("user", "?"),))
+    assert reply.tool_calls == (ToolCall("call_1", "weather", "{Rome"),)
+
+
 def test_tools_and_the_results_of_their_calls_are_sent(serve, runtime_client):
     server = serve(answering(part("Yes.", done=True)))
     call = ToolCall("call_1", "weather", {"city": "Rome"})
@@ -87,7 +110,7 @@ def test_tools_and_the_results_of_their_calls_are_sent(serve, runtime_client):
 
 
 @pytest.mark.parametrize(
-    "calls", [{"name": "weather"}, ["weather"], [{"function": {"arguments": "{}"}}]]
+    "calls", [{"name": "weather"}, ["weather"], [{"function": {"arguments": ["Rome"]}}]]
 )
 def test_invalid_calls_are_an_invalid_reply(serve, runtime_client, calls):
     with pytest.raises(RuntimeReplyInvalid):

@@ -149,7 +149,7 @@ def test_formats_are_asserted_by_both(name):
 ONE_VERDICT = 'import os; print(\'{"verdict": "valid"}\', flush=True); '
 
 
-def test_what_a_killed_process_has_not_judged_is_undecided(caplog):
+def test_what_a_killed_process_has_undecided_is_undecided(caplog):
     second = running(f"{ONE_VERDICT} os.kill(os.getpid(), 9)")
     found = compare({}, 1, 2, 3, second=second)
     assert [each.jsonschema.verdict for each in found] == ["valid", "undecided", "undecided"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 
@@ -75,16 +74,15 @@ def _stream(request: ChatRequest, response_stream: StreamingResponse) -> Generat
 
 def _completion(outcomes: Sequence[InferenceOutcome], request: ChatRequest) -> Document:
     head = response_head("chat.completion", "chatcmpl", request.inference.model_id)
-    return whole_response(ChatCompletion, head, outcomes, partial(_build_choice, request, head))
+    return whole_response(ChatCompletion, head, outcomes, partial(_build_choice, request))
 
 
-def _build_choice(request: ChatRequest, head: Document, outcome: InferenceOutcome) -> Document:
-    calls = _calls(outcome, _call_id(head, outcome.index), request.function)
+def _build_choice(request: ChatRequest, outcome: InferenceOutcome) -> Document:
     return ChatChoice.build(
         index=outcome.index,
-        message=_message(outcome, calls),
+        message=_message(outcome, _calls(outcome)),
         logprobs=_logprobs(outcome.reply.logprobs, request),
-        finish_reason=_finish_reason(outcome, request),
+        finish_reason=_finish_reason(outcome),
     )
 
 
@@ -118,13 +116,20 @@ class _Chunks:
 
     def last(self, outcome: InferenceOutcome) -> Iterator[Document]:
         """Yield the chunks with the tool calls and the finish reason."""
-        if calls := [] if self._request.function else _calls(outcome, "", None):
-            numbered = [{"index": number, **call} for number, call in enumerate(calls)]
-            yield self._chunk({"tool_calls": numbered})
-        reason = _finish_reason(outcome, self._request)
+        if calls := self._last_calls(outcome):
+            yield self._chunk({"tool_calls": calls})
         empty = None if self._has_text else _logprobs((), self._request)
-        choice = self._choice({}, finish_reason=reason, logprobs=empty)
+        choice = self._choice({}, finish_reason=_finish_reason(outcome), logprobs=empty)
         yield ChatCompletionChunk.build(**self._head, choices=[choice], **own_fields(outcome))
+
+    def _last_calls(self, outcome: InferenceOutcome) -> list[Document]:
+        """Return the pieces of calls that were not sent as text."""
+        if self._request.function is None:
+            return [{"index": number, **call} for number, call in enumerate(_calls(outcome))]
+        if outcome.reply.text.strip():
+            return []
+        arguments = outcome.final.tool_calls[0].arguments_text
+        return [{"index": 0, "function": {"arguments": arguments}}] if arguments else []
 
     def _text_delta(self, text: str) -> Document:
         if not self._request.function:
@@ -158,7 +163,7 @@ class _Chunks:
 def _message(outcome: InferenceOutcome, calls: list[Document]) -> Document:
     content: str | None = output_text(outcome)
     if calls:
-        # Beside calls of the model its text is kept; a required call is the answer itself.
+        # Beside calls of the model its text is kept; a call that it wrote is the text itself.
         content = outcome.reply.text if outcome.reply.tool_calls else None
     optional = {"reasoning": outcome.reply.reasoning, "tool_calls": calls}
     return AssistantMessage.build(
@@ -169,14 +174,9 @@ def _message(outcome: InferenceOutcome, calls: list[Document]) -> Document:
     )
 
 
-def _calls(outcome: InferenceOutcome, call_id: str, function: str | None) -> list[Document]:
-    """Return the tool calls of the model; with a required `function`, its answer as the call."""
-    if function is not None:
-        return [_call(call_id, function, output_text(outcome))]
-    return [
-        _call(call.id, call.name, json.dumps(dict(call.arguments), ensure_ascii=False))
-        for call in outcome.reply.tool_calls
-    ]
+def _calls(outcome: InferenceOutcome) -> list[Document]:
+    """Return the tool calls that the model made or wrote as text."""
+    return [_call(call.id, call.name, call.arguments_text) for call in outcome.final.tool_calls]
 
 
 def _call(call_id: str, name: str, arguments: str) -> Document:
@@ -190,10 +190,9 @@ def _call_id(head: Document, index: int) -> str:
     return f"{call_id}_{index}" if index else call_id
 
 
-def _finish_reason(outcome: InferenceOutcome, request: ChatRequest) -> str:
+def _finish_reason(outcome: InferenceOutcome) -> str:
     reason = outcome.reply.finish_reason
-    is_call = request.function is not None or outcome.reply.tool_calls
-    return "tool_calls" if is_call and reason == "stop" else reason
+    return "tool_calls" if outcome.final.tool_calls and reason == "stop" else reason
 
 
 def _logprobs(logprobs: Sequence[Logprob], request: ChatRequest) -> Document | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mes.api.inference_responses import (
+    CALL_VERDICTS,
     FINISH_REASONS,
     InferenceAnswer,
-    InferenceOutcome,
     ViolationSchema,
+    judged_calls,
 )
 from mes.api.openai.completion_logprobs import CompletionLogprobs
 from mes.api.response_fields import (
@@ -32,20 +31,16 @@ class JudgedCall(ResponseSchema):
 
     id = string("Id of the call.", source=lambda judged: judged[0].id)
     verdict = choice(
-        ("valid", "schema_violation", "undecided"),
-        "Whether the arguments fit the parameters of the tool.",
+        CALL_VERDICTS,
+        "Whether the arguments fit the parameters of the tool; `undecided` if that cannot be "
+        "found out.",
         source=lambda judged: judged[1].verdict,
     )
     errors = nested_list(
         ViolationSchema,
-        "Violations of the parameters' schema, at most 20.",
+        "Violations of the parameters' schema, at most 20; or why the call is not judged.",
         source=lambda judged: judged[1].errors,
     )
-
-
-def _judged_calls(outcome: InferenceOutcome) -> list[Any] | None:
-    calls = outcome.reply.tool_calls
-    return list(zip(calls, outcome.final.tool_call_validations, strict=True)) if calls else None
 
 
 _IN_OPENAIS_FIELDS = (
@@ -72,7 +67,7 @@ class _Facts(InferenceAnswer):
     tool_calls = nested_list(
         JudgedCall,
         "Verdicts on the tool calls, if there are any.",
-        source=_judged_calls,
+        source=judged_calls,
         required=False,
     )
 

@@ -122,10 +122,13 @@ REQUEST_FIELDS = {
     "response_format": "Form of the answer: text, any JSON object, or JSON that fits a schema.",
     "tools": "Functions that the model may call.",
     "tool_choice": (
-        "Whether the model may, must not or must call a function. The arguments of a function "
-        "that must be called are constrained like an answer with a schema."
+        "Whether the model may, must not or must call a function (`auto`, `none`, `required`), or "
+        "the function that it must call. A call that must be made is asked for like an answer "
+        "with a schema."
     ),
-    "parallel_tool_calls": "Whether the model may call several functions at a time.",
+    "parallel_tool_calls": (
+        "Whether the answer may have several calls. If false, those after the first are left out."
+    ),
     "reasoning_effort": "How much a reasoning model thinks before its answer. Default: `none`.",
     "reasoning": "`effort` is another name of `reasoning_effort`.",
     "chat_template_kwargs": "`enable_thinking` or `thinking`: whether a reasoning model thinks.",

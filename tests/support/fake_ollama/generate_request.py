@@ -59,7 +59,7 @@ class GenerateRequest:
 
     def __init__(self, body: dict[str, Any], *, chat: bool) -> None:
         self._body = body
-        self._chat = chat
+        self.is_chat = chat
         self.name = body.get("model") or ""
         if chat and not self.name:
             raise ErrorResponse(400, "model is required")
@@ -71,7 +71,7 @@ class GenerateRequest:
         self._keep_alive = _seconds(body.get("keep_alive"))
 
     def _text(self) -> str:
-        if self._chat:
+        if self.is_chat:
             return "\n".join(each.get("content", "") for each in self._body.get("messages") or [])
         return self._body.get("prompt") or ""
 
@@ -81,7 +81,7 @@ class GenerateRequest:
 
     @property
     def stage(self) -> str:
-        if self._body.get("messages") if self._chat else self.prompt:
+        if self._body.get("messages") if self.is_chat else self.prompt:
             return "generate"
         return "unload" if self._keep_alive == 0 else "load"
 
@@ -104,7 +104,7 @@ class GenerateRequest:
         check_messages(self._body.get("messages") or [])
         if self._body.get("think"):
             raise ErrorResponse(400, f'"{self.name}" does not support thinking')
-        if self._body.get("tools"):
+        if self._body.get("tools") and not model.calls_tools:
             full = f"registry.ollama.ai/library/{with_tag(canonical(self.name))}"
             raise ErrorResponse(400, f"{full} does not support tools")
         if not 0 <= (self._body.get("top_logprobs") or 0) <= 20:
@@ -118,7 +118,7 @@ class GenerateRequest:
 
     def _check_capability(self, model: Model) -> None:
         if model.embeds and self.stage != "unload":
-            task = "chat" if self._chat else "generate"
+            task = "chat" if self.is_chat else "generate"
             raise ErrorResponse(400, f'"{self.name}" does not support {task}')
 
     def check_fits(self, model: Model) -> None:
@@ -139,9 +139,23 @@ class GenerateRequest:
     def prompt_tokens(self) -> int:
         return len(self.prompt.split()) + len((self._body.get("system") or "").split()) + 10
 
+    @property
+    def may_call(self) -> bool:
+        """Whether the model may call tools; beside a format it does not."""
+        return bool(self._body.get("tools")) and not self.format
+
+    def call_line(self, calls: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the line of a stream with all tool calls."""
+        line = self._line("", done=False)
+        line["message"]["tool_calls"] = [
+            {"id": f"call_{number}", "function": {"index": number, **call}}
+            for number, call in enumerate(calls)
+        ]
+        return line
+
     def _line(self, text: str, **fields: Any) -> dict[str, Any]:
         content: dict[str, Any] = {"response": text}
-        if self._chat:
+        if self.is_chat:
             content = {"message": {"role": "assistant", "content": text}}
         return {"model": self.name, "created_at": now(), **content, **fields}
 
@@ -172,7 +186,7 @@ class GenerateRequest:
             "eval_duration": ended - first_token,
         }
         reason = "length" if len(sent) < len(pieces) or len(sent) == self.limit else "stop"
-        context = {} if self._chat else {"context": [1, 2, 3]}
+        context = {} if self.is_chat else {"context": [1, 2, 3]}
         nonzero = {name: value for name, value in measurements.items() if value}
         text = "" if self.stream else "".join(sent)
         logprobs = {} if self.stream else self._logprobs(sent)

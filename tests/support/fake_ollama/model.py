@@ -44,6 +44,10 @@ class Behaviour:
     parallel: int = 0
     echo: bool = False
     reply: str | list[str] | None = None
+    calls: list[list[dict[str, Any]]] = field(default_factory=list)
+    """Tool calls, a list for each generation; the last list is also for all later ones."""
+    calls_unasked: bool = False
+    """Whether calls are sent although no tools are offered, or beside a format."""
 
 
 @dataclass
@@ -93,7 +97,14 @@ class Model:
 
     @property
     def capabilities(self) -> list[str]:
-        return ["embedding" if self.embeds else "completion"]
+        if self.embeds:
+            return ["embedding"]
+        return ["completion", "tools"] if self.calls_tools else ["completion"]
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether it can call tools, by its name."""
+        return "tool" in self.name
 
     @property
     def busy(self) -> int:

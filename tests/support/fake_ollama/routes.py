@@ -202,6 +202,8 @@ class Routes:
                 connection.wait(self.machine.setting(model, "first_token_ms") / 1000)
                 first_token = time.monotonic_ns()
                 self._stream(pieces, model, request, fault, connection)
+                if calls := self._calls(model, request):
+                    connection.line(request.call_line(calls))
         finally:
             if request.unloads_after:
                 self.machine.unload(model)
@@ -241,6 +243,13 @@ class Routes:
         if reply is None and request.format:
             reply = json.dumps(sample(request.format))
         return list(self.machine.default_pieces(model)) if reply is None else _PIECE.findall(reply)
+
+    def _calls(self, model: Model, request: GenerateRequest) -> list[dict[str, Any]]:
+        calls = self.machine.setting(model, "calls")
+        is_possible = request.may_call or self.machine.setting(model, "calls_unasked")
+        if not calls or not is_possible or not (request.is_chat and request.stream):
+            return []
+        return calls.pop(0) if len(calls) > 1 else calls[0]
 
     def _answer_instantly(self, request: HttpRequest, connection: Connection) -> bool:
         body = json.loads(request.body)
