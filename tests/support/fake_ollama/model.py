@@ -44,6 +44,8 @@ class Behaviour:
     parallel: int = 0
     echo: bool = False
     reply: str | list[str] | None = None
+    thinking: str = ""
+    """The reasoning before each answer, in streams of a model with this ability."""
     calls: list[list[dict[str, Any]]] = field(default_factory=list)
     """Tool calls, a list for each generation; the last list is also for all later ones."""
     calls_unasked: bool = False
@@ -85,6 +87,7 @@ class Model:
     active: int = 0
     counters: Counters = field(default_factory=Counters)
     edition: int = 1
+    abilities: list[str] = field(default_factory=list)  # tools, thinking, vision
 
     @property
     def digest(self) -> str:
@@ -99,12 +102,7 @@ class Model:
     def capabilities(self) -> list[str]:
         if self.embeds:
             return ["embedding"]
-        return ["completion", "tools"] if self.calls_tools else ["completion"]
-
-    @property
-    def calls_tools(self) -> bool:
-        """Whether it can call tools, by its name."""
-        return "tool" in self.name
+        return ["completion", *self.abilities, *["tools"] * ("tool" in self.name)]
 
     @property
     def busy(self) -> int:
