@@ -24,8 +24,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
-@pytest.fixture
-def run_client(tmp_path: Path) -> Callable[..., Any]:
+@pytest.fixture(scope="session")
+def run_client(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Return a function that runs a program of a group against a service.
 
     `run_client("evaluation", "inspect_text.py", served)` returns the JSON that the program prints.
@@ -35,8 +35,7 @@ def run_client(tmp_path: Path) -> Callable[..., Any]:
     def run(group: str, program: str, service: Served | Service) -> Any:
         url = f"http://127.0.0.1:{service.port}"
         key = KEY if isinstance(service, Service) else DEVELOPMENT_KEY
-        home = tmp_path / "home"
-        home.mkdir()
+        home = tmp_path_factory.mktemp("home")
         with Recorder(url) as recorder:
             done = run_program(group, program, url=recorder.url, key=key, home=home)
         recorded_requests.check(Path(program).stem, recorder.exchanges)

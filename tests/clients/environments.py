@@ -47,7 +47,7 @@ def run_program(
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=300,
         check=False,
     )
 
@@ -59,11 +59,14 @@ def _environment(group: str, *, url: str, key: str, home: Path) -> dict[str, str
         "HOME": str(home),
         "OPENAI_BASE_URL": f"{url}/v1",
         "OPENAI_API_KEY": key,
+        "PYTHONPATH": str(_HERE / "common"),
+        "MODEL_FILE": str(ROOT / "models/smollm2--135m.gguf"),
         "NODE_PATH": str(ROOT / f".venv/clients-{group}/node_modules"),
         # Model hubs are not asked, and nothing is reported to the authors of a library.
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "PYTHONWARNINGS": "ignore",
     }
 
