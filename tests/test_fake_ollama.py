@@ -164,6 +164,22 @@ def test_calls_and_reasoning_have_the_format_of_recorded_ones(case, ability, beh
     assert shape(parsed(lines[0])) in [shape(line) for line in recorded]
 
 
+def test_turns_are_used_one_after_the_other(fake_ollama):
+    called = {"name": "f", "arguments": {"a": 1}}
+    fake_ollama.control(
+        abilities={A: ["tools", "thinking"]},
+        turns=[{"calls": [called]}, {"thinking": "Hm", "reply": "one two"}],
+    )
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    body = {"model": A, "tools": tools, "messages": [{"role": "user", "content": "?"}]}
+    request = {"method": "POST", "path": "/api/chat", "body": body}
+    first, *others = [[parsed(line) for line in replay(fake_ollama, request)[1]] for _ in range(3)]
+    assert first[0]["message"]["tool_calls"][0]["function"] == {"index": 0, **called}
+    for lines in others:
+        assert lines[0]["message"]["thinking"] == "Hm"
+        assert [line["message"]["content"] for line in lines[1:-1]] == ["one", " two"]
+
+
 def test_nothing_is_sent_before_the_first_token(fake_ollama):
     fake_ollama.control(first_token_ms=200)
     started = time.monotonic()

@@ -50,6 +50,15 @@ class Behaviour:
     """Tool calls, a list for each generation; the last list is also for all later ones."""
     calls_unasked: bool = False
     """Whether calls are sent although no tools are offered, or beside a format."""
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    """`reply`, `thinking` and `calls` of each generation, instead of the values above."""
+
+    def take_turn(self) -> None:
+        """Set the values of the next turn, if there are turns; the last one stays."""
+        if self.turns:
+            turn = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
+            self.reply, self.thinking = turn.get("reply", ""), turn.get("thinking", "")
+            self.calls = [turn.get("calls", [])]
 
 
 @dataclass

@@ -192,6 +192,7 @@ class Routes:
         self, model: Model, request: GenerateRequest, fault: Fault, connection: Connection
     ) -> None:
         received = time.monotonic_ns()
+        self.machine.behaviour.take_turn()
         pieces = self._pieces(model, request)
         try:
             with self.machine.generation(model, request.load_options, connection, request.prompt):
