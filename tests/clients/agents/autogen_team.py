@@ -1,0 +1,62 @@
+"""AutoGen: an assistant with a function and a typed answer, and a reviewer, in one team."""
+
+import asyncio
+import json
+
+from autogen_agentchat.agents import AssistantAgent
+from autogen_agentchat.conditions import MaxMessageTermination
+from autogen_agentchat.messages import StructuredMessage
+from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_ext.models.openai import OpenAIChatCompletionClient
+from pydantic import BaseModel
+
+CAPABILITIES = {
+    "vision": False,
+    "function_calling": True,
+    "json_output": True,
+    "structured_output": True,
+    "family": "unknown",
+    "multiple_system_messages": True,
+}
+
+
+class Report(BaseModel):
+    city: str
+    degrees: int
+
+
+async def get_weather(city: str) -> str:
+    """Return the weather of a city."""
+    return f"21 degrees in {city}"
+
+
+async def main():
+    client = OpenAIChatCompletionClient(model="llama3.1:8b", model_info=CAPABILITIES)
+    weatherman = AssistantAgent(
+        "weatherman",
+        model_client=client,
+        tools=[get_weather],
+        reflect_on_tool_use=True,
+        output_content_type=Report,
+    )
+    reviewer = AssistantAgent("reviewer", model_client=client, system_message="Review it.")
+    team = RoundRobinGroupChat(
+        [weatherman, reviewer],
+        termination_condition=MaxMessageTermination(3),
+        custom_message_types=[StructuredMessage[Report]],
+    )
+    done = await team.run(task="How warm is Rome?")
+    await client.close()
+    _, report, review = done.messages
+    print(
+        json.dumps(
+            {
+                "report": report.content.model_dump(),
+                "review": review.content,
+                "sources": [each.source for each in done.messages],
+            }
+        )
+    )
+
+
+asyncio.run(main())
