@@ -47,7 +47,7 @@ def test_autogen_sends_the_names_of_its_agents(runtime, service, run_client):
     done = run_client("agents", "autogen_team.py", service)
     assert done["report"] == REPORT
     assert done["review"] == "Fine."
-    assert done["sources"] == ["user", "weatherman", "reviewer"]
+    assert {"ToolCallRequestEvent", "ToolCallExecutionEvent"} <= set(done["types"])
 
 
 def test_langgraph_gets_a_typed_answer_from_a_named_agent(runtime, service, run_client):
@@ -75,12 +75,12 @@ def test_smolagents_gets_a_call_in_each_step(runtime, service, run_client):
 
 
 def test_pydantic_ai_asks_again_after_a_wrong_call(runtime, service, run_client):
-    wrong = call("final_result", city="Rome")
+    wrong = call("final_result", city="Rome", degrees=210)
     called = [call("get_weather", city="Rome"), wrong, call("final_result", **REPORT)]
     runtime.control(turns=[*called, call("get_weather", city="Rome"), says(REPORT_TEXT)])
     done = run_client("agents", "pydantic_ai_typed.py", service)
     assert done["called"]["output"] == done["native"]["output"] == REPORT
-    assert "retry-prompt" in done["called"]["parts"]
+    assert done["called"]["parts"].count("tool-call") == 3
     assert done["native"]["parts"] == ["user-prompt", "tool-call", "tool-return", "text"]
 
 

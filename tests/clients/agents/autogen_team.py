@@ -4,9 +4,9 @@ import asyncio
 import json
 
 from autogen_agentchat.agents import AssistantAgent
-from autogen_agentchat.conditions import MaxMessageTermination
 from autogen_agentchat.messages import StructuredMessage
 from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_core.tools import FunctionTool
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from pydantic import BaseModel
 
@@ -26,7 +26,6 @@ class Report(BaseModel):
 
 
 async def get_weather(city: str) -> str:
-    """Return the weather of a city."""
     return f"21 degrees in {city}"
 
 
@@ -35,25 +34,25 @@ async def main():
     weatherman = AssistantAgent(
         "weatherman",
         model_client=client,
-        tools=[get_weather],
+        tools=[FunctionTool(get_weather, "Return the weather of a city.", strict=True)],
         reflect_on_tool_use=True,
         output_content_type=Report,
     )
     reviewer = AssistantAgent("reviewer", model_client=client, system_message="Review it.")
     team = RoundRobinGroupChat(
         [weatherman, reviewer],
-        termination_condition=MaxMessageTermination(3),
+        max_turns=2,
         custom_message_types=[StructuredMessage[Report]],
     )
     done = await team.run(task="How warm is Rome?")
     await client.close()
-    _, report, review = done.messages
+    report, review = done.messages[-2:]
     print(
         json.dumps(
             {
                 "report": report.content.model_dump(),
                 "review": review.content,
-                "sources": [each.source for each in done.messages],
+                "types": [each.type for each in done.messages],
             }
         )
     )

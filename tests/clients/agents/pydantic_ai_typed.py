@@ -3,7 +3,7 @@
 import json
 
 from pydantic import BaseModel
-from pydantic_ai import Agent, NativeOutput
+from pydantic_ai import Agent, ModelRetry, NativeOutput
 
 
 class Report(BaseModel):
@@ -16,8 +16,15 @@ def get_weather(city: str) -> str:
     return f"21 degrees in {city}"
 
 
+def check(report: Report) -> Report:
+    if report.degrees > 60:
+        raise ModelRetry("No city is that warm.")
+    return report
+
+
 def run(output_type):
     agent = Agent("openai-chat:llama3.1:8b", output_type=output_type, tools=[get_weather])
+    agent.output_validator(check)
     done = agent.run_sync("How warm is Rome?")
     return {
         "output": done.output.model_dump(),

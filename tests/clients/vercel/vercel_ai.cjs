@@ -20,13 +20,16 @@ const tools = {
     execute: async ({ city }) => `21 degrees in ${city}`,
   }),
 };
+const providerOptions = {
+  openai: { reasoningEffort: "high" }, mes: { reasoningEffort: "high" },
+};
 const Report = z.object({ city: z.string(), degrees: z.number() });
 
 async function twoTurns(model) {
   const messages = [{ role: "user", content: "How warm is Rome?" }];
-  const first = await generateText({ model, messages, maxRetries: 0 });
+  const first = await generateText({ model, messages, providerOptions, maxRetries: 0 });
   messages.push(...first.response.messages, { role: "user", content: "And Oslo?" });
-  const second = streamText({ model, messages, maxRetries: 0 });
+  const second = streamText({ model, messages, providerOptions, maxRetries: 0 });
   return {
     texts: [first.text, await second.text],
     reasoning: [first.reasoningText, await second.reasoningText],
