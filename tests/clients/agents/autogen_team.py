@@ -47,15 +47,12 @@ async def main():
     done = await team.run(task="How warm is Rome?")
     await client.close()
     report, review = done.messages[-2:]
-    print(
-        json.dumps(
-            {
-                "report": report.content.model_dump(),
-                "review": review.content,
-                "types": [each.type for each in done.messages],
-            }
-        )
-    )
+    printed = {
+        "report": report.content.model_dump(),
+        "review": review.content,
+        "types": [each.type for each in done.messages],
+    }
+    print(json.dumps(printed))
 
 
 asyncio.run(main())

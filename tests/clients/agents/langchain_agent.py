@@ -25,11 +25,8 @@ agent = create_agent(
     name="weatherman",
 )
 done = agent.invoke({"messages": [("user", "How warm is Rome?")]})
-print(
-    json.dumps(
-        {
-            "report": done["structured_response"].model_dump(),
-            "roles": [message.type for message in done["messages"]],
-        }
-    )
-)
+printed = {
+    "report": done["structured_response"].model_dump(),
+    "roles": [message.type for message in done["messages"]],
+}
+print(json.dumps(printed))

@@ -25,12 +25,9 @@ completions = OpenAI(max_tokens=24, **EXACT)
 questions = ["What is the capital of France?", "What is the capital of Italy?"]
 chat = ChatOpenAI(**EXACT).bind_tools([GetWeather, GetTime], tool_choice="any")
 answer = chat.invoke("How warm is Rome?")
-print(
-    json.dumps(
-        {
-            "alone": [completions.invoke(question) for question in questions],
-            "batch": completions.batch(questions),
-            "calls": [{"name": call["name"], "args": call["args"]} for call in answer.tool_calls],
-        }
-    )
-)
+printed = {
+    "alone": [completions.invoke(question) for question in questions],
+    "batch": completions.batch(questions),
+    "calls": [{"name": call["name"], "args": call["args"]} for call in answer.tool_calls],
+}
+print(json.dumps(printed))

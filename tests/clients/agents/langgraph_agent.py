@@ -33,12 +33,9 @@ turns = [
     agent.invoke({"messages": [("user", question)]}, thread)
     for question in ("How warm is Rome?", "Thank you.")
 ]
-print(
-    json.dumps(
-        {
-            "reports": [turn["structured_response"].model_dump() for turn in turns],
-            "roles": [message.type for message in turns[-1]["messages"]],
-            "names": sorted({message.name or "" for message in turns[-1]["messages"]}),
-        }
-    )
-)
+printed = {
+    "reports": [turn["structured_response"].model_dump() for turn in turns],
+    "roles": [message.type for message in turns[-1]["messages"]],
+    "names": sorted({message.name or "" for message in turns[-1]["messages"]}),
+}
+print(json.dumps(printed))

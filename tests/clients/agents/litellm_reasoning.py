@@ -18,11 +18,8 @@ messages += [first.model_dump(), {"role": "user", "content": "And Oslo?"}]
 second = litellm.completion(messages=messages, **MODEL).choices[0].message
 chunks = list(litellm.completion(messages=messages, stream=True, **MODEL))
 streamed = litellm.stream_chunk_builder(chunks).choices[0].message
-print(
-    json.dumps(
-        {
-            "reasoning": [each.reasoning_content for each in (first, second, streamed)],
-            "content": [each.content for each in (first, second, streamed)],
-        }
-    )
-)
+printed = {
+    "reasoning": [each.reasoning_content for each in (first, second, streamed)],
+    "content": [each.content for each in (first, second, streamed)],
+}
+print(json.dumps(printed))

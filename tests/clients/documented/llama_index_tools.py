@@ -42,12 +42,9 @@ async def run_agent():
     return str(await agent.run("How warm is Rome?"))
 
 
-print(
-    json.dumps(
-        {
-            "call": [call.tool_name, call.tool_kwargs],
-            "answer": second.message.content,
-            "agent": asyncio.run(run_agent()),
-        }
-    )
-)
+printed = {
+    "call": [call.tool_name, call.tool_kwargs],
+    "answer": second.message.content,
+    "agent": asyncio.run(run_agent()),
+}
+print(json.dumps(printed))

@@ -34,8 +34,7 @@ async def main():
     first = await agent.get_response("How warm is Rome?")
     second = await agent.get_response("Thank you.", thread=first.thread)
     pieces = [
-        str(piece.content)
-        async for piece in agent.invoke_stream("And Oslo?", thread=second.thread)
+        str(piece.content) async for piece in agent.invoke_stream("And Oslo?", thread=second.thread)
     ]
     settings = OpenAIChatPromptExecutionSettings(response_format=Report)
     reporter = ChatCompletionAgent(
@@ -43,15 +42,12 @@ async def main():
     )
     report = await reporter.get_response("How warm is Rome?")
     await client.close()
-    print(
-        json.dumps(
-            {
-                "answers": [str(first), str(second)],
-                "streamed": "".join(pieces),
-                "report": json.loads(str(report)),
-            }
-        )
-    )
+    printed = {
+        "answers": [str(first), str(second)],
+        "streamed": "".join(pieces),
+        "report": json.loads(str(report)),
+    }
+    print(json.dumps(printed))
 
 
 asyncio.run(main())
