@@ -41,8 +41,8 @@ $(VENV)/.installed-test: $(PARTS)
 $(VENV)/.installed-clients-%: tests/clients/%/requirements.txt | $(VENV)/.installed-test
 	@echo "mes: installing clients for the tests into $(VENV)/clients-$*"; began=$$(date +%s); \
 	$(BIN)/python -m venv $(VENV)/clients-$* && \
-	$(VENV)/clients-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< && \
-	touch $@ && echo "mes: installed after $$(( $$(date +%s) - began )) s"
+	$(VENV)/clients-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	  --requirement $< && touch $@ && echo "mes: installed after $$(( $$(date +%s) - began )) s"
 
 $(VENV)/.installed-clients-%: tests/clients/%/package-lock.json | $(VENV)/.installed-test
 	@command -v npm >/dev/null || { echo "mes: there is no npm; the tests of $* are skipped"; exit 0; }; \
