@@ -51,7 +51,8 @@ def test_inspect_asks_for_three_choices(inspected):
 
 def test_inspect_evaluates_a_model_that_calls_a_function(service, fake_ollama, run_client):
     call = {"name": "add", "arguments": {"x": 2, "y": 3}}
-    fake_ollama.control(abilities={WITH_TOOLS: ["tools"]}, calls=[call], reply="It is 5.")
+    turns = [{"calls": [call]}, {"reply": "It is 5."}]
+    fake_ollama.control(abilities={WITH_TOOLS: ["tools"]}, turns=turns)
     done = run_client("evaluation", "inspect_tools.py", service(models={WITH_TOOLS: {}}))
     assert done["messages"] == [
         {"role": "user", "text": "What is 2 + 3?"},
