@@ -12,7 +12,7 @@ import requests
 
 from tests.support.fake_ollama.connection import Connection
 from tests.support.process import wait_until
-from tests.support.recorded import exchanges
+from tests.support.recorded import all_exchanges, exchanges
 from tests.support.service import FakeOllama
 
 COMPARED_CASES = (
@@ -139,6 +139,45 @@ def test_replies_are_used_one_after_the_other(fake_ollama):
     replies = [generate(fake_ollama, stream=False).json()["response"] for _ in range(3)]
     assert replies == ["bad", "good", "good"]
     assert generate(fake_ollama, B, "echo me", stream=False).json()["response"] == "echo me"
+
+
+@pytest.mark.parametrize(
+    ("case", "ability", "behaviour"),
+    [
+        ("chat-tool-call-stream", "tools", "calls"),
+        ("chat-think-None", "thinking", "thinking"),
+        ("generate-think-None", "thinking", "thinking"),
+    ],
+)
+def test_calls_and_reasoning_have_the_format_of_recorded_ones(case, ability, behaviour):
+    exchange = all_exchanges()[case]
+    values = {
+        "calls": [[{"name": "get_weather", "arguments": {"city": "Paris"}}]],
+        "thinking": "It is sunny",
+    }
+    model = exchange["request"]["body"]["model"]
+    with FakeOllama(f"--models={model}") as fake:
+        fake.control(abilities={model: [ability]}, reply="", **{behaviour: values[behaviour]})
+        answer, lines = replay(fake, exchange["request"])
+    recorded = [json.loads(each["line"]) for each in exchange["response"]["lines"][:2]]
+    assert answer.status_code == 200
+    assert shape(parsed(lines[0])) in [shape(line) for line in recorded]
+
+
+def test_turns_are_used_one_after_the_other(fake_ollama):
+    called = {"name": "f", "arguments": {"a": 1}}
+    fake_ollama.control(
+        abilities={A: ["tools", "thinking"]},
+        turns=[{"calls": [called]}, {"thinking": "Hm", "reply": "one two"}],
+    )
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    body = {"model": A, "tools": tools, "messages": [{"role": "user", "content": "?"}]}
+    request = {"method": "POST", "path": "/api/chat", "body": body}
+    first, *others = [[parsed(line) for line in replay(fake_ollama, request)[1]] for _ in range(3)]
+    assert first[0]["message"]["tool_calls"][0]["function"] == {"index": 0, **called}
+    for lines in others:
+        assert lines[0]["message"]["thinking"] == "Hm"
+        assert [line["message"]["content"] for line in lines[1:-1]] == ["one", " two"]
 
 
 def test_nothing_is_sent_before_the_first_token(fake_ollama):

@@ -40,30 +40,32 @@ def run_program(
         home: An empty folder: the working folder and the home of the program.
     """
     program = _HERE / group / name
-    command = [python_of(group)] if program.suffix == ".py" else ["node"]
+    node_modules = "" if program.suffix == ".py" else node_modules_of(group)
     return subprocess.run(
-        [*command, str(program)],
-        env=_environment(group, url=url, key=key, home=home),
+        ["node" if node_modules else python_of(group), str(program)],
+        env={**_environment(url=url, key=key, home=home), "NODE_PATH": node_modules},
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=300,
         check=False,
     )
 
 
-def _environment(group: str, *, url: str, key: str, home: Path) -> dict[str, str]:
+def _environment(*, url: str, key: str, home: Path) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     return {
         **inherited,
         "HOME": str(home),
         "OPENAI_BASE_URL": f"{url}/v1",
         "OPENAI_API_KEY": key,
-        "NODE_PATH": str(ROOT / f".venv/clients-{group}/node_modules"),
+        "PYTHONPATH": str(_HERE / "common"),
+        "MODEL_FILE": str(ROOT / "models/smollm2--135m.gguf"),
         # Model hubs are not asked, and nothing is reported to the authors of a library.
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "PYTHONWARNINGS": "ignore",
     }
 

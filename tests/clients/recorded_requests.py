@@ -55,10 +55,10 @@ def _kind(request: dict[str, Any]) -> str:
 
 
 def _shape(value: Any) -> str:
-    """Return the names and types of a JSON value, without the values."""
+    """Return the names and types of a JSON value, without the values but true and false."""
     if isinstance(value, dict):
         members = (f"{name}:{_shape(each)}" for name, each in sorted(value.items()))
         return "{" + ",".join(members) + "}"
     if isinstance(value, list):
         return "[" + "|".join(sorted({_shape(each) for each in value})) + "]"
-    return type(value).__name__
+    return str(value) if isinstance(value, bool) else type(value).__name__

@@ -72,7 +72,7 @@ class GenerateRequest:
 
     def _text(self) -> str:
         if self.is_chat:
-            return "\n".join(each.get("content", "") for each in self._body.get("messages") or [])
+            return "\n".join(each.get("content") or "" for each in self._body.get("messages") or [])
         return self._body.get("prompt") or ""
 
     def _limit(self) -> int | None:
@@ -102,9 +102,9 @@ class GenerateRequest:
         """Raise the `ErrorResponse` that Ollama gives before it looks for a runner."""
         self._check_capability(model)
         check_messages(self._body.get("messages") or [])
-        if self._body.get("think"):
+        if self._body.get("think") and "thinking" not in model.abilities:
             raise ErrorResponse(400, f'"{self.name}" does not support thinking')
-        if self._body.get("tools") and not model.calls_tools:
+        if self._body.get("tools") and "tools" not in model.capabilities:
             full = f"registry.ollama.ai/library/{with_tag(canonical(self.name))}"
             raise ErrorResponse(400, f"{full} does not support tools")
         if not 0 <= (self._body.get("top_logprobs") or 0) <= 20:
@@ -144,20 +144,29 @@ class GenerateRequest:
         """Whether the model may call tools; beside a format it does not."""
         return bool(self._body.get("tools")) and not self.format
 
+    def thinking_line(self, text: str) -> dict[str, Any]:
+        """Return the line of a stream with one piece of the reasoning."""
+        return self._line("", message={"thinking": text}, done=False)
+
     def call_line(self, calls: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the line of a stream with all tool calls."""
-        line = self._line("", done=False)
-        line["message"]["tool_calls"] = [
+        made = [
             {"id": f"call_{number}", "function": {"index": number, **call}}
             for number, call in enumerate(calls)
         ]
-        return line
+        return self._line("", message={"tool_calls": made}, done=False)
 
-    def _line(self, text: str, **fields: Any) -> dict[str, Any]:
-        content: dict[str, Any] = {"response": text}
+    def _line(
+        self, text: str, *, message: dict[str, Any] | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        content: dict[str, Any] = {"response": text, **(message or {})}
         if self.is_chat:
-            content = {"message": {"role": "assistant", "content": text}}
+            content = {"message": {"role": "assistant", "content": text, **(message or {})}}
         return {"model": self.name, "created_at": now(), **content, **fields}
+
+    def thinks(self, model: Model) -> bool:
+        """Return whether the answer begins with reasoning."""
+        return "thinking" in model.abilities and bool(self._body.get("think", True))
 
     def piece_line(self, text: str) -> dict[str, Any]:
         """Return the line of a stream with one piece of the text."""

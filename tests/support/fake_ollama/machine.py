@@ -44,6 +44,8 @@ class Machine:
             self.overrides[canonical(name)] = behaviour
         for name, failure in settings.get("load_failures", {}).items():
             self.load_failures[canonical(name)] = failure
+        for name, abilities in settings.get("abilities", {}).items():
+            self._models[canonical(name)].abilities = abilities
         for name in settings.get("drop", []):
             self.drop(self._models[canonical(name)])
         for name in settings.get("replaced", []):

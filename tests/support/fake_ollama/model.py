@@ -44,10 +44,21 @@ class Behaviour:
     parallel: int = 0
     echo: bool = False
     reply: str | list[str] | None = None
+    thinking: str = ""
+    """The reasoning before each answer, in streams of a model with this ability."""
     calls: list[list[dict[str, Any]]] = field(default_factory=list)
     """Tool calls, a list for each generation; the last list is also for all later ones."""
     calls_unasked: bool = False
     """Whether calls are sent although no tools are offered, or beside a format."""
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    """`reply`, `thinking` and `calls` of each generation, instead of the values above."""
+
+    def take_turn(self) -> None:
+        """Set the values of the next turn, if there are turns; the last one stays."""
+        if self.turns:
+            turn = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
+            self.reply, self.thinking = turn.get("reply", ""), turn.get("thinking", "")
+            self.calls = [turn.get("calls", [])]
 
 
 @dataclass
@@ -85,6 +96,7 @@ class Model:
     active: int = 0
     counters: Counters = field(default_factory=Counters)
     edition: int = 1
+    abilities: list[str] = field(default_factory=list)  # tools, thinking, vision
 
     @property
     def digest(self) -> str:
@@ -99,12 +111,7 @@ class Model:
     def capabilities(self) -> list[str]:
         if self.embeds:
             return ["embedding"]
-        return ["completion", "tools"] if self.calls_tools else ["completion"]
-
-    @property
-    def calls_tools(self) -> bool:
-        """Whether it can call tools, by its name."""
-        return "tool" in self.name
+        return ["completion", *self.abilities, *["tools"] * ("tool" in self.name)]
 
     @property
     def busy(self) -> int:

@@ -34,6 +34,7 @@ from tests.support.fake_ollama.responses import ErrorResponse, sample, with_tag
 
 _BEHAVIOUR = {field.name for field in fields(Behaviour)}
 _OTHER_SETTINGS = {"models", "load_failures", "drop", "pulled", "replaced", "faults", "mode"}
+_OTHER_SETTINGS |= {"abilities"}
 _PIECE = re.compile(r"\s*\S+|\s+")
 
 
@@ -191,6 +192,7 @@ class Routes:
         self, model: Model, request: GenerateRequest, fault: Fault, connection: Connection
     ) -> None:
         received = time.monotonic_ns()
+        self.machine.behaviour.take_turn()
         pieces = self._pieces(model, request)
         try:
             with self.machine.generation(model, request.load_options, connection, request.prompt):
@@ -224,6 +226,9 @@ class Routes:
     ) -> None:
         pause = self.machine.setting(model, "ms_per_token") / 1000
         in_step = self.machine.setting(model, "in_step")
+        if request.stream and request.thinks(model):
+            for piece in _PIECE.findall(self.machine.setting(model, "thinking")):
+                connection.line(request.thinking_line(piece))
         for number, piece in enumerate(pieces[: request.limit]):
             if fault and number >= fault.get("after", 1):
                 break
