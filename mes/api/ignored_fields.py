@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
+
+_MOST_NAMES = 64
+_MOST_CHARACTERS = 100
 
 
 class Ignored(fields.Field[Any]):
@@ -39,12 +43,14 @@ def ignored_names(schema: Schema, document: Any) -> tuple[str, ...]:
     """Return the names of the document's members that have no effect.
 
     A name is written as the client wrote it, with a dot before a nested member and `[]` for each
-    position in a list: `messages[].annotations`. Each name comes once, in order of appearance.
+    position in a list: `messages[].annotations`. Each name comes once, in order of appearance, at
+    most 64 of them, each with at most 100 characters.
 
     Args:
         document: the JSON value before it was loaded by the schema.
     """
-    return tuple(dict.fromkeys(_names_in(schema, document)))
+    names = dict.fromkeys(name[:_MOST_CHARACTERS] for name in _names_in(schema, document))
+    return tuple(islice(names, _MOST_NAMES))
 
 
 def _names_in(schema: Schema, document: Any) -> Iterator[str]:

@@ -260,7 +260,6 @@ class TestRefusals:
             ({"n": 9}, "n"),
             ({"logit_bias": {"50256": -100}}, "logit_bias"),
             ({"functions": []}, "functions"),
-            ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
             ({"repeat_penalty": 1, "repetition_penalty": 1.1}, "repeat_penalty"),
             ({"reasoning_effort": "low", "reasoning": {"effort": "high"}}, "reasoning"),
             ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),

@@ -57,6 +57,13 @@ def test_a_parameter_that_cannot_be_honoured_is_accepted_as_null_only(chat, name
     assert "is not supported; " in error["message"]
 
 
+def test_few_and_short_names_are_listed(chat):
+    message = {"role": "user", "content": "a", **{f"{n}-{'x' * 150}": n for n in range(100)}}
+    names = chat(messages=[message]).get_json()["mes"]["ignored"]
+    assert len(names) == 64
+    assert {len(name) for name in names} == {100}
+
+
 def test_embeddings_list_their_hints(client):
     body = {"model": "all-minilm", "input": "a", "user": "ann"}
     answer = client.post("/v1/embeddings", json=body, headers={"X-API-Key": KEY}).get_json()

@@ -81,11 +81,18 @@ def test_the_top_k_minus_1_means_all_tokens(options, top_k, used):
     [
         {"max_tokens": 5, "max_completion_tokens": 5},
         {"max_tokens": None, "max_completion_tokens": 5},
+        {"max_tokens": 9, "max_completion_tokens": 5},
         {"max_tokens": 5, "max_completion_tokens": None},
     ],
 )
-def test_both_names_of_the_limit_may_be_sent_with_one_value(openai_options, limits):
+def test_the_newer_name_of_the_limit_counts_if_both_are_sent(openai_options, limits):
     assert openai_options(**limits)["num_predict"] == 5
+
+
+@pytest.mark.parametrize(("older", "ignored"), [(5, None), (None, None), (9, ["max_tokens"])])
+def test_a_limit_that_the_newer_name_replaces_is_listed(chat, older, ignored):
+    answer = chat(max_tokens=older, max_completion_tokens=5).get_json()
+    assert answer["mes"].get("ignored") == ignored
 
 
 def test_the_penalty_has_vllms_name_too(openai_options):

@@ -14,7 +14,8 @@ from mes.domain import InferenceRequest
 
 _EMBEDDED = "mes-embedded "
 _IGNORE_EOS = "ignore_eos"
-_OWN_NAMES = {"max_completion_tokens": "max_tokens", "repetition_penalty": "repeat_penalty"}
+_LENGTH, _NEWER_LENGTH = "max_tokens", "max_completion_tokens"
+_PENALTY, _OTHER_PENALTY = "repeat_penalty", "repetition_penalty"
 _SEND_FORMAT = "send response_format with a schema"
 
 
@@ -48,6 +49,11 @@ class OtherParameters(Schema):
     guided_grammar = NullOnly(_SEND_FORMAT)
     structured_outputs = NullOnly(_SEND_FORMAT)
 
+    def ignores(self, name: str, document: dict[str, Any]) -> bool:
+        """Return whether the parameter has no effect beside the others of the document."""
+        is_replaced = name == _LENGTH and document[name] is not None
+        return is_replaced and document.get(_NEWER_LENGTH) not in (None, document[name])
+
 
 def without_end(request: InferenceRequest, values: dict[str, Any]) -> InferenceRequest:
     """Return the request with `ignore_eos`, if that is requested and the runtime honours it.
@@ -68,10 +74,15 @@ def without_end(request: InferenceRequest, values: dict[str, Any]) -> InferenceR
 def with_own_names(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values of parameters with a second name under the name that MES uses.
 
-    Raises ValidationError if both names have a value and the values differ.
+    `max_completion_tokens` has replaced `max_tokens` in OpenAI's API and counts if both are set.
+
+    Raises ValidationError if the two penalties differ.
     """
     named = dict(values)
-    for other, name in _OWN_NAMES.items():
-        if other in values and named.setdefault(name, values[other]) != values[other]:
-            raise ValidationError(f"differs from {other}; send one of the two", name)
+    if _NEWER_LENGTH in values:
+        named[_LENGTH] = values[_NEWER_LENGTH]
+    if _OTHER_PENALTY in values:
+        penalty = values[_OTHER_PENALTY]
+        if named.setdefault(_PENALTY, penalty) != penalty:
+            raise ValidationError(f"differs from {_OTHER_PENALTY}; send one of the two", _PENALTY)
     return named
