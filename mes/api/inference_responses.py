@@ -24,12 +24,12 @@ from mes.api.response_schemas import (
     ProvenanceSchema,
     TimingsSchema,
     UsageSchema,
+    ViolationSchema,
 )
-from mes.domain import Attempt, Event, Inference, Loading, Queued, Thought, Token, ToolCall
-from mes.strict_json import NotJson, parse_json
+from mes.api.tool_call_responses import JudgedToolCall, judged_calls
+from mes.domain import Attempt, Event, Inference, Loading, Queued, Thought, Token
 
 FAILURES = ("schema_violation", "not_json", "undecided", "no_tool_call", "truncated", "empty")
-CALL_VERDICTS = ("valid", "schema_violation", "not_json", "truncated", "empty", "undecided")
 VERDICTS = ("valid", *FAILURES, "aborted")
 FINISH_REASONS = ("stop", "length")
 MODES = ("grammar", "json", "prompt", "tools", "free")
@@ -83,20 +83,6 @@ class InferenceOutcome:
             return None
         first = self.failure.errors[0]
         return f"{first.pointer}: {first.detail}" if first.pointer else first.detail
-
-
-def judged_calls(outcome: InferenceOutcome) -> list[Any] | None:
-    """Return the tool calls of the answer, each with its validation; None if there are none."""
-    final = outcome.final
-    return list(zip(final.tool_calls, final.tool_call_validations, strict=True)) or None
-
-
-class ViolationSchema(ResponseSchema):
-    """One violation of the schema by an answer."""
-
-    pointer = string("JSON pointer to the place in the answer.")
-    keyword = string("Keyword of the schema that is violated.")
-    detail = string("Description of the violation.")
 
 
 def _of_reply(name: str) -> Any:
@@ -174,46 +160,6 @@ class StructuredReportSchema(ResponseSchema):
     )
     attempt_details = nested_list(
         AttemptDetailsSchema, "All attempts in their order.", source="inference.attempts"
-    )
-
-
-class JudgedFunction(ResponseSchema):
-    """The function of a call."""
-
-    name = string("Name of the function.")
-    arguments = json_value(
-        "Arguments of the call: an object, or the model's text if it is not JSON.",
-        source=lambda call: _arguments(call),
-    )
-
-
-def _arguments(call: ToolCall) -> Any:
-    if not isinstance(call.arguments, str):
-        return dict(call.arguments)
-    try:
-        return parse_json(call.arguments)
-    except NotJson:
-        return call.arguments
-
-
-class JudgedToolCall(ResponseSchema):
-    """A call of a tool and its verdict. The source is the call with its validation result."""
-
-    id = string("Id of the call.", source=lambda judged: judged[0].id)
-    type = constant("function", "Always `function`.")
-    function = nested(
-        JudgedFunction, "The function and its arguments.", source=lambda judged: judged[0]
-    )
-    verdict = choice(
-        CALL_VERDICTS,
-        "Whether the arguments fit the parameters of the tool; `undecided` if their schema cannot "
-        "be used.",
-        source=lambda judged: judged[1].verdict,
-    )
-    errors = nested_list(
-        ViolationSchema,
-        "Violations of the parameters' schema, at most 20; or why the call is not judged.",
-        source=lambda judged: judged[1].errors,
     )
 
 

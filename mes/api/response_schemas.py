@@ -85,6 +85,14 @@ class LogprobSchema(LikelySchema):
     )
 
 
+class ViolationSchema(ResponseSchema):
+    """One violation of the schema by an answer."""
+
+    pointer = string("JSON pointer to the place in the answer.")
+    keyword = string("Keyword of the schema that is violated.")
+    detail = string("Description of the violation.")
+
+
 class MistakeSchema(ResponseSchema):
     """One mistake in the request."""
 

@@ -9,7 +9,6 @@ from marshmallow import fields
 
 from mes import structured
 from mes.api.auth import auth
-from mes.api.inference_responses import ViolationSchema
 from mes.api.operation_docs import documented
 from mes.api.request_body import request_body
 from mes.api.request_lists import Items
@@ -27,6 +26,7 @@ from mes.api.response_fields import (
     string,
     strings,
 )
+from mes.api.response_schemas import ViolationSchema
 from mes.api.services import get_services
 from mes.errors import ModelNotFound, QueueFull, SchemaInvalid, SchemaUnsafe
 from mes.structured import Comparison, Schema

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from mes.api.inference_responses import (
-    CALL_VERDICTS,
     FINISH_REASONS,
     InferenceAnswer,
-    ViolationSchema,
-    judged_calls,
 )
 from mes.api.openai.completion_logprobs import CompletionLogprobs
 from mes.api.response_fields import (
@@ -22,25 +19,9 @@ from mes.api.response_fields import (
     string,
 )
 from mes.api.response_schemas import LogprobSchema, MistakeSchema, UsageSchema
+from mes.api.tool_call_responses import JudgedCall, judged_calls
 
 # The fields that MES adds.
-
-
-class JudgedCall(ResponseSchema):
-    """The verdict on a tool call. The source is the call with its validation result."""
-
-    id = string("Id of the call.", source=lambda judged: judged[0].id)
-    verdict = choice(
-        CALL_VERDICTS,
-        "Whether the arguments fit the parameters of the tool; `undecided` if that cannot be "
-        "found out.",
-        source=lambda judged: judged[1].verdict,
-    )
-    errors = nested_list(
-        ViolationSchema,
-        "Violations of the parameters' schema, at most 20; or why the call is not judged.",
-        source=lambda judged: judged[1].errors,
-    )
 
 
 _IN_OPENAIS_FIELDS = (
