@@ -33,7 +33,9 @@ def runtime() -> Iterator[FakeOllama]:
 def service(tmp_path_factory: pytest.TempPathFactory, runtime: FakeOllama) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
     # One worker, because each notices changes of the runtime at its own time.
-    with Service(folder, ollama_url=runtime.url, models=MODELS, WEB_CONCURRENCY=1) as service:
+    with Service(
+        folder, ollama_url=runtime.url, models=MODELS, WEB_CONCURRENCY=1, MAX_BODY_BYTES=1 << 20
+    ) as service:
         service.wait_until_ready()
         yield service
 

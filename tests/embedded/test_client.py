@@ -138,7 +138,7 @@ def test_json_mode_gives_an_object(client):
         assert isinstance(json.loads(answer.response), dict)
 
 
-@pytest.mark.parametrize("schema", [{"type": "date"}, {"not": {}}, {"$ref": "http://x.test/y"}])
+@pytest.mark.parametrize("schema", [{"type": "date"}, {"$ref": "http://x.test/y"}])
 def test_a_schema_that_cannot_be_enforced_is_refused(client, schema):
     with pytest.raises(ollama.ResponseError, match="JSON schema conversion failed") as caught:
         client.generate(MODEL, QUESTION, format=schema)
