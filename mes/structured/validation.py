@@ -11,8 +11,8 @@ import jsonschema_rs
 
 from mes.domain import ValidationResult, Violation
 from mes.strict_json import NotJson
-from mes.structured.backtracking import BacktrackingPatterns, MatchingCost, Undecided
-from mes.structured.cost import CostExceeded, validation_cost
+from mes.structured.backtracking import BacktrackingPatterns, Undecided
+from mes.structured.cost import CostExceeded, Matching, validation_cost
 from mes.structured.extraction import extract, fits_type
 from mes.structured.messages import describe_violation, shorten
 from mes.structured.schema_tree import SchemaNode
@@ -78,15 +78,15 @@ class Validator:
         if self.unrolled_size * characters > _MOST_STEPS_TO_VALIDATE:
             validation_cost(self.root, value, most=_MOST_STEPS_TO_VALIDATE)
         if self.backtracking is not None:
-            self._check_matching_cost(value, MatchingCost(self.backtracking))
+            self._check_matching_cost(value, self.backtracking.matching_cost)
         if self.compiled.is_valid(value):
             return ValidationResult("valid", value)
         return ValidationResult("schema_violation", errors=self._violations(value))
 
-    def _check_matching_cost(self, value: Any, matching: MatchingCost) -> None:
+    def _check_matching_cost(self, value: Any, matching: Matching) -> None:
         # A pattern at its limit counts as a mismatch, which under `not` would be a match.
         try:
-            validation_cost(self.root, value, most=_MOST_STEPS_TO_VALIDATE, matching=matching.steps)
+            validation_cost(self.root, value, most=_MOST_STEPS_TO_VALIDATE, matching=matching)
         except CostExceeded as exc:
             raise Undecided("look-around and back-references in patterns take too long") from exc
 
