@@ -67,7 +67,7 @@ class GrammarFinding(NamedTuple):
 Findings = Iterable[tuple[SchemaNode, GrammarFinding]]
 
 
-class Engine(NamedTuple):
+class GrammarEngine(NamedTuple):
     """An engine that decodes under a grammar, by the functions that describe it."""
 
     convert_keywords: Callable[[SchemaNode], Effects]
@@ -146,7 +146,9 @@ def grammar_for(tree: SchemaTree, runtime: str | None = None) -> Grammar:
     return Grammar(tree.document, GrammarReport((*omitted, *located), allows_objects))
 
 
-def _all_findings(tree: SchemaTree, engine: Engine) -> list[tuple[SchemaNode, GrammarFinding]]:
+def _all_findings(
+    tree: SchemaTree, engine: GrammarEngine
+) -> list[tuple[SchemaNode, GrammarFinding]]:
     return [*_keyword_findings(tree.root, engine), *engine.fails_on(tree)]
 
 
@@ -162,7 +164,7 @@ def _original(path: Path, names: Mapping[str, Path]) -> Path:
     return path
 
 
-def _keyword_findings(root: SchemaNode, engine: Engine) -> Findings:
+def _keyword_findings(root: SchemaNode, engine: GrammarEngine) -> Findings:
     """Yield the findings of all sub-schemas that the converter reads."""
     seen, stack = {root}, [(root, True)]
     while stack:
@@ -228,9 +230,9 @@ def _allows_objects(node: SchemaNode) -> bool:
     )
 
 
-_LLAMA_CPP = Engine(
+_LLAMA_CPP = GrammarEngine(
     llama_grammar.convert_keywords, llama_grammar.converted_children, _failures_of_llama
 )
-_LLGUIDANCE = Engine(
+_LLGUIDANCE = GrammarEngine(
     guidance_grammar.convert_keywords, guidance_grammar.converted_children, lambda tree: ()
 )

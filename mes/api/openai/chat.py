@@ -61,7 +61,7 @@ def _stream(request: ChatRequest, response_stream: StreamingResponse) -> Generat
     head = response_head("chat.completion.chunk", "chatcmpl", request.inference.model_id)
     if request.with_usage:
         head["usage"] = None
-    chunks = [_Chunks(request, head, index) for index in range(len(request.choices))]
+    chunks = [_ChatChunks(request, head, index) for index in range(len(request.choices))]
     yield from stream_all(
         request.choices,
         chunks,
@@ -86,7 +86,7 @@ def _build_choice(request: ChatRequest, outcome: InferenceOutcome) -> Document:
     )
 
 
-class _Chunks:
+class _ChatChunks:
     """The chunks of one choice of a streamed chat completion.
 
     Chunks of tokens are written as dictionaries, which costs less than `build`; the tests compare

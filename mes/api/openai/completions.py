@@ -58,7 +58,7 @@ def create(request: CompletionRequest) -> Response:
 
 def _stream(request: CompletionRequest, response_stream: StreamingResponse) -> Generator[Documents]:
     head = {**_head(request), **({"usage": None} if request.with_usage else {})}
-    chunks = [_Chunks(request, head, index) for index in range(len(request.choices))]
+    chunks = [_CompletionChunks(request, head, index) for index in range(len(request.choices))]
     yield from stream_all(
         request.choices,
         chunks,
@@ -69,7 +69,7 @@ def _stream(request: CompletionRequest, response_stream: StreamingResponse) -> G
     )
 
 
-class _Chunks:
+class _CompletionChunks:
     """The chunks of one choice of a streamed completion."""
 
     def __init__(self, request: CompletionRequest, head: Document, index: int) -> None:
