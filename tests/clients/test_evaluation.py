@@ -78,5 +78,5 @@ def test_lighteval_sends_both_names_of_the_limit_of_tokens(served, run_client):
 @pytest.mark.clients
 def test_guidellm_measures_answers_of_a_fixed_number_of_tokens(served, run_client):
     done = run_client("large", "guidellm_run.py", served)
-    assert done["errored"] == 0
-    assert done["successful"] == 4
+    measured = {"successful": 4, "errored": 0}
+    assert done == {"/v1/chat/completions": measured, "/v1/completions": measured}

@@ -126,8 +126,9 @@ def assert_stream(body: dict[str, Any], text: str) -> None:
     *lines, done, _ = text.split("\n\n")
     assert done == "data: [DONE]"
     chunks = [json.loads(line.removeprefix("data: ")) for line in lines]
-    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
-    assert "".join(delta.get("content") or "" for delta in deltas) == expected_text(body)
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    pieces = [each["text"] if "text" in each else each["delta"].get("content") for each in choices]
+    assert "".join(piece or "" for piece in pieces) == expected_text(body)
     options = body.get("stream_options") or {}
     if options.get("include_usage"):
         assert chunks[-1]["usage"]["completion_tokens"] > 0
