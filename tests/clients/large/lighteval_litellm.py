@@ -1,6 +1,6 @@
 """lighteval: one question through the client of `lighteval endpoint litellm`.
 
-The command itself loads all its tasks first, and these ask a server in the Internet.
+The command itself first loads all of its tasks, some of which download files.
 """
 
 import json
