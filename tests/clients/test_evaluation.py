@@ -66,7 +66,7 @@ def test_inspect_evaluates_a_model_that_calls_a_function(service, fake_ollama, r
 def test_evalplus_asks_for_three_samples_at_once(served, run_client):
     done = run_client("large", "evalplus_samples.py", served)
     assert len(done["samples"]) == 3
-    assert all("def " in sample for sample in done["samples"])
+    assert all(sample.strip() for sample in done["samples"])
 
 
 @pytest.mark.clients

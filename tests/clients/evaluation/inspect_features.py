@@ -33,6 +33,7 @@ TASKS = [
     task(
         "structured",
         Sample("Extract the person: John Smith is 25 years old", target='"John Smith"'),
+        temperature=0.0,
         response_schema=ResponseSchema(name="person", json_schema=PERSON),
     ),
     task("prefill", Sample(BEGUN, target="Paris"), temperature=0.0),
