@@ -6,16 +6,16 @@ import os
 from mes_client import (
     ApiClient,
     ChatApi,
-    ChatMessage,
-    ChatMessageContent,
     ChatRequest,
     Configuration,
+    Message,
+    MessageContent,
 )
 
 configuration = Configuration(host=os.environ["MES_URL"], access_token=os.environ["MES_API_KEY"])
-content = ChatMessageContent("What is the capital of France?")
+content = MessageContent("What is the capital of France?")
 question = ChatRequest(
-    model="smollm2:135m", messages=[ChatMessage(role="user", content=content)], temperature=0
+    model="smollm2:135m", messages=[Message(role="user", content=content)], temperature=0
 )
 with ApiClient(configuration) as api:
     answer = ChatApi(api).chat_create(question)

@@ -5,10 +5,10 @@ import os
 
 from mes_client import AuthenticatedClient
 from mes_client.api.chat import chat_create
-from mes_client.models import ChatMessage, ChatMessageRole, ChatRequest
+from mes_client.models import ChatRequest, Message, MessageRole
 
 client = AuthenticatedClient(base_url=os.environ["MES_URL"], token=os.environ["MES_API_KEY"])
-question = ChatMessage(role=ChatMessageRole.USER, content="What is the capital of France?")
+question = Message(role=MessageRole.USER, content="What is the capital of France?")
 answer = chat_create.sync(
     client=client,
     body=ChatRequest(model="smollm2:135m", messages=[question], temperature=0.0),
