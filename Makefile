@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PARTS := setup.cfg pyproject.toml
 # Folders of tests/clients, each with an environment of its own; the second list is for make clients.
 CLIENTS := documented evaluation agents vercel
-HEAVY_CLIENTS := generators generators-node large semantic_kernel
+HEAVY_CLIENTS := generators generators-node large
 
 .PHONY: run test quick lint clients clean help
 

@@ -113,12 +113,11 @@ def test_vercels_ai_sdk_gets_typed_answers_beside_functions(runtime, agents_serv
     assert done["compatible"]["turns"]["reasoning"] == ["Sunny.", "Cold."]
 
 
-@pytest.mark.clients
 def test_semantic_kernel_answers_over_two_turns(runtime, agents_service, run_client):
     asked = call("Weather-get_weather", city="Rome")
     replies = [says(WEATHER), says("You are welcome."), says("5."), says(REPORT_TEXT)]
     runtime.control(turns=[asked, *replies])
-    done = run_client("semantic_kernel", "semantic_kernel_agent.py", agents_service)
+    done = run_client("documented", "semantic_kernel_agent.py", agents_service)
     assert done["answers"] == [WEATHER, "You are welcome."]
     assert done["streamed"] == "5."
     assert done["report"] == REPORT

@@ -68,3 +68,11 @@ def test_the_marker_and_the_makefile_agree_on_the_large_groups():
     large = re.search(r"^HEAVY_CLIENTS := (.*)$", makefile, re.MULTILINE)
     assert large
     assert {group for _, _, group, _, only_large in rows() if only_large} <= set(large[1].split())
+
+
+def test_lock_files_name_no_host_to_download_from():
+    locks = list(HERE.glob("*/package-lock.json"))
+    assert locks
+    for lock in locks:
+        packages = json.loads(lock.read_text())["packages"].values()
+        assert not [package for package in packages if "resolved" in package]
