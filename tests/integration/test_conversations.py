@@ -19,7 +19,8 @@ pytestmark = pytest.mark.usefixtures("clean")
 
 
 @pytest.fixture(scope="module")
-def service(start) -> Service:
+def service(start, runtime) -> Service:
+    runtime.control(abilities={MODEL: ["tools"]})
     return start(models={MODEL: {}})
 
 

@@ -152,7 +152,7 @@ def test_a_missing_capability_is_an_error_before_the_model_is_loaded(service, ru
 
 def test_a_text_that_is_too_long_is_refused_and_never_cut(service):
     answer = embed(service, ["short", "word " * 600]).answer()
-    assert (answer.status, error_of(answer)["code"]) == (400, "prompt_too_long")
+    assert (answer.status, error_of(answer)["code"]) == (400, "context_length_exceeded")
     expected = "512 tokens; the longest, input 1, has 3000 characters"
     assert expected in error_of(answer)["message"]
 

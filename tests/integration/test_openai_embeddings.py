@@ -84,7 +84,7 @@ def test_provenance_and_timings_are_in_the_response(client):
 
 
 def test_a_text_that_is_too_long_is_an_error_with_both_numbers(client):
-    with pytest.raises(openai.BadRequestError, match=r"input 1 has 602 tokens.* 512"):
+    with pytest.raises(openai.BadRequestError, match=r"input 1 .* 602 tokens.* 512 tokens"):
         client.embeddings.create(model=ENCODER, input=["short", "word " * 600])
 
 

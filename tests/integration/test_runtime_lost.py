@@ -88,7 +88,8 @@ def test_a_runtime_that_is_down_is_reported_as_down(service, runtime):
     assert (answer.status, answer.code) == (503, "runtime_unavailable")
     assert answer.seconds < TIMEOUT_SECONDS / 2
     assert service.get("/health").status_code == 200
-    assert "cannot be reached" in service.get("/ready").json()["runtime"]
+    # Each worker notices it at its own time.
+    wait_until(lambda: "cannot be reached" in service.get("/ready").json()["runtime"])
     runtime.start()
     wait_until(lambda: service.get("/ready").status_code == 200)
 

@@ -26,7 +26,7 @@ def capabilities(model):
 def service(start, runtime):
     runtime.control(pulled=[CALLER, TALKER])
     service = start(models={CALLER: {}, TALKER: {}}, WEB_CONCURRENCY=1)
-    wait_until(lambda: all(map(capabilities, service.get("/v1/models").json()["models"])))
+    wait_until(lambda: all(map(capabilities, service.get("/v1/status").json()["models"])))
     return service
 
 
