@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+# Of 1,000; the process of MES has 0.
+OOM_SCORE = 500
 
 
 def main() -> None:
@@ -17,8 +23,10 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     order = json.loads(sys.stdin.buffer.readline())
+    be_first_out_of_memory()
     try:
         server = start(order)
+        limit_memory(order["request_memory_bytes"])
     except Exception as exc:
         print(json.dumps({"error": str(exc)}), file=answer, flush=True)
         os._exit(1)
@@ -26,6 +34,25 @@ def main() -> None:
     sys.stdin.buffer.read()
     # The engine's own shutdown waits for its clients; there is nothing here to save.
     os._exit(0)
+
+
+def be_first_out_of_memory() -> None:
+    """Make the system end this process, which can be started again, before any other."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Limit the memory of this process to that of now and `more_bytes`; 0 for no limit.
+
+    The loaded model has its memory already, with that of all contexts; the weights are mapped and
+    do not count. An allocation over the limit ends the process.
+    """
+    if more_bytes:
+        status = Path("/proc/self/status").read_text()
+        kilobytes = int(status.partition("VmData:")[2].split()[0])
+        limit = kilobytes * 1024 + more_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def start(order: dict[str, Any]) -> Any:

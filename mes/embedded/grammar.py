@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from mes.embedded.api_errors import EngineRefused, RuntimeFailure
@@ -14,8 +15,13 @@ ANY_OBJECT: Schema = {"type": "object"}
 COMPOSING = {"allOf", "anyOf", "oneOf", "if", "not", "$ref", "patternProperties"}
 NESTED = {"items", "prefixItems", "additionalProperties", "anyOf", "oneOf"}
 NESTED_BY_NAME = {"properties", "$defs", "definitions"}
+NAMED = {*NESTED_BY_NAME, "patternProperties", "dependentSchemas"}
 # Without `lenient` one unknown keyword or format would make the engine refuse the whole schema.
 _GUIDANCE = {"coerce_one_of": True, "lenient": True}
+# The engine makes about five symbols for each item that an array may have: 50,000 items take 1.5 s
+# and 110 MB, 2,147,483,647 take all memory.
+MOST_ITEMS = 10_000
+MOST_ITEMS_TOGETHER = 50_000
 # A word that a model does not write unless the grammar demands it.
 PROBE_WORD = "ZQXJ"
 
@@ -43,11 +49,11 @@ def grammar_for(schema: Schema, engine: Engine, client: ClientConnection) -> str
     the failure and then answers without a grammar. Each new schema is therefore tried once
     behind a word that only a working grammar produces.
     """
-    rule = f"%json {json.dumps(_normalize_schema(schema))}"
+    rule = f"%json {json.dumps(_normalize_schema(_limit_items(schema)))}"
     if rule not in engine.verified_grammars:
         probe = f'%llguidance {{}}\nstart: "{PROBE_WORD}" rest\nrest: {rule}'
         if not _is_enforced(probe, engine, client):
-            raise EngineRefused(400, _compile_error(engine))
+            raise _compile_error(engine)
         engine.verified_grammars.add(rule)
     return f"%llguidance {{}}\nstart: {rule}"
 
@@ -57,12 +63,56 @@ def _is_enforced(grammar: str, engine: Engine, client: ClientConnection) -> bool
     return bool(engine.request("/completion", body, client)["content"] == PROBE_WORD)
 
 
-def _compile_error(engine: Engine) -> str:
+def _compile_error(engine: Engine) -> EngineRefused:
     marker = "failed to compile JSON schema: "
     reasons = [line.partition(marker)[2] for line in engine.log_lines(marker)] or ["unsupported"]
-    message = f"Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n{reasons[-1]}"
+    return _refused(reasons[-1])
+
+
+def _limit_items(schema: Schema) -> Schema:
+    """Return a copy without each `maxItems` that no answer can reach.
+
+    Raise `EngineRefused` if the other counts of items are too large for the engine.
+    """
+    copy: Schema = json.loads(json.dumps(schema))
+    together: float = 0
+    for node in _objects_in(copy):
+        if _number(node, "maxItems") > MOST_ITEMS:
+            del node["maxItems"]
+        if (least := _number(node, "minItems")) > MOST_ITEMS:
+            raise _refused(f"minItems is {least}, the limit is {MOST_ITEMS}")
+        together += max(0, least, _number(node, "maxItems"))
+    if together > MOST_ITEMS_TOGETHER:
+        reason = f"all maxItems and minItems are {together} together"
+        raise _refused(f"{reason}, the limit is {MOST_ITEMS_TOGETHER}")
+    return copy
+
+
+def _objects_in(document: Any) -> Iterator[dict[str, Any]]:
+    """Yield all objects of the document except those in `const` and `enum`, which are data."""
+    stack = [document]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack += node
+        elif isinstance(node, dict):
+            yield node
+            for name, value in node.items():
+                if name in NAMED and isinstance(value, dict):
+                    stack += value.values()  # a name of a property is no keyword
+                elif name not in ("enum", "const"):
+                    stack.append(value)
+
+
+def _number(node: dict[str, Any], keyword: str) -> float:
+    value = node.get(keyword)
+    return value if isinstance(value, int | float) else 0
+
+
+def _refused(reason: str) -> EngineRefused:
+    message = f"Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n{reason}"
     error = {"code": 400, "message": message, "type": "invalid_request_error"}
-    return json.dumps({"error": error})
+    return EngineRefused(400, json.dumps({"error": error}))
 
 
 def _normalize_schema(schema: Schema) -> Schema:

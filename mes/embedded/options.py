@@ -61,6 +61,8 @@ class LoadParameters:
     batch: int
     threads: int
     slots: int
+    request_memory_bytes: int = 0
+    """Memory that requests may take beyond that of the load; 0 for no limit."""
 
 
 def parse_options(value: Any) -> Options:
@@ -91,12 +93,13 @@ def load_parameters(
     """Return the parameters to load `model` with, from the request's options and the settings."""
     context = _context_length(model, options.context_length or settings.context_length)
     threads = options.threads or settings.engine_threads
+    memory = settings.request_memory_mib << 20
     if model.header.is_embedding:
         # The engine reads a text to embed in one batch.
-        return LoadParameters(context, batch=context, threads=threads, slots=1)
+        return LoadParameters(context, context, threads, 1, request_memory_bytes=memory)
     slots = settings.num_parallel
     batch = max(options.batch or BATCH, slots)
-    return LoadParameters(context, batch=batch, threads=threads, slots=slots)
+    return LoadParameters(context, batch, threads, slots, request_memory_bytes=memory)
 
 
 def fits_parameters(

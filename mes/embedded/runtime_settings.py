@@ -31,6 +31,8 @@ class EmbeddedSettings:
     context_length: int = 4096
     load_timeout_seconds: float = 300.0
     """Limit for one load and for the wait for room; 0 for no limit."""
+    request_memory_mib: int = 2048
+    """Memory that the requests of a model may take beyond that of the load; 0 for no limit."""
 
     @property
     def load_deadline_seconds(self) -> float:
@@ -65,6 +67,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "max_loaded_models": ("OLLAMA_MAX_LOADED_MODELS", _at_least(1)),
     "keep_alive_seconds": ("OLLAMA_KEEP_ALIVE", durations.parse_setting),
     "context_length": ("OLLAMA_CONTEXT_LENGTH", _at_least(4)),
+    "request_memory_mib": ("EMBEDDED_REQUEST_MEMORY", _at_least(0)),
     "load_timeout_seconds": ("OLLAMA_LOAD_TIMEOUT", durations.parse_setting),
 }
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from mes.domain import KeywordSupport
 from mes.structured import guidance_grammar, llama_grammar
 from mes.structured.cost import nodes_on_cycles
+from mes.structured.count_limits import excessive_counts
 from mes.structured.grammar_copy import GrammarCopy
 from mes.structured.grammar_effects import (
     CONTRADICTION,
@@ -149,7 +150,13 @@ def grammar_for(tree: SchemaTree, runtime: str | None = None) -> Grammar:
 def _all_findings(
     tree: SchemaTree, engine: GrammarEngine
 ) -> list[tuple[SchemaNode, GrammarFinding]]:
-    return [*_keyword_findings(tree.root, engine), *engine.fails_on(tree)]
+    return [*_excessive_counts(tree), *_keyword_findings(tree.root, engine), *engine.fails_on(tree)]
+
+
+def _excessive_counts(tree: SchemaTree) -> Findings:
+    # Whether the engine reads the keyword does not matter: which engine it is, is not certain.
+    for node, keyword, reason in excessive_counts(tree):
+        yield node, GrammarFinding(node.path, keyword, FATAL, reason)
 
 
 def _omitted(found: GrammarFinding, names: Mapping[str, Path]) -> GrammarFinding:

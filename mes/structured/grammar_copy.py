@@ -183,6 +183,10 @@ _REPAIRS: dict[str, Callable[[Schema], bool]] = {
             "maxLength",
             "minItems",
             "maxItems",
+            "minProperties",
+            "maxProperties",
+            "minContains",
+            "maxContains",
         )
     },
 }

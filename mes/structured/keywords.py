@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 # The part of the value to which a sub-schema applies: the same value as the schema around it,
@@ -55,7 +55,7 @@ PathStep = str | int
 
 _TOKEN = re.compile(
     r"\\[pP]\{[^}]*\}|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]"
-    r"|\{(?P<least>\d{1,6})(?P<comma>,(?P<most>\d{0,6}))?\}|.",
+    r"|\{(?P<least>\d+)(?P<comma>,(?P<most>\d*))?\}|.",
     re.DOTALL,
 )
 # The compiled size of an atom that matches many characters, in literals. Measured with the Rust
@@ -124,23 +124,31 @@ def weight(pattern: str) -> int:
 
     The compiler expands counted repetitions, so `(a{100}){100}` weighs 10,000.
     """
-    sums, last = [0], 0
+    return _expand(pattern, _weight_of_atom, sum)
+
+
+def most_repetitions(pattern: str) -> int:
+    """Return how often a part is repeated at most by counts: 10,000 times in `(a{100}b){100}`."""
+    return _expand(pattern, lambda atom: 1, lambda parts: max(parts, default=0))
+
+
+def _expand(
+    pattern: str, weigh: Callable[[str], int], combine: Callable[[Iterable[int]], int]
+) -> int:
+    """Return the combination of the parts of the pattern, each multiplied by its counts."""
+    groups: list[list[int]] = [[]]
     for token in _TOKEN.finditer(pattern):
-        text = token[0]
+        text, parts = token[0], groups[-1]
         if text == "(":
-            sums.append(0)
-            last = 0
-        elif text == ")" and len(sums) > 1:
-            last = sums.pop()
-            sums[-1] += last
-        elif token["least"] is not None:
-            more = last * (max(int(token["most"] or 0), int(token["least"])) - 1)
-            sums[-1] += max(more, 0)
-            last += max(more, 0)
-        else:
-            last = _weight_of_atom(text)
-            sums[-1] += last
-    return sum(sums)
+            groups.append([])
+        elif text == ")" and len(groups) > 1:
+            groups.pop()
+            groups[-1].append(combine(parts))
+        elif token["least"] is None:
+            parts.append(weigh(text))
+        elif parts:
+            parts[-1] *= max(int(token["most"] or 0), int(token["least"]), 1)
+    return combine(combine(each) for each in groups)
 
 
 def _weight_of_atom(atom: str) -> int:

@@ -24,7 +24,7 @@ from mes.structured.grammar_effects import (
     required_properties,
     undeclared_properties,
 )
-from mes.structured.keywords import repeats_empty_match
+from mes.structured.keywords import most_repetitions, repeats_empty_match
 from mes.structured.schema_tree import SchemaNode
 
 # The converter reads the first of these that is present, and ignores all keywords beside it.
@@ -42,7 +42,6 @@ _MOST_REPETITIONS = 2000
 
 # Escapes and groups because of which the runtime refuses the grammar.
 _UNREADABLE_IN_PATTERN = re.compile(r"\\[^\[\](){}^$.|*+?\\\"nrt]|\(\?[^:]")
-_COUNT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
 
 def convert_keywords(node: SchemaNode) -> Effects:
@@ -180,12 +179,11 @@ def _number_bound(keyword: str) -> Callable[[Keywords], Effects]:
 
 def _pattern(keywords: Keywords) -> Effects:
     pattern = keywords["pattern"]
-    counts = [int(each) for pair in _COUNT.findall(pattern) for each in pair if each]
     if repeats_empty_match(pattern):
         yield Effect("pattern", FATAL, "repeats a part that may be empty")
     elif not (pattern.startswith("^") and pattern.endswith("$")):
         yield Effect("pattern", REFUSED, "does not start with ^ and end with $")
-    elif _UNREADABLE_IN_PATTERN.search(pattern) or max(counts, default=0) >= _MOST_REPETITIONS:
+    elif _UNREADABLE_IN_PATTERN.search(pattern) or most_repetitions(pattern) >= _MOST_REPETITIONS:
         yield Effect("pattern", REFUSED, "has an escape, group or count that cannot be read")
     else:
         yield Effect("pattern", ENFORCED)

@@ -12,12 +12,13 @@ from typing import Any
 
 from cachetools import TTLCache
 
-from mes.domain import Attempt, Prompt, Reply, ValidationResult, Violation
+from mes.domain import Attempt, Prompt, Reply, Tool, ValidationResult, Violation
 from mes.errors import ClientDisconnected, MesError, SchemaRefused
-from mes.structured.answer_forms import AnswerForm
+from mes.structured.answer_forms import AnswerForm, OfferedTools
 from mes.structured.decoding_modes import GRAMMAR, JSON, TOOLS
 from mes.structured.messages import with_call_feedback, with_feedback
 from mes.structured.schema import Schema
+from mes.structured.tools import ToolSchemas
 
 Generate = Callable[[Prompt, int], Reply]
 """Send the prompt to the model; the number is that of the attempt, from 1."""
@@ -151,8 +152,13 @@ def _prompt_for(step: RetryStep, prompt: Prompt, form: AnswerForm) -> Prompt:
         prompt,
         options=step.options,
         format=_format(step.mode, form.schema),
-        tools=prompt.tools if step.mode == TOOLS else (),
+        tools=_offered_tools(prompt, form) if step.mode == TOOLS else (),
     )
+
+
+def _offered_tools(prompt: Prompt, form: AnswerForm) -> tuple[Tool, ...]:
+    schemas = form.tools if isinstance(form, OfferedTools) else ToolSchemas.none()
+    return tuple(map(schemas.offered, prompt.tools))
 
 
 def _answer_text(attempt: Attempt) -> str:

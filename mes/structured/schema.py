@@ -14,6 +14,7 @@ from cachetools import LRUCache, cached
 
 from mes.domain import SCHEMA_POINTER, KeywordSupport, ValidationResult
 from mes.structured.checks import check_structure, compile_validator
+from mes.structured.count_limits import without_excessive_counts
 from mes.structured.decoding_modes import (
     GRAMMAR,
     PROMPT,
@@ -52,6 +53,11 @@ class Schema:
     def grammar(self) -> Grammar:
         """The schema that the runtime gets, without the keywords that it refuses."""
         return grammar_for(self.tree, self.runtime)
+
+    @cached_property
+    def bounded_document(self) -> Mapping[str, Any]:
+        """The document without counts that are too large for a runtime, which may be all of it."""
+        return without_excessive_counts(self.tree)
 
     @cached_property
     def report(self) -> GrammarReport:

@@ -10,6 +10,7 @@ from typing import Any
 from mes.domain import Tool, ToolCall, ValidationResult, Violation
 from mes.domain.tools import function_name
 from mes.errors import SchemaInvalid, SchemaUnsafe
+from mes.structured.count_limits import without_counts
 from mes.structured.decoding_modes import GRAMMAR
 from mes.structured.normalize import DEFAULT_DIALECT
 from mes.structured.schema import Schema, check_schema
@@ -56,6 +57,14 @@ class ToolSchemas:
             return _without_value("schema_violation", f"there is no tool called {call.name[:100]}")
         return schema.validate_answer(call.arguments_text, "stop")
 
+    def offered(self, tool: Tool) -> Tool:
+        """Return the tool as the runtime gets it: without counts that its grammar cannot hold."""
+        schema, parameters = self.schemas.get(function_name(tool)), _parameters(tool)
+        if schema is None:
+            return _with_parameters(tool, _without_counts(parameters))
+        bounded = schema.bounded_document
+        return tool if bounded is schema.document else _with_parameters(tool, bounded)
+
 
 def _without_value(verdict: str, detail: str) -> ValidationResult:
     return ValidationResult(verdict, errors=(Violation("", "", detail),))
@@ -82,6 +91,19 @@ def tool_schemas(tools: Iterable[Tool], check: Check) -> ToolSchemas:
 def _parameters(tool: Tool) -> Mapping[str, Any]:
     parameters: Mapping[str, Any] = tool["function"].get("parameters", {})
     return parameters
+
+
+def _without_counts(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return dict(without_counts(parameters))
+    except RecursionError:
+        return _ANY_OBJECT
+
+
+def _with_parameters(tool: Tool, parameters: Mapping[str, Any]) -> Tool:
+    if "parameters" not in tool["function"]:
+        return tool
+    return {**tool, "function": {**tool["function"], "parameters": parameters}}
 
 
 def shape_of_calls(tools: ToolSchemas) -> Schema:

@@ -1,8 +1,11 @@
 """A schema is interpreted as in Ollama."""
 
+from pathlib import Path
+
 import pytest
 
-from mes.embedded.grammar import _normalize_schema
+from mes.embedded.api_errors import EngineRefused
+from mes.embedded.grammar import _limit_items, _normalize_schema
 from tests.embedded.conftest import MODEL
 
 
@@ -79,3 +82,49 @@ def test_a_property_may_be_called_properties():
 def test_the_order_of_the_properties_is_kept():
     schema = {"properties": {"name": {}, "age": {}}}
     assert list(normalize(schema)["properties"]) == ["name", "age"]
+
+
+MOST = 2_147_483_647
+
+
+def array(**counts):
+    return {"type": "array", "items": {"type": "string"}, **counts}
+
+
+def test_a_count_of_items_that_no_answer_reaches_is_not_sent_to_the_engine():
+    names = {"const": array(maxItems=MOST), "maxItems": array(maxItems=3), "enum": array()}
+    data = {"const": {"maxItems": MOST}}
+    schema = {"properties": {**names, "data": data}, "x": [{"maxItems": MOST}]}
+    limited = _limit_items(schema)
+    assert limited["properties"] == {**names, "const": array(), "data": data}
+    assert limited["x"] == [{}]
+    assert schema["x"] == [{"maxItems": MOST}]
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"items": array(minItems=MOST)}, "minItems is 2147483647, the limit is 10000"),
+        ({"anyOf": [array(maxItems=9_000)] * 6}, "are 54000 together, the limit is 50000"),
+    ],
+)
+def test_counts_of_items_that_are_too_large_for_the_engine_are_refused(schema, reason):
+    with pytest.raises(EngineRefused, match=reason) as caught:
+        _limit_items(schema)
+    assert caught.value.status == 400
+
+
+def test_the_most_that_generators_write_costs_no_memory(client, program):
+    client.generate(MODEL, keep_alive=-1)
+    (child,) = program.children
+    schema = {"type": "object", "properties": {"a": array(maxItems=MOST)}, "required": ["a"]}
+    options = {"num_predict": 16, "temperature": 0}
+    reply = client.generate(MODEL, prompt="Hello", format=schema, options=options)
+    assert reply.response.startswith("{")
+    assert program.children == [child]
+    assert peak_megabytes(child) < 1000
+
+
+def peak_megabytes(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024

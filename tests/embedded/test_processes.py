@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -172,3 +173,30 @@ def listening_ports(pid):
         for row in rows
         if row[3] == "0A" and f"socket:[{row[9]}]" in links
     }
+
+
+def test_the_system_ends_an_engine_before_the_program(loaded, program):
+    (child,) = program.children
+    assert Path(f"/proc/{child}/oom_score_adj").read_text() == "500\n"
+    assert Path(f"/proc/{program.process.pid}/oom_score_adj").read_text() != "500\n"
+
+
+def test_the_memory_of_requests_is_limited(start):
+    program = start(EMBEDDED_REQUEST_MEMORY="100", OLLAMA_NUM_PARALLEL="1")
+    program.client.generate(model=MODEL)
+    (child,) = program.children
+    soft, hard = resource.prlimit(child, resource.RLIMIT_DATA)
+    status = Path(f"/proc/{child}/status").read_text()
+    assert soft == hard
+    assert 0 < soft - int(status.partition("VmData:")[2].split()[0]) * 1024 <= 100 << 20
+    program.end()
+
+
+def test_an_engine_over_its_memory_ends_and_the_next_request_loads_the_model(start):
+    program = start(EMBEDDED_REQUEST_MEMORY="64", OLLAMA_NUM_PARALLEL="1")
+    arrays = [{"type": "array", "items": {"const": n}, "maxItems": 9_900} for n in range(5)]
+    with pytest.raises(ollama.ResponseError, match="unexpected EOF \\(signal: "):
+        program.client.generate(MODEL, "Hello", format={"prefixItems": arrays, "minItems": 5})
+    answer = program.client.generate(MODEL, "Hello", options={"num_predict": 2})
+    assert answer.eval_count == 2
+    program.end()
