@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+from mes.config.private_files import make_private_folder, read_private, replace_private
 from mes.errors import Mistake
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class ReloadingFile(Generic[T]):
         if self._last_good_path is None:
             return None
         try:
-            return self.parse(self._last_good_path.read_bytes())
+            return self.parse(read_private(self._last_good_path))
         except (OSError, FileError):
             return None
 
@@ -137,9 +138,8 @@ class ReloadingFile(Generic[T]):
             return
         draft = self._last_good_path.with_suffix(f".{os.getpid()}")
         try:
-            self._last_good_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.write_bytes(text)
-            os.replace(draft, self._last_good_path)
+            make_private_folder(self._last_good_path.parent)
+            replace_private(self._last_good_path, text, draft=draft)
         except OSError as exc:
             # The stored text is only needed when a later edit is invalid.
             log.warning(f"{self.noun}_not_kept", extra={"reason": str(exc)})

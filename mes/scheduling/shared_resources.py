@@ -10,8 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mes.config.private_files import make_private_folder, open_private
 from mes.scheduling import runtime_status, serialization
-from mes.scheduling.file_lock import open_private
 from mes.scheduling.serialization import EMPTY, NOTHING
 from mes.scheduling.shared_file import Handle, SharedFile
 
@@ -100,7 +100,7 @@ def open_shared_file(
 
     Raises OSError.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     while True:
         file = SharedFile(path, open_private(path))
         try:
