@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Flask
 
@@ -24,6 +26,7 @@ from mes.api.openapi import docs_page
 from mes.api.services import Services
 from mes.config.api_keys import ApiKeys, ApiKeysFile, KeyThrottle
 from mes.config.catalog import CatalogFile
+from mes.config.reloading_file import ReloadingFile
 from mes.config.settings import Settings, load
 from mes.domain import Runtime
 from mes.event_loop import EventLoop
@@ -101,7 +104,8 @@ def _services(
     settings: Settings, runtime: Runtime | None, shared: SharedResources | None
 ) -> Services:
     """Join the parts, and start the leader's thread."""
-    catalog = _catalog_file(settings)
+    # A worker with an invalid configuration ends here, before it takes part in anything.
+    catalog, keys_file = _catalog_file(settings), _api_keys_file(settings)
     threads = settings.threads_for(catalog.current().capacity)
     shared = shared or _shared_resources(settings, catalog)
     event_loop, stream_pump = EventLoop(), StreamPump()
@@ -109,11 +113,12 @@ def _services(
         host=settings.ollama_host, event_loop=event_loop, stream_pump=stream_pump, pool_size=threads
     )
     worker = WorkerProcess(settings.state_dir, event_loop)
-    scheduling = _scheduling(settings, catalog, runtime, worker, shared)
+    configuration = [file for file in (catalog, keys_file) if file is not None]
+    scheduling = _scheduling(settings, catalog, runtime, worker, shared, configuration)
     scheduling.leader.start()
     return Services(
         settings=settings,
-        keys=_api_keys(settings),
+        keys=ApiKeys(settings.api_key, *([keys_file.current] if keys_file else [])),
         key_throttle=KeyThrottle(),
         catalog=catalog,
         schema_limits=_schema_limits(settings),
@@ -143,16 +148,16 @@ def _catalog_file(settings: Settings) -> CatalogFile:
     )
 
 
-def _api_keys(settings: Settings) -> ApiKeys:
+def _api_keys_file(settings: Settings) -> ApiKeysFile | None:
     if settings.api_keys_file is None:
-        return ApiKeys(settings.api_key)
+        return None
     file = ApiKeysFile(
         settings.api_keys_file,
         check_interval_seconds=_FILE_CHECK_INTERVAL_SECONDS,
         last_good_path=settings.state_dir / "keys.json",
     )
     file.current()  # raises an error now and not at the first request
-    return ApiKeys(settings.api_key, file.current)
+    return file
 
 
 def _schema_limits(settings: Settings) -> structured.SchemaLimits:
@@ -187,6 +192,7 @@ def _scheduling(
     runtime: Runtime,
     worker: WorkerProcess,
     shared: SharedResources,
+    configuration: Sequence[ReloadingFile[Any]],
 ) -> _Scheduling:
     store = Store(shared.registry, max_loaded=settings.max_loaded_models)
     coordinator = Coordinator(store, worker, current_limits(_limits(settings), catalog.current))
@@ -204,7 +210,15 @@ def _scheduling(
         instance=str(os.getppid()),
         idle_unload_seconds=settings.idle_unload_seconds,
     )
-    leader = _leader(settings, coordinator, worker, reconciler, runtime_status)
+    leader = Leader(
+        settings.state_dir,
+        coordinator=coordinator,
+        worker=worker,
+        reconciler=reconciler,
+        runtime_status=runtime_status,
+        instance_lock=InstanceLock(settings.state_dir, master=os.getppid(), address=settings.bind),
+        configuration=configuration,
+    )
     return _Scheduling(coordinator, scheduler, runtime_status, leader)
 
 
@@ -250,23 +264,6 @@ def _scheduler(
         load_tasks=load_tasks,
         queue_timeout_seconds=settings.queue_timeout_seconds,
         drain_timeout_seconds=settings.unload_timeout_seconds,
-    )
-
-
-def _leader(
-    settings: Settings,
-    coordinator: Coordinator,
-    worker: WorkerProcess,
-    reconciler: Reconciler,
-    runtime_status: RuntimeStatusFile,
-) -> Leader:
-    return Leader(
-        settings.state_dir,
-        coordinator=coordinator,
-        worker=worker,
-        reconciler=reconciler,
-        runtime_status=runtime_status,
-        instance_lock=InstanceLock(settings.state_dir, master=os.getppid(), address=settings.bind),
     )
 
 

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streams": {"errors", "event_loop"},
     "ollama": {"config", "domain", "errors", "event_loop", "streams"},
     "structured": {"domain", "errors", "strict_json"},
-    "scheduling": {"domain", "errors", "event_loop"},
+    "scheduling": {"config", "domain", "errors", "event_loop"},
     "inference": {"config", "domain", "errors", "scheduling", "structured"},
     "embedding": {"config", "domain", "inference", "scheduling"},
     "metrics": {"config", "domain", "errors", "scheduling"},

@@ -6,10 +6,11 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+from mes.config.private_files import make_private_folder, read_private, replace_private
 from mes.errors import Mistake
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class _LoadedFile(Generic[T]):
 
     fingerprint: tuple[int, ...]
     content: T | None
+    text: bytes = b""
     problem: str | None = None
 
 
@@ -61,6 +63,8 @@ class ReloadingFile(Generic[T]):
         self._check_interval_seconds = check_interval_seconds
         self._next_check = 0.0
         self._loaded: _LoadedFile[T] = _LoadedFile(fingerprint=(-1,), content=None)
+        # Of the copy in `last_good_path` when it was last known to be valid.
+        self._copy_fingerprint: tuple[int, ...] = (-1,)
         self._lock = threading.Lock()
 
     def parse(self, text: bytes) -> T:
@@ -86,16 +90,26 @@ class ReloadingFile(Generic[T]):
         assert loaded.content is not None
         return loaded.content
 
-    def _fingerprint(self) -> tuple[int, ...]:
-        try:
-            status = os.stat(self.path)
-        except OSError:
-            return (0,)
-        return (status.st_mtime_ns, status.st_size, status.st_ino)
+    def keep_last_good(self) -> None:
+        """Store the last valid text again if its copy was deleted or damaged.
+
+        Only one process needs to call this, several times a second. Raises OSError if the copy
+        cannot be written.
+        """
+        if self._last_good_path is None:
+            return
+        with self._lock:
+            last_good = self._reload().text
+            if _fingerprint(self._last_good_path) == self._copy_fingerprint:
+                return
+            if self._restore_last_good(_LoadedFile((), None)).content is None:
+                self._write_last_good(self._last_good_path, last_good)
+                log.warning(f"{self.noun}_kept_again", extra={"path": str(self._last_good_path)})
+            self._copy_fingerprint = _fingerprint(self._last_good_path)
 
     def _reload(self) -> _LoadedFile[T]:
         # Taken before the read, so that an edit in between is noticed at the next check.
-        fingerprint = self._fingerprint()
+        fingerprint = _fingerprint(self.path)
         if fingerprint != self._loaded.fingerprint:
             self._loaded = self._load(fingerprint)
         return self._loaded
@@ -107,15 +121,14 @@ class ReloadingFile(Generic[T]):
             content = self.parse(text)
         except FileError as exc:
             # The stored text comes first: another process may have read a later edit than this one.
-            restored = self._restore_last_good()
-            last_good = self._loaded.content if restored is None else restored
-            if last_good is None:
+            last_good = self._restore_last_good(self._loaded)
+            if last_good.content is None:
                 raise
             log.error(f"{self.noun}_broken", extra={**log_fields, "problem": str(exc)})
-            return _LoadedFile(fingerprint, last_good, str(exc))
+            return replace(last_good, fingerprint=fingerprint, problem=str(exc))
         self._save_last_good(text)
         log.info(f"{self.noun}_read", extra=log_fields)
-        return _LoadedFile(fingerprint, content)
+        return _LoadedFile(fingerprint, content, text)
 
     def _read_text(self) -> bytes:
         try:
@@ -124,22 +137,33 @@ class ReloadingFile(Generic[T]):
             mistake = Mistake("", f"cannot be read ({exc.strerror}); see {self.setting}")
             raise self.error(self.path, [mistake]) from exc
 
-    def _restore_last_good(self) -> T | None:
+    def _restore_last_good(self, otherwise: _LoadedFile[T]) -> _LoadedFile[T]:
+        """Return the text and content of the copy, or `otherwise` if there is no valid copy."""
         if self._last_good_path is None:
-            return None
+            return otherwise
         try:
-            return self.parse(self._last_good_path.read_bytes())
+            text = read_private(self._last_good_path)
+            return _LoadedFile((), self.parse(text), text)
         except (OSError, FileError):
-            return None
+            return otherwise
 
     def _save_last_good(self, text: bytes) -> None:
         if self._last_good_path is None:
             return
-        draft = self._last_good_path.with_suffix(f".{os.getpid()}")
         try:
-            self._last_good_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.write_bytes(text)
-            os.replace(draft, self._last_good_path)
+            self._write_last_good(self._last_good_path, text)
         except OSError as exc:
             # The stored text is only needed when a later edit is invalid.
             log.warning(f"{self.noun}_not_kept", extra={"reason": str(exc)})
+
+    def _write_last_good(self, path: Path, text: bytes) -> None:
+        make_private_folder(path.parent)
+        replace_private(path, text, draft=path.with_suffix(f".{os.getpid()}"))
+
+
+def _fingerprint(path: Path) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return (0,)
+    return (status.st_mtime_ns, status.st_size, status.st_ino)

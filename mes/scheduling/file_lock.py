@@ -1,4 +1,4 @@
-"""Locks between processes, on a file and on a state directory, and files that processes share."""
+"""Locks between processes, on a file and on a state directory."""
 
 from __future__ import annotations
 
@@ -7,18 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace the file, so that no reader ever sees a part of it.
-
-    Only one process may call this at a time, because the draft has a fixed name.
-
-    Raises OSError; the old file then stays.
-    """
-    draft = f"{path}.new"
-    with open(draft, "wb", opener=_private) as file:
-        file.write(content)
-    os.replace(draft, path)
+from mes.config.private_files import NotPrivate, make_private_folder, open_private
 
 
 def check_writable(directory: Path) -> None:
@@ -43,19 +32,10 @@ def is_named(fd: int, path: Path | str) -> bool:
         return False
 
 
-def open_private(path: Path | str) -> int:
-    """Open a file for reading and writing; create it, for its owner alone, if it is absent."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
 def write_whole(fd: int, content: bytes, at: int) -> None:
     """Write all of the content at a place of the file. Raises OSError if only a part fits."""
     if os.pwrite(fd, content, at) < len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 class FileLock:
@@ -65,7 +45,7 @@ class FileLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = str(path)
+        self._path = path
         self._fd = -1
 
     def __enter__(self) -> None:
@@ -115,7 +95,9 @@ class StateDirUnavailable(Exception):
 
 
 def unusable(directory: Path, error: OSError) -> StateDirUnavailable:
-    """Return the error for a directory in which no file can be written."""
+    """Return the error for a directory in which no file can be written, or not safely."""
+    if isinstance(error, NotPrivate):
+        return StateDirUnavailable(f"STATE_DIR {directory} cannot be used: {error.strerror}")
     return StateDirUnavailable(
         f"STATE_DIR {directory} cannot be used ({error.strerror}); "
         "make room there, or set STATE_DIR to a folder that can be written"
@@ -137,7 +119,7 @@ class InstanceLock:
     def acquire(self) -> None:
         """Take the lock, and create the directory if it is absent. Raises StateDirUnavailable."""
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(self._directory)
             if not self.try_acquire():
                 raise StateDirUnavailable(
                     f"STATE_DIR {self._directory} belongs to {self._holder()}; "

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from mes.config.reloading_file import ReloadingFile
 from mes.errors import StateDirFull
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.file_lock import InstanceLock
@@ -36,6 +39,7 @@ class Leader:
         reconciler: Compares the registry with the runtime.
         runtime_status: The status file; the lock on it makes a worker the leader.
         instance_lock: The lock on the directory, which the leader takes again if it is lost.
+        configuration: The files whose last valid texts are kept in the directory.
     """
 
     def __init__(
@@ -47,9 +51,11 @@ class Leader:
         reconciler: Reconciler,
         runtime_status: RuntimeStatusFile,
         instance_lock: InstanceLock,
+        configuration: Sequence[ReloadingFile[Any]] = (),
     ) -> None:
         self._directory = directory
         self._instance_lock = instance_lock
+        self._configuration = configuration
         self._master = os.getppid()
         self._coordinator = coordinator
         self._worker = worker
@@ -152,6 +158,8 @@ class Leader:
                 self._instance_lock.try_acquire()
             self._coordinator.check()
             self._coordinator.save()
+            for file in self._configuration:
+                file.keep_last_good()
             reason = self._runtime_status.write_error
         except OSError as exc:
             reason = exc.strerror or str(exc)

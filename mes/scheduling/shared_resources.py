@@ -10,8 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mes.config.private_files import make_private_folder, open_private
 from mes.scheduling import runtime_status, serialization
-from mes.scheduling.file_lock import open_private
 from mes.scheduling.serialization import EMPTY, NOTHING
 from mes.scheduling.shared_file import Handle, SharedFile
 
@@ -24,8 +24,8 @@ _BYTES_PER_MODEL = 800
 _BYTES_PER_PULLED_MODEL = 500
 
 
-class StopFlag:
-    """A flag that gunicorn's master sets and the workers it has forked see."""
+class SharedFlag:
+    """A flag that gunicorn's master and the workers it has forked set and see."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1)
@@ -43,11 +43,11 @@ class SharedResources:
 
     registry: SharedFile
     runtime_status: SharedFile
-    stopping: StopFlag = field(default_factory=StopFlag)
+    stopping: SharedFlag = field(default_factory=SharedFlag)
 
     @classmethod
     def open(
-        cls, directory: Path, *, requests: int, models: int, stopping: StopFlag | None = None
+        cls, directory: Path, *, requests: int, models: int, stopping: SharedFlag | None = None
     ) -> SharedResources:
         """Open the files, or create them.
 
@@ -69,11 +69,11 @@ class SharedResources:
             models * _BYTES_PER_PULLED_MODEL,
             runtime_status.check,
         )
-        return cls(registry, status, StopFlag() if stopping is None else stopping)
+        return cls(registry, status, SharedFlag() if stopping is None else stopping)
 
     @classmethod
     def inherit(
-        cls, directory: Path, registry: int, runtime_status: int, stopping: StopFlag
+        cls, directory: Path, registry: int, runtime_status: int, stopping: SharedFlag
     ) -> SharedResources:
         """Take over the open files of another master."""
         return cls(
@@ -100,7 +100,7 @@ def open_shared_file(
 
     Raises OSError.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     while True:
         file = SharedFile(path, open_private(path))
         try:

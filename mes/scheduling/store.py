@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mes.config.private_files import make_private_folder, replace_private
 from mes.errors import StateDirFull
-from mes.scheduling.file_lock import check_writable, replace_file
+from mes.scheduling.file_lock import check_writable
 from mes.scheduling.serialization import NOTHING, Entry, decode, encode, image
 from mes.scheduling.shared_file import Damaged, Handle, SharedFile
 from mes.scheduling.state import State
@@ -166,8 +167,9 @@ class Snapshot:
             if entry != self._saved or self._fingerprint != _fingerprint(path):
                 if self._saved is NOTHING:
                     log.warning("state_dir_repaired", extra={"path": str(path)})
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                replace_file(path, image(entry.content))
+                make_private_folder(path.parent)
+                # Only one process at a time saves a snapshot.
+                replace_private(path, image(entry.content), draft=path.with_suffix(".json.new"))
                 self._saved, self._fingerprint = entry, _fingerprint(path)
         check_writable(path.parent)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mes.config.private_files import make_private_folder
 from mes.event_loop import EventLoop
 from mes.scheduling.file_lock import is_named
 
@@ -49,7 +50,7 @@ class WakeupPipe:
     def create(self) -> None:
         """Create the pipe, in place of an earlier one. Raises OSError."""
         for folder in (self._path.parent.parent, self._path.parent):  # each one private
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(folder)
         self._path.unlink(missing_ok=True)
         os.mkfifo(self._path, 0o600)
         self.close()
@@ -121,7 +122,7 @@ class WakeupPipes:
 
     def _open(self, worker: str) -> int:
         if worker not in self._fds:
-            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fds[worker] = os.open(self._path(worker), flags)
         return self._fds[worker]
 

@@ -22,6 +22,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     f"{_GTHREAD}:ThreadWorker.murder_keepalived": ("force",),
     f"{_GTHREAD}:ThreadWorker.murder_pending": (),
     f"{_GTHREAD}:ThreadWorker.init_signals": (),
+    f"{_GTHREAD}:ThreadWorker.load_wsgi": (),
     f"{_GTHREAD}:ThreadWorker.notify": (),
     f"{_GTHREAD}:ThreadWorker.run": (),
     f"{_GTHREAD}:ThreadWorker._cap_keepalive": ("deadline",),
@@ -34,6 +35,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "gunicorn.http.unreader:SocketUnreader.chunk": ("size_hint",),
     "gunicorn.arbiter:Arbiter.handle_hup": (),
     "gunicorn.arbiter:Arbiter.handle_term": (),
+    "gunicorn.arbiter:Arbiter.spawn_worker": (),
 }
 
 # Attributes that we read, by the method of gunicorn that sets them, and methods of ours that
@@ -50,12 +52,14 @@ USES: dict[str, tuple[str, ...]] = {
     ),
     f"{_GTHREAD}:TConn.__init__": ("initialized", "parser", "sock", "timeout"),
     "gunicorn.workers.base:Worker.__init__": ("alive", "cfg", "ppid", "sockets"),
+    "gunicorn.workers.base:Worker.init_process": ("load_wsgi",),
     "gunicorn.workers.base:Worker.load_wsgi": ("wsgi",),
     "gunicorn.http.unreader:Unreader.__init__": ("buf",),
     "gunicorn.http.unreader:Unreader.read": ("buf", "chunk"),
     "gunicorn.http.unreader:SocketUnreader.__init__": ("mxchunk", "sock"),
     "gunicorn.http.parser:Parser.__init__": ("unreader",),
     "gunicorn.arbiter:Arbiter.__init__": ("SIG_QUEUE",),
+    "gunicorn.arbiter:Arbiter.spawn_workers": ("spawn_worker",),
     "gunicorn.config:Config.__init__": ("env_orig",),
 }
 

@@ -15,7 +15,7 @@ from mes.config.catalog import Catalog, CatalogError, CatalogFile
 from mes.config.settings import Settings, SettingsError, load
 from mes.scheduling.file_lock import InstanceLock, StateDirUnavailable, unusable
 from mes.scheduling.serialization import VERSION
-from mes.scheduling.shared_resources import SharedResources, StopFlag
+from mes.scheduling.shared_resources import SharedFlag, SharedResources
 from mes.scheduling.store import Snapshot
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,17 @@ class Master:
         self._settings = settings
         type(self._server).handle_hup(self._server)
 
+    def spawn_worker(self) -> Any:
+        """Fork a worker. If the system refuses that, log it; gunicorn tries again each second."""
+        try:
+            return type(self._server).spawn_worker(self._server)
+        except OSError as exc:
+            if not worker_started:
+                raise
+            # gunicorn would end, and all workers with it.
+            log.error("worker_not_started", extra={"problem": str(exc)})
+            return None
+
     def pass_on(self) -> None:
         """On SIGUSR2, let the master that is about to start inherit the files and the lock."""
         files = (self.shared.registry.fd, self.shared.runtime_status.fd)
@@ -118,7 +129,9 @@ class Master:
             snapshot.save()
 
 
-stopping = StopFlag()
+stopping = SharedFlag()
+# Set when the first worker is ready. Until then, a worker that cannot start ends the service.
+worker_started = SharedFlag()
 _inherited = [int(fd) for fd in os.environ.pop(_INHERITED, "").split()]
 _master: Master | None = None
 
@@ -141,6 +154,7 @@ def on_starting(server: Any) -> None:
     server.mes.warn()
     server.handle_term = server.mes.stop
     server.handle_hup = server.mes.reload
+    server.spawn_worker = server.mes.spawn_worker
 
 
 def pre_exec(server: Any) -> None:
@@ -169,6 +183,7 @@ _TRIM_INTERVAL_SECONDS = 5.0
 
 def post_worker_init(worker: object) -> None:
     """Return freed memory to the system from now on, if the C library is glibc."""
+    worker_started.set()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):
         libc.mallopt(_M_TRIM_THRESHOLD, _RETURNED_BLOCK_BYTES)

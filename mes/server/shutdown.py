@@ -1,4 +1,4 @@
-"""How a gunicorn worker ends: after a reload, or because the service stops.
+"""How a gunicorn worker ends: if it cannot start, after a reload, or when the service stops.
 
 A worker that a reload (SIGHUP) replaces finishes all requests it has accepted, however long that
 takes. When the service stops, requests that wait or arrive are refused.
@@ -6,6 +6,7 @@ takes. When the service stops, requests that wait or arrive are refused.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import signal
@@ -14,8 +15,12 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from mes.server.hooks import stopping
+from mes.server.hooks import CONFIGURATION_ERRORS, stopping, worker_started
 
+log = logging.getLogger(__name__)
+
+# Before another worker is forked in place of one that could not start.
+_START_PAUSE_SECONDS = 2.0
 _LAST_ARRIVALS_SECONDS = 2.0
 
 
@@ -37,6 +42,25 @@ class GracefulWorker(ThreadWorker):
             received.add(self.caught_in_fork.get())
         if signal.SIGTERM in received or stopping:
             self.alive = False
+
+    def load_wsgi(self) -> None:
+        """Create the application. If that fails, end this worker, but not the service."""
+        try:
+            super().load_wsgi()
+        except Exception as exc:
+            if not worker_started:
+                raise
+            # After gunicorn's own exit code the master would end all workers.
+            is_bug = not isinstance(exc, CONFIGURATION_ERRORS)
+            log.error("worker_not_started", extra={"problem": str(exc)}, exc_info=is_bug)
+            self._pause()
+            raise SystemExit(1) from None
+
+    def _pause(self) -> None:
+        until = time.monotonic() + _START_PAUSE_SECONDS
+        while self.alive and time.monotonic() < until:
+            self.notify()
+            time.sleep(0.1)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)

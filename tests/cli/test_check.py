@@ -148,6 +148,13 @@ def test_a_state_directory_that_others_can_enter_is_found(healthy, service):
     assert (level, "chmod 700" in text) == ("warn", True)
 
 
+def test_a_state_directory_that_others_can_change_is_a_failure(healthy, service):
+    service.state_dir.chmod(0o777)
+    ((level, text),) = problems(healthy)
+    service.state_dir.chmod(0o700)
+    assert (level, "other users can write to" in text) == ("fail", True)
+
+
 def test_an_untracked_model_in_memory_is_found(healthy, runtime):
     runtime.control(pulled=[HERE, "other:1b"])
     requests.post(f"{runtime.url}/api/generate", json={"model": "other:1b"}).raise_for_status()

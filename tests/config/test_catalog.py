@@ -230,6 +230,44 @@ def test_a_process_that_missed_an_edit_falls_back_on_the_one_that_others_read(fi
     assert idle.current().models[0].id == "b"
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, lambda kept: kept.write_bytes(b"{")])
+def test_the_last_good_copy_is_written_anew_if_it_was_deleted_or_damaged(file, tmp_path, harm):
+    kept = tmp_path / "kept"
+    running = CatalogFile(file.path, 30, last_good_path=kept)
+    running.current()
+    running.keep_last_good()
+    copy = kept.read_bytes()
+    file.path.write_text("{")
+    running.current()
+    harm(kept)
+    running.keep_last_good()
+    assert kept.read_bytes() == copy
+
+
+def test_a_copy_of_an_edit_that_another_process_read_is_left_alone(file, tmp_path):
+    kept = tmp_path / "kept"
+    idle = CatalogFile(file.path, 30, last_good_path=kept)
+    idle.current()
+    file.path.write_text("{")
+    idle.current()
+    kept.write_bytes(b'{"models": {"b": {}}}')
+    idle.keep_last_good()
+    assert kept.read_bytes() == b'{"models": {"b": {}}}'
+
+
+def test_a_copy_that_cannot_be_written_is_reported_each_time(file, tmp_path):
+    running = CatalogFile(file.path, 30, last_good_path=tmp_path / "kept")
+    running.current()
+    (tmp_path / "kept").unlink()
+    tmp_path.chmod(0o777)
+    for _ in range(2):
+        with pytest.raises(OSError, match="other users can write"):
+            running.keep_last_good()
+    tmp_path.chmod(0o700)
+    running.keep_last_good()
+    assert (tmp_path / "kept").exists()
+
+
 def test_threads_that_read_during_an_edit_get_a_whole_catalog(file):
     seen = []
 

@@ -163,7 +163,7 @@ def tiny(service, runtime, tmp_path):
     running = Service(tmp_path, ollama_url=runtime.url, models=MODELS, wait_healthy=False)
     running.close()
     running.state_dir.mkdir()
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(running.state_dir)]
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=128k,mode=700", "tmpfs", str(running.state_dir)]
     if subprocess.run(mounted).returncode:
         pytest.skip("this machine does not allow mounts")
     try:
@@ -228,7 +228,7 @@ def replace_a_worker(running):
 
 def test_a_read_only_directory_is_named_and_requests_are_served(tiny, runtime):
     """Mount an empty read-only file system over the directory."""
-    over = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tiny.state_dir)]
+    over = ["mount", "-t", "tmpfs", "-o", "ro,mode=700", "tmpfs", str(tiny.state_dir)]
 
     def make_read_only():
         subprocess.run(over, check=True)

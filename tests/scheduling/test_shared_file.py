@@ -15,7 +15,7 @@ import pytest
 
 from mes.scheduling.serialization import EMPTY, NOTHING, Entry, image
 from mes.scheduling.shared_file import Damaged, Handle
-from mes.scheduling.shared_resources import StopFlag, open_shared_file
+from mes.scheduling.shared_resources import SharedFlag, open_shared_file
 
 FORK = multiprocessing.get_context("fork")
 
@@ -399,7 +399,7 @@ def test_an_unusable_file_is_left_to_its_users_and_another_takes_its_name(
 
 
 def test_a_flag_is_seen_by_a_process_that_was_forked_before_it_was_set():
-    flag = StopFlag()
+    flag = SharedFlag()
     go, seen = FORK.Event(), FORK.Value("b", 0)
 
     def look():

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from mes.cli.checks import Finding, Findings, fail, ok, or_else, warn
 from mes.config.catalog import Catalog
+from mes.config.private_files import NotPrivate, require_private_folder
 from mes.config.settings import Settings, load_unchecked
 from mes.config.settings_schema import DEVELOPMENT_KEY, NAMES, is_loopback
 
@@ -74,6 +75,10 @@ def _version(name: str, installed: Callable[[str], str]) -> str | None:
 def state_directory_findings(directory: Path) -> Findings:
     """Yield problems of STATE_DIR: not writable, on a disk, full, or open to other users."""
     existing = _nearest_existing(directory)
+    unsafe = _unsafe_reason(directory)
+    if unsafe is not None:
+        yield fail(_STATE, f"STATE_DIR {directory} cannot be used: {unsafe}")
+        return
     error = _write_error(existing)
     if error is not None:
         problem = f"STATE_DIR {directory} cannot be written ({error})"
@@ -114,6 +119,21 @@ def _write_error(directory: Path) -> str | None:
     except OSError as exc:
         return exc.strerror
     return None
+
+
+def _unsafe_reason(directory: Path) -> str | None:
+    """Return why MES would not start with this directory; root may check another user's."""
+    if not os.path.lexists(directory) or _is_checked_by_root(directory):
+        return None
+    try:
+        require_private_folder(directory)
+    except NotPrivate as exc:
+        return exc.strerror
+    return None
+
+
+def _is_checked_by_root(directory: Path) -> bool:
+    return os.geteuid() == 0 and not directory.is_symlink() and directory.stat().st_uid != 0
 
 
 def _check_filesystem(directory: Path, existing: Path) -> Iterable[Finding]:
