@@ -49,6 +49,7 @@ _CODES = {
     413: "content_too_large",
     414: "uri_too_long",
     415: "unsupported_media_type",
+    421: "misdirected_request",
     501: "not_implemented",
 }
 

@@ -245,8 +245,9 @@ class SettingsSchema(Schema):
         "The number of proxies in front that append to X-Forwarded-For; 0 to ignore the header")
     allowed_hosts = _setting(HostNames, "ALLOWED_HOSTS", "",
         "host names without port, such as mes.example,.example.org",
-        "The accepted names in the Host header, in addition to localhost; a leading dot includes "
-        "all subdomains. Default: any name")
+        "The accepted names in the Host header, separated by commas, in addition to localhost, "
+        "127.0.0.0/8 and [::1]; a leading dot includes all subdomains. Default: with the "
+        "development key, or on loopback without TRUSTED_PROXIES, no others; else any name")
     cors_origins = _setting(Origins, "CORS_ORIGINS", "",
         "origins with scheme and without path, such as https://app.example,http://localhost:3000",
         "The origins whose web pages may call the service from a browser, separated by commas; not "

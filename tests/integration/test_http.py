@@ -184,7 +184,7 @@ def test_a_client_that_expects_100_continue_gets_it(service):
         ("GET /health HTTP/1.1", "Host: mes/../x\r\n", 400),
         ("GET /health HTTP/1.1", "Host: <script>\r\n", 400),
         ("GET /health HTTP/1.1", "Host: mes:99999\r\n", 400),
-        ("GET /health HTTP/1.1", "Host: elsewhere\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: elsewhere\r\n", 421),
         ("GET /health HTTP/1.1", "Host: mes:8001\r\n", 200),
         ("GET /health HTTP/1.1", "Host: any.example\r\n", 200),
         ("GET /health HTTP/1.1", "Host: localhost:1\r\n", 200),

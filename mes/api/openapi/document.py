@@ -17,6 +17,7 @@ from werkzeug.exceptions import BadRequest, NotFound, NotImplemented
 from werkzeug.routing import Rule
 
 from mes import __version__
+from mes.api.host_header import MisdirectedRequest
 from mes.api.openapi.descriptions import (
     ERROR_CAUSES,
     EXAMPLES,
@@ -161,7 +162,7 @@ def _body(schema: Schema, endpoint: str) -> dict[str, Any]:
 # Errors of all requests, from the server, the framework and unexpected exceptions.
 _COMMON_ERRORS = {
     *((kind.status, kind.code) for kind in SERVER_ERRORS.values()),
-    *map(status_and_code, (BadRequest, NotImplemented, MesError)),
+    *map(status_and_code, (BadRequest, MisdirectedRequest, NotImplemented, MesError)),
 }
 
 _REQUEST_ID_HEADER = {
