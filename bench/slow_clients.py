@@ -21,8 +21,8 @@ from tests.support.service import FakeOllama, Service
 
 MODEL = "slow:1b"
 CLIENTS, TIMES, MOST_SECONDS = 300, 5, 8.0
-_HALF = b"POST /v1/inference HTTP/1.1\r\nHost: bench\r\n"
-_HEALTH = b"GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+_HALF = b"POST /v1/inference HTTP/1.1\r\nHost: localhost\r\n"
+_HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def main() -> None:

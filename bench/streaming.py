@@ -48,7 +48,7 @@ MODEL, PROMPT = "streamed:1b", "The capital of France?"
 _DIRECTLY: dict[str, object] = {"model": MODEL, "prompt": PROMPT, "stream": True, "shift": False}
 MAX_DELAY_MS, MAX_CPU_US, MAX_GAP_RATIO = 5.0, 60.0, 1.25
 _HEADERS = {
-    "Host": "bench",
+    "Host": "localhost",
     "Authorization": f"Bearer {KEY}",
     "Content-Type": "application/json",
     "Connection": "close",

@@ -22,7 +22,7 @@ from mes.api import (
     schema_validation,
 )
 from mes.api.openai import chat, completions, embeddings, error_format
-from mes.api.openapi import docs_page
+from mes.api.openapi import browser_paths, docs_page
 from mes.api.services import Services
 from mes.config.api_keys import ApiKeys, ApiKeysFile, KeyThrottle
 from mes.config.catalog import CatalogFile
@@ -97,6 +97,7 @@ def create_app(
     keepalive.install_response_start(app)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)
+    browser_paths.install_browser_paths(app)
     return app
 
 

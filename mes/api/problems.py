@@ -49,10 +49,23 @@ _CODES = {
     413: "content_too_large",
     414: "uri_too_long",
     415: "unsupported_media_type",
+    421: "misdirected_request",
     501: "not_implemented",
 }
 
 _MAX_PATH_LENGTH = 200
+# Ollama's own paths, and the paths of MES that clients of Ollama look for.
+OLLAMA_PATHS = {
+    "/api/chat": "/v1/chat/completions",
+    "/api/generate": "/v1/inference",
+    "/api/embed": "/v1/embeddings",
+    "/api/embeddings": "/v1/embeddings",
+    "/api/tags": "/v1/models",
+    "/api/show": "/v1/models/{model_id}",
+    "/api/pull": "/v1/models/{model_id}/pull",
+    "/api/ps": "/v1/status",
+    "/api/version": "/health",
+}
 _SIMILARITY = 0.8  # of a misspelt path; another endpoint of OpenAI's API is less similar
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
@@ -153,6 +166,8 @@ def _routing_detail(error: HTTPException) -> str | None:
 
 
 def _unknown_path_detail(path: str) -> str:
+    if f"{path}/".startswith("/api/") and not _is_of_api(path.removeprefix("/api")):
+        return _ollama_path_detail(path)
     rules = {_PARAMETER.sub(r"{\1}", rule.rule) for rule in current_app.url_map.iter_rules()}
     close = get_close_matches(path, rules, n=1, cutoff=_SIMILARITY)
     parts = [f"did you mean {close[0]}?"] if close else []
@@ -161,6 +176,12 @@ def _unknown_path_detail(path: str) -> str:
     else:
         parts.append("/docs lists the paths")
     return " ".join([f"there is no {path};", *parts])
+
+
+def _ollama_path_detail(path: str) -> str:
+    instead = OLLAMA_PATHS.get(path.rstrip("/"))
+    remedy = f"use {instead}, or OpenAI's API with the base URL /v1" if instead else "see /docs"
+    return f"there is no {path}; MES does not serve Ollama's API; {remedy}"
 
 
 def _is_of_api(path: str) -> bool:

@@ -21,7 +21,7 @@ from werkzeug.exceptions import (
 from mes.api.operation_docs import extend_operation
 from mes.api.request_lists import MAX_MISTAKES
 from mes.errors import MalformedRequest, Mistake, RequestInvalid
-from mes.server.connection import InvalidRequest
+from mes.server.connection import BodyTooLarge, InvalidRequest
 from mes.strict_json import NotJson, TooManyValues, parse_json
 
 View = Callable[..., Any]
@@ -108,6 +108,8 @@ def _read_data() -> bytes:
         if isinstance(exc.__context__, TimeoutError):
             raise RequestTimeout("the body did not arrive in time; send it faster") from exc
         raise
+    except BodyTooLarge as exc:
+        raise _too_large() from exc
     except InvalidRequest as exc:
         raise MalformedRequest(f"the chunked encoding of the body is invalid: {exc}") from exc
     if request.content_length is None and len(data) == request.max_content_length:

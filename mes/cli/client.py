@@ -25,9 +25,6 @@ GET_TIMEOUT_SECONDS = 15.0
 # The service itself limits how long a load, a pull or a generation may take.
 _NO_TIMEOUT = None
 
-# Addresses to listen on that are not addresses to connect to.
-_CONNECTABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-
 # Used in place of the service's detail, which also names headers that a user of `mes` never sees.
 _UNAUTHORIZED = "the service does not accept the key; set --key or MES_API_KEY to a valid key"
 # Messages by exception. A URL that `requests` rejects is a ValueError.
@@ -88,7 +85,7 @@ def find_target(url: str | None, key: str | None) -> Target:
 
 def _local_url(environment: Mapping[str, str]) -> str:
     host = environment.get("HOST", "127.0.0.1")
-    host = _CONNECTABLE.get(host, host)
+    host = settings.CONNECT_HOSTS.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{environment.get('PORT', 8001)}"
 
 

@@ -67,7 +67,7 @@ def _serve(stack: ExitStack) -> int:
         stack.enter_context(_embedded_runtime(settings, environ))
     else:
         report(f"using the runtime at {settings.ollama_host}")
-    url = f"http://{settings.bind}"
+    url = settings.local_url
     report(f"starting {settings.workers} workers on {url}, log in {_LOGS}/mes.log")
     gunicorn = ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
     service = stack.enter_context(_running("mes", gunicorn, environ))

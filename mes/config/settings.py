@@ -16,7 +16,14 @@ from typing import Any
 from dotenv.parser import parse_stream
 from marshmallow import ValidationError
 
-from mes.config.settings_schema import FIELDS, MAX_THREADS, NAMES, SettingsSchema
+from mes.config.settings_schema import (
+    DEVELOPMENT_KEY,
+    FIELDS,
+    MAX_THREADS,
+    NAMES,
+    SettingsSchema,
+    is_loopback,
+)
 
 # For health, status, models and refusals, in addition to the requests that run or wait.
 _SPARE_THREADS = 16
@@ -26,6 +33,10 @@ _COMMAND_LINE_NAMES = frozenset({"MES_URL"})
 
 # Kubernetes sets these in every container of a namespace with a service called "mes".
 _KUBERNETES_NAMES = re.compile(r"MES_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\w+)?)")
+
+
+# Addresses to listen on that are not addresses to connect to.
+CONNECT_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class SettingsError(ValueError):
@@ -85,7 +96,23 @@ class Settings:
     @property
     def bind(self) -> str:
         """The address to listen on, in the form of gunicorn's `bind`."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return _address(self.host, self.port)
+
+    @property
+    def local_url(self) -> str:
+        """The URL of the service for clients on this machine."""
+        return f"http://{_address(CONNECT_HOSTS.get(self.host, self.host), self.port)}"
+
+    @property
+    def accepts_any_host(self) -> bool:
+        """Whether requests are answered whatever name the Host header has.
+
+        Only localhost is accepted where web pages of any name could reach the service without a
+        secret key, or where it is for this machine alone. A proxy in front has names of its own.
+        """
+        is_public_key = self.api_key == DEVELOPMENT_KEY
+        is_local = is_loopback(self.host) and not self.trusted_proxies
+        return not (self.allowed_hosts or is_public_key or is_local)
 
     @property
     def longest_request_seconds(self) -> int:
@@ -100,6 +127,10 @@ class Settings:
         other requests.
         """
         return self.threads or min(capacity + _SPARE_THREADS, MAX_THREADS)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def load(environ: Mapping[str, str] | None = None, dotenv: str | None = ".env") -> Settings:

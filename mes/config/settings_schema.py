@@ -6,7 +6,15 @@ import re
 from ipaddress import ip_address
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, pre_load, validate, validates_schema
+from marshmallow import (
+    Schema,
+    ValidationError,
+    fields,
+    pre_load,
+    validate,
+    validates,
+    validates_schema,
+)
 
 from mes.errors import format_number
 
@@ -22,10 +30,11 @@ _RUNTIME_ADDRESS = re.compile(
 
 _HOST_NAME = re.compile(r"\.?[a-z0-9-]+(\.[a-z0-9-]+)*")
 
+# Such as x86_64-conda-linux-gnu and arm64-apple-darwin20.0.0.
+_PLATFORM = re.compile(r"(x86_64|aarch64|arm64|powerpc64le|ppc64le)-\w+-")
 # "*" and "null" are no origins: with them every page that a user opens could reach the service.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-
 # OLLAMA_HOST may be the address that Ollama listens on; clients connect to these instead.
 _CONNECT_ADDRESSES = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
@@ -245,8 +254,9 @@ class SettingsSchema(Schema):
         "The number of proxies in front that append to X-Forwarded-For; 0 to ignore the header")
     allowed_hosts = _setting(HostNames, "ALLOWED_HOSTS", "",
         "host names without port, such as mes.example,.example.org",
-        "The accepted names in the Host header, in addition to localhost; a leading dot includes "
-        "all subdomains. Default: any name")
+        "The accepted names in the Host header, separated by commas, in addition to localhost, "
+        "127.0.0.0/8 and [::1]; a leading dot includes all subdomains. Default: with the "
+        "development key, or on loopback without TRUSTED_PROXIES, no others; else any name")
     cors_origins = _setting(Origins, "CORS_ORIGINS", "",
         "origins with scheme and without path, such as https://app.example,http://localhost:3000",
         "The origins whose web pages may call the service from a browser, separated by commas; not "
@@ -256,6 +266,12 @@ class SettingsSchema(Schema):
     @pre_load
     def _drop_development_key_beside_file(self, data: Any, **_: Any) -> Any:
         return {"MES_API_KEY": None, **data} if data.get("MES_API_KEYS_FILE") else data
+
+    @validates("host")
+    def _check_host_is_no_platform(self, host: str, **_: Any) -> None:
+        if _PLATFORM.match(host):
+            problem = f"{host} is a platform, which conda's compilers export as HOST"
+            raise ValidationError(f"{problem}; run `unset HOST`, or set HOST to 127.0.0.1")
 
     @validates_schema(skip_on_field_errors=False)
     def _check_development_key_is_local(self, data: dict[str, Any], **_: Any) -> None:

@@ -152,15 +152,15 @@ def read_body(headers: Message, file: BufferedIOBase) -> bytes:
 def check_origin(headers: Message, address: str) -> None:
     """Raise `ForbiddenOrigin` for a web page of another site.
 
-    A server that listens on a loopback `address` also refuses a foreign host name that resolves
-    to this machine.
+    A server that listens on a loopback `address` also refuses all hosts but localhost, because the
+    name of another site may resolve to this machine.
     """
     origin = headers.get("Origin")
     if origin and not _is_local(urlsplit(origin).hostname):
         raise ForbiddenOrigin(f"the origin {origin} is not allowed: use a page of this machine")
     if ipaddress.ip_address(address).is_loopback:
         host = urlsplit(f"//{headers.get('Host') or 'localhost'}").hostname or ""
-        if not _is_local(host):
+        if not _is_loopback(host):
             raise ForbiddenOrigin(f"the host {host} is not allowed: use localhost or 127.0.0.1")
 
 
@@ -197,6 +197,13 @@ def _with_failure(lines: Iterator[ResponseLine]) -> Iterator[ResponseLine]:
 
 def _encoded(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 def _is_local(name: str | None) -> bool:

@@ -57,8 +57,44 @@ _EXPECT = re.compile(rb"\nexpect:", re.IGNORECASE)
 InvalidRequest = ParseException
 
 
+# A request line of HTTP/1.0 or HTTP/1.1, and bytes that are in none, such as those of TLS.
+_REQUEST_LINE = re.compile(rb"[A-Z0-9!#$%&'*+.^_`|~-]{3,20} [!-~]+ HTTP/1\.[01]")
+_NOT_TEXT = re.compile(rb"[^\r -~]")
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+
+
 class RequestTooSlow(ParseException):
     """A request did not arrive before its deadline."""
+
+
+class BodyTooLarge(ParseException):
+    """A body announces a chunk of more bytes than a body may have."""
+
+
+class BareLineFeed(ParseException):
+    """A line of the head ends with LF instead of CRLF."""
+
+
+class NotARequest(ParseException):
+    """The first line is no request line."""
+
+
+class ConnectRefused(ParseException):
+    """The method is CONNECT, which asks for a tunnel."""
+
+
+def check_head(head: bytes) -> None:
+    """Raise a ParseException if no more bytes can make this start of a head valid.
+
+    The client gets the answer at once, and not after the time in which a request has to arrive.
+    """
+    if _BARE_LINE_FEED.search(head):
+        raise BareLineFeed
+    line, end, _ = head.removeprefix(b"\r\n").partition(b"\r\n")
+    if line.startswith(b"CONNECT ") and end:
+        raise ConnectRefused
+    if _NOT_TEXT.search(line) or (end and not _REQUEST_LINE.fullmatch(line)):
+        raise NotARequest
 
 
 class RequestReader(SocketUnreader):
@@ -66,11 +102,15 @@ class RequestReader(SocketUnreader):
 
     Args:
         waits: limits how many readers of a worker may block at the same time.
+        max_body_bytes: the maximum size of a body, and so of a chunk.
     """
 
-    def __init__(self, sock: socket.socket, waits: BoundedSemaphore) -> None:
+    def __init__(
+        self, sock: socket.socket, waits: BoundedSemaphore, *, max_body_bytes: int
+    ) -> None:
         super().__init__(sock)
         self.deadline = 0.0
+        self._max_body_bytes = max_body_bytes
         self._waits = waits
         self._ended = False
 
@@ -88,6 +128,8 @@ class RequestReader(SocketUnreader):
         """
         if not self._is_complete():
             self._receive()
+        head, end, _ = self.buf.getvalue().partition(b"\r\n\r\n")
+        check_head(head + end)
         return self._is_complete()
 
     def _receive(self) -> None:
@@ -115,11 +157,20 @@ class RequestReader(SocketUnreader):
             raise LimitRequestHeaders("") if b"\n" in head else LimitRequestLine(len(head))
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """Return the next bytes. Raises TimeoutError after the deadline."""
+        """Return the next bytes.
+
+        `size_hint` is the number of bytes that are left of the body, or of a chunk of it.
+
+        Raises:
+            BodyTooLarge: this is more than a body may have, and nothing has arrived.
+            TimeoutError: nothing has arrived until the deadline.
+        """
         size = min(max(size_hint or 0, self.mxchunk), self.max_body_chunk)
         try:
             return bytes(self.sock.recv(size, socket.MSG_DONTWAIT))
         except BlockingIOError:
+            if (size_hint or 0) > self._max_body_bytes and time.monotonic() < self.deadline:
+                raise BodyTooLarge from None
             return self._receive_until_deadline(size)
 
     def _receive_until_deadline(self, size: int) -> bytes:
@@ -152,11 +203,30 @@ class ServerError:
     reason: str
     code: str
     detail: str
+    headers: str = ""
 
 
 SERVER_ERRORS: dict[type[Exception], ServerError] = {
     RequestTooSlow: ServerError(
         408, "Request Timeout", "request_timeout", "the request did not arrive in time"
+    ),
+    BareLineFeed: ServerError(
+        400, "Bad Request", "malformed_request", "a line of the head ends with LF; use CR LF"
+    ),
+    NotARequest: ServerError(
+        400,
+        "Bad Request",
+        "malformed_request",
+        "the first line is not a request line such as `GET /health HTTP/1.1`; MES speaks HTTP/1.1 "
+        "and HTTP/1.0, without TLS",
+    ),
+    ConnectRefused: ServerError(
+        405,
+        "Method Not Allowed",
+        "method_not_allowed",
+        "MES is no proxy, so there is no CONNECT; use GET or POST, and leave MES out of the "
+        "client's proxy settings",
+        headers="Allow: GET, HEAD, OPTIONS, POST\r\n",
     ),
     errors.LimitRequestLine: ServerError(
         414, "URI Too Long", "uri_too_long", "the request line is too long; shorten the path"
@@ -196,13 +266,13 @@ def send_refusal(sock: socket.socket, error: Exception) -> None:
         # Without the text of the error: it quotes the request, which may contain a key.
         log.info("request", extra={**fields, "reason": type(error).__name__})
     document = problem_document(refusal.status, refusal.code, refusal.detail, request_id=request_id)
-    status_line = f"HTTP/1.1 {refusal.status} {refusal.reason}"
-    _send(sock, status_line, json.dumps(document).encode(), request_id)
+    _send(sock, refusal, json.dumps(document).encode(), request_id)
 
 
-def _send(sock: socket.socket, status_line: str, body: bytes, request_id: str) -> None:
+def _send(sock: socket.socket, refusal: ServerError, body: bytes, request_id: str) -> None:
     head = (
-        f"{status_line}\r\nContent-Type: {MIMETYPE}\r\n"
+        f"HTTP/1.1 {refusal.status} {refusal.reason}\r\n{refusal.headers}"
+        f"Content-Type: {MIMETYPE}\r\n"
         f"Content-Length: {len(body)}\r\n"
         f"Connection: close\r\nX-Request-ID: {request_id}\r\n"
         "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"

@@ -81,7 +81,11 @@ class Worker(GracefulWorker):
         """Wait for the next request of a connection, in the poller."""
         if not conn.initialized:
             conn.init()
-            conn.parser.unreader = RequestReader(conn.sock, self._body_waits)
+            conn.parser.unreader = RequestReader(
+                conn.sock,
+                self._body_waits,
+                max_body_bytes=self._services.settings.max_body_bytes,
+            )
         conn.sock.setblocking(False)
         self._arriving[conn] = time.monotonic() + _ARRIVAL_SECONDS
         self.poller.register(conn.sock, EVENT_READ, partial(self._on_readable, conn))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urljoin
 
 import pytest
 
 from mes import errors
+from mes.api import problems
 from mes.domain import normalise
 from tests.api.conftest import KEY
 from tests.fakes import ALL_BUT_EMBEDDING, eventually
@@ -206,6 +209,50 @@ def test_an_unknown_path_elsewhere_is_a_problem_that_may_name_the_path_that_is_m
     assert response.get_json()["detail"] == (
         "there is no /chat/completions; did you mean /v1/chat/completions? /docs lists the paths"
     )
+
+
+@pytest.mark.parametrize("prefix", ["http://localhost", "https://proxy.example/mes"])
+@pytest.mark.parametrize("path", ["/", "/docs/"])
+def test_a_browser_is_led_to_the_documentation(client, path, prefix):
+    response = client.get(path)
+    assert response.status_code == 302
+    assert urljoin(prefix + path, response.headers["Location"]) == f"{prefix}/docs"
+    assert "/docs" in response.get_data(as_text=True)
+
+
+def test_a_browser_that_asks_for_an_icon_gets_none_and_no_error(client):
+    response = client.get("/favicon.ico")
+    assert (response.status_code, response.get_data()) == (204, b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("/api/chat", "use /v1/chat/completions"),
+        ("/api/generate", "use /v1/inference"),
+        ("/api/embed", "use /v1/embeddings"),
+        ("/api/tags", "use /v1/models"),
+        ("/api/pull/", "use /v1/models/{model_id}/pull"),
+        ("/api/create", "see /docs"),
+        ("/api", "see /docs"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_path_of_ollama_is_answered_with_the_path_of_mes(client, method, path, remedy):
+    response = client.open(path, method=method, json={})
+    assert (response.status_code, response.get_json()["code"]) == (404, "not_found")
+    detail = response.get_json()["detail"]
+    assert detail.startswith(f"there is no {path}; MES does not serve Ollama's API; {remedy}")
+
+
+def test_a_path_of_mes_below_api_is_answered_with_the_path_that_is_meant(client):
+    detail = client.get("/api/v1/models").get_json()["detail"]
+    assert detail == "there is no /api/v1/models; did you mean /v1/models? /docs lists the paths"
+
+
+def test_each_path_that_is_named_for_one_of_ollama_exists(app):
+    paths = {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", each.rule) for each in app.url_map.iter_rules()}
+    assert set(problems.OLLAMA_PATHS.values()) <= paths
 
 
 def test_a_wrong_method_of_openais_api_is_an_error_of_openai(client):

@@ -122,6 +122,27 @@ def test_allowed_hosts_are_separated_by_commas_or_spaces():
         assert mistakes({"ALLOWED_HOSTS": wrong})
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8001"),
+        ("0.0.0.0", "http://127.0.0.1:8001"),
+        ("::", "http://[::1]:8001"),
+        ("10.0.0.1", "http://10.0.0.1:8001"),
+    ],
+)
+def test_clients_of_this_machine_connect_to_loopback_where_the_service_listens(host, url):
+    assert load({"HOST": host, **OWN_KEY}, dotenv=None).local_url == url
+
+
+@pytest.mark.parametrize("host", ["x86_64-conda-linux-gnu", "arm64-apple-darwin20.0.0"])
+def test_the_host_that_conda_exports_is_explained(host):
+    assert mistakes({"HOST": host}) == [
+        f"HOST: {host} is a platform, which conda's compilers export as HOST; "
+        "run `unset HOST`, or set HOST to 127.0.0.1"
+    ]
+
+
 def test_an_ipv6_address_is_bound_in_brackets():
     assert load({"HOST": "::1"}, dotenv=None).bind == "[::1]:8001"
 

@@ -96,5 +96,17 @@ def test_a_web_page_of_another_site_is_refused(http, headers):
     assert http.get("/api/tags", headers=headers).status_code == 403
 
 
+@pytest.mark.parametrize("host", ["box.local", "box.internal", "a.localhost", "192.168.1.5"])
+def test_a_name_that_may_be_of_another_machine_is_refused(http, host):
+    answer = http.get("/api/tags", headers={"Host": f"{host}:11435"})
+    assert answer.status_code == 403
+    assert f"the host {host} is not allowed" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("host", ["localhost:1", "LOCALHOST", "127.0.0.9:11435", "[::1]:11435"])
+def test_localhost_is_answered_in_all_spellings(http, host):
+    assert http.get("/api/tags", headers={"Host": host}).status_code == 200
+
+
 def test_a_web_page_of_this_machine_is_allowed(http):
     assert http.get("/api/tags", headers={"Origin": "http://localhost:3000"}).status_code == 200

@@ -111,6 +111,16 @@ def test_a_killed_service_is_reported_as_lost_without_waiting(service, nginx, ru
     wait_until(lambda: asked(nginx, MODEL).status == 200, seconds=30)
 
 
+@pytest.mark.parametrize(("proxies", "status"), [(1, 200), (0, 421)])
+def test_host_names_of_clients_are_answered_if_the_service_trusts_nginx(
+    start, tmp_path, proxies, status
+):
+    service = start(TRUSTED_PROXIES=proxies, ALLOWED_HOSTS="")
+    with Nginx(tmp_path, service.port) as nginx:
+        answer = requests.get(f"{nginx.url}/health", headers={"Host": "mes.example"}, timeout=20)
+    assert answer.status_code == status
+
+
 def test_errors_of_nginx_look_like_errors_of_the_service(nginx, tmp_path):
     not_found = Call(nginx, "/nowhere").answer()
     assert not_found.code == "not_found"

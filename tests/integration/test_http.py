@@ -96,6 +96,7 @@ CHUNKED = JSON + "Transfer-Encoding: chunked\r\n"
         (f"{CHUNKED}Content-Length: 5\r\n", chunked(BODY), 400, "malformed_request"),
         (CHUNKED, chunked(b" " * LIMIT, BODY), 413, "content_too_large"),
         (CHUNKED, b"f" * 20 + b"\r\n" + b" " * LIMIT, 413, "content_too_large"),
+        (CHUNKED, b"1" + b"0" * 18 + b"\r\n", 413, "content_too_large"),
         (CHUNKED, b"5\r\n123456\r\n0\r\n\r\n", 400, "malformed_request"),
         (CHUNKED, b"five\r\n", 400, "malformed_request"),
         (f"{JSON}Transfer-Encoding: gzip, chunked\r\n", chunked(BODY), 501, "not_implemented"),
@@ -184,12 +185,13 @@ def test_a_client_that_expects_100_continue_gets_it(service):
         ("GET /health HTTP/1.1", "Host: mes/../x\r\n", 400),
         ("GET /health HTTP/1.1", "Host: <script>\r\n", 400),
         ("GET /health HTTP/1.1", "Host: mes:99999\r\n", 400),
-        ("GET /health HTTP/1.1", "Host: elsewhere\r\n", 400),
+        ("GET /health HTTP/1.1", "Host: elsewhere\r\n", 421),
         ("GET /health HTTP/1.1", "Host: mes:8001\r\n", 200),
         ("GET /health HTTP/1.1", "Host: any.example\r\n", 200),
         ("GET /health HTTP/1.1", "Host: localhost:1\r\n", 200),
         ("GET http://mes/health HTTP/1.1", "Host: mes\r\n", 200),
         ("GET /health HTTP/2.0", "Host: mes\r\n", 400),
+        ("GET /health HTTP/1.2", "Host: mes\r\n", 400),
         ("GET /health", "Host: mes\r\n", 400),
         ("GET /he alth HTTP/1.1", "Host: mes\r\n", 400),
         ("GET /\xe4 HTTP/1.1", "Host: mes\r\n", 400),
@@ -197,7 +199,7 @@ def test_a_client_that_expects_100_continue_gets_it(service):
         ("BREW /health HTTP/1.1", "Host: mes\r\n", 405),
         ("TRACE /health HTTP/1.1", "Host: mes\r\n", 405),
         ("DELETE /health HTTP/1.1", "Host: mes\r\n", 405),
-        ("CONNECT mes:443 HTTP/1.1", "Host: mes\r\n", 404),
+        ("CONNECT mes:443 HTTP/1.1", "Host: mes\r\n", 405),
         ("OPTIONS * HTTP/1.1", "Host: mes\r\n", 404),
         ("GET /health/ HTTP/1.1", "Host: mes\r\n", 404),
         ("GET //health HTTP/1.1", "Host: mes\r\n", 200),
@@ -239,6 +241,26 @@ def test_each_request_gets_the_expected_status(service, first_line, headers, sta
     else:
         assert response.code
         assert document["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("arrived", "status", "code"),
+    [
+        (b"CONNECT mes:443 HTTP/1.1\r\n", 405, "method_not_allowed"),
+        (b"GET /health\r\n", 400, "malformed_request"),
+        (b"GET /health HTTP/1.2\r\n", 400, "malformed_request"),
+        (b"GET /health HTTP/1.1\nHost: mes\n\n", 400, "malformed_request"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", 400, "malformed_request"),
+    ],
+)
+def test_a_start_that_no_request_has_is_refused_although_its_end_is_missing(
+    service, arrived, status, code
+):
+    with RawConnection(service) as connection:
+        connection.sock.sendall(arrived)
+        response = connection.receive()
+    assert (response.status, response.code) == (status, code)
+    assert ("allow" in response.headers) is (status == 405)
 
 
 @pytest.mark.parametrize("head", ["GET /health HTTP/1.1", "GET /nowhere HTTP/1.1", "NONSENSE"])

@@ -11,6 +11,7 @@ import jsonschema_rs
 from flask import Flask, Response, request
 
 from mes.api.openapi.docs_page import document_of
+from mes.api.operation_docs import operation_of
 
 
 class Contract:
@@ -69,9 +70,10 @@ def watch_responses(app: Flask) -> list[str]:
 
     def validate(response: Response) -> Response:
         rule = request.url_rule
+        is_of_api = rule is not None and operation_of(app.view_functions[rule.endpoint]) is not None
         # A 499 is for the log only: its client has disconnected.
         is_received = response.status_code != 499 and request.method not in ("HEAD", "OPTIONS")
-        if rule is not None and is_received:
+        if rule is not None and is_of_api and is_received:
             path = rule.rule.replace("<path:", "{").replace("<", "{").replace(">", "}")
             body = response.get_json(silent=True) if response.is_sequence else None
             received = (request.method, path, response.status_code, response.mimetype, body)

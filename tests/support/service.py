@@ -136,6 +136,8 @@ class Service:
             "HOST": "127.0.0.1",
             "PORT": self.port,
             "MES_API_KEY": KEY,
+            # The host in requests that tests write byte by byte.
+            "ALLOWED_HOSTS": "mes",
             "OLLAMA_HOST": ollama_url,
             "MODELS_CONFIG_PATH": self.models_path,
             "STATE_DIR": self.state_dir,

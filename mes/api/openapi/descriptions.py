@@ -19,7 +19,7 @@ Later versions may add fields to responses; ignore fields you do not know."""
 ERROR_CAUSES = {
     "malformed_request": (
         "the request is not valid HTTP or not valid JSON, such as duplicate keys, NaN, invalid "
-        "UTF-8 or a wrong Host header"
+        "UTF-8 or an invalid Host header"
     ),
     "unauthorized": "the key is missing or wrong",
     "forbidden": "the key lacks the scope that the detail names",
@@ -32,6 +32,9 @@ ERROR_CAUSES = {
     "content_too_large": "the body is larger than `MAX_BODY_BYTES`",
     "uri_too_long": "the request line is too long",
     "unsupported_media_type": "the body is not uncompressed `application/json` in UTF-8",
+    "misdirected_request": (
+        "the host name of the request is neither localhost nor in `ALLOWED_HOSTS`"
+    ),
     "expectation_failed": "the Expect header is not `100-continue`",
     "request_invalid": "one or more fields are invalid; `errors` lists them",
     "schema_invalid": "`json_schema` is not a valid JSON Schema; `errors` lists the places",

@@ -17,6 +17,7 @@ from werkzeug.exceptions import BadRequest, NotFound, NotImplemented
 from werkzeug.routing import Rule
 
 from mes import __version__
+from mes.api.host_header import MisdirectedRequest
 from mes.api.openapi.descriptions import (
     ERROR_CAUSES,
     EXAMPLES,
@@ -32,7 +33,7 @@ from mes.api.response_fields import ResponseSchema
 from mes.api.response_schemas import ProblemSchema
 from mes.errors import ClientDisconnected, MesError
 from mes.server import connection
-from mes.server.connection import SERVER_ERRORS
+from mes.server.connection import SERVER_ERRORS, ConnectRefused
 
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 _SECURITY_SCHEMES = {
@@ -158,10 +159,12 @@ def _body(schema: Schema, endpoint: str) -> dict[str, Any]:
 
 # Responses.
 
+# A refused CONNECT is an error of no operation.
+_SERVER_ERRORS = [error for kind, error in SERVER_ERRORS.items() if kind is not ConnectRefused]
 # Errors of all requests, from the server, the framework and unexpected exceptions.
 _COMMON_ERRORS = {
-    *((kind.status, kind.code) for kind in SERVER_ERRORS.values()),
-    *map(status_and_code, (BadRequest, NotImplemented, MesError)),
+    *((kind.status, kind.code) for kind in _SERVER_ERRORS),
+    *map(status_and_code, (BadRequest, MisdirectedRequest, NotImplemented, MesError)),
 }
 
 _REQUEST_ID_HEADER = {
@@ -290,7 +293,7 @@ def _converted_content(status: int, codes: list[str], error_format: ErrorFormat)
 
     Errors that the server raises before it knows the path are problem documents here too.
     """
-    server_codes = sorted({kind.code for kind in SERVER_ERRORS.values() if kind.status == status})
+    server_codes = sorted({kind.code for kind in _SERVER_ERRORS if kind.status == status})
     restriction = {
         "properties": error_format.restrict_codes(
             [error_format.convert_code(code) for code in codes]
