@@ -118,7 +118,7 @@ def inference_call(
         schema_limits=services.schema_limits,
         scheduler=services.scheduler,
         runtime=services.runtime,
-        runtime_status=services.runtime_status.current(),
+        runtime_status=services.known_runtime_status(),
         request_id=log.request_id,
     )
 
