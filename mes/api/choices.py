@@ -17,6 +17,7 @@ from mes.api.middleware import RequestLog
 from mes.api.response_schemas import UsageSchema
 from mes.api.services import Services
 from mes.api.streaming import Document, Documents
+from mes.config.catalog import Catalog
 from mes.domain import Event, Inference, InferenceRequest, Usage
 from mes.errors import ClientDisconnected, ClientTooSlow
 
@@ -45,16 +46,17 @@ def run_choices(requests: Sequence[InferenceRequest]) -> list[InferenceOutcome]:
     The first failure ends the other generations, and is raised.
     """
     services, log = _begin_log(requests)
-    calls = [_logged(inference_call(each, services, log), log) for each in requests]
+    catalog = services.catalog.current()
+    calls = [_logged(inference_call(each, services, log, catalog), log) for each in requests]
     with services.client() as client:
-        limits = _limits(services, requests[0])
+        limits = _limits(services, catalog, requests[0])
         with running(calls, client=client, **limits) as generations:
             generations.join()
     return _finish(generations.results(), requests[0], log)
 
 
 def stream_choices(
-    requests: Sequence[InferenceRequest], choices: Sequence[ChoiceChunks]
+    requests: Sequence[InferenceRequest], choices: Sequence[ChoiceChunks], catalog: Catalog
 ) -> Generator[Documents, None, list[InferenceOutcome]]:
     """Run the generations, yield the chunks of all choices as they arrive; return the outcomes.
 
@@ -66,7 +68,7 @@ def stream_choices(
     calls = [
         partial(
             _write_chunks,
-            _logged(inference_call(request, services, log), log),
+            _logged(inference_call(request, services, log, catalog), log),
             chunks,
             partial(ChoiceWriter, buffer, chunks.serialize, patience),
             partial(
@@ -76,7 +78,7 @@ def stream_choices(
         for index, (request, chunks) in enumerate(zip(requests, choices, strict=True))
     ]
     with services.client() as client:
-        limits = _limits(services, requests[0])
+        limits = _limits(services, catalog, requests[0])
         with running(calls, client=client, on_end=buffer.end, **limits) as generations:
             try:
                 yield from buffer
@@ -91,8 +93,8 @@ def _begin_log(requests: Sequence[InferenceRequest]) -> tuple[Services, RequestL
     return services, log
 
 
-def _limits(services: Services, request: InferenceRequest) -> dict[str, Any]:
-    spec = services.catalog.current().get(request.model_id)
+def _limits(services: Services, catalog: Catalog, request: InferenceRequest) -> dict[str, Any]:
+    spec = catalog.get(request.model_id)
     return {"max_concurrent": spec.max_concurrent, "wait_slots": services.wait_slots}
 
 

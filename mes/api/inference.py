@@ -27,6 +27,7 @@ from mes.api.response_fields import json_response
 from mes.api.response_schemas import ErrorLine, TimingsSchema, UsageSchema
 from mes.api.services import Services, get_services
 from mes.api.streaming import Document, Documents, StreamingResponse
+from mes.config.catalog import Catalog
 from mes.domain import Event, Inference, InferenceRequest
 from mes.errors import SchemaInvalid, SchemaUnsafe
 from mes.inference import infer
@@ -55,7 +56,8 @@ def create(request: InferenceRequest) -> Response:
 
 
 def _lines(request: InferenceRequest, response_stream: StreamingResponse) -> Generator[Documents]:
-    outcome = yield from run_streaming(request, serialize_event, response_stream)
+    catalog = get_services().catalog.current()
+    outcome = yield from run_streaming(request, serialize_event, response_stream, catalog)
     yield [ResultLine.serialize(outcome)]
 
 
@@ -63,7 +65,8 @@ def run_blocking(request: InferenceRequest) -> InferenceOutcome:
     """Run the inference and return its outcome."""
     services, log = begin_log(request)
     with services.client() as client:
-        inference = inference_call(request, services, log)(client=client)
+        call = inference_call(request, services, log, services.catalog.current())
+        inference = call(client=client)
     return _finish(inference, request, log)
 
 
@@ -71,6 +74,7 @@ def run_streaming(
     request: InferenceRequest,
     serialize: Callable[[Event], Document | None],
     response_stream: StreamingResponse,
+    catalog: Catalog,
 ) -> Generator[Documents, None, InferenceOutcome]:
     """Run the inference, yield the documents of its events in batches, and return its outcome.
 
@@ -81,7 +85,7 @@ def run_streaming(
     services, log = begin_log(request)
     patience = services.settings.stream_write_timeout_seconds
     with services.client() as client:
-        run = partial(inference_call(request, services, log), client=client)
+        run = partial(inference_call(request, services, log, catalog), client=client)
 
         def work(emit: Callable[..., bool]) -> Inference:
             return run(emit=lambda *events: emit(*filter(None, map(serialize, events))))
@@ -101,17 +105,20 @@ def begin_log(request: InferenceRequest) -> tuple[Services, RequestLog]:
 
 
 def inference_call(
-    request: InferenceRequest, services: Services, log: RequestLog
+    request: InferenceRequest, services: Services, log: RequestLog, catalog: Catalog
 ) -> Callable[..., Inference]:
-    """Return `infer` with all arguments that the service determines."""
+    """Return `infer` with all arguments that the service determines.
+
+    All parts of a response are made of one `catalog`: an edit meanwhile must not spoil an answer.
+    """
     return partial(
         infer,
         request,
-        catalog=services.catalog.current(),
+        catalog=catalog,
         schema_limits=services.schema_limits,
         scheduler=services.scheduler,
         runtime=services.runtime,
-        runtime_status=services.runtime_status.current(),
+        runtime_status=services.known_runtime_status(),
         request_id=log.request_id,
     )
 

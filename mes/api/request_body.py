@@ -20,6 +20,7 @@ from werkzeug.exceptions import (
 
 from mes.api.operation_docs import extend_operation
 from mes.api.request_lists import MAX_MISTAKES
+from mes.domain.json_pointer import json_pointer, pointer_steps
 from mes.errors import MalformedRequest, Mistake, RequestInvalid
 from mes.server.connection import BodyTooLarge, InvalidRequest
 from mes.strict_json import NotJson, TooManyValues, parse_json
@@ -70,11 +71,10 @@ def load_body(schema: Schema, document: Any) -> Any:
 
 def _with_suggestion(mistake: Mistake, schema: Schema) -> Mistake:
     """Add the most similar field to the detail of a mistake in a field that does not exist."""
-    name = mistake.pointer.removeprefix("/")
+    steps = pointer_steps(mistake.pointer)
     # The fields of nested schemas are not known here.
-    close = (
-        [] if "/" in name or name in schema.fields else get_close_matches(name, schema.fields, n=1)
-    )
+    is_known = len(steps) != 1 or steps[0] in schema.fields
+    close = [] if is_known else get_close_matches(steps[0], schema.fields, n=1)
     if not close:
         return mistake
     return replace(mistake, detail=f"{mistake.detail}; did you mean {close[0]}?")
@@ -137,6 +137,7 @@ def _mistakes(messages: Any, pointer: str = "") -> Iterator[Mistake]:
     elif isinstance(messages, dict):
         for step, inner in messages.items():
             name = str(step)[:_MAX_NAME_LENGTH]
-            yield from _mistakes(inner, pointer if step == "_schema" else f"{pointer}/{name}")
+            is_own = step == "_schema"
+            yield from _mistakes(inner, pointer if is_own else pointer + json_pointer([name]))
     else:
         yield Mistake(pointer, str(messages))

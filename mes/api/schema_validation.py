@@ -89,7 +89,7 @@ def check_json_schema(body: dict[str, Any]) -> Response:
     services = get_services()
     model_id = body.get("model_id")
     spec = None if model_id is None else services.catalog.current().get(model_id)
-    runtime = services.runtime_status.current().version
+    runtime = services.known_runtime_status().version
     schema = structured.check_schema(body["json_schema"], services.schema_limits, runtime=runtime)
     modes = schema.modes_for(constrain=spec is None or spec.supports_json_mode)
     return json_response(_check_report(schema, modes))

@@ -20,7 +20,7 @@ from mes.event_loop import EventLoop, SocketClient, watch_client
 from mes.metrics.collector import MetricsCollector
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.leader import Leader
-from mes.scheduling.runtime_status import RuntimeStatusFile
+from mes.scheduling.runtime_status import RuntimeStatus, RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_resources import SharedResources
 from mes.streams import StreamPump
@@ -64,6 +64,10 @@ class Services:
                 yield client
         finally:
             self.wait_slots.release()
+
+    def known_runtime_status(self) -> RuntimeStatus:
+        """Return the status of the runtime, with its version if the runtime answers."""
+        return self.runtime_status.current_or_asked(self.runtime)
 
     def retire(self) -> None:
         """Take on no more background work; another worker takes the place of this one."""

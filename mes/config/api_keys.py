@@ -19,6 +19,7 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate, va
 
 from mes import strict_json
 from mes.config.reloading_file import FileError, ReloadingFile
+from mes.domain.json_pointer import json_pointer
 from mes.errors import Mistake
 
 INFERENCE, ADMIN, METRICS = "inference", "admin", "metrics"
@@ -188,7 +189,9 @@ def parse_api_keys(text: bytes, *, path: Path) -> tuple[ApiKey, ...]:
 def _mistakes(messages: Any, pointer: str = "") -> Iterator[Mistake]:
     if isinstance(messages, dict):
         for name, inner in messages.items():
-            yield from _mistakes(inner, pointer if name == "_schema" else f"{pointer}/{name}")
+            yield from _mistakes(
+                inner, pointer if name == "_schema" else pointer + json_pointer([name])
+            )
     else:
         yield from (Mistake(pointer, message) for message in messages)
 

@@ -10,6 +10,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from mes.domain import normalise
+from mes.domain.json_pointer import json_pointer, pointer_steps
 from mes.errors import Mistake, format_number
 
 _ONE_DAY_SECONDS = 86_400
@@ -209,7 +210,7 @@ def catalog_mistakes(messages: Any, pointer: str = "") -> list[Mistake]:
 def _detail(message: str, pointer: str) -> str:
     if message != "Unknown field.":
         return _MESSAGES.get(message, message)
-    name = pointer.rpartition("/")[2]
+    name = pointer_steps(pointer)[-1]
     close = difflib.get_close_matches(name, _FIELD_NAMES - {name}, n=1)
     return f"is not a known field; {f'did you mean {close[0]}?' if close else 'remove it'}"
 
@@ -219,4 +220,4 @@ def _child_pointer(pointer: str, key: str) -> str:
     inside_models = pointer.count("/") == 2 and pointer.startswith("/models/")
     if key == "_schema" or (inside_models and key in ("key", "value")):
         return pointer
-    return f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+    return pointer + json_pointer([key])

@@ -147,6 +147,19 @@ class Reconciler:
             log.warning("runtime_down", extra={"reason": error.detail})
         down = replace(earlier, up=False, detail=error.detail, in_gpu=False)
         self._runtime_status.write(replace(down, seen_at=time.monotonic()))
+        self._drop_missing()
+
+    def _drop_missing(self) -> None:
+        """Drop the missing models that are not in use, so that requests do not wait for them.
+
+        Their requests load them, which fails at once while the runtime is down.
+        """
+        if not any(map(self._coordinator.read().missing, self._coordinator.read().registry)):
+            return
+        with self._coordinator.transaction() as transaction:
+            state = transaction.state
+            for model in list(filter(state.missing, state.registry)):
+                state.look_for(model, listed=False, now=transaction.now)
 
     # Correcting the registry
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import orjson
 
 from mes.domain import PulledModel, Runtime
-from mes.errors import ModelNotPulled, RuntimeReplyInvalid
+from mes.errors import MesError, ModelNotPulled, RuntimeReplyInvalid
 from mes.scheduling.serialization import EMPTY, NOTHING
 from mes.scheduling.shared_file import Damaged, Handle, SharedFile
 
@@ -110,6 +110,17 @@ class RuntimeStatusFile:
             if entry != self._entry:
                 self._entry, self._status = entry, _decode(entry.content)
             return self._status
+
+    def current_or_asked(self, runtime: Runtime) -> RuntimeStatus:
+        """Return the status; until the leader has found out the runtime's version, ask for it.
+
+        The first requests after a start can come before the first round of the leader.
+        """
+        status = self.current()
+        if status.version is None:
+            with suppress(MesError):  # a runtime that does not answer fails the request later
+                return replace(status, version=runtime.version())
+        return status
 
     def become_leader(self) -> bool:
         """Try to become the one worker that writes, until `step_down`; return whether it is so."""

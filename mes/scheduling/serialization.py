@@ -16,7 +16,16 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import orjson
 
-from mes.scheduling.registry import LoadFailure, ModelStatistics, Permit, Refusal, Resident, Ticket
+from mes.scheduling.registry import (
+    MISSING,
+    READY,
+    LoadFailure,
+    ModelStatistics,
+    Permit,
+    Refusal,
+    Resident,
+    Ticket,
+)
 from mes.scheduling.state import State
 
 _HEADER = '{"sequence":%20d,"bytes":%10d,"crc32":"%08x","content":'
@@ -122,6 +131,21 @@ def check(content: bytes) -> None:
     failures, latest = document["load_failures"].values(), time.monotonic() + _A_DAY
     if any(failure["until"] > latest for failure in failures):
         raise ValueError("a model in it would cool down for more than a day")
+
+
+def with_unchecked_residents(content: bytes) -> bytes:
+    """Return the state for a start of the service, in which no model is known to be in memory.
+
+    The runtime may have been restarted too. The models keep their places until the leader has
+    listed those in memory; no request uses them before.
+    """
+    document = orjson.loads(content)
+    if document is None:
+        return content
+    for resident in document["registry"]:
+        if resident["phase"] == READY:
+            resident["phase"] = MISSING
+    return orjson.dumps(document)
 
 
 def _fields() -> dict[str, Any]:

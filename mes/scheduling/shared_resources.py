@@ -63,6 +63,7 @@ class SharedResources:
             directory / "registry.json",
             requests * _BYTES_PER_REQUEST + models * _BYTES_PER_MODEL,
             serialization.check,
+            serialization.with_unchecked_residents,
         )
         status = open_shared_file(
             directory / "runtime_status.json",
@@ -88,7 +89,10 @@ class SharedResources:
 
 
 def open_shared_file(
-    path: Path, content_bytes: int, check: Callable[[bytes], object] = bytes
+    path: Path,
+    content_bytes: int,
+    check: Callable[[bytes], object] = bytes,
+    adapt: Callable[[bytes], bytes] = bytes,
 ) -> SharedFile:
     """Open a shared file; create it if it is absent or unusable.
 
@@ -97,6 +101,7 @@ def open_shared_file(
         content_bytes: The room that documents are expected to need.
         check: Raises ValueError for a document that this program cannot begin with. The file is
             then left to the processes that still use it, and a new one takes its name.
+        adapt: Returns the document to begin with.
 
     Raises OSError.
     """
@@ -106,7 +111,7 @@ def open_shared_file(
         try:
             with closing(Handle(file)) as handle, handle:
                 # If it was replaced while this process waited for the lock, the new one is opened.
-                if file.is_named and _prepare(file, handle, content_bytes, check):
+                if file.is_named and _prepare(file, handle, content_bytes, check, adapt):
                     return file
         except BaseException:
             file.close()
@@ -115,7 +120,11 @@ def open_shared_file(
 
 
 def _prepare(
-    file: SharedFile, handle: Handle, content_bytes: int, check: Callable[[bytes], object]
+    file: SharedFile,
+    handle: Handle,
+    content_bytes: int,
+    check: Callable[[bytes], object],
+    adapt: Callable[[bytes], bytes],
 ) -> bool:
     """Prepare the file for use. If it is unusable, delete its name and return False."""
     if not os.fstat(file.fd).st_size:
@@ -131,4 +140,8 @@ def _prepare(
         file.path.unlink(missing_ok=True)
         return False
     handle.ensure_room(content_bytes)
+    content = handle.entry.content
+    # The workers of an earlier start may still have a newer document than a damaged file.
+    if not handle.looks_damaged() and (adapted := adapt(content)) != content:
+        handle.write(adapted)
     return True

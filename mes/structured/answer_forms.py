@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from mes.domain import InferenceRequest, Reply, ToolCall, ValidationResult, Violation
+from mes.domain.json_pointer import json_pointer
 from mes.structured.decoding_modes import FREE, GRAMMAR, TOOLS
 from mes.structured.messages import (
     with_function,
@@ -150,7 +151,8 @@ class ForcedCall(JsonText):
 def _forced_call(request: InferenceRequest, check: Check, call_id: str) -> ForcedCall:
     ((number, tool),) = request.allowed_tools.items()
     function = tool["function"]
-    schema = check(function.get("parameters", {}), at=f"/tools/{number}/function/parameters")
+    place = json_pointer(["tools", number, "function", "parameters"])
+    schema = check(function.get("parameters", {}), at=place)
     return ForcedCall(schema, function, call_id)
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import jsonschema_rs
 
+from mes.domain.json_pointer import json_pointer
 from mes.structured.keywords import patterns, weight
-from mes.structured.messages import json_pointer, shorten
+from mes.structured.messages import shorten
 from mes.structured.schema_tree import Path, SchemaNode
 
 _FEW_STEPS_BACK = 100

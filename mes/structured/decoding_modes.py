@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from mes.domain import KeywordSupport
+from mes.domain.json_pointer import json_pointer
 from mes.structured import guidance_grammar, llama_grammar
 from mes.structured.cost import nodes_on_cycles
 from mes.structured.count_limits import excessive_counts
@@ -30,7 +31,7 @@ from mes.structured.grammar_effects import (
     Effects,
 )
 from mes.structured.llama_grammar import optional_properties
-from mes.structured.messages import json_pointer, shorten
+from mes.structured.messages import shorten
 from mes.structured.schema_tree import Path, SchemaNode, SchemaTree
 
 GRAMMAR = "grammar"

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema_rs
 
 from mes.domain import SCHEMA_POINTER, ValidationResult, Violation
+from mes.domain.json_pointer import json_pointer
 from mes.errors import Mistake, SchemaInvalid, SchemaUnsafe
 from mes.structured.keywords import is_applicator
 from mes.structured.nearest_value import nearest_value
@@ -126,11 +127,6 @@ def schema_invalid(path: Iterable[Any], detail: str) -> SchemaProblem:
 def schema_unsafe(path: Iterable[Any], detail: str) -> SchemaProblem:
     """Return the problem of a valid schema whose use could hang, leak or cost too much."""
     return SchemaProblem(SchemaUnsafe, "cannot be used safely", path, detail)
-
-
-def json_pointer(path: Iterable[Any]) -> str:
-    """Return a path into a document as a JSON pointer (RFC 6901)."""
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
 def shorten(text: str, most: int = _LONGEST_DETAIL) -> str:

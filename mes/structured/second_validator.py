@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from mes.domain import Client, Violation
+from mes.domain.json_pointer import json_pointer
 from mes.errors import ClientDisconnected, QueueFull, format_number
 from mes.structured.backtracking import Undecided
 from mes.structured.cost import CostExceeded
-from mes.structured.messages import json_pointer, shorten
+from mes.structured.messages import shorten
 from mes.structured.schema import Schema
 from mes.structured.validation import TOO_LARGE, Validator
 

@@ -163,3 +163,12 @@ def test_four_photos_of_4_megabytes_reach_the_runtime(post, runtime):
     )
     assert response.status_code == 200
     assert runtime.prompts[0].messages[0].images == (photo,) * 4
+
+
+@pytest.mark.parametrize("path", DOORS)
+def test_the_pointer_to_a_field_escapes_its_name(post, path):
+    response = post(path, {**DOORS[path], "a/b~c": 1})
+    document = response.get_json()
+    error = error_of(response) if "error" in document else document
+    assert [each["pointer"] for each in error["errors"]] == ["/a~1b~0c"]
+    assert error.get("param", "a/b~c") == "a/b~c"

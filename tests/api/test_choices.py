@@ -317,3 +317,39 @@ def test_token_ids_for_a_runtime_that_cannot_read_them_are_refused_before_the_qu
     assert error["param"] == "prompt"
     assert "send the prompt as text" in error["message"]
     assert not runtime.loads
+
+
+@pytest.fixture
+def drop_from_catalog(app, catalog_path):
+    """Return a function that replaces the model in the catalog, and waits until that is noticed."""
+    file = app.extensions["mes"].catalog
+
+    def drop(prompt):
+        catalog_path.write_text(json.dumps({"models": {"other:1b": {}}}))
+        eventually(lambda: [spec.id for spec in file.current().models] == ["other:1b"])
+        return "Paris"
+
+    return drop
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("path", DOORS)
+def test_an_answer_is_sent_though_the_catalog_changed_meanwhile(
+    post, runtime, drop_from_catalog, path, count
+):
+    runtime.answers = drop_from_catalog
+    response = post(path, model="SmolLM2:135M", n=count)
+    assert response.status_code == 200, response.get_json()
+    assert response.get_json()["model"] == "smollm2:135m"
+    assert [text_of(each) for each in response.get_json()["choices"]] == ["Paris"] * count
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("path", DOORS)
+def test_a_stream_is_complete_though_the_catalog_changed_meanwhile(
+    post, runtime, drop_from_catalog, path, count
+):
+    runtime.answers = drop_from_catalog
+    chunks = events(post(path, model="SmolLM2:135M", n=count, stream=True))
+    assert streamed(chunks) == dict.fromkeys(range(count), "Paris")
+    assert {each["model"] for each in chunks} == {"smollm2:135m"}

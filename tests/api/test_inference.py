@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 
 import pytest
 
 from mes import errors
+from mes.app import create_app
+from mes.config import settings
+from mes.scheduling.runtime_status import RuntimeStatus
 from tests.api.conftest import KEY
 
 PERSON = {
@@ -354,3 +358,41 @@ def test_each_token_has_its_probability_if_requested(ask, runtime, fields, count
 def test_probabilities_are_absent_unless_requested(ask):
     assert "logprobs" not in ask().get_json()
     assert "logprobs" not in ask(logprobs=False, top_logprobs=3).get_json()
+
+
+@pytest.fixture
+def start_and_ask(tmp_path, catalog_path, runtime):
+    """Return a function that starts the service, asks once and stops; the state is kept."""
+    environment = {
+        "MES_API_KEY": KEY,
+        "MODELS_CONFIG_PATH": str(catalog_path),
+        "STATE_DIR": str(tmp_path / "state"),
+        "QUEUE_TIMEOUT": "5",
+    }
+
+    def start():
+        app = create_app(settings.load(environment, dotenv=None), runtime=runtime)
+        with closing(app.extensions["mes"]):
+            document = {"model_id": "smollm2:135m", "prompt": "Hello"}
+            headers = {"X-API-Key": KEY}
+            return app.test_client().post("/v1/inference", json=document, headers=headers)
+
+    return start
+
+
+@pytest.mark.parametrize("is_in_memory", [True, False])
+def test_the_first_answer_after_a_restart_reports_its_load(start_and_ask, runtime, is_in_memory):
+    assert start_and_ask().get_json()["timings"]["cold_start"] is True
+    if not is_in_memory:
+        runtime.in_memory.clear()
+    runtime.loads.clear()
+    answer = start_and_ask().get_json()
+    assert answer["timings"]["cold_start"] is not is_in_memory
+    assert runtime.loads.total() == (0 if is_in_memory else 1)
+
+
+def test_the_first_answer_names_the_runtime(app, runtime, ask):
+    """Also before the leader has listed the models for the first time."""
+    app.extensions["mes"].leader.stop()
+    app.extensions["mes"].runtime_status.write(RuntimeStatus())
+    assert ask().get_json()["provenance"]["runtime"] == "fake 1.0"

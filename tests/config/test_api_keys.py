@@ -53,7 +53,7 @@ def test_all_mistakes_are_reported_at_once_with_their_place_and_never_with_a_val
     details = mistakes(
         text(
             {"name": "two words", "scopes": ["root"], "sha256": "mes_the-key-itself"},
-            {"scopes": [], "sha256": DIGEST.upper(), "colour": "blue"},
+            {"scopes": [], "sha256": DIGEST.upper(), "colo/ur": "blue"},
             entry(expires="tomorrow", created="2026-01-01T00:00:00", disabled="no"),
             "mes_the-key-itself",
         )
@@ -65,7 +65,7 @@ def test_all_mistakes_are_reported_at_once_with_their_place_and_never_with_a_val
         "/keys/1/name",
         "/keys/1/scopes",
         "/keys/1/sha256",
-        "/keys/1/colour",
+        "/keys/1/colo~1ur",
         "/keys/2/expires",
         "/keys/2/created",
         "/keys/2/disabled",

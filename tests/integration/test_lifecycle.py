@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.integration.helpers import (
     LOST,
     Call,
@@ -39,6 +41,26 @@ def test_the_files_of_a_killed_service_do_not_disturb_the_next(service, fake_oll
     wait_until_at_rest(running)
     names = {path.name for path in (running.state_dir / "workers").iterdir()}
     assert not names & left
+
+
+@pytest.mark.parametrize("is_in_memory", [True, False])
+def test_the_first_answer_after_a_restart_reports_its_load_and_the_runtime(
+    service, fake_ollama, is_in_memory
+):
+    running = service(models={MODEL: {}})
+    assert asked(running, MODEL).json()["timings"]["cold_start"] is True
+    running.stop()
+    if not is_in_memory:
+        fake_ollama.restart()
+        # The first request arrives before the models in memory are known.
+        fake_ollama.control(faults=[{"kind": "hang", "stage": "ps"}])
+    fake_ollama.control(load_seconds=1.0)
+    running.start()
+    running.wait_until_healthy()
+    answer = asked(running, MODEL).json()
+    assert answer["provenance"]["runtime"] is not None
+    assert answer["timings"]["cold_start"] is not is_in_memory
+    assert (answer["timings"]["load_ms"] >= 1000) is not is_in_memory
 
 
 def test_preloading_delays_no_request_and_happens_once(service, fake_ollama):

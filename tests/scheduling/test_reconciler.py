@@ -7,8 +7,10 @@ from contextlib import closing
 
 import pytest
 
+from mes.errors import RuntimeUnavailable
 from mes.scheduling import reconciler as module
 from mes.scheduling.reconciler import Reconciler
+from mes.scheduling.registry import MISSING
 from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.shared_resources import open_shared_file
 from tests.fakes import eventually, spec
@@ -49,3 +51,13 @@ def test_an_untracked_model_that_appears_during_an_unload_is_unloaded_later(reco
     made.run()
     eventually(lambda: not made.is_busy)
     assert (runtime.in_memory, coordinator.read().unloading) == ([], {})
+
+
+def test_a_missing_model_is_not_waited_for_while_the_runtime_is_down(reconciler, runtime):
+    made, coordinator = reconciler
+    with coordinator.transaction() as transaction:
+        transaction.state.adopt("a:latest", transaction.now)
+        transaction.state.registry.peek("a:latest").phase = MISSING
+    runtime.down = RuntimeUnavailable("cannot be reached")
+    made.run()
+    assert not coordinator.read().in_memory("a:latest")

@@ -34,6 +34,7 @@ from mes.api.openai.openai_schemas import (
 from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
 from mes.api.response_fields import Document, json_response
+from mes.api.services import get_services
 from mes.api.streaming import Documents, StreamingResponse
 from mes.domain import Event, Logprob, Thought, Token
 
@@ -58,7 +59,9 @@ def create(request: ChatRequest) -> Response:
 
 
 def _stream(request: ChatRequest, response_stream: StreamingResponse) -> Generator[Documents]:
-    head = response_head("chat.completion.chunk", "chatcmpl", request.inference.model_id)
+    catalog = get_services().catalog.current()
+    model_id = catalog.get(request.inference.model_id).id
+    head = response_head("chat.completion.chunk", "chatcmpl", model_id)
     if request.with_usage:
         head["usage"] = None
     chunks = [_ChatChunks(request, head, index) for index in range(len(request.choices))]
@@ -66,6 +69,7 @@ def _stream(request: ChatRequest, response_stream: StreamingResponse) -> Generat
         request.choices,
         chunks,
         response_stream,
+        catalog=catalog,
         schema=ChatCompletionChunk,
         head=head,
         with_running_usage=request.with_running_usage,
@@ -73,7 +77,7 @@ def _stream(request: ChatRequest, response_stream: StreamingResponse) -> Generat
 
 
 def _completion(outcomes: Sequence[InferenceOutcome], request: ChatRequest) -> Document:
-    head = response_head("chat.completion", "chatcmpl", request.inference.model_id)
+    head = response_head("chat.completion", "chatcmpl", outcomes[0].inference.model_id)
     return whole_response(ChatCompletion, head, outcomes, partial(_build_choice, request))
 
 

@@ -32,6 +32,7 @@ from mes.api.request_schemas import (
 )
 from mes.api.tool_schemas import ToolChoiceField, Tools, check_tool_choice, unused_format
 from mes.domain import InferenceRequest
+from mes.domain.json_pointer import json_pointer
 from mes.domain.tools import MODEL_CHOOSES
 
 # Requests.
@@ -130,7 +131,8 @@ def _think_pointer(values: dict[str, Any]) -> str:
     if values.get("reasoning", {}).get("effort") is not None:
         return "/reasoning/effort"
     requested = [name for name, value in values.get("chat_template_kwargs", {}).items() if value]
-    return f"/chat_template_kwargs/{requested[0]}" if requested else "/reasoning_effort"
+    steps = ["chat_template_kwargs", requested[0]] if requested else ["reasoning_effort"]
+    return json_pointer(steps)
 
 
 class ChatRequestSchema(Parameters):

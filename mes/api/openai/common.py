@@ -35,6 +35,7 @@ from mes.api.response_fields import Document, ResponseSchema
 from mes.api.response_schemas import UsageSchema
 from mes.api.services import get_services
 from mes.api.streaming import Documents, Encoder, StreamingResponse
+from mes.config.catalog import Catalog
 from mes.domain import InferenceRequest, Usage
 
 # Requests.
@@ -147,12 +148,15 @@ def wants_running_usage(values: dict[str, Any]) -> bool:
 
 
 def response_head(kind: str, prefix: str, model_id: str) -> Document:
-    """Return the fields that a response and each chunk begin with. Raises ModelNotFound."""
+    """Return the fields that a response and each chunk begin with.
+
+    `model_id` is that of the catalog, not as the client wrote it.
+    """
     return {
         "id": f"{prefix}-{request_log().request_id}",
         "object": kind,
         "created": int(time.time()),
-        "model": get_services().catalog.current().get(model_id).id,
+        "model": model_id,
     }
 
 
@@ -180,11 +184,14 @@ def stream_all(
     choices: Sequence[ChoiceChunks],
     response_stream: StreamingResponse,
     *,
+    catalog: Catalog,
     schema: type[ResponseSchema],
     head: Document,
     with_running_usage: bool,
 ) -> Generator[Documents]:
     """Run the inference of each choice, and yield the chunks of all choices.
+
+    The models are those of `catalog`, by which `head` names its model.
 
     The last one contains the usage, if `head` has a place for it; with `with_running_usage`, each
     contains that of its choice so far.
@@ -192,9 +199,10 @@ def stream_all(
     if with_running_usage:
         choices = list(map(RunningUsage, choices))
     if len(requests) > 1:
-        outcomes, last = (yield from stream_choices(requests, choices)), []
+        outcomes, last = (yield from stream_choices(requests, choices, catalog)), []
     else:
-        outcome = yield from run_streaming(requests[0], choices[0].serialize, response_stream)
+        serialize = choices[0].serialize
+        outcome = yield from run_streaming(requests[0], serialize, response_stream, catalog)
         outcomes, last = [outcome], list(choices[0].last(outcome))
     if "usage" in head:
         last.append(schema.build(**{**head, "choices": [], "usage": _usage(outcomes)}))

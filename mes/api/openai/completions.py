@@ -30,6 +30,7 @@ from mes.api.openai.openai_schemas import (
 from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
 from mes.api.response_fields import Document, json_response
+from mes.api.services import get_services
 from mes.api.streaming import Documents, StreamingResponse
 from mes.domain import Event, Token
 
@@ -52,17 +53,22 @@ def create(request: CompletionRequest) -> Response:
         response_stream = StreamingResponse(EVENTS)
         return response_stream.response(_stream(request, response_stream))
     outcomes = run_all(request.choices)
+    head = _head(outcomes[0].inference.model_id)
     build_choice = partial(_whole_choice, request)
-    return json_response(whole_response(Completion, _head(request), outcomes, build_choice))
+    return json_response(whole_response(Completion, head, outcomes, build_choice))
 
 
 def _stream(request: CompletionRequest, response_stream: StreamingResponse) -> Generator[Documents]:
-    head = {**_head(request), **({"usage": None} if request.with_usage else {})}
+    catalog = get_services().catalog.current()
+    head = _head(catalog.get(request.model_id).id)
+    if request.with_usage:
+        head["usage"] = None
     chunks = [_CompletionChunks(request, head, index) for index in range(len(request.choices))]
     yield from stream_all(
         request.choices,
         chunks,
         response_stream,
+        catalog=catalog,
         schema=CompletionChunk,
         head=head,
         with_running_usage=request.with_running_usage,
@@ -98,8 +104,8 @@ class _CompletionChunks:
         return _choice(self._index, tokens, finish_reason, with_logprobs=with_logprobs)
 
 
-def _head(request: CompletionRequest) -> Document:
-    return response_head("text_completion", "cmpl", request.model_id)
+def _head(model_id: str) -> Document:
+    return response_head("text_completion", "cmpl", model_id)
 
 
 def _whole_choice(request: CompletionRequest, outcome: InferenceOutcome) -> Document:

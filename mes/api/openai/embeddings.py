@@ -181,7 +181,7 @@ def create(request: EmbeddingRequest) -> Response:
             catalog=services.catalog.current(),
             scheduler=services.scheduler,
             runtime=services.runtime,
-            runtime_status=services.runtime_status.current(),
+            runtime_status=services.known_runtime_status(),
             client=client,
             request_id=log.request_id,
         )

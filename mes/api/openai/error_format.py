@@ -10,6 +10,7 @@ from flask import Flask
 from mes.api.openai.openai_schemas import OpenAiErrorFacts, OpenAiErrorSchema
 from mes.api.problems import UNKNOWN_PATHS, ErrorFormat, register_error_format
 from mes.api.response_fields import Document
+from mes.domain.json_pointer import pointer_steps
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", UNKNOWN_PATHS)
 
@@ -61,8 +62,8 @@ def _restrict_codes(codes: Sequence[str]) -> Document:
 
 
 def _parameter(pointer: str) -> str | None:
-    """Return `/messages/0/content` as `messages[0].content`."""
-    path = pointer.removeprefix("/").replace("/", ".")
+    """Return `/messages/0/content` as `messages[0].content`, and `/a~1b` as `a/b`."""
+    path = ".".join(pointer_steps(pointer))
     return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path) or None
 
 

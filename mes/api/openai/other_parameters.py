@@ -60,7 +60,7 @@ def without_end(request: InferenceRequest, values: dict[str, Any]) -> InferenceR
 
     A schema ends the answer, whatever the model would do.
     """
-    version = get_services().runtime_status.current().version or ""
+    version = get_services().known_runtime_status().version or ""
     is_honoured = version.startswith(_EMBEDDED) and request.json_schema is None
     if values.get(_IGNORE_EOS) is not True or not is_honoured:
         return request
