@@ -275,6 +275,9 @@ def test_threads_that_read_during_an_edit_get_a_whole_catalog(file):
         for _ in range(200):
             seen.append({spec.id for spec in file.current().models})
 
+    # Later reads that meet a half written file keep what was read before.
+    file.path.write_text(json.dumps({"models": {"a": {}}}))
+    file.current()
     threads = [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
         thread.start()
