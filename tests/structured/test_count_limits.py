@@ -111,9 +111,9 @@ def test_tools_whose_schema_is_invalid_are_offered_without_counts_and_huge_patte
     declared = {"maxItems": array(maxItems=MOST), "b": {"pattern": "a{2147483647}", "const": 1}}
     declared["c"] = {"patternProperties": {"a{2147483647}": {}}, "pattern": "("}
     declared["d"] = {"patternProperties": 5}
-    offered = tool(type="objet", properties=declared)
+    offered = tool(type="thing", properties=declared)
     schemas = tool_schemas([offered], check_schema)
     assert schemas.unchecked
     without = {"maxItems": array(), "b": {"const": 1}, "c": {"pattern": "("}, "d": declared["d"]}
-    expected = tool(type="objet", properties=without)
+    expected = tool(type="thing", properties=without)
     assert schemas.offered(offered) == expected
