@@ -18,7 +18,7 @@ from mes.api.response_schemas import UsageSchema
 from mes.api.services import Services
 from mes.api.streaming import Document, Documents
 from mes.config.catalog import Catalog
-from mes.domain import Event, Inference, InferenceRequest, Usage
+from mes.domain import Event, Inference, InferenceRequest, total_usage
 from mes.errors import ClientDisconnected, ClientTooSlow
 
 # The buffer has room for most answers, so that permits are given back however slow the reader is.
@@ -125,8 +125,7 @@ def _write_chunks(
 def _finish(
     inferences: Sequence[Inference], request: InferenceRequest, log: RequestLog
 ) -> list[InferenceOutcome]:
-    usage = sum((each.usage for each in inferences), start=Usage(0, 0))
-    log.add_fields(usage=UsageSchema.serialize(usage))
+    log.add_fields(usage=UsageSchema.serialize(total_usage(each.usage for each in inferences)))
     return [
         InferenceOutcome(each, log.request_id, index, ignored=request.ignored)
         for index, each in enumerate(inferences)

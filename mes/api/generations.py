@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from mes.domain import Client, Inference
+from mes.domain import Client, Inference, no_op
 from mes.errors import ClientDisconnected, QueueFull
 from mes.event_loop import SocketClient
 
@@ -18,10 +18,6 @@ Generate = Callable[..., Inference]
 """Run one generation with the arguments `client` and `is_continued`, and return its result."""
 
 
-def do_nothing() -> None:
-    """Do nothing."""
-
-
 @contextmanager
 def running(
     calls: Sequence[Generate],
@@ -29,7 +25,7 @@ def running(
     client: Client,
     max_concurrent: int,
     wait_slots: threading.BoundedSemaphore,
-    on_end: Callable[[], None] = do_nothing,
+    on_end: Callable[[], object] = no_op,
 ) -> Iterator[Generations]:
     """Run the calls during the block; those that have not ended by then are cancelled.
 
@@ -60,7 +56,7 @@ class Generations:
         self,
         calls: Sequence[Generate],
         wait_slots: threading.BoundedSemaphore,
-        on_end: Callable[[], None],
+        on_end: Callable[[], object],
     ) -> None:
         self._calls = calls
         self._wait_slots = wait_slots

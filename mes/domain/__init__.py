@@ -32,6 +32,7 @@ from mes.domain.results import (
     milliseconds,
     no_op,
     tokens_per_second,
+    total_usage,
 )
 from mes.domain.runtime import Client, Runtime
 from mes.domain.tools import Tool, ToolChoice
@@ -74,4 +75,5 @@ __all__ = [
     "no_op",
     "normalise",
     "tokens_per_second",
+    "total_usage",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -27,6 +28,11 @@ class Usage:
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
         )
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """Return the tokens of several generations together."""
+    return sum(usages, start=Usage(0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,12 @@ class ValidationResult:
         """Whether a tool call is not valid; a call that nothing is known about has not failed."""
         return self.verdict not in ("valid", "undecided")
 
+    def json_alone(self, answer: str) -> str:
+        """Return the answer; of a valid one in a code fence or in prose, the JSON alone."""
+        if self.valid and self.extraction != "whole":
+            return json.dumps(self.parsed, ensure_ascii=False)
+        return answer
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -223,8 +235,7 @@ class Inference:
     @cached_property
     def usage(self) -> Usage:
         """The tokens of all attempts together."""
-        usages = [each.reply.usage for each in self.attempts if each.reply is not None]
-        return sum(usages, start=Usage(0, 0))
+        return total_usage(each.reply.usage for each in self.attempts if each.reply is not None)
 
     @cached_property
     def failure(self) -> ValidationResult | None:

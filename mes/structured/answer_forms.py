@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -144,7 +143,7 @@ class ForcedCall(JsonText):
         if _is_only_calls(reply):
             return _all_valid(reply, ToolSchemas({name: self.schema}, {}))
         validation = self.schema.validate_answer(reply.text, reply.finish_reason)
-        call = ToolCall(self.call_id, name, _json_alone(reply.text, validation))
+        call = ToolCall(self.call_id, name, validation.json_alone(reply.text))
         return Judgement(validation, (call,), (validation,))
 
 
@@ -154,12 +153,6 @@ def _forced_call(request: InferenceRequest, check: Check, call_id: str) -> Force
     place = json_pointer(["tools", number, "function", "parameters"])
     schema = check(function.get("parameters", {}), at=place)
     return ForcedCall(schema, function, call_id)
-
-
-def _json_alone(text: str, validation: ValidationResult) -> str:
-    if validation.valid and validation.extraction != "whole":
-        return json.dumps(validation.parsed, ensure_ascii=False)
-    return text
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
+from mes.domain.json_pointer import pointer_steps
 from mes.structured.keywords import REFERENCES, inner_schemas, is_applicator
 
 DEFAULT_DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -156,14 +157,13 @@ def _targets(schema: Schema, document: Schema) -> Iterator[Schema]:
     for keyword in REFERENCES:
         reference = schema.get(keyword)
         if isinstance(reference, str) and reference.startswith("#/"):
-            target = _follow(document, unquote(reference[2:]).split("/"))
+            target = _follow(document, pointer_steps(unquote(reference[1:])))
             if isinstance(target, dict):
                 yield target
 
 
 def _follow(value: Any, steps: Sequence[str]) -> Any:
     for step in steps:
-        step = step.replace("~1", "/").replace("~0", "~")
         is_index = isinstance(value, list) and step.isdecimal() and len(step) < 7
         value = _child(value, int(step) if is_index else step)
     return value

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
+from mes.domain.json_pointer import pointer_steps
 from mes.structured.keywords import REFERENCES, PathStep, patterns, subschemas, weight
 from mes.structured.messages import schema_invalid, schema_unsafe
 
@@ -158,7 +158,7 @@ class SchemaTree:
         if not fragment.startswith("/"):
             return self._anchors.get((uri, fragment))
         found: Any = resource
-        for step in _steps(fragment):
+        for step in pointer_steps(unquote(fragment)):
             if isinstance(found, dict):
                 found = found.get(step)
             elif isinstance(found, list) and _is_index(step, found):
@@ -202,11 +202,6 @@ def _check_width(node: SchemaNode, keyword: str, most: int, setting: str) -> Non
 
 def _is_index(step: str, found: list[Any]) -> bool:
     return step.isdecimal() and len(step) <= _LONGEST_INDEX and int(step) < len(found)
-
-
-def _steps(pointer: str) -> Iterator[str]:
-    for step in unquote(pointer).split("/")[1:]:
-        yield step.replace("~1", "/").replace("~0", "~")
 
 
 def _resolve(base: str, reference: str) -> tuple[str, str]:

@@ -34,7 +34,6 @@ from mes.api.openai.openai_schemas import (
 from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
 from mes.api.response_fields import Document, json_response
-from mes.api.services import get_services
 from mes.api.streaming import Documents, StreamingResponse
 from mes.domain import Event, Logprob, Thought, Token
 
@@ -59,20 +58,12 @@ def create(request: ChatRequest) -> Response:
 
 
 def _stream(request: ChatRequest, response_stream: StreamingResponse) -> Generator[Documents]:
-    catalog = get_services().catalog.current()
-    model_id = catalog.get(request.inference.model_id).id
-    head = response_head("chat.completion.chunk", "chatcmpl", model_id)
-    if request.with_usage:
-        head["usage"] = None
-    chunks = [_ChatChunks(request, head, index) for index in range(len(request.choices))]
-    yield from stream_all(
-        request.choices,
-        chunks,
+    return stream_all(
+        request,
         response_stream,
-        catalog=catalog,
         schema=ChatCompletionChunk,
-        head=head,
-        with_running_usage=request.with_running_usage,
+        build_head=partial(response_head, "chat.completion.chunk", "chatcmpl"),
+        create_chunks=partial(_ChatChunks, request),
     )
 
 
@@ -200,5 +191,4 @@ def _finish_reason(outcome: InferenceOutcome) -> str:
 
 
 def _logprobs(logprobs: Sequence[Logprob], request: ChatRequest) -> Document | None:
-    is_requested = request.inference.top_logprobs is not None
-    return ChatLogprobs.serialize(logprobs) if is_requested else None
+    return ChatLogprobs.serialize(logprobs) if request.with_logprobs else None

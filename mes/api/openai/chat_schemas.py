@@ -10,6 +10,7 @@ from marshmallow import ValidationError, fields, post_load, validate
 from mes.api.ignored_fields import Ignored, NullOnly, ignored_names
 from mes.api.messages import MessageSchema, require_calls, with_tool_names
 from mes.api.openai.common import (
+    ChoicesRequest,
     OpenAiRequestSchema,
     Parameters,
     choices_of,
@@ -31,7 +32,6 @@ from mes.api.request_schemas import (
     without_nulls,
 )
 from mes.api.tool_schemas import ToolChoiceField, Tools, check_tool_choice, unused_format
-from mes.domain import InferenceRequest
 from mes.domain.json_pointer import json_pointer
 from mes.domain.tools import MODEL_CHOOSES
 
@@ -51,16 +51,8 @@ _FORMATS = ("text", "json_object", "json_schema")
 
 
 @dataclass(frozen=True)
-class ChatRequest:
-    """An inference request and the form of its response.
-
-    `choices` are the requests of the single choices.
-    """
-
-    inference: InferenceRequest
-    choices: list[InferenceRequest]
-    with_usage: bool
-    with_running_usage: bool
+class ChatRequest(ChoicesRequest):
+    """A chat completion."""
 
     @property
     def function(self) -> str | None:
@@ -179,9 +171,5 @@ class ChatRequestSchema(Parameters):
             top_logprobs=top_logprobs_count(values),
             ignored=(*ignored_names(self, document), *unused_format(values, "response_format")),
         )
-        return ChatRequest(
-            inference=inference,
-            choices=choices_of(inference, values),
-            with_usage=wants_usage(values),
-            with_running_usage=wants_running_usage(values),
-        )
+        choices = choices_of(inference, values)
+        return ChatRequest(choices, wants_usage(values), wants_running_usage(values))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from marshmallow import ValidationError, fields
@@ -35,8 +35,7 @@ from mes.api.response_fields import Document, ResponseSchema
 from mes.api.response_schemas import UsageSchema
 from mes.api.services import get_services
 from mes.api.streaming import Documents, Encoder, StreamingResponse
-from mes.config.catalog import Catalog
-from mes.domain import InferenceRequest, Usage
+from mes.domain import InferenceRequest, total_usage
 
 # Requests.
 
@@ -129,6 +128,24 @@ def inference_of(values: dict[str, Any], **more: Any) -> InferenceRequest:
     return without_end(request, values)
 
 
+@dataclass(frozen=True)
+class ChoicesRequest:
+    """The inference requests of all choices, and where a stream has its usage."""
+
+    choices: list[InferenceRequest]
+    with_usage: bool
+    with_running_usage: bool
+
+    @property
+    def inference(self) -> InferenceRequest:
+        """The request of the first choice; the others differ in seed and prompt only."""
+        return self.choices[0]
+
+    @property
+    def with_logprobs(self) -> bool:
+        return self.inference.top_logprobs is not None
+
+
 def choices_of(inference: InferenceRequest, values: dict[str, Any]) -> list[InferenceRequest]:
     """Return the request of each choice."""
     return repeat(inference, values.get("n", 1))
@@ -180,23 +197,28 @@ def whole_response(
 
 
 def stream_all(
-    requests: Sequence[InferenceRequest],
-    choices: Sequence[ChoiceChunks],
+    request: ChoicesRequest,
     response_stream: StreamingResponse,
     *,
-    catalog: Catalog,
     schema: type[ResponseSchema],
-    head: Document,
-    with_running_usage: bool,
+    build_head: Callable[[str], Document],
+    create_chunks: Callable[[Document, int], ChoiceChunks],
 ) -> Generator[Documents]:
     """Run the inference of each choice, and yield the chunks of all choices.
 
-    The models are those of `catalog`, by which `head` names its model.
+    The last chunk contains the usage if the request asks for it.
 
-    The last one contains the usage, if `head` has a place for it; with `with_running_usage`, each
-    contains that of its choice so far.
+    Args:
+        build_head: returns the fields that each chunk begins with, for the id of the model.
+        create_chunks: returns the chunks of a choice, for the head and the index of the choice.
     """
-    if with_running_usage:
+    catalog = get_services().catalog.current()
+    requests = request.choices
+    head = build_head(catalog.get(request.inference.model_id).id)
+    if request.with_usage:
+        head["usage"] = None
+    choices = [create_chunks(head, index) for index in range(len(requests))]
+    if request.with_running_usage:
         choices = list(map(RunningUsage, choices))
     if len(requests) > 1:
         outcomes, last = (yield from stream_choices(requests, choices, catalog)), []
@@ -210,16 +232,13 @@ def stream_all(
 
 
 def _usage(outcomes: Sequence[InferenceOutcome]) -> Document:
-    usages = (outcome.inference.usage for outcome in outcomes)
-    return UsageSchema.serialize(sum(usages, start=Usage(0, 0)))
+    return UsageSchema.serialize(total_usage(outcome.inference.usage for outcome in outcomes))
 
 
 def output_text(outcome: InferenceOutcome) -> str:
     """Return the output; for a valid answer in a code fence or in prose, the JSON alone."""
-    validation = outcome.validation
-    if validation and validation.valid and validation.extraction != "whole":
-        return json.dumps(validation.parsed, ensure_ascii=False)
-    return outcome.reply.text
+    text = outcome.reply.text
+    return text if outcome.validation is None else outcome.validation.json_alone(text)
 
 
 def own_fields(outcome: InferenceOutcome) -> Document:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, post_load
 
 from mes.api.ignored_fields import ignored_names
 from mes.api.openai.common import (
+    ChoicesRequest,
     Parameters,
     choices_of,
     inference_of,
@@ -23,23 +24,6 @@ _LARGEST_ID = 2**31 - 1
 
 Prompt = str | tuple[int, ...]
 """A text or token ids."""
-
-
-@dataclass(frozen=True)
-class CompletionRequest:
-    """The inference requests of all choices, and where a stream has its usage."""
-
-    choices: list[InferenceRequest]
-    with_usage: bool
-    with_running_usage: bool
-
-    @property
-    def model_id(self) -> str:
-        return self.choices[0].model_id
-
-    @property
-    def with_logprobs(self) -> bool:
-        return self.choices[0].top_logprobs is not None
 
 
 class Prompts(fields.Field[list[Prompt]]):
@@ -89,7 +73,7 @@ class CompletionRequestSchema(Parameters):
     @post_load(pass_original=True)
     def _request(
         self, values: dict[str, Any], document: dict[str, Any], **kwargs: Any
-    ) -> CompletionRequest:
+    ) -> ChoicesRequest:
         values = without_nulls(values)
         _refuse_selection(values)
         _refuse_too_many(len(values["prompt"]), values)
@@ -103,7 +87,7 @@ class CompletionRequestSchema(Parameters):
             for prompt in values["prompt"]
             for choice in choices_of(_with_prompt(inference, prompt), values)
         ]
-        return CompletionRequest(choices, wants_usage(values), wants_running_usage(values))
+        return ChoicesRequest(choices, wants_usage(values), wants_running_usage(values))
 
 
 def _with_prompt(inference: InferenceRequest, prompt: Prompt) -> InferenceRequest:

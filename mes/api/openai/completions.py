@@ -13,6 +13,7 @@ from mes.api.inference_responses import InferenceOutcome
 from mes.api.openai.common import (
     DONE,
     EVENTS,
+    ChoicesRequest,
     own_fields,
     response_head,
     run_all,
@@ -20,7 +21,7 @@ from mes.api.openai.common import (
     whole_response,
 )
 from mes.api.openai.completion_logprobs import CompletionLogprobs, TextTokens
-from mes.api.openai.completion_schemas import CompletionRequest, CompletionRequestSchema
+from mes.api.openai.completion_schemas import CompletionRequestSchema
 from mes.api.openai.openai_schemas import (
     Completion,
     CompletionChoice,
@@ -30,7 +31,6 @@ from mes.api.openai.openai_schemas import (
 from mes.api.operation_docs import EVENT_STREAM, JSON, documented, events_schema
 from mes.api.request_body import request_body
 from mes.api.response_fields import Document, json_response
-from mes.api.services import get_services
 from mes.api.streaming import Documents, StreamingResponse
 from mes.domain import Event, Token
 
@@ -43,13 +43,13 @@ bp = Blueprint("completions", __name__, url_prefix="/v1")
 @auth.login_required
 @request_body(CompletionRequestSchema())
 @documented({JSON: Completion, EVENT_STREAM: CHUNKS}, raises=INFERENCE_ERRORS)
-def create(request: CompletionRequest) -> Response:
+def create(request: ChoicesRequest) -> Response:
     """Complete one or more prompts.
 
     Each prompt goes through the chat template of the model. With `stream`, sends server-sent
     events.
     """
-    if request.choices[0].stream:
+    if request.inference.stream:
         response_stream = StreamingResponse(EVENTS)
         return response_stream.response(_stream(request, response_stream))
     outcomes = run_all(request.choices)
@@ -58,27 +58,20 @@ def create(request: CompletionRequest) -> Response:
     return json_response(whole_response(Completion, head, outcomes, build_choice))
 
 
-def _stream(request: CompletionRequest, response_stream: StreamingResponse) -> Generator[Documents]:
-    catalog = get_services().catalog.current()
-    head = _head(catalog.get(request.model_id).id)
-    if request.with_usage:
-        head["usage"] = None
-    chunks = [_CompletionChunks(request, head, index) for index in range(len(request.choices))]
-    yield from stream_all(
-        request.choices,
-        chunks,
+def _stream(request: ChoicesRequest, response_stream: StreamingResponse) -> Generator[Documents]:
+    return stream_all(
+        request,
         response_stream,
-        catalog=catalog,
         schema=CompletionChunk,
-        head=head,
-        with_running_usage=request.with_running_usage,
+        build_head=_head,
+        create_chunks=partial(_CompletionChunks, request),
     )
 
 
 class _CompletionChunks:
     """The chunks of one choice of a streamed completion."""
 
-    def __init__(self, request: CompletionRequest, head: Document, index: int) -> None:
+    def __init__(self, request: ChoicesRequest, head: Document, index: int) -> None:
         self._request = request
         self._head = head
         self._index = index
@@ -108,7 +101,7 @@ def _head(model_id: str) -> Document:
     return response_head("text_completion", "cmpl", model_id)
 
 
-def _whole_choice(request: CompletionRequest, outcome: InferenceOutcome) -> Document:
+def _whole_choice(request: ChoicesRequest, outcome: InferenceOutcome) -> Document:
     reply = outcome.reply
     tokens = TextTokens(reply.text, reply.logprobs)
     with_logprobs = request.with_logprobs
