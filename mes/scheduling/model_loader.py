@@ -19,8 +19,8 @@ from mes.errors import (
 )
 from mes.scheduling.coordinator import Coordinator, Transaction
 from mes.scheduling.registry import LOAD, LoadFailure, Refusal, Ticket
-from mes.scheduling.state import claim_untracked, overfull
 from mes.scheduling.store import Store
+from mes.scheduling.untracked_models import claim_untracked, overfull
 
 log = logging.getLogger(__name__)
 

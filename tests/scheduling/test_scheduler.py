@@ -10,7 +10,7 @@ import pytest
 
 from mes import errors
 from mes.scheduling.registry import PERMIT, UNLOAD
-from mes.scheduling.state import claim_untracked
+from mes.scheduling.untracked_models import claim_untracked
 from tests.fakes import FakeRuntime, client, eventually, in_thread, spec
 from tests.scheduling.conftest import Bench, Make
 

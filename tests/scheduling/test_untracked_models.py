@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mes.scheduling import policy
 from mes.scheduling.fairness import Limits
 from mes.scheduling.registry import LOAD, PERMIT, UNLOAD, Refusal, Ticket
-from mes.scheduling.state import State, claim_untracked, overfull
+from mes.scheduling.state import State
+from mes.scheduling.untracked_models import claim_untracked, overfull
 from tests.fakes import spec
 
 MODELS = "abcde"
