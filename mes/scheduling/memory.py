@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mes.scheduling.registry import LOADING, MISSING, READY, Registry, Resident
+from mes.scheduling.registry import (
+    LOADING,
+    MISSING,
+    READY,
+    LoadFailure,
+    Registry,
+    Resident,
+    StuckRunner,
+)
 
 
 @dataclass
 class Memory:
     """The places in the runtime's memory.
 
-    `unloading` maps each model that is being unloaded to the ticket that does it: such a model
-    still takes up a place. `residency` counts the changes of the models in memory, so that a list
-    of the runtime from before such a change is known to be stale. `swap_began` is the time since
-    which models are loading or unloading, or None.
+    A model that is loading, loaded or unloading has one, and so has a stuck one.
+
+    Args:
+        max_loaded: How many models may be in memory.
+        pinned: The models that are never evicted.
+        residency: A count of the changes of the models in memory, so that a list of the runtime
+            from before such a change is known to be stale.
+        swap_began: The time since which models are loading or unloading, or None.
+        unloading: The ticket that unloads a model, by model.
+        stuck: The models that cannot be made to leave memory, by key; nothing waits for them.
+        unload_failures: The models that the runtime did not unload when it was asked to. Until the
+            time in it, such a model is no victim.
+        aliases: The place of a model, by model, where it is that of another name of its weights.
     """
 
     max_loaded: int
@@ -24,6 +42,9 @@ class Memory:
     swap_began: float | None = None
     registry: Registry = field(init=False)
     unloading: dict[str, str] = field(default_factory=dict)
+    stuck: dict[str, StuckRunner] = field(default_factory=dict)
+    unload_failures: dict[str, LoadFailure] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.registry = Registry(self.max_loaded, self._may_go, lambda: self.wanted)
@@ -61,7 +82,8 @@ class Memory:
 
     @property
     def places_free(self) -> int:
-        return self.max_loaded - len(self.registry) - len(self.unloading)
+        """The number of models that may be loaded now; less than 0 if too many are in memory."""
+        return self.max_loaded - len(self.registry) - len(self.unloading) - len(self.stuck)
 
     def _may_go(self, model: str) -> bool:
         return self.ready(model) and model not in self.pinned and not self.in_flight(model)
@@ -94,6 +116,17 @@ class Memory:
     def adopt(self, model: str, now: float, **facts: Any) -> None:
         """Give a place to a model that is in memory though MES did not load it."""
         self.registry[model] = Resident(model, READY, now, ready_at=now, used_at=now, **facts)
+        self._residency_changed(now)
+
+    def add_stuck(self, runner: StuckRunner, now: float) -> None:
+        """Note that a model in memory cannot be made to leave."""
+        self.stuck[runner.key] = runner
+        self._residency_changed(now)
+
+    def forget_stuck(self, keys: Iterable[str], now: float) -> None:
+        """Note that stuck models have left memory, or are stuck no more."""
+        for key in keys:
+            self.stuck.pop(key, None)
         self._residency_changed(now)
 
     def correct(self, model: str, **facts: Any) -> None:
