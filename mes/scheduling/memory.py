@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from mes.domain import LoadedModel
 from mes.scheduling.registry import (
     LOADING,
     MISSING,
+    NOT_UNLOADED,
     READY,
     LoadFailure,
     Registry,
     Resident,
     StuckRunner,
+    runner_key,
 )
 
 
@@ -31,9 +34,11 @@ class Memory:
         swap_began: The time since which models are loading or unloading, or None.
         unloading: The ticket that unloads a model, by model.
         stuck: The models that cannot be made to leave memory, by key; nothing waits for them.
-        unload_failures: The models that the runtime did not unload when it was asked to. Until the
-            time in it, such a model is no victim.
-        aliases: The place of a model, by model, where it is that of another name of its weights.
+        unload_failures: The models that the runtime did not unload when it was asked to, by place,
+            and those of the stuck ones, by key. Such a model is no victim until it has left memory;
+            the leader asks again.
+        aliases: The place of a model that has the place of another name, by model; also of a model
+            in memory that the runtime lists under a name it had before, by key.
     """
 
     max_loaded: int
@@ -56,28 +61,48 @@ class Memory:
         """The models that requests wait for."""
         raise NotImplementedError
 
-    def in_flight(self, model: str) -> int:
-        """Return how many requests use the model."""
+    def in_use(self, place: str) -> bool:
+        """Return whether a request uses the model in this place, by any of its names."""
         raise NotImplementedError
+
+    def place_of(self, model: str) -> str:
+        """Return the place that the model has or would get: its own name, unless it is an alias."""
+        return self.aliases.get(model, model)
+
+    def place_of_runner(self, model: str, digest: str) -> str:
+        """Return the place of a model in the runtime's memory, which the runtime lists so."""
+        return self.aliases.get(runner_key(model, digest)) or self.place_of(model)
+
+    def places_of(self, runners: Iterable[LoadedModel]) -> set[str]:
+        """Return the places of the models in the runtime's memory, without the stuck ones."""
+        return {
+            self.place_of_runner(each.name, each.digest)
+            for each in runners
+            if runner_key(each.name, each.digest) not in self.stuck
+        }
 
     def resident(self, model: str) -> Resident | None:
         """Return the model's entry in the registry, or None if it has no place in memory."""
-        return self.registry.peek(model) if model in self.registry else None
+        place = self.place_of(model)
+        return self.registry.peek(place) if place in self.registry else None
 
     def ready(self, model: str) -> bool:
-        return model in self.registry and self.registry.peek(model).phase == READY
+        resident = self.resident(model)
+        return resident is not None and resident.phase == READY
 
     def in_memory(self, model: str) -> bool:
         """Return whether the model takes up a place: loading, loaded or unloading."""
-        return model in self.registry or model in self.unloading
+        place = self.place_of(model)
+        return place in self.registry or place in self.unloading
 
     def missing(self, model: str) -> bool:
         """Return whether the model has a place and users though the runtime does not list it."""
-        return model in self.registry and self.registry.peek(model).phase == MISSING
+        resident = self.resident(model)
+        return resident is not None and resident.phase == MISSING
 
     @property
     def draining(self) -> frozenset[str]:
-        """The models that drain, to make room for others."""
+        """The places whose models drain, to make room for others."""
         return frozenset(each.model for each in self.registry.residents() if each.draining)
 
     @property
@@ -85,19 +110,30 @@ class Memory:
         """The number of models that may be loaded now; less than 0 if too many are in memory."""
         return self.max_loaded - len(self.registry) - len(self.unloading) - len(self.stuck)
 
-    def _may_go(self, model: str) -> bool:
-        return self.ready(model) and model not in self.pinned and not self.in_flight(model)
+    @property
+    def stuck_in_the_way(self) -> bool:
+        """Whether stuck models have left too few places for the models in the registry."""
+        return bool(self.stuck) and len(self.registry) + len(self.stuck) > self.max_loaded
+
+    def kept(self, place: str) -> bool:
+        """Return whether the model in this place is no victim even if it is idle."""
+        return place in self.pinned or place in self.unload_failures
+
+    def _may_go(self, place: str) -> bool:
+        return self.ready(place) and not self.kept(place) and not self.in_use(place)
 
     # Changes
 
     def release(self, models: set[str], now: float) -> None:
         """Note that these models are no longer unloading: unloaded, or abandoned."""
         self.unloading = {model: by for model, by in self.unloading.items() if model not in models}
+        self._forget_failures(models)
         self._residency_changed(now)
 
     def drop(self, model: str, now: float) -> None:
         """Note that the model is not in memory after all."""
-        self.registry.pop(model, None)
+        self.registry.pop(self.place_of(model), None)
+        self._forget_failures({self.place_of(model)})
         self._residency_changed(now)
 
     def look_for(self, model: str, *, listed: bool, now: float) -> None:
@@ -108,7 +144,7 @@ class Memory:
         """
         if listed:
             self.registry.peek(model).phase = READY
-        elif self.in_flight(model):
+        elif self.in_use(model):
             self.registry.peek(model).phase = MISSING
         else:
             self.drop(model, now)
@@ -119,20 +155,48 @@ class Memory:
         self._residency_changed(now)
 
     def add_stuck(self, runner: StuckRunner, now: float) -> None:
-        """Note that a model in memory cannot be made to leave."""
+        """Note that a model in memory cannot be made to leave; it has no other place any more."""
         self.stuck[runner.key] = runner
         self._residency_changed(now)
 
+    def keep_after_failed_unload(
+        self, place: str, failure: LoadFailure, now: float, **facts: Any
+    ) -> None:
+        """Give a model its place back, because the runtime did not unload it.
+
+        It serves requests again. Without a place in the registry it is stuck.
+        """
+        self.unloading.pop(place, None)
+        self.unload_failures[place] = failure
+        if len(self.registry) < self.max_loaded:
+            self.adopt(place, now, **facts)
+        else:
+            digest, size = facts.get("digest") or "", facts.get("size_bytes", 0)
+            self.add_stuck(StuckRunner(place, digest, NOT_UNLOADED, now, size), now)
+
     def forget_stuck(self, keys: Iterable[str], now: float) -> None:
         """Note that stuck models have left memory, or are stuck no more."""
-        for key in keys:
-            self.stuck.pop(key, None)
+        gone = set(keys)
+        self.stuck = {key: each for key, each in self.stuck.items() if key not in gone}
+        self._forget_failures(gone)
         self._residency_changed(now)
+
+    def move(self, place: str, other: str) -> None:
+        """Give the model in a place that of another name. Of two models, a ready one stays."""
+        resident = self.registry.pop(place)
+        if other in self.registry and self.ready(other):
+            return
+        resident.model = other
+        self.registry[other] = resident
 
     def correct(self, model: str, **facts: Any) -> None:
         """Replace fields of a resident by the values that the runtime reports."""
         for name, value in facts.items():
-            setattr(self.registry.peek(model), name, value)
+            setattr(self.registry.peek(self.place_of(model)), name, value)
+
+    def _forget_failures(self, keys: Set[str]) -> None:
+        for key in keys & self.unload_failures.keys():
+            del self.unload_failures[key]
 
     def _residency_changed(self, now: float) -> None:
         self.residency += 1

@@ -21,8 +21,8 @@ from mes.scheduling.workers import WorkerProcess
 log = logging.getLogger(__name__)
 
 _RECONCILE_INTERVAL_SECONDS = 1.0
-# Within this time a model that was pulled can be used, whether MES pulled it or not.
-_LIST_DISK_INTERVAL_SECONDS = 3.0
+# Within this time a model that was pulled, deleted or replaced is noticed.
+_LIST_DISK_INTERVAL_SECONDS = 1.0
 
 # The name of a background operation.
 _GET_CAPABILITIES = "get capabilities"
@@ -99,7 +99,8 @@ class Reconciler:
         residency = self._coordinator.read().residency
         listed = self._runtime.loaded()
         was_down = not earlier.up
-        if was_down or time.monotonic() >= self._next_disk_listing:
+        is_due = was_down or time.monotonic() >= self._next_disk_listing
+        if is_due:
             earlier = self._list_disk(earlier)
         in_gpu = any(model.vram_bytes for model in listed)
         self._runtime_status.write(
@@ -107,7 +108,8 @@ class Reconciler:
         )
         if was_down:
             log.info("runtime_up", extra={"runtime": earlier.version})
-        self._correction.run(listed, residency)
+        knows_names = is_due and earlier.shares_runners
+        self._correction.run(listed, residency, earlier.pulled if knows_names else None)
         if self._any_missing:
             self._next_round = 0.0  # requests may wait for nothing but the next round
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
-from mes.domain import LoadedModel, ModelSpec
+from mes.domain import LoadedModel, ModelSpec, PulledModel
 from mes.scheduling.background import BackgroundOperations
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.model_loader import ModelLoader, resident_fields
 from mes.scheduling.registry import UNLOAD
+from mes.scheduling.runner_names import RunnerNames
 from mes.scheduling.state import State
+from mes.scheduling.stuck_correction import correct_names, forget_gone, gone_keys, stuck_changes
 from mes.scheduling.untracked_models import claim_untracked
 from mes.scheduling.workers import WorkerProcess
 
@@ -36,85 +39,104 @@ class RegistryCorrection:
         self._background = background
         self._listed_before: set[str] = set()
 
-    def run(self, listed: list[LoadedModel], residency: int) -> None:
+    def run(
+        self, listed: list[LoadedModel], residency: int, pulled: Mapping[str, PulledModel] | None
+    ) -> None:
         """Correct the registry by the runtime's list of models in memory.
 
-        `residency` is that of the state before the models were listed: if it has changed since,
-        the list is stale, and the next round corrects the registry.
+        Args:
+            listed: The models that the runtime lists.
+            residency: That of the state before the models were listed: if it has changed since,
+                the list is stale, and the next round corrects the registry.
+            pulled: The models on disk, listed after `listed`, if the runtime runs the models of one
+                digest once. None if it does not, or if they were not listed.
         """
-        self._correct(listed, residency)
-        self._listed_before = {model.name for model in listed}
+        names = None if pulled is None else RunnerNames(pulled, self._coordinator.limits.models)
+        self._correct(listed, residency, names)
+        self._listed_before = self._coordinator.read().places_of(listed)
 
-    def _correct(self, listed: list[LoadedModel], residency: int) -> None:
-        names = {model.name for model in listed}
+    def _correct(
+        self, listed: list[LoadedModel], residency: int, names: RunnerNames | None
+    ) -> None:
         state = self._coordinator.read()
-        if not _differs(state, names) and not _replaced(state, listed):
+        if not _differs(state, listed) and not (names and stuck_changes(state, listed, names)):
             return
         with self._coordinator.transaction() as transaction:
             state = transaction.state
             if state.residency != residency:
                 return
-            self._check_residents(state, names, transaction.now)
+            if names is not None:
+                correct_names(transaction, listed, names)
+            forget_gone(state, listed, transaction.now)
+            places = state.places_of(listed)
+            self._check_residents(state, places, transaction.now)
             self._adopt(state, listed, transaction.now)
-            self._update_replaced(state, listed)
+            _update_replaced(state, listed)
             ticket = self._worker.new_ticket()
-            claimed = self._claim_untracked(state, names, ticket, transaction.now)
+            claimed = self._claim_untracked(state, places, ticket, transaction.now)
         if claimed:
             self._background.run(_UNLOAD_UNTRACKED, lambda: self._unload_untracked(claimed, ticket))
 
-    def _check_residents(self, state: State, listed: set[str], now: float) -> None:
+    def _check_residents(self, state: State, places: set[str], now: float) -> None:
         for model in _loaded_before(state):
-            if state.ready(model) and model not in listed:
+            if state.ready(model) and model not in places:
                 log.warning("model_missing", extra={"model": model})
-            state.look_for(model, listed=model in listed, now=now)
+            state.look_for(model, listed=model in places, now=now)
 
     def _adopt(self, state: State, listed: list[LoadedModel], now: float) -> None:
         models = self._coordinator.limits.models
-        for model in listed:
-            spec = models.get(model.name)
-            # A model that was listed only once may be unloading, for a worker that died.
-            is_new = model.name in self._listed_before and not state.in_memory(model.name)
-            if spec is not None and is_new and state.places_free > 0 and _is_usable(model, spec):
-                log.info("model_adopted", extra={"model": spec.id})
-                state.adopt(model.name, now, **resident_fields(model))
+        for runner in listed:
+            for place in state.places_of([runner]):
+                spec = models.get(place)
+                # A model that was listed only once may be unloading, for a worker that died.
+                is_new = place in self._listed_before and not state.in_memory(place)
+                if spec and is_new and state.places_free > 0 and _is_usable(runner, spec):
+                    log.info("model_adopted", extra={"model": spec.id})
+                    state.adopt(place, now, **resident_fields(runner))
 
-    def _update_replaced(self, state: State, listed: list[LoadedModel]) -> None:
-        for model in _replaced(state, listed):
-            log.warning("model_replaced", extra={"model": model.name, "digest": model.digest})
-            state.correct(model.name, **resident_fields(model))
-
-    def _claim_untracked(self, state: State, listed: set[str], ticket: str, now: float) -> set[str]:
+    def _claim_untracked(self, state: State, places: set[str], ticket: str, now: float) -> set[str]:
         """Give the ticket the task to unload the untracked models in the way, and return them."""
         # The operation runs once at a time, so models claimed meanwhile would stay in memory.
         if self._background.is_running(_UNLOAD_UNTRACKED):
             return set()
-        claimed = claim_untracked(state, listed, ticket)
+        claimed = claim_untracked(state, places, ticket)
         if claimed:
             joined = state.join(ticket, self._worker.id, min(claimed), UNLOAD, now)
             joined.task = UNLOAD
         return claimed
 
-    def _unload_untracked(self, names: set[str], ticket: str) -> None:
+    def _unload_untracked(self, places: set[str], ticket: str) -> None:
         try:
-            self._model_loader.unload_untracked(names)
+            self._model_loader.unload_untracked(places)
         finally:
             with self._coordinator.transaction() as transaction:
-                transaction.state.release(names, transaction.now)
+                transaction.state.release(places, transaction.now)
                 transaction.state.leave(ticket, transaction.now)
 
 
-def _differs(state: State, listed: set[str]) -> bool:
+def _differs(state: State, listed: list[LoadedModel]) -> bool:
     """Return whether the registry and the list differ, or a model is missing."""
-    loaded = set(_loaded_before(state))
-    gone = loaded - listed or any(map(state.missing, loaded))
-    return bool(gone or listed - set(state.registry) - set(state.unloading))
+    loaded, places = set(_loaded_before(state)), state.places_of(listed)
+    gone = loaded - places or any(map(state.missing, loaded)) or gone_keys(state, listed)
+    untracked = places - set(state.registry) - set(state.unloading)
+    return bool(gone or untracked or _replaced(state, listed))
 
 
-def _replaced(state: State, listed: list[LoadedModel]) -> list[LoadedModel]:
-    """Return the listed models whose digest differs from that of the ready resident."""
+def _update_replaced(state: State, listed: list[LoadedModel]) -> None:
+    for place, runner in _replaced(state, listed).items():
+        log.warning("model_replaced", extra={"model": place, "digest": runner.digest})
+        state.correct(place, **resident_fields(runner))
+
+
+def _replaced(state: State, listed: list[LoadedModel]) -> dict[str, LoadedModel]:
+    """Return the listed models whose digest differs from that of the ready resident, by place."""
     # Of two models with one name the last counts, so that the two do not replace each other.
-    by_name = {model.name: model for model in listed if state.ready(model.name)}
-    return [m for m in by_name.values() if state.registry.peek(m.name).digest != m.digest]
+    by_place = {place: each for each in listed for place in state.places_of([each])}
+    return {
+        place: each
+        for place, each in by_place.items()
+        if state.ready(place) and state.registry.peek(place).digest != each.digest
+    }
 
 
 def _loaded_before(state: State) -> list[str]:

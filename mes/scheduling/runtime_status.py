@@ -45,6 +45,11 @@ class RuntimeStatus:
     state_dir: str = ""
 
     @property
+    def shares_runners(self) -> bool:
+        """Whether it runs the models of one digest once, for all names that lead to them."""
+        return (self.version or "").startswith("ollama ")
+
+    @property
     def is_fresh(self) -> bool:
         return time.monotonic() - self.seen_at < _STALE_AFTER_SECONDS
 

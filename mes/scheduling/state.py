@@ -41,7 +41,12 @@ class State(Memory):
     # Reading
 
     def in_flight(self, model: str) -> int:
+        """Return how many requests use the model, by this name."""
         return sum(permit.model == model for permit in self.permits.values())
+
+    def in_use(self, place: str) -> bool:
+        """Return whether a request uses the model in this place, by any of its names."""
+        return any(self.place_of(permit.model) == place for permit in self.permits.values())
 
     def requests(self, model: str) -> int:
         """Return how many requests use the model or wait for a permit on it."""
@@ -58,8 +63,8 @@ class State(Memory):
 
     @property
     def wanted(self) -> set[str]:
-        """The models that requests wait for."""
-        return {ticket.model for ticket in self.tickets.values()}
+        """The places of the models that requests wait for."""
+        return {self.place_of(ticket.model) for ticket in self.tickets.values()}
 
     def owners(self) -> set[str]:
         """Return the workers that own a ticket, a permit or a refusal."""
@@ -92,18 +97,18 @@ class State(Memory):
             return
         statistics = self.statistics_of(permit.model)
         statistics.use_seconds = _average(statistics.use_seconds, now - permit.granted_at)
-        if permit.model in self.registry:
-            self.registry[permit.model].used_at = now
+        if (place := self.place_of(permit.model)) in self.registry:
+            self.registry[place].used_at = now
 
     def grant(self, ticket: Ticket, now: float) -> None:
         """Turn a ticket into a permit."""
-        resident = self.registry[ticket.model]
+        resident = self.registry[self.place_of(ticket.model)]
         del self.tickets[ticket.id]
         self.granted_up_to = max(self.granted_up_to, ticket.number)
         for other in self.tickets.values():
             if other.number > ticket.number:
                 break
-            if other.overtaken_at is None and other.model not in self.registry:
+            if other.overtaken_at is None and self.resident(other.model) is None:
                 other.overtaken_at = now
         self.permits[ticket.id] = Permit(
             ticket.id,
@@ -118,16 +123,17 @@ class State(Memory):
     def begin_load(self, ticket: Ticket, now: float) -> None:
         """Give the ticket's model a place in memory, and the ticket the task to load it."""
         ticket.task = LOAD
-        self.registry[ticket.model] = Resident(ticket.model, LOADING, now, ticket.id, used_at=now)
+        place = self.place_of(ticket.model)
+        self.registry[place] = Resident(place, LOADING, now, ticket.id, used_at=now)
         self._residency_changed(now)
 
     def finish_load(self, model: str, now: float, **facts: Any) -> None:
         """Note that the model is in memory; `facts` are fields of its resident."""
-        resident = self.registry.peek(model)
+        resident = self.registry.peek(place := self.place_of(model))
         resident.phase, resident.ready_at, resident.ticket = READY, now, None
         self.correct(model, **facts)
         self.load_failures.pop(model, None)
-        statistics = self.statistics_of(model)
+        statistics = self.statistics_of(place)
         statistics.loads += 1
         statistics.load_seconds = _average(statistics.load_seconds, now - resident.since)
         statistics.size_bytes = resident.size_bytes

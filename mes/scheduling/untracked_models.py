@@ -7,7 +7,8 @@ from mes.scheduling.state import State
 
 def overfull(state: State, listed: set[str]) -> bool:
     """Return whether more models are in memory, loading and unloading included, than may be."""
-    return len({*state.registry, *state.unloading, *listed}) > state.max_loaded
+    in_memory = len({*state.registry, *state.unloading, *listed}) + len(state.stuck)
+    return in_memory > state.max_loaded
 
 
 def claim_untracked(state: State, listed: set[str], ticket: str) -> set[str]:
