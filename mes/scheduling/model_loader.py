@@ -93,7 +93,7 @@ class ModelLoader:
                 lists the model at the end of the time.
         """
         started = time.monotonic()
-        self._request_unload(place)
+        self.request_unload(place)
         pauses = _pauses()
         while self.find(place) is not None:
             if time.monotonic() > started + self._unload_timeout:
@@ -102,7 +102,8 @@ class ModelLoader:
             time.sleep(next(pauses))
         log.info("unloaded", extra={"model": place, "seconds": time.monotonic() - started})
 
-    def _request_unload(self, place: str) -> None:
+    def request_unload(self, place: str) -> None:
+        """Ask the runtime to unload the model. Raises RuntimeUnavailable if the name is gone."""
         try:
             self._runtime.unload(place)
         except ModelNotPulled as exc:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
+from functools import partial
 
 from mes.domain import LoadedModel, ModelSpec, PulledModel
 from mes.scheduling.background import BackgroundOperations
@@ -54,6 +56,7 @@ class RegistryCorrection:
         names = None if pulled is None else RunnerNames(pulled, self._coordinator.limits.models)
         self._correct(listed, residency, names)
         self._listed_before = self._coordinator.read().places_of(listed)
+        self._retry_unloads()
 
     def _correct(
         self, listed: list[LoadedModel], residency: int, names: RunnerNames | None
@@ -80,7 +83,7 @@ class RegistryCorrection:
     def _check_residents(self, state: State, places: set[str], now: float) -> None:
         for model in _loaded_before(state):
             if state.ready(model) and model not in places:
-                log.warning("model_missing", extra={"model": model})
+                _log_gone(state, model)
             state.look_for(model, listed=model in places, now=now)
 
     def _adopt(self, state: State, listed: list[LoadedModel], now: float) -> None:
@@ -105,6 +108,30 @@ class RegistryCorrection:
             joined.task = UNLOAD
         return claimed
 
+    def _retry_unloads(self) -> None:
+        """Ask the runtime again to unload models that it did not unload, if the pause is over.
+
+        Nothing waits for the outcome: a later list of the models in memory shows it.
+        """
+        state, now = self._coordinator.read(), time.monotonic()
+        for key, failure in state.unload_failures.items():
+            is_used = state.in_use(key) or key in state.wanted
+            if failure.until <= now and (key in state.stuck or not is_used):
+                model = state.stuck[key].model if key in state.stuck else key
+                operation = partial(self._unload_again, key, model)
+                self._background.run(f"unload {model} again", operation)
+
+    def _unload_again(self, key: str, model: str) -> None:
+        try:
+            self._model_loader.request_unload(model)
+        finally:
+            with self._coordinator.transaction() as transaction:
+                failures = transaction.state.unload_failures
+                if failure := failures.get(key):
+                    failures[key] = self._model_loader.cooldown.after(
+                        failure, failure.detail, transaction.now
+                    )
+
     def _unload_untracked(self, places: set[str], ticket: str) -> None:
         try:
             self._model_loader.unload_untracked(places)
@@ -120,6 +147,13 @@ def _differs(state: State, listed: list[LoadedModel]) -> bool:
     gone = loaded - places or any(map(state.missing, loaded)) or gone_keys(state, listed)
     untracked = places - set(state.registry) - set(state.unloading)
     return bool(gone or untracked or _replaced(state, listed))
+
+
+def _log_gone(state: State, place: str) -> None:
+    if place in state.unload_failures:
+        log.info("unloaded", extra={"model": place})
+    else:
+        log.warning("model_missing", extra={"model": place})
 
 
 def _update_replaced(state: State, listed: list[LoadedModel]) -> None:

@@ -177,18 +177,18 @@ class GenerateRequest:
         return self._line("", done=True, done_reason=reason)
 
     def last_line(
-        self, pieces: list[str], received: int, started: int, first_token: int
+        self, pieces: list[str], received: int, started: int, first_token: int, loaded: int
     ) -> dict[str, Any]:
         """Return the line with `done: true` and the measurements; without streaming, the answer.
 
-        `received`, `started` and `first_token` are readings of `time.monotonic_ns`: the arrival
-        of the request, the end of the wait for the model, and the first token.
+        The others are readings of `time.monotonic_ns`: the arrival of the request, the end of the
+        wait for a slot, the first token, and the end of the load of the model.
         """
         sent = pieces[: self.limit]
         ended = time.monotonic_ns()
         measurements = {
             "total_duration": ended - received,
-            "load_duration": started - received,
+            "load_duration": loaded - received,
             "prompt_eval_count": self.prompt_tokens,
             "prompt_eval_duration": first_token - started,
             "eval_count": len(sent),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from tests.support.fake_ollama import responses
+from tests.support.fake_ollama import disk_requests, responses
 from tests.support.fake_ollama.connection import (
     JSON,
     LAST_CHUNK,
@@ -61,6 +61,8 @@ class Routes:
             ("GET", "/api/ps"): self._ps,
             ("POST", "/api/show"): self._show,
             ("POST", "/api/pull"): self._pull,
+            ("POST", "/api/copy"): self._copy,
+            ("DELETE", "/api/delete"): self._delete,
             ("POST", "/api/generate"): self._generate,
             ("POST", "/api/chat"): self._generate,
             ("POST", "/api/embed"): self._embed,
@@ -110,7 +112,7 @@ class Routes:
 
     def _tags(self, request: HttpRequest, connection: Connection) -> None:
         self._apply_faults("tags", "", connection)
-        listed = [responses.describe_tag(model) for model in self.machine.all()]
+        listed = [responses.describe_tag(*entry) for entry in self.machine.disk.entries()]
         connection.answer(200, dump({"models": listed}))
 
     def _ps(self, request: HttpRequest, connection: Connection) -> None:
@@ -136,6 +138,12 @@ class Routes:
         except ClientGone:
             self.requests["broken_pull"] += 1
             raise
+
+    def _copy(self, request: HttpRequest, connection: Connection) -> None:
+        disk_requests.copy(request, self.machine.disk, connection)
+
+    def _delete(self, request: HttpRequest, connection: Connection) -> None:
+        disk_requests.delete(request, self.machine.disk, connection)
 
     def _generate(self, request: HttpRequest, connection: Connection) -> None:
         if self.instant and self._answer_instantly(request, connection):
@@ -174,17 +182,18 @@ class Routes:
         self, model: Model, request: EmbedRequest, fault: Fault, connection: Connection
     ) -> None:
         received = time.monotonic_ns()
-        with self.machine.generation(model, request.load_options, connection, request.texts[0]):
-            started = time.monotonic_ns()
+        with self.machine.generation(
+            model, request.load_options, connection, request.texts[0], request.name
+        ) as loaded:
             request.check_fits(model)
             seconds_per_text = self.machine.setting(model, "first_token_ms") / 1000
             connection.wait(len(request.texts) * seconds_per_text)
         if fault:
             interrupt_stream(fault, connection)
-        connection.answer(200, dump(request.answer(model, received, started)))
+        connection.answer(200, dump(request.answer(model, received, loaded)))
 
     def _load(self, model: Model, request: GenerateRequest, connection: Connection) -> None:
-        self.machine.load(model, request.load_options, connection)
+        self.machine.load(model, request.load_options, connection, request.name)
         model.keep_alive_seconds = request.keep_alive_seconds(model)
         connection.answer(200, dump(request.empty_answer("load")))
 
@@ -195,7 +204,9 @@ class Routes:
         self.machine.behaviour.take_turn()
         pieces = self._pieces(model, request)
         try:
-            with self.machine.generation(model, request.load_options, connection, request.prompt):
+            with self.machine.generation(
+                model, request.load_options, connection, request.prompt, request.name
+            ) as loaded:
                 started = time.monotonic_ns()
                 request.check_fits(model)
                 if script := self._scripts.get(script_named(request.prompt)):
@@ -209,7 +220,7 @@ class Routes:
         finally:
             if request.unloads_after:
                 self.machine.unload(model)
-        last_line = request.last_line(pieces, received, started, first_token)
+        last_line = request.last_line(pieces, received, started, first_token, loaded)
         if not request.stream:
             connection.answer(200, dump(last_line))
             return
@@ -302,6 +313,6 @@ class Routes:
 def _instant_reply(name: str) -> bytes:
     request = GenerateRequest({"model": name, "prompt": "x"}, chat=False)
     now = time.monotonic_ns()
-    lines = [request.piece_line("alpha"), request.last_line(["alpha"], now, now, now)]
+    lines = [request.piece_line("alpha"), request.last_line(["alpha"], now, now, now, now)]
     chunks = [chunk(dump(line) + b"\n") for line in lines]
     return head(200, NDJSON, None) + b"".join(chunks) + LAST_CHUNK
