@@ -53,8 +53,8 @@ class LoadTasks:
             return
         with self._coordinator.transaction() as transaction:
             # Absent if a reload has lowered MAX_LOADED_MODELS meanwhile.
-            if transaction.state.resident(spec.tag) is not None:
-                transaction.state.finish_load(spec.tag, transaction.now, **fields)
+            if (resident := transaction.state.loading_by(ticket.id)) is not None:
+                transaction.state.finish_load(resident.model, transaction.now, **fields)
             transaction.state.finish_task(ticket.id)
 
     def _unload(self, ticket: Ticket, spec: ModelSpec) -> None:
@@ -131,7 +131,5 @@ def refuse(
 
 
 def _drop_load(transaction: Transaction, ticket: Ticket) -> None:
-    """Take the place back, unless another ticket loads the model for another of its names."""
-    resident = transaction.state.resident(ticket.model)
-    if resident is not None and resident.ticket == ticket.id:
-        transaction.state.drop(ticket.model, transaction.now)
+    if (resident := transaction.state.loading_by(ticket.id)) is not None:
+        transaction.state.drop(resident.model, transaction.now)

@@ -86,6 +86,11 @@ class Memory:
         place = self.place_of(model)
         return self.registry.peek(place) if place in self.registry else None
 
+    def loading_by(self, ticket: str) -> Resident | None:
+        """Return the resident that the ticket loads; its name may lead elsewhere by now."""
+        residents = self.registry.residents()
+        return next((each for each in residents if each.ticket == ticket), None)
+
     def ready(self, model: str) -> bool:
         resident = self.resident(model)
         return resident is not None and resident.phase == READY

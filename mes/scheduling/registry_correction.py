@@ -158,7 +158,8 @@ def _log_gone(state: State, place: str) -> None:
 
 def _update_replaced(state: State, listed: list[LoadedModel]) -> None:
     for place, runner in _replaced(state, listed).items():
-        log.warning("model_replaced", extra={"model": place, "digest": runner.digest})
+        if state.registry.peek(place).digest is not None:
+            log.warning("model_replaced", extra={"model": place, "digest": runner.digest})
         state.correct(place, **resident_fields(runner))
 
 
