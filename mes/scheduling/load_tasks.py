@@ -49,6 +49,7 @@ class LoadTasks:
         except MesError as exc:
             with self._coordinator.transaction() as transaction:
                 _drop_load(transaction, ticket)
+                transaction.state.finish_task(ticket.id)
                 self._refuse_all(transaction, spec, exc)
             return
         with self._coordinator.transaction() as transaction:
@@ -108,7 +109,7 @@ class LoadTasks:
         state, retry_after = transaction.state, error.retry_after
         if isinstance(error, ModelUnavailable):
             retry_after = self._cool_down(transaction, spec, error)
-        for ticket in [t for t in state.tickets.values() if t.model == spec.tag]:
+        for ticket in [t for t in state.tickets.values() if t.model == spec.tag and not t.task]:
             refuse(transaction, ticket, error, retry_after)
 
     def _cool_down(self, transaction: Transaction, spec: ModelSpec, error: MesError) -> float:

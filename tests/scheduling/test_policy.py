@@ -157,7 +157,9 @@ class Policy(RuleBasedStateMachine):
         model = failed.model
         if resident := self.state.loading_by(failed.id):
             self.state.drop(resident.model, self.now)
-        for ticket in [t for t in self.state.tickets.values() if t.model == model]:
+        self.state.finish_task(failed.id)
+        waiting = [t for t in self.state.tickets.values() if t.model == model and not t.task]
+        for ticket in waiting:
             self.state.refuse(ticket, Refusal(ticket.worker, "model_unavailable", "no"))
             self.state.leave(ticket.id, self.now)
 
