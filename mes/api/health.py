@@ -20,11 +20,13 @@ from mes.api.status_responses import (
     QueueEntry,
     ReadyAnswer,
     StatusAnswer,
+    StuckModel,
     WaitingAnswer,
 )
 from mes.config.api_keys import METRICS
 from mes.errors import NotWaiting
 from mes.metrics import gauges
+from mes.scheduling import stuck_models
 from mes.scheduling.fairness import queue_positions
 
 bp = Blueprint("health", __name__)
@@ -74,6 +76,7 @@ def status() -> Response:
             runtime=runtime_status.version,
             models_loaded=[report.spec.id for report in reports if report.is_loaded],
             max_loaded_models=services.settings.max_loaded_models,
+            stuck_models=[StuckModel.serialize(each) for each in stuck_models.all_stuck(state)],
             memory_available_gb=_memory_available_gb(),
             gpu_available=runtime_status.in_gpu or _has_gpu_device(),
             version=__version__,
@@ -91,7 +94,14 @@ def _checks(services: Services) -> dict[str, str]:
         "runtime": "ok" if runtime_status.running else problem,
         "catalog": services.catalog.problem or "ok",
         "state": runtime_status.state_dir or "ok",
+        "memory": _memory_problem(services) or "ok",
     }
+
+
+def _memory_problem(services: Services) -> str | None:
+    state = services.coordinator.read()
+    pinned = map(state.place_of, services.coordinator.limits.pinned)
+    return stuck_models.places_lost(state, pinned)
 
 
 def _memory_available_gb() -> float | None:

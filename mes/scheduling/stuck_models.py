@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mes.scheduling.memory import Memory
-from mes.scheduling.registry import DELETED, NOT_UNLOADED, REPLACED
+from mes.scheduling.registry import DELETED, NOT_UNLOADED, REPLACED, StuckRunner
 
 _PROBLEMS = {
     DELETED: "{model} was deleted while it was loaded and stays in the runtime's memory; "
@@ -27,10 +27,21 @@ def is_deleted(memory: Memory, model: str) -> bool:
     return any(each.model == model and each.cause == DELETED for each in memory.stuck.values())
 
 
+def all_stuck(memory: Memory) -> list[StuckRunner]:
+    """Return the models that cannot be made to leave memory, those that still serve included."""
+    residents = map(memory.registry.peek, _not_unloaded(memory))
+    return [
+        *memory.stuck.values(),
+        *(
+            StuckRunner(each.model, each.digest or "", NOT_UNLOADED, each.since, each.size_bytes)
+            for each in residents
+        ),
+    ]
+
+
 def problems(memory: Memory) -> list[str]:
     """Return a sentence about each model that cannot be made to leave memory."""
-    stuck = [problem(each.model, each.cause) for each in memory.stuck.values()]
-    return stuck + [problem(place, NOT_UNLOADED) for place in _not_unloaded(memory)]
+    return [problem(each.model, each.cause) for each in all_stuck(memory)]
 
 
 def size_bytes(memory: Memory) -> int:
