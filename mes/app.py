@@ -33,6 +33,7 @@ from mes.event_loop import EventLoop
 from mes.metrics.collector import MetricsCollector
 from mes.metrics.counters import RequestCounters
 from mes.ollama.client import OllamaRuntime
+from mes.scheduling.answer_versions import AnswerVersions
 from mes.scheduling.cooldown import Cooldown
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.fairness import Limits, current_limits
@@ -130,6 +131,7 @@ def _services(
         scheduler=scheduling.scheduler,
         coordinator=scheduling.coordinator,
         runtime_status=scheduling.runtime_status,
+        versions=AnswerVersions(runtime, scheduling.coordinator, scheduling.runtime_status),
         event_loop=event_loop,
         stream_pump=stream_pump,
         leader=scheduling.leader,

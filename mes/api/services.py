@@ -18,6 +18,7 @@ from mes.domain import Runtime
 from mes.errors import QueueFull
 from mes.event_loop import EventLoop, SocketClient, watch_client
 from mes.metrics.collector import MetricsCollector
+from mes.scheduling.answer_versions import AnswerVersions
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.leader import Leader
 from mes.scheduling.runtime_status import RuntimeStatus, RuntimeStatusFile
@@ -41,6 +42,7 @@ class Services:
     scheduler: Scheduler
     coordinator: Coordinator
     runtime_status: RuntimeStatusFile
+    versions: AnswerVersions
     event_loop: EventLoop
     stream_pump: StreamPump
     leader: Leader

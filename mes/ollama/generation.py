@@ -23,6 +23,7 @@ from mes.errors import GenerationAborted, RuntimeReplyInvalid
 from mes.ollama.logprobs import logprobs_of, parse_logprobs
 from mes.ollama.responses import (
     get_field,
+    load_milliseconds,
     parse_line,
     require_count,
     require_objects,
@@ -136,6 +137,7 @@ def _build_reply(
             f"the generation ended for no proper reason ({to_plain_text(str(reason))})"
         )
     reasoning, text = parser.finish()
+    load_ms = load_milliseconds(last)
     return Reply(
         text=text,
         reasoning=reasoning,
@@ -145,7 +147,8 @@ def _build_reply(
         usage=Usage(require_count(last, "prompt_eval_count"), require_count(last, "eval_count")),
         prompt_ms=require_count(last, "prompt_eval_duration") / 1e6,
         generation_ms=require_count(last, "eval_duration") / 1e6,
-        time_to_first_token_ms=waited_ms,
+        time_to_first_token_ms=waited_ms - load_ms if waited_ms > load_ms else waited_ms,
+        load_ms=load_ms,
     )
 
 

@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 _MAX_TEXT_CHARACTERS = 300
 _MAX_RETRY_SECONDS = 60
+_SHORTEST_LOAD_MS = 100.0
 
 # Parts of Ollama's error texts, and the capability that the model lacks with the JSON pointer of
 # the field that needs it.
@@ -60,6 +61,15 @@ def parse_version(body: bytes) -> str:
     document = _parse_object(body)
     name = get_field(document, "runtime", str, "ollama")
     return f"{name} {get_field(document, 'version', str, 'unknown')}"
+
+
+def load_milliseconds(part: Mapping[str, Any]) -> float:
+    """Return for how long the runtime loaded the model of a response; 0 if it was in memory.
+
+    A loaded model takes a few milliseconds to find; a busy machine makes it more.
+    """
+    milliseconds = require_count(part, "load_duration") / 1e6
+    return milliseconds if milliseconds >= _SHORTEST_LOAD_MS else 0.0
 
 
 def parse_loaded(body: bytes) -> list[LoadedModel]:

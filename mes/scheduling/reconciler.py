@@ -115,13 +115,15 @@ class Reconciler:
 
     def _list_disk(self, earlier: RuntimeStatus) -> RuntimeStatus:
         """Return the status with the runtime's version and the models on its disk."""
+        began = time.monotonic()
         pulled = {
             model.name: self._capability_cache.complete(model, earlier.pulled.get(model.name))
             for model in self._runtime.pulled()
         }
         self._next_disk_listing = time.monotonic() + _LIST_DISK_INTERVAL_SECONDS
         self._request_capabilities(pulled)
-        return replace(earlier, version=self._runtime.version(), pulled=pulled)
+        version = self._runtime.version()
+        return replace(earlier, version=version, pulled=pulled, pulled_at=began)
 
     def _request_capabilities(self, pulled: Mapping[str, PulledModel]) -> None:
         catalog = self._coordinator.limits.models

@@ -74,7 +74,7 @@ class RegistryCorrection:
             places = state.places_of(listed)
             self._check_residents(state, places, transaction.now)
             self._adopt(state, listed, transaction.now)
-            _update_replaced(state, listed)
+            update_replaced(state, listed)
             ticket = self._worker.new_ticket()
             claimed = self._claim_untracked(state, places, ticket, transaction.now)
         if claimed:
@@ -156,7 +156,8 @@ def _log_gone(state: State, place: str) -> None:
         log.warning("model_missing", extra={"model": place})
 
 
-def _update_replaced(state: State, listed: list[LoadedModel]) -> None:
+def update_replaced(state: State, listed: list[LoadedModel]) -> None:
+    """Correct the residents of which the runtime lists another version."""
     for place, runner in _replaced(state, listed).items():
         if state.registry.peek(place).digest is not None:
             log.warning("model_replaced", extra={"model": place, "digest": runner.digest})

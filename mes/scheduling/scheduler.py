@@ -31,12 +31,17 @@ from mes.scheduling.workers import WorkerProcess
 
 @dataclass(frozen=True, slots=True)
 class GrantedPermit:
-    """A permit that was granted: how long that took, and the version of the model."""
+    """A permit that was granted: when, how long that took, and the version of the model.
+
+    `warnings` are the reasons why a part of it is not known.
+    """
 
     queue_seconds: float
     load_seconds: float
     digest: str | None
     quantization: str | None
+    granted_at: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +288,7 @@ def _granted_permit(state: State, ticket: str) -> GrantedPermit | None:
         load_seconds=permit.load_seconds,
         digest=resident.digest if resident else None,
         quantization=resident.quantization if resident else None,
+        granted_at=permit.granted_at,
     )
 
 

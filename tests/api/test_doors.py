@@ -36,6 +36,7 @@ def test_ready_names_the_check_that_fails(client, runtime, app):
         "runtime": "http://ollama:11434 cannot be reached",
         "catalog": "ok",
         "state": "ok",
+        "memory": "ok",
     }
     runtime.down = None
     eventually(lambda: client.get("/ready").status_code == 200)

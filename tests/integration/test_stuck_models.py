@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import requests
 
-from tests.integration.helpers import asked, registry
+from tests.integration.helpers import asked, infer, registry
 from tests.support.process import wait_until
 
 FIRST, SECOND, THIRD, COPY = "mistral:7b", "phi3:mini", "gemma:2b", "copy:latest"
@@ -22,6 +22,7 @@ def service(start):
 def _at_rest(service, runtime):
     yield
     runtime.control(pulled=ON_DISK, unload_ignored=False, models={FIRST: {}})
+    runtime.control(load_seconds=0.02, first_token_ms=0)
     runtime.control(drop=[*ON_DISK, COPY])
     wait_until(lambda: not registry(service)["stuck"] and not registry(service)["registry"])
     wait_until(lambda: service.get("/ready").status_code == 200)
@@ -152,3 +153,37 @@ def test_a_copy_outlives_the_name_that_was_loaded(service, runtime):
     assert stuck(service) == []
     assert runtime.stats()["loads"] == 1
     assert service.post(f"/v1/models/{COPY}/unload").status_code == 200
+
+
+def test_an_update_just_before_a_request_is_known_with_its_answer(service, runtime):
+    before = asked(service, FIRST).json()["provenance"]["model_digest"]
+    runtime.control(load_seconds=0.5)
+    for _ in range(3):
+        # Whether the leader or this request is the first to notice, is a matter of luck.
+        runtime.control(replaced=[FIRST], drop=[SECOND])
+        answers = [asked(service, FIRST).json() for _ in range(2)]
+        listed = requests.get(f"{runtime.url}/api/tags").json()["models"]
+        digest = next("sha256:" + x["digest"] for x in listed if x["name"] == FIRST)
+        assert [each["provenance"]["model_digest"] for each in answers] == [digest] * 2
+        assert digest != before
+        assert answers[0]["timings"]["load_ms"] >= 400
+        assert answers[0]["timings"]["time_to_first_token_ms"] < 400
+        assert answers[0]["timings"]["cold_start"] is True
+        assert answers[1]["timings"]["cold_start"] is False
+        before = digest
+        wait_until(lambda: (FIRST, "replaced") in stuck(service))
+        runtime.control(drop=[FIRST])
+        wait_until(lambda: not stuck(service) and not registry(service)["registry"])
+        assert asked(service, FIRST).status == 200
+
+
+def test_an_update_during_a_generation_leaves_its_version_unknown(service, runtime):
+    assert asked(service, FIRST).status == 200
+    runtime.control(first_token_ms=2500)
+    running = infer(service, FIRST)
+    wait_until(lambda: runtime.model(FIRST)["current"] == 1)
+    runtime.control(replaced=[FIRST])
+    wait_until(lambda: stuck(service) == [(FIRST, "replaced")])
+    provenance = running.answer().json()["provenance"]
+    assert (provenance["model_digest"], len(provenance["warnings"])) == (None, 1)
+    assert FIRST in provenance["warnings"][0]
