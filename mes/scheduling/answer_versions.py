@@ -73,7 +73,7 @@ class AnswerVersions:
         named = [each for each in listed if each.name == spec.tag]
         if not named:
             state = self._coordinator.read()
-            named = [e for e in listed if state.places_of([e]) == {state.place_of(spec.tag)}]
+            named = [e for e in listed if state.places_of([e]) == [state.place_of(spec.tag)]]
         # The one that was in memory before the request began has not been loaded for it.
         newer = [each for each in named if each.digest != permit.digest] or named
         return newer[0] if len(newer) == 1 else None
@@ -100,7 +100,7 @@ def _adopt(transaction: Transaction, listed: list[LoadedModel], spec: ModelSpec)
     place = state.place_of(spec.tag)
     has_room = len(state.registry) + len(state.unloading) < state.max_loaded
     for runner in listed:
-        if has_room and not state.in_memory(place) and state.places_of([runner]) == {place}:
+        if has_room and not state.in_memory(place) and state.places_of([runner]) == [place]:
             state.adopt(place, transaction.now, **resident_fields(runner))
 
 

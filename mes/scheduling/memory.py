@@ -73,13 +73,16 @@ class Memory:
         """Return the place of a model in the runtime's memory, which the runtime lists so."""
         return self.aliases.get(runner_key(model, digest)) or self.place_of(model)
 
-    def places_of(self, runners: Iterable[LoadedModel]) -> set[str]:
-        """Return the places of the models in the runtime's memory, without the stuck ones."""
-        return {
+    def places_of(self, runners: Iterable[LoadedModel]) -> list[str]:
+        """Return the place of each model in the runtime's memory, without the stuck ones.
+
+        A place is there twice if the runtime lists an earlier version of its model as well.
+        """
+        return [
             self.place_of_runner(each.name, each.digest)
             for each in runners
             if runner_key(each.name, each.digest) not in self.stuck
-        }
+        ]
 
     def resident(self, model: str) -> Resident | None:
         """Return the model's entry in the registry, or None if it has no place in memory."""

@@ -117,7 +117,7 @@ class ModelLoader:
         """
         listed = self._runtime.loaded()
         state = self._store.read()
-        return next((each for each in listed if state.places_of([each]) == {place}), None)
+        return next((each for each in listed if state.places_of([each]) == [place]), None)
 
     def unload_untracked(self, places: set[str]) -> None:
         """Unload models that have no place in the registry. One that does not go is stuck then.

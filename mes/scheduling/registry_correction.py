@@ -55,7 +55,7 @@ class RegistryCorrection:
         """
         names = None if pulled is None else RunnerNames(pulled, self._coordinator.limits.models)
         self._correct(listed, residency, names)
-        self._listed_before = self._coordinator.read().places_of(listed)
+        self._listed_before = set(self._coordinator.read().places_of(listed))
         self._retry_unloads()
 
     def _correct(
@@ -72,7 +72,7 @@ class RegistryCorrection:
                 correct_names(transaction, listed, names)
             forget_gone(state, listed, transaction.now)
             places = state.places_of(listed)
-            self._check_residents(state, places, transaction.now)
+            self._check_residents(state, set(places), transaction.now)
             self._adopt(state, listed, transaction.now)
             update_replaced(state, listed)
             ticket = self._worker.new_ticket()
@@ -97,7 +97,9 @@ class RegistryCorrection:
                     log.info("model_adopted", extra={"model": spec.id})
                     state.adopt(place, now, **resident_fields(runner))
 
-    def _claim_untracked(self, state: State, places: set[str], ticket: str, now: float) -> set[str]:
+    def _claim_untracked(
+        self, state: State, places: list[str], ticket: str, now: float
+    ) -> set[str]:
         """Give the ticket the task to unload the untracked models in the way, and return them."""
         # The operation runs once at a time, so models claimed meanwhile would stay in memory.
         if self._background.is_running(_UNLOAD_UNTRACKED):
@@ -143,7 +145,7 @@ class RegistryCorrection:
 
 def _differs(state: State, listed: list[LoadedModel]) -> bool:
     """Return whether the registry and the list differ, or a model is missing."""
-    loaded, places = set(_loaded_before(state)), state.places_of(listed)
+    loaded, places = set(_loaded_before(state)), set(state.places_of(listed))
     gone = loaded - places or any(map(state.missing, loaded)) or gone_keys(state, listed)
     untracked = places - set(state.registry) - set(state.unloading)
     return bool(gone or untracked or _replaced(state, listed))
