@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Preloading:
-    """Preloads models, and unloads idle ones, in the background.
+    """Preloads models, and unloads idle or excess ones, in the background.
 
     Args:
         instance: A name of this start of the service, in which each model is preloaded once.
@@ -42,6 +42,7 @@ class Preloading:
         """Begin what is due."""
         self._preload()
         self._unload_idle_models()
+        self._unload_excess()
 
     def _preload(self) -> None:
         state = self._coordinator.read()
@@ -70,3 +71,14 @@ class Preloading:
             if spec is not None and is_idle and not spec.pinned:
                 unload = partial(self._scheduler.unload, spec, AlwaysConnected())
                 self._background.run(f"unload {spec.id}", unload)
+
+    def _unload_excess(self) -> None:
+        """Unload an idle model if stuck ones have made too many, but not the last that serves."""
+        state = self._coordinator.read()
+        victim = state.registry.victim()
+        spec = None if victim is None else self._coordinator.limits.models.get(victim)
+        if spec is None or not state.stuck_in_the_way or len(state.registry) < 2:
+            return
+        if victim not in state.wanted:
+            unload = partial(self._scheduler.unload, spec, AlwaysConnected())
+            self._background.run(f"unload {spec.id}", unload)

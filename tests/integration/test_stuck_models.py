@@ -187,3 +187,13 @@ def test_an_update_during_a_generation_leaves_its_version_unknown(service, runti
     provenance = running.answer().json()["provenance"]
     assert (provenance["model_digest"], len(provenance["warnings"])) == (None, 1)
     assert FIRST in provenance["warnings"][0]
+
+
+def test_after_an_update_that_a_request_noticed_first_the_limit_holds_again(service, runtime):
+    for model in (FIRST, SECOND):
+        assert asked(service, model).status == 200
+    runtime.control(replaced=[FIRST])
+    assert asked(service, FIRST).status == 200
+    wait_until(lambda: stuck(service) == [(FIRST, "replaced")])
+    wait_until(lambda: [each["model"] for each in registry(service)["registry"]] == [FIRST])
+    wait_until(lambda: len(runtime.stats()["loaded"]) == 2)

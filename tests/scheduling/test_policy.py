@@ -75,7 +75,9 @@ class Policy(RuleBasedStateMachine):
                     assert not self.state.in_memory(ticket.model)
                 case Load(ticket):
                     assert not self.state.in_memory(ticket.model)
-                    assert self.state.places_free > 0
+                    state = self.state
+                    taken = len(state.registry) + len(state.unloading) + len(state.stuck)
+                    assert taken < self.limits.max_loaded
             decision.apply(self.state, self.now)
             if isinstance(decision, Evict):
                 assert decision.victim in self.state.unloading
