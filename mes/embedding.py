@@ -103,5 +103,5 @@ def _timings(
         load_ms=load_ms,
         embedding_ms=milliseconds(embedding_seconds) - round(vectors.load_ms),
         total_ms=milliseconds(total_seconds),
-        cold_start=load_ms > 0,
+        cold_start=permit.load_seconds > 0 or vectors.load_ms > 0,
     )

@@ -296,7 +296,7 @@ def _timings(permit: GrantedPermit, attempts: tuple[Attempt, ...]) -> Timings:
         generation_ms=round(generation_ms),
         time_to_first_token_ms=round(replies[0].time_to_first_token_ms),
         tokens_per_second=tokens_per_second(completion_tokens, generation_ms),
-        cold_start=load_ms > 0,
+        cold_start=permit.load_seconds > 0 or _load_ms(attempts) > 0,
     )
 
 
