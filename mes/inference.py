@@ -234,6 +234,7 @@ def _retry_plan(request: InferenceRequest, spec: ModelSpec, form: AnswerForm) ->
         modes=form.modes(constrain=request.constrain and spec.supports_json_mode),
         max_attempts=1 if is_free else request.max_attempts or default_attempts,
         may_raise_max_tokens=request.max_tokens is None,
+        schema_pointer="/tools" if request.json_schema is None else request.json_schema_pointer,
     )
 
 

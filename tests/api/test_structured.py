@@ -19,17 +19,6 @@ GOOD = '{"name": "John", "age": 25}'
 BAD = '{"name": "John", "age": -1}'
 
 
-@pytest.fixture
-def answer_with(runtime):
-    """Let the runtime answer with these texts, one after the other."""
-
-    def script(*answers):
-        left = list(answers)
-        runtime.answers = lambda prompt: left.pop(0)
-
-    return script
-
-
 def test_an_invalid_answer_is_generated_again_and_both_verdicts_are_reported(
     ask, answer_with, runtime
 ):
