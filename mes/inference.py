@@ -43,6 +43,7 @@ from mes.domain.capabilities import (
     not_capable,
 )
 from mes.domain.plain_turns import as_plain_turns
+from mes.domain.timeouts import naming_timeout
 from mes.errors import Mistake, RequestInvalid
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import GrantedPermit, Scheduler
@@ -81,7 +82,7 @@ def infer(
     ) as permit:
         deadline = time.monotonic() + (request.timeout_seconds or spec.timeout_seconds)
         if request.prompt_tokens:
-            text = _detokenize(request.prompt_tokens, runtime, spec, deadline, client)
+            text = _detokenize(request, runtime, spec, deadline, client)
             prompt = replace(prompt, text=text)
         emit = emit if form.streams_text else _without_text(emit)
         generate = partial(
@@ -212,14 +213,17 @@ def _build_prompt(
 
 
 def _detokenize(
-    tokens: tuple[int, ...], runtime: Runtime, spec: ModelSpec, deadline: float, client: Client
+    request: InferenceRequest, runtime: Runtime, spec: ModelSpec, deadline: float, client: Client
 ) -> str:
     """Return the text of the prompt, which then takes the way of every text.
 
     Raises RequestInvalid if the token ids have no text.
     """
-    with naming_fields(spec.id, {}):
-        text = runtime.detokenize(spec, tokens, deadline=deadline, client=client)
+    timeout = naming_timeout(
+        "conversion of token ids", spec, requested_seconds=request.timeout_seconds
+    )
+    with timeout, naming_fields(spec.id, {}):
+        text = runtime.detokenize(spec, request.prompt_tokens, deadline=deadline, client=client)
     if not text:
         detail = "the token ids of the prompt have no text; send other ids, or text"
         raise RequestInvalid(detail, mistakes=(Mistake("/prompt", detail),))
@@ -250,7 +254,14 @@ def _generate(
 ) -> Reply:
     emit = _with_attempt_number(attempt, emit)
     pointers = {COMPLETION: request.model_pointer, THINKING: request.think_pointer}
-    with naming_fields(prompt.spec.id, pointers):
+    timeout = naming_timeout(
+        "generation",
+        prompt.spec,
+        requested_seconds=request.timeout_seconds,
+        max_tokens=prompt.options["num_predict"],
+        attempt=attempt,
+    )
+    with timeout, naming_fields(prompt.spec.id, pointers):
         reply = runtime.generate(prompt, deadline=deadline, client=client, emit=emit)
     is_one_call = request.forced_function is not None or not request.parallel_tool_calls
     return reply.with_first_tool_call() if is_one_call else reply

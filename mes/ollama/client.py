@@ -120,9 +120,13 @@ class OllamaRuntime:
     ) -> Reply:
         template = self._chat if payloads.goes_to_chat(prompt) else self._generate
         request = with_body(template, payloads.generation_payload(prompt))
-        exchange = self._exchange(_GENERATION, deadline)
-        with exchange, client.on_disconnect(exchange.cancel_for_client):
-            progress = GenerationProgress.of(prompt)
+        exchange, progress = self._exchange(_GENERATION, deadline), GenerationProgress.of(prompt)
+        with (
+            progress.noted_in_timeouts(),
+            exchange,
+            client.on_disconnect(exchange.cancel_for_client),
+        ):
+            progress.sent_at = time.monotonic()
             response = self._send(exchange, request)
             if response.status != 200:
                 refusal = self._read_refusal(exchange, response)

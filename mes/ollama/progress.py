@@ -8,11 +8,13 @@ counts and times of the second run only.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mes.domain import Prompt, Usage
+from mes.errors import GenerationTimeout
 from mes.ollama.payloads import goes_to_chat
 from mes.ollama.responses import require_count
 
@@ -52,6 +54,15 @@ class GenerationProgress:
     @property
     def pieces(self) -> int:
         return self.reasoning_pieces + self.answer_pieces
+
+    @contextmanager
+    def noted_in_timeouts(self) -> Iterator[None]:
+        """Set the number of generated tokens in a GenerationTimeout."""
+        try:
+            yield
+        except GenerationTimeout as exc:
+            exc.generated_tokens = self.pieces
+            raise
 
     def add(self, reasoning: str, text: str) -> None:
         """Count a line of the response with these pieces of text, which may be empty."""
