@@ -96,7 +96,7 @@ def infer(
         timings=_timings(permit, attempts),
         provenance=provenance_of(permit, runtime_status, schema=form.schema),
         attempts=attempts,
-        keywords=_keyword_support(form.schema, attempts),
+        keywords=_keyword_support(form.schema, attempts, thinks=plan.thinks),
     )
 
 
@@ -238,6 +238,7 @@ def _retry_plan(request: InferenceRequest, spec: ModelSpec, form: AnswerForm) ->
         modes=form.modes(constrain=request.constrain and spec.supports_json_mode),
         max_attempts=1 if is_free else request.max_attempts or default_attempts,
         may_raise_max_tokens=request.max_tokens is None,
+        thinks=bool(request.think),
         schema_pointer="/tools" if request.json_schema is None else request.json_schema_pointer,
     )
 
@@ -307,8 +308,10 @@ def _timings(permit: GrantedPermit, attempts: tuple[Attempt, ...]) -> Timings:
     )
 
 
-def _keyword_support(schema: Schema | None, attempts: tuple[Attempt, ...]) -> KeywordSupport:
+def _keyword_support(
+    schema: Schema | None, attempts: tuple[Attempt, ...], *, thinks: bool
+) -> KeywordSupport:
     """Return the schema's keywords that the runtime enforced in the final attempt, and the rest."""
     if schema is None:
         return KeywordSupport()
-    return schema.keywords(final_attempt(attempts).mode)
+    return schema.keywords(structured.enforced_mode(final_attempt(attempts), thinks=thinks))

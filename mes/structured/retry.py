@@ -23,7 +23,7 @@ from mes.domain import (
 )
 from mes.errors import ClientDisconnected, MesError, PromptTooLong, SchemaRefused
 from mes.structured.answer_forms import AnswerForm, OfferedTools
-from mes.structured.decoding_modes import GRAMMAR, JSON, TOOLS
+from mes.structured.decoding_modes import GRAMMAR, JSON, PROMPT, TOOLS
 from mes.structured.extraction import is_json
 from mes.structured.messages import with_added_part, with_call_feedback, with_feedback
 from mes.structured.schema import Schema
@@ -53,6 +53,8 @@ class RetryPlan:
     max_attempts: int
     may_raise_max_tokens: bool
     """whether a later attempt may generate more tokens: the client has not set max_tokens"""
+    thinks: bool = False
+    """whether the model is asked to reason before its answer"""
     schema_pointer: str = SCHEMA_POINTER
     """the JSON pointer to the schema, or to the tools, in the body that the client sent"""
 
@@ -244,8 +246,9 @@ def _varied(options: Mapping[str, Any]) -> dict[str, Any]:
 def _next_mode(attempts: Sequence[Attempt], plan: RetryPlan) -> str:
     """Return the last mode, or a weaker one after the same violation twice under the grammar.
 
-    The grammar may exclude every valid answer; then no answer under it can be valid. An invalid
-    text beside optional tools is asked for again in the modes for texts.
+    The grammar may exclude every valid answer; then no answer under it can be valid. The same
+    holds once a model has answered without the grammar. An invalid text beside optional tools is
+    asked for again in the modes for texts.
     """
     if attempts[-1].mode == TOOLS:
         return plan.modes[min(1, len(plan.modes) - 1)]
@@ -253,9 +256,20 @@ def _next_mode(attempts: Sequence[Attempt], plan: RetryPlan) -> str:
     repeats = any(
         each.mode == last.mode and _violations(each) & _violations(last) for each in before
     )
-    if last.mode != GRAMMAR or not repeats:
+    is_unconstrained = enforced_mode(last, thinks=plan.thinks) != last.mode
+    if last.mode != GRAMMAR or not (repeats or is_unconstrained):
         return last.mode
     return plan.modes[min(plan.modes.index(GRAMMAR) + 1, len(plan.modes) - 1)]
+
+
+def enforced_mode(attempt: Attempt, *, thinks: bool) -> str:
+    """Return the mode in which the answer was decoded for certain.
+
+    Ollama constrains the answer of a model that should reason once its reasoning has ended. It may
+    not constrain an answer without reasoning.
+    """
+    has_reasoning = attempt.reply is not None and bool(attempt.reply.reasoning)
+    return attempt.mode if has_reasoning or not thinks else PROMPT
 
 
 def _violations(attempt: Attempt) -> set[tuple[str, str, str]]:

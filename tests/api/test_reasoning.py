@@ -31,3 +31,12 @@ def test_json_in_the_reasoning_is_never_the_answer(ask, answer_with, runtime):
     answer = ask(json_schema=PERSON, think=True, max_attempts=1).get_json()
     assert (answer["success"], answer["code"], answer["parsed"]) == (False, "empty", None)
     assert answer["reasoning"] == GOOD
+
+
+@pytest.mark.parametrize("reasoning", ["", "Well."])
+def test_keywords_count_as_enforced_only_after_reasoning(ask, answer_with, runtime, reasoning):
+    runtime.reasoning = reasoning
+    answer_with(GOOD)
+    report = ask(json_schema=PERSON, think=True).get_json()["structured"]
+    assert ("required" in report["enforced"]) is bool(reasoning)
+    assert ("required" in report["ignored"]) is not bool(reasoning)

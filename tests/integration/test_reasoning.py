@@ -126,3 +126,14 @@ def test_a_schema_that_the_second_run_refuses_goes_into_the_prompt(service, runt
     report = answer["structured"]
     assert (report["verdict"], report["mode"], report["attempts"]) == ("valid", "json", 1)
     assert "JSON Schema" in runtime.stats()["bodies"][-1]["messages"][-1]["content"]
+
+
+def test_a_model_that_does_not_reason_gets_the_schema_in_its_second_prompt(service, runtime):
+    runtime.control(models={MODEL: {"reply": ["Four.", '{"x": 4}']}})
+    answer = infer(service, prompt=QUESTION)
+
+    report = answer["structured"]
+    assert (report["first_verdict"], report["verdict"]) == ("not_json", "valid")
+    assert [each["mode"] for each in report["attempt_details"]] == ["grammar", "json"]
+    assert report["enforced"] == []
+    assert "JSON Schema" in runtime.stats()["bodies"][-1]["messages"][-1]["content"]
