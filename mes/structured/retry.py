@@ -247,12 +247,15 @@ def _next_mode(attempts: Sequence[Attempt], plan: RetryPlan) -> str:
     """Return the last mode, or a weaker one after the same violation twice under the grammar.
 
     The grammar may exclude every valid answer; then no answer under it can be valid. The same
-    holds once a model has answered without the grammar. An invalid text beside optional tools is
-    asked for again in the modes for texts.
+    holds once a model has answered without the grammar. No text at all under a grammar, even
+    without reasoning, means that the runtime has taken the JSON for something else. An invalid text
+    beside optional tools is asked for again in the modes for texts.
     """
     if attempts[-1].mode == TOOLS:
         return plan.modes[min(1, len(plan.modes) - 1)]
     last, before = attempts[-1], attempts[-2:-1]
+    if last.verdict == "empty" and last.reply is not None and not last.reply.reasoning:
+        return plan.modes[-1]
     repeats = any(
         each.mode == last.mode and _violations(each) & _violations(last) for each in before
     )
