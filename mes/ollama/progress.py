@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from mes.domain import Prompt, Usage
 from mes.errors import GenerationTimeout
-from mes.ollama.payloads import goes_to_chat
 from mes.ollama.responses import require_count
 
 Part = Mapping[str, Any]
@@ -48,8 +47,7 @@ class GenerationProgress:
     @classmethod
     def of(cls, prompt: Prompt) -> GenerationProgress:
         """Return the progress of a generation that begins now."""
-        thinks = bool(prompt.think) and prompt.format is not None
-        return cls(may_run_twice=thinks and goes_to_chat(prompt))
+        return cls(may_run_twice=bool(prompt.think) and prompt.format is not None)
 
     @property
     def pieces(self) -> int:

@@ -155,7 +155,7 @@ class GenerateRequest:
         return bool(self._body.get("tools")) and not self.format
 
     def output(self, reasoning: list[str], answer: list[str], model: Model) -> Output:
-        """Return what the model generates: only in streams, it also reasons."""
+        """Return the output of the model, which reasons in streams only."""
         if not self.stream or not self.thinks(model):
             return plain_output([], answer, self.limit)
         return output_of(
