@@ -206,7 +206,10 @@ class TimedOut(MesError):
 
 
 class GenerationTimeout(TimedOut):
+    """`generated_tokens` is the number of pieces of text that arrived before the deadline."""
+
     code = "generation_timeout"
+    generated_tokens: int = 0
 
 
 class LoadTimeout(TimedOut):

@@ -19,8 +19,14 @@ class UsageSchema(ResponseSchema):
     """Numbers of tokens, as counted by the runtime."""
 
     prompt_tokens = integer("Tokens of the prompt.")
-    completion_tokens = integer("Tokens of the answer.")
+    completion_tokens = integer("Tokens of the reasoning and the answer.")
     total_tokens = integer("The sum of both.")
+    counted_by_mes = integer(
+        "Completion tokens of reasoning that MES has counted by its pieces, because the runtime "
+        "does not report them: a lower bound. Absent if there are none.",
+        source=lambda usage: usage.counted_by_mes or None,
+        required=False,
+    )
 
 
 class GenerationTimingsSchema(ResponseSchema):

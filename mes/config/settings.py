@@ -188,6 +188,9 @@ def _settings(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
         "api_keys_file": Path(keys_file).expanduser() if keys_file else None,
         "allowed_hosts": tuple(values["allowed_hosts"]),
         "cors_origins": tuple(values["cors_origins"]),
+        "default_timeout_seconds": min(
+            values["default_timeout_seconds"], values["max_timeout_seconds"]
+        ),
         "log_level": values["log_level"].upper(),
         "models_config_path": Path(values["models_config_path"]).expanduser(),
         "state_dir": Path(state_dir).expanduser().absolute(),

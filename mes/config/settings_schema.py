@@ -176,7 +176,7 @@ class SettingsSchema(Schema):
         "/dev/shm")
     max_loaded_models = _integer("MAX_LOADED_MODELS", 2, 1, 64,
         "The maximum number of models in memory at a time")
-    default_timeout_seconds = _seconds("DEFAULT_TIMEOUT", 30.0,
+    default_timeout_seconds = _seconds("DEFAULT_TIMEOUT", 600.0,
         "The timeout of a generation if neither the request nor the catalog sets one")
     max_timeout_seconds = _seconds("MAX_TIMEOUT", 3600.0,
         "The longest timeout that a request may set")
@@ -294,10 +294,11 @@ class SettingsSchema(Schema):
             remedy = "set MES_API_KEY to a key of your own, or MES_API_KEYS_FILE, or remove it"
             raise ValidationError(f"{problem}; {remedy}", "CORS_ORIGINS")
 
-    @validates_schema(skip_on_field_errors=False)
-    def _check_values_are_within_maxima(self, data: dict[str, Any], **_: Any) -> None:
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def _check_values_are_within_maxima(self, data: Any, original: Any, **_: Any) -> None:
+        is_set = "DEFAULT_TIMEOUT" in original  # the default is lowered to MAX_TIMEOUT
         errors = {
-            **_excess(data, "default_timeout_seconds", "max_timeout_seconds"),
+            **(_excess(data, "default_timeout_seconds", "max_timeout_seconds") if is_set else {}),
             **_excess(data, "cooldown_seconds", "cooldown_max_seconds"),
             **_excess(data, "swap_patience_min_seconds", "swap_patience_max_seconds"),
         }
@@ -312,8 +313,7 @@ def _excess(data: dict[str, Any], attribute: str, maximum: str) -> dict[str, lis
         return {}
     name, maximum_name = FIELDS[attribute].data_key, FIELDS[maximum].data_key
     problem = f"{format_number(value)} is more than {maximum_name}={format_number(limit)}"
-    detail = f"{problem}; lower it, or raise {maximum_name}"
-    return {str(name): [detail]}
+    return {str(name): [f"{problem}; lower it, or raise {maximum_name}"]}
 
 
 FIELDS: dict[str, Any] = SettingsSchema().fields

@@ -14,10 +14,15 @@ from mes.domain.inference_request import ToolCall
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The number of tokens, counted by the runtime."""
+    """The number of tokens, counted by the runtime.
+
+    `counted_by_mes` is the part of `completion_tokens` that the runtime does not report: one for
+    each piece of text that it has sent, which is at most the number of tokens.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    counted_by_mes: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -27,7 +32,12 @@ class Usage:
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
+            self.counted_by_mes + other.counted_by_mes,
         )
+
+    def with_counted(self, pieces: int) -> Usage:
+        """Return the usage with completion tokens that the runtime does not report."""
+        return self + Usage(0, pieces, counted_by_mes=pieces)
 
 
 def total_usage(usages: Iterable[Usage]) -> Usage:

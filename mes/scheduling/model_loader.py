@@ -10,6 +10,7 @@ from typing import Any
 from mes.domain import LoadedModel, ModelSpec, Runtime
 from mes.errors import (
     LoadFailed,
+    LoadTimeout,
     MesError,
     ModelUnavailable,
     RuntimeUnavailable,
@@ -99,7 +100,11 @@ class ModelLoader:
             self.unload_and_wait(name)
 
     def _load(self, spec: ModelSpec) -> None:
-        self._runtime.load(spec, deadline=time.monotonic() + self._load_timeout)
+        try:
+            self._runtime.load(spec, deadline=time.monotonic() + self._load_timeout)
+        except LoadTimeout as exc:
+            limit = f"{format_number(self._load_timeout)} s (LOAD_TIMEOUT)"
+            raise LoadTimeout(f"{spec.id} was not loaded within {limit}; raise it") from exc
 
     def _load_again(self, spec: ModelSpec) -> None:
         try:

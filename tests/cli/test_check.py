@@ -46,7 +46,11 @@ def healthy(mes: Mes, tmp_path: Path, environ: dict[str, str]) -> Mes:
 ENVIRONMENT: dict[str, tuple[dict[str, str | None], str, str]] = {
     "a value out of bounds": ({"PORT": "eighty"}, "fail", "PORT: 'eighty' is invalid"),
     "a misspelt name": ({"MES_APIKEY": "x"}, "fail", "did you mean MES_API_KEY?"),
-    "a default above its maximum": ({"MAX_TIMEOUT": "10"}, "fail", "raise MAX_TIMEOUT"),
+    "a default above its maximum": (
+        {"MAX_TIMEOUT": "10", "DEFAULT_TIMEOUT": "11"},
+        "fail",
+        "raise MAX_TIMEOUT",
+    ),
     "the development key in the open": (OPEN, "fail", "set MES_API_KEY to a key of your own"),
     "the same, allowed": (
         {**OPEN, "MES_ALLOW_DEV_KEY": "1"},

@@ -21,7 +21,7 @@ def test_every_setting_has_its_documented_default():
     settings = load({}, dotenv=None)
     assert settings.api_key == "mes-dev-key-123"
     assert settings.ollama_host == "http://ollama:11434"
-    assert (settings.max_loaded_models, settings.default_timeout_seconds) == (2, 30)
+    assert (settings.max_loaded_models, settings.default_timeout_seconds) == (2, 600)
     assert (settings.log_level, settings.port) == ("INFO", 8001)
     assert settings.models_config_path == Path("config/models.json")
 
@@ -148,12 +148,17 @@ def test_an_ipv6_address_is_bound_in_brackets():
 
 
 def test_a_default_above_its_maximum_is_reported():
-    lines = mistakes({"MAX_TIMEOUT": "20", "COOLDOWN": "400"})
+    lines = mistakes({"MAX_TIMEOUT": "20", "DEFAULT_TIMEOUT": "21", "COOLDOWN": "400"})
     assert [line.partition(":")[0] for line in lines] == ["DEFAULT_TIMEOUT", "COOLDOWN"]
 
 
+def test_a_timeout_that_is_not_set_is_at_most_the_maximum():
+    assert load({"MAX_TIMEOUT": "20"}, dotenv=None).default_timeout_seconds == 20
+    assert load({"MAX_TIMEOUT": "900"}, dotenv=None).default_timeout_seconds == 600
+
+
 def test_rules_between_settings_are_checked_beside_other_mistakes():
-    lines = mistakes({"PORT": "x", "HOST": "0.0.0.0", "MAX_TIMEOUT": "1"})
+    lines = mistakes({"PORT": "x", "HOST": "0.0.0.0", "MAX_TIMEOUT": "1", "DEFAULT_TIMEOUT": "2"})
     names = {line.partition(":")[0] for line in lines}
     assert names == {"PORT", "MES_API_KEY", "DEFAULT_TIMEOUT"}
 

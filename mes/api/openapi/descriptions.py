@@ -58,7 +58,10 @@ ERROR_CAUSES = {
     "model_unavailable": (
         "the model failed to load and is in its cooldown; the detail has the reason"
     ),
-    "generation_timeout": "the generation took longer than `timeout`",
+    "generation_timeout": (
+        "the generation took longer than `timeout`; the detail has the seconds, the setting and "
+        "the number of tokens by then"
+    ),
     "load_timeout": "loading the model took longer than `LOAD_TIMEOUT`",
 }
 
@@ -108,7 +111,8 @@ REQUEST_FIELDS = {
     "constrain": "With a schema: whether decoding is constrained. Default: true.",
     "timeout": (
         "Timeout of the generation in seconds, without the time in the queue and the load. "
-        "Default: that of the model in the catalog."
+        "Default: that of the model in the catalog, else `DEFAULT_TIMEOUT`: 600, in which a model "
+        "with 2 tokens a second generates the 1000 tokens of the default `max_tokens`."
     ),
     "model": _MODEL,
     "stream_options": (
