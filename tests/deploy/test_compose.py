@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from tests.support.compose import GPU, composed, environment_of_mes
 from tests.support.process import ROOT
 
 SERVICES = composed()
+NGINX = ROOT / "deploy" / "nginx.conf"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 DIGEST = "@sha256:[0-9a-f]{64}"
 # The first nginx without CVE-2026-123007 and the vulnerabilities before it.
@@ -101,6 +103,22 @@ def test_the_images_of_mes_and_ollama_are_pinned_by_digest():
 def test_nginx_has_no_known_vulnerabilities():
     version = re.match(r"nginx:(\d+)\.(\d+)\.(\d+)", SERVICES["nginx"]["image"])
     assert tuple(map(int, version.groups())) >= OLDEST_NGINX
+
+
+def test_nginx_has_the_shipped_configuration_with_the_host_name_of_mes(tmp_path):
+    [shell, option, command] = SERVICES["nginx"]["command"]
+    command = command.replace("/tmp/", f"{tmp_path}/").replace("/mes/nginx.conf", str(NGINX))
+    started = subprocess.run(
+        [shell, option, command.replace("exec nginx", "exec echo")],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    expected = ["-c", f"{tmp_path}/nginx.conf", "-g", f"daemon off; pid {tmp_path}/nginx.pid;"]
+    assert started.stdout == " ".join(expected) + "\n"
+    configuration = (tmp_path / "nginx.conf").read_text()
+    assert configuration == NGINX.read_text().replace("127.0.0.1:8001", "mes:8001")
+    assert "server mes:8001 " in configuration
 
 
 def test_a_gpu_needs_no_edit_of_a_file():
