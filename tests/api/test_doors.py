@@ -17,6 +17,7 @@ from tests.api.conftest import KEY
 from tests.fakes import ALL_BUT_EMBEDDING, eventually
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
+WRONG = {"Authorization": "Bearer wrong"}
 
 
 def test_health_needs_no_key(client):
@@ -30,7 +31,7 @@ def test_ready_names_the_check_that_fails(client, runtime, app):
     assert client.get("/ready").get_json()["status"] == "ready"
     runtime.down = errors.RuntimeUnavailable("http://ollama:11434 cannot be reached")
     eventually(lambda: client.get("/ready").status_code == 503)
-    assert client.get("/ready").get_json() == {
+    assert client.get("/ready", headers=BEARER).get_json() == {
         "status": "not_ready",
         "service": "ok",
         "runtime": "http://ollama:11434 cannot be reached",
@@ -39,6 +40,33 @@ def test_ready_names_the_check_that_fails(client, runtime, app):
     }
     runtime.down = None
     eventually(lambda: client.get("/ready").status_code == 200)
+
+
+def test_ready_tells_clients_without_a_key_no_address_and_no_path(client, runtime, catalog_path):
+    runtime.down = errors.RuntimeUnavailable("http://ollama:11434 cannot be reached")
+    catalog_path.write_text("{")
+    eventually(lambda: "http" in client.get("/ready", headers=BEARER).get_json()["runtime"])
+    eventually(lambda: str(catalog_path) in client.get("/ready", headers=BEARER).text)
+    without = client.get("/ready")
+    assert without.status_code == 503
+    assert without.get_json() == {
+        "status": "not_ready",
+        "service": "ok",
+        "runtime": "the runtime cannot be used; send an API key for the reason",
+        "catalog": "the latest edit of the catalog is invalid; send an API key for the reason",
+        "state": "ok",
+    }
+
+
+def test_many_wrong_keys_change_nothing_in_ready(client, runtime):
+    assert {client.get("/ready", headers=WRONG).status_code for _ in range(12)} == {200}
+    runtime.down = errors.RuntimeUnavailable("http://ollama:11434 cannot be reached")
+    eventually(lambda: client.get("/ready").status_code == 503)
+    answers = [client.get("/ready", headers=WRONG) for _ in range(12)]
+    assert {answer.status_code for answer in answers} == {503}
+    assert not any("11434" in answer.text for answer in answers)
+    # They were counted all the same, so that /ready is no place to guess keys without a limit.
+    assert client.get("/v1/models", headers=WRONG).status_code == 429
 
 
 @pytest.mark.parametrize(

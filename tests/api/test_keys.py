@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 
 from mes.app import create_app
 from mes.config import api_keys_admin, settings
+from mes.errors import RuntimeUnavailable
 from tests.fakes import FakeRuntime, eventually
 
 
@@ -59,6 +60,16 @@ def test_loading_and_unloading_need_an_admin_key(client, keys):
         detail = "this needs a key with the scope admin; the key for-inference has: inference"
         assert refused.get_json()["detail"] == detail
         assert client.post(path, headers=bearer(keys["admin"])).status_code == 200
+
+
+def test_ready_gives_reasons_with_a_key_of_the_scope_inference(client, keys, runtime):
+    runtime.down = RuntimeUnavailable("http://ollama:11434 cannot be reached")
+    eventually(lambda: client.get("/ready").status_code == 503)
+    reasons = {
+        scope: "11434" in client.get("/ready", headers=bearer(key)).text
+        for scope, key in keys.items()
+    }
+    assert reasons == {"inference": True, "admin": True, "metrics": False}
 
 
 @pytest.mark.parametrize(
