@@ -20,7 +20,7 @@ _FORWARDED_FOR = re.compile(rb"\nx-forwarded-for:([^\r]*)\r", re.IGNORECASE)
 
 # The requests without a key that a worker serves at a time, from their arrival until their answers
 # are sent. While more than a quarter are, those of one address are few.
-MAX_WITHOUT_KEY = 128
+MAX_WITHOUT_KEY = 256
 MANY_WITHOUT_KEY = MAX_WITHOUT_KEY // 4
 MAX_OF_ADDRESS = 8
 
