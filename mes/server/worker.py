@@ -50,7 +50,8 @@ _BODY_SECONDS = 30.0
 _BODY_THREADS = 32
 # Few, because requests without a key only compute, and each busy thread delays the poller by 5 ms.
 _THREADS_WITHOUT_KEY = 4
-_HEALTH_CHECK_THREADS = 2
+# More than one, because /ready may wait for a lock that a stopped worker holds.
+_HEALTH_CHECK_THREADS = 8
 # How long a worker without a free thread leaves a new connection to the other workers.
 _LEFT_TO_OTHERS_SECONDS = 0.02
 # An unread body up to this size is discarded; with a larger one the connection is closed.
