@@ -1,4 +1,4 @@
-"""Fault injection: reloads, killed workers, and restarts and errors of the runtime."""
+"""Fault injection: reloads, killed workers, unread answers, and a runtime that fails."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import Any
 
 from bench.soak_test.load import RequestOutcome
 from bench.soak_test.runtime_counters import RuntimeCounters
+from bench.soak_test.unread_answers import ask_without_reading
 from tests.support.process import wait_until
 from tests.support.service import FakeOllama, Service
 
 # The number of each in 30 minutes, and its minimum in a shorter soak test.
-_PER_HALF_HOUR = {"reload": 20, "kill": 50, "restart": 10, "fault": 300}
-_MINIMUM = {"reload": 3, "kill": 6, "restart": 2, "fault": 15}
+_PER_HALF_HOUR = {"reload": 20, "kill": 50, "restart": 10, "fault": 300, "unread": 30}
+_MINIMUM = {"reload": 3, "kill": 6, "restart": 2, "fault": 15, "unread": 3}
 
 # Without faults at the end, so that later findings are faults of the service itself.
 _CALM_SECONDS = 5.0
@@ -106,6 +107,9 @@ class FaultInjector:
         self.runtime.kill()
         time.sleep(self.rng.uniform(0.0, 2.0))
         self.runtime.start()
+
+    def unread(self) -> None:
+        ask_without_reading(self.service)
 
     def fault(self) -> None:
         planned = self.rng.choice(_FAULTS)

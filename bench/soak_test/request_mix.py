@@ -89,6 +89,10 @@ def _status(_: random.Random) -> PlannedRequest:
     return PlannedRequest("status", "/v1/status", _error_unless(200, None))
 
 
+def _health(_: random.Random) -> PlannedRequest:
+    return PlannedRequest("health", "/health", _error_unless(200, None))
+
+
 def _metrics(_: random.Random) -> PlannedRequest:
     return PlannedRequest("metrics", "/metrics", _error_unless(200, None))
 
@@ -98,7 +102,8 @@ _MIX: dict[Callable[[random.Random], PlannedRequest], int] = {
     _structured: 20,
     _hung_up: 10,
     _invalid: 10,
-    _status: 8,
+    _status: 6,
+    _health: 2,
     _metrics: 2,
 }
 

@@ -212,8 +212,8 @@ class SettingsSchema(Schema):
     idle_unload_seconds = _seconds("IDLE_UNLOAD", 0.0,
         "Unload a model that has had no request for this time; 0 for never", or_zero=True)
     stream_write_timeout_seconds = _seconds("STREAM_WRITE_TIMEOUT", 30.0,
-        "The longest time for a client to read one line of a stream, and the longest total delay "
-        "of a generation by a slow client")
+        "The longest time for a client to read one line of a stream or 64 KiB of any answer, and "
+        "the longest total delay of a generation by a slow client")
     stream_keepalive_seconds = _seconds("STREAM_KEEPALIVE", 15.0,
         "The silence in a stream of server-sent events after which a comment is sent, so that "
         "proxies do not close the connection; 0 for never", or_zero=True)

@@ -24,6 +24,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     f"{_GTHREAD}:ThreadWorker.init_signals": (),
     f"{_GTHREAD}:ThreadWorker.load_wsgi": (),
     f"{_GTHREAD}:ThreadWorker.notify": (),
+    f"{_GTHREAD}:ThreadWorker.wait_for_and_dispatch_events": ("timeout",),
     f"{_GTHREAD}:ThreadWorker.run": (),
     f"{_GTHREAD}:ThreadWorker._cap_keepalive": ("deadline",),
     f"{_GTHREAD}:ThreadWorker._keepalive_after": ("conn", "keepalive"),
@@ -48,9 +49,12 @@ USES: dict[str, tuple[str, ...]] = {
     f"{_GTHREAD}:ThreadWorker.handle": ("_keepalive_after", "handle_error"),
     f"{_GTHREAD}:ThreadWorker.run": (
         *("_cap_keepalive", "graceful_timeout", "murder_pending"),
-        *("nr_conns", "set_accept_enabled", "worker_connections"),
+        *("nr_conns", "set_accept_enabled", "wait_for_and_dispatch_events", "worker_connections"),
     ),
     f"{_GTHREAD}:TConn.__init__": ("initialized", "parser", "sock", "timeout"),
+    # Both send what our socket keeps until the client reads it.
+    "gunicorn.util:write": ("sendall", "write_chunk"),
+    "gunicorn.util:write_chunk": ("sendall",),
     "gunicorn.workers.base:Worker.__init__": ("alive", "cfg", "ppid", "sockets"),
     "gunicorn.workers.base:Worker.init_process": ("load_wsgi",),
     "gunicorn.workers.base:Worker.load_wsgi": ("wsgi",),

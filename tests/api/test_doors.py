@@ -13,6 +13,7 @@ import pytest
 from mes import errors
 from mes.api import problems
 from mes.domain import normalise
+from mes.server.request_kinds import RequestKind, kind_of
 from tests.api.conftest import KEY
 from tests.fakes import ALL_BUT_EMBEDDING, eventually
 
@@ -92,10 +93,21 @@ def test_without_the_right_key_a_request_is_unauthorized(client, path, headers):
 
 
 @pytest.mark.parametrize(
-    "headers", [BEARER, {"X-API-Key": KEY}, {"Authorization": f"bearer {KEY}"}]
+    "headers",
+    [
+        BEARER,
+        {"X-API-Key": KEY},
+        {"Authorization": f"bearer {KEY}"},
+        {"Authorization": f"BEARER   {KEY} "},
+    ],
 )
 def test_the_key_is_accepted_in_either_header(client, headers):
     assert client.get("/v1/models", headers=headers).status_code == 200
+    # The server finds the same key, or it would serve an inference with the few threads for
+    # requests without a key.
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"GET /v1/models HTTP/1.1\r\n{lines}\r\n".encode()
+    assert kind_of(head, lambda key: key == KEY) is RequestKind.WITH_KEY
 
 
 def test_models_are_listed_for_both_kinds_of_client(client):

@@ -53,6 +53,10 @@ ERROR_CAUSES = {
     "queue_full": "too many requests wait; retry after `Retry-After` seconds",
     "queue_timeout": "the request waited too long for a permit; retry after `Retry-After` seconds",
     "state_dir_full": "`STATE_DIR` has no room; an operator must free some, then retry",
+    "service_busy": (
+        "too many requests without a valid key are open, from this address or from all; those with "
+        "a key are served"
+    ),
     "shutting_down": "MES stops or restarts; retry after `Retry-After` seconds",
     "runtime_unavailable": "the runtime cannot be reached; retry after `Retry-After` seconds",
     "model_unavailable": (
