@@ -53,6 +53,9 @@ ERROR_CAUSES = {
     "queue_full": "too many requests wait; retry after `Retry-After` seconds",
     "queue_timeout": "the request waited too long for a permit; retry after `Retry-After` seconds",
     "state_dir_full": "`STATE_DIR` has no room; an operator must free some, then retry",
+    "state_locked": (
+        "a process that does not run holds the lock on the state; retry after `Retry-After` seconds"
+    ),
     "shutting_down": "MES stops or restarts; retry after `Retry-After` seconds",
     "runtime_unavailable": "the runtime cannot be reached; retry after `Retry-After` seconds",
     "model_unavailable": (
