@@ -195,7 +195,11 @@ def _scheduling(
     shared: SharedResources,
     configuration: Sequence[ReloadingFile[Any]],
 ) -> _Scheduling:
-    store = Store(shared.registry, max_loaded=settings.max_loaded_models)
+    store = Store(
+        shared.registry,
+        max_loaded=settings.max_loaded_models,
+        lock_timeout_seconds=settings.lock_timeout_seconds,
+    )
     coordinator = Coordinator(store, worker, current_limits(_limits(settings), catalog.current))
     model_loader = _model_loader(settings, runtime, store)
     scheduler = _scheduler(settings, coordinator, worker, model_loader)

@@ -20,12 +20,13 @@ SCHEMA = {
 }
 _PARSED = {"name": "word", "age": 7}
 
-# The errors that a valid request may get while the runtime and workers are killed.
+# The errors that a valid request may get while the runtime and workers are killed or stopped.
 _ALLOWED_ERRORS = {
     (502, "generation_aborted"),
     (502, "runtime_reply_invalid"),
     (503, "runtime_unavailable"),
     (503, "model_unavailable"),
+    (503, "state_locked"),
     (504, "generation_timeout"),
     (504, "load_timeout"),
 }

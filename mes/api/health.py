@@ -97,12 +97,11 @@ def status() -> Response:
 
 def _checks(services: Services) -> dict[str, str]:
     runtime_status = services.runtime_status.current()
-    problem = runtime_status.detail or "the runtime has not answered recently"
     return {
         "service": _SHUTTING_DOWN if services.shared.stopping else "ok",
-        "runtime": "ok" if runtime_status.running else problem,
+        "runtime": services.runtime_status.problem or "ok",
         "catalog": services.catalog.problem or "ok",
-        "state": runtime_status.state_dir or "ok",
+        "state": services.coordinator.lock_problem or runtime_status.state_dir or "ok",
     }
 
 

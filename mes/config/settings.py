@@ -70,6 +70,7 @@ class Settings:
     swap_patience_min_seconds: float
     swap_patience_max_seconds: float
     max_model_memory_gb: float
+    lock_timeout_seconds: float
     idle_unload_seconds: float
     stream_write_timeout_seconds: float
     stream_keepalive_seconds: float

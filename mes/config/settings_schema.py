@@ -189,8 +189,7 @@ class SettingsSchema(Schema):
     load_retry_pause_seconds = _seconds("LOAD_RETRY_PAUSE", 1.0,
         "The pause before a failed load is tried again", or_zero=True)
     pull_timeout_seconds = _seconds("PULL_TIMEOUT", 14_400.0,
-        "The longest time for pulling a model; the next pull continues with the data already "
-        "received")
+        "The longest time for pulling a model; the next pull continues with the data received")
     cooldown_seconds = _seconds("COOLDOWN", 10.0,
         "The time after a failed load in which the model is not loaded again; it doubles with each "
         "failure")
@@ -209,6 +208,8 @@ class SettingsSchema(Schema):
         "a number of gigabytes from 0 to 100000",
         "The maximum memory for all loaded models together; 0 for no limit (gigabytes)",
         validate=validate.Range(0, 100_000, error="a number of gigabytes from 0 to 100000"))
+    lock_timeout_seconds = _seconds("LOCK_TIMEOUT", 5.0,
+        "The longest wait for a process that holds a lock, such as that on the shared state")
     idle_unload_seconds = _seconds("IDLE_UNLOAD", 0.0,
         "Unload a model that has had no request for this time; 0 for never", or_zero=True)
     stream_write_timeout_seconds = _seconds("STREAM_WRITE_TIMEOUT", 30.0,
@@ -224,8 +225,7 @@ class SettingsSchema(Schema):
         "How long a stopping service waits for running requests (seconds)")
     stop_notice_seconds = _seconds("STOP_NOTICE", 0.0,
         "How long /ready answers 503 before a stopping service refuses requests, so that a load "
-        "balancer notices",
-        or_zero=True)
+        "balancer notices", or_zero=True)
     max_body_bytes = _integer("MAX_BODY_BYTES", 32 << 20, 1 << 10, 1 << 30,
         "The maximum size of a request body (bytes)")
     max_choices = _integer("MAX_CHOICES", 8, 1, 16,

@@ -120,7 +120,9 @@ def _exit_on_signals() -> None:
 
 
 def _terminate_at_end_of_stdin() -> None:
-    sys.stdin.buffer.read()
+    # Not by a buffered file: Python aborts if a thread holds the buffer's lock when it ends.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -15,7 +15,7 @@ from mes.errors import (
     ModelUnavailable,
     RuntimeUnavailable,
     ShuttingDown,
-    StateDirFull,
+    StateUnavailable,
     format_number,
 )
 from mes.scheduling.coordinator import Coordinator, Transaction
@@ -194,7 +194,7 @@ class LoadTasks:
 
         Raises:
             ShuttingDown: the service stops; the task is undone when the ticket leaves.
-            StateDirFull: the outcome cannot be recorded; the task is undone likewise.
+            StateUnavailable: the outcome cannot be recorded; the task is undone likewise.
         """
         if ticket.task == LOAD:
             self._load(ticket, spec)
@@ -204,7 +204,7 @@ class LoadTasks:
     def _load(self, ticket: Ticket, spec: ModelSpec) -> None:
         try:
             fields = self._model_loader.load(spec, ticket.id)
-        except (ShuttingDown, StateDirFull):
+        except (ShuttingDown, StateUnavailable):
             raise  # the next ticket that waits for the model, maybe in another worker, loads it
         except MesError as exc:
             with self._coordinator.transaction() as transaction:

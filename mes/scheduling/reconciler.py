@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from mes.domain import LoadedModel, ModelSpec, PulledModel, Runtime
-from mes.errors import MesError, RuntimeUnavailable, ShuttingDown, StateDirFull
+from mes.errors import MesError, RuntimeUnavailable, ShuttingDown, StateUnavailable
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.model_loader import ModelLoader, resident_fields
 from mes.scheduling.registry import UNLOAD
@@ -79,7 +79,7 @@ class Reconciler:
     def run(self) -> None:
         """Run a round if one is due; while the runtime is down, one is due in each call.
 
-        Raises StateDirFull.
+        Raises StateUnavailable.
         """
         now = time.monotonic()
         runtime_status = self._runtime_status.current()
@@ -88,7 +88,7 @@ class Reconciler:
         self._next_round = now + _RECONCILE_INTERVAL_SECONDS
         try:
             self._observe(runtime_status)
-        except StateDirFull:
+        except StateUnavailable:
             raise  # the runtime is not the cause
         except MesError as exc:
             self._mark_down(runtime_status, exc)
@@ -225,9 +225,7 @@ class Reconciler:
         try:
             self._model_loader.unload_untracked(names)
         finally:
-            with self._coordinator.transaction() as transaction:
-                transaction.state.release(names, transaction.now)
-                transaction.state.leave(ticket, transaction.now)
+            self._coordinator.leave(ticket)  # which releases the models too
 
     # Preloading and unloading
 
@@ -241,7 +239,7 @@ class Reconciler:
     def _preload_model(self, spec: ModelSpec) -> None:
         try:
             self._scheduler.load(spec, AlwaysConnected())
-        except (RuntimeUnavailable, ShuttingDown, StateDirFull):
+        except (RuntimeUnavailable, ShuttingDown, StateUnavailable):
             return  # a later round tries again, maybe one of another worker
         except MesError as exc:
             log.error("preload_failed", extra={"model": spec.id, "code": exc.code})

@@ -27,4 +27,4 @@ def test_every_guarantee_is_kept_in_a_soak_test(tmp_path):
     # Requests of each kind were answered, and each kind of fault was injected.
     answered = {kind: found.get("200", 0) for kind, found in report["outcomes"].items()}
     assert min(answered[kind] for kind in ("plain", "schema", "status", "health", "metrics")) > 0
-    assert set(report["trouble"]) == {"reload", "kill", "restart", "fault", "unread"}
+    assert set(report["trouble"]) == {"reload", "kill", "restart", "fault", "unread", "stop"}

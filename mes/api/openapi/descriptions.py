@@ -57,6 +57,9 @@ ERROR_CAUSES = {
         "too many requests without a valid key are open, from this address or from all; those with "
         "a key are served"
     ),
+    "state_locked": (
+        "a process that does not run holds the lock on the state; retry after `Retry-After` seconds"
+    ),
     "shutting_down": "MES stops or restarts; retry after `Retry-After` seconds",
     "runtime_unavailable": "the runtime cannot be reached; retry after `Retry-After` seconds",
     "model_unavailable": (
