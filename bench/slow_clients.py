@@ -3,7 +3,7 @@
 Runs MES with one worker, and requests `/health` in three situations: alone; while 300 clients have
 sent half a request; and just after a client has got its response and leaves its connection open. To
 compare with the plain worker class, set `worker_class = "gthread"` in another checkout's
-gunicorn.conf.py:
+mes/serve/gunicorn_conf.py:
 
     python -m bench.slow_clients --beside gthread=../another-checkout
 """

@@ -1,10 +1,7 @@
-"""The `mes` command: its options, its subcommands, and `mes serve`."""
+"""The `mes` command: its options, and its subcommands."""
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,13 +10,12 @@ from mes import __version__
 from mes.cli import client
 from mes.cli import key as key_commands
 from mes.cli.checks.command import check
-from mes.cli.client import CommandError
 from mes.cli.models import load, models, pull, unload
 from mes.cli.run import run
+from mes.cli.serve import serve, up
 from mes.cli.status import status
 from mes.cli.validate import validate
 
-_PROJECT = Path(__file__).parents[2]
 # The exit status that shells expect of a program ended by Ctrl-C: 128 + SIGINT.
 _INTERRUPTED = 130
 
@@ -47,21 +43,8 @@ def mes(ctx: click.Context, url: str | None, key: str | None) -> None:
     ctx.obj = client.find_target(url, key)
 
 
-@click.command()
-def serve() -> None:
-    """Serve under gunicorn until SIGTERM.
-
-    Models run on the runtime at OLLAMA_HOST. `make run` also starts a runtime and fetches models.
-    """
-    config = _PROJECT / "gunicorn.conf.py"
-    if not config.is_file():
-        raise CommandError(f"{config} is missing; install MES from its folder: pip install -e .")
-    # An empty value counts as not set; gunicorn fails on an empty WEB_CONCURRENCY.
-    environ = {name: value for name, value in os.environ.items() if value.strip()}
-    gunicorn = [sys.executable, "-m", "gunicorn", "-c", str(config)]
-    # gunicorn replaces this process, so that signals reach it without a parent passing them on.
-    os.execve(sys.executable, [*gunicorn, "--pythonpath", str(_PROJECT), "wsgi:app"], environ)
-
-
-for command in (serve, status, models, load, unload, pull, run, validate, check, key_commands.key):
+_COMMANDS = (
+    *(serve, up, status, models, load, unload, pull, run, validate, check, key_commands.key),
+)
+for command in _COMMANDS:
     mes.add_command(command)

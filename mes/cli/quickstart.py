@@ -1,7 +1,7 @@
-"""Quickstart for `make run`: start MES, and the embedded runtime if no Ollama is configured.
+"""`mes up` and `make run`: start MES, and the embedded runtime if no Ollama is configured.
 
-Run as `python -m mes.cli.quickstart`. If OLLAMA_HOST is set, in the environment or in `.env`, MES
-uses that runtime, and the embedded one is not started.
+Also run as `python -m mes.cli.quickstart`. If OLLAMA_HOST is set, in the environment or in `.env`,
+MES uses that runtime, and the embedded one is not started.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from dotenv import dotenv_values
 
+from mes.cli.package_files import GUNICORN, write_default_catalog
 from mes.config.settings import Settings, SettingsError, load
 from mes.errors import format_number
 
 MODEL, EMBEDDER = "smollm2:135m", "all-minilm"
 _EMBEDDED_PORT = 11435
-_EMBEDDED_CATALOG = "config/models.embedded.json"
+_CATALOG, _EMBEDDED_CATALOG = "config/models.json", "config/models.embedded.json"
 _LOGS = Path("logs")
 _READY_WITHIN_SECONDS = 120.0
 # On Ctrl-C running requests may finish, but not for longer than a user likes to wait.
@@ -48,7 +51,7 @@ def main() -> int:
     except KeyboardInterrupt:
         report("stopped")
         return 0
-    except (StartError, SettingsError) as exc:
+    except (StartError, SettingsError, OSError) as exc:
         print(f"MES does not start:\n{exc}", file=sys.stderr)
         return 1
 
@@ -58,6 +61,9 @@ def _serve(stack: ExitStack) -> int:
     embedded = not _is_configured("OLLAMA_HOST")
     # An empty value counts as not set; gunicorn fails on an empty WEB_CONCURRENCY.
     environ = {name: value for name, value in os.environ.items() if value.strip()}
+    if embedded:
+        _require_engine()
+    write_default_catalog(_EMBEDDED_CATALOG if embedded else _CATALOG)
     if embedded:
         environ |= _embedded_settings()
     settings = load(environ)
@@ -69,8 +75,7 @@ def _serve(stack: ExitStack) -> int:
         report(f"using the runtime at {settings.ollama_host}")
     url = settings.local_url
     report(f"starting {settings.workers} workers on {url}, log in {_LOGS}/mes.log")
-    gunicorn = ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
-    service = stack.enter_context(_running("mes", gunicorn, environ))
+    service = stack.enter_context(_running("mes", GUNICORN, environ))
     _wait_until_ready(url, service)
     report(f"ready after {time.monotonic() - began:.1f} s; Ctrl-C stops everything. Try:\n")
     model = MODEL if embedded else _first_model(settings)
@@ -103,6 +108,16 @@ def _embedded_runtime(
     port = url.rpartition(":")[2]
     serve = ["mes.embedded", "serve", "--until-stdin-closes", "--port", port]
     return _running("runtime", serve, environ)
+
+
+def _require_engine() -> None:
+    if find_spec("xllamacpp") is None:
+        requirements = metadata.requires("openbench-mes") or []
+        engine = next(each for each in requirements if each.startswith("xllamacpp"))
+        raise StartError(
+            "the embedded runtime needs a package that is not installed; "
+            f"pip install '{engine.partition(';')[0].strip()}', or set OLLAMA_HOST to an Ollama"
+        )
 
 
 def _fetch_models() -> None:

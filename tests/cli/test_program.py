@@ -147,6 +147,23 @@ def test_serve_is_gunicorn_in_the_same_process(environ, tmp_path):
     assert serving.wait(40) == 0, output.read_text()
 
 
+def test_serve_needs_no_file_in_its_folder(environ, tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    environ["MODELS_CONFIG_PATH"] = ""
+    env = {**os.environ, **environ, "PORT": str(free_port()), "STATE_DIR": str(tmp_path / "state")}
+    env |= {"WEB_CONCURRENCY": "1", "MES_URL": "", "PYTHONPATH": str(ROOT)}
+    serving = process.start([*MES, "serve"], env=env, output=tmp_path / "output", folder=folder)
+    ask = [*MES, "models", "--json"]
+    wait_until(
+        lambda: subprocess.run(ask, env=env, cwd=folder, capture_output=True).returncode == 0,
+        seconds=60,
+    )
+    assert process.stop(serving, patience_seconds=40) == 0
+    written = folder / "config" / "models.json"
+    assert written.read_bytes() == (ROOT / "config" / "models.json").read_bytes()
+
+
 def test_serve_reports_wrong_settings_without_a_traceback(program, environ):
     environ["PORT"] = "eighty"
     result = program("serve")
