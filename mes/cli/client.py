@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -15,8 +15,6 @@ import click
 import requests
 from urllib3.exceptions import ProtocolError
 
-from mes.config import settings
-from mes.config.settings_schema import DEVELOPMENT_KEY
 from mes.errors import format_number
 
 _CONNECT_TIMEOUT_SECONDS = 5.0
@@ -67,26 +65,6 @@ class Target:
 
     url: str
     key: str = field(repr=False)
-
-
-def find_target(url: str | None, key: str | None) -> Target:
-    """Return the target given by the options, else by the environment, else the local service.
-
-    The settings are read unchecked: a wrong setting of the service must not keep a command from
-    talking to it.
-    """
-    environment = settings.load_unchecked()
-    url = url or environment.get("MES_URL") or _local_url(environment)
-    return Target(
-        url=(url if "://" in url else f"http://{url}").rstrip("/"),
-        key=key or environment.get("MES_API_KEY") or DEVELOPMENT_KEY,
-    )
-
-
-def _local_url(environment: Mapping[str, str]) -> str:
-    host = environment.get("HOST", "127.0.0.1")
-    host = settings.CONNECT_HOSTS.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{environment.get('PORT', 8001)}"
 
 
 class MesClient:

@@ -7,21 +7,26 @@ from typing import Any
 import click
 
 from mes import __version__
-from mes.cli import client
 from mes.cli import key as key_commands
+from mes.cli import output
 from mes.cli.checks.command import check
 from mes.cli.models import load, models, pull, unload
 from mes.cli.run import run
 from mes.cli.serve import serve, up
 from mes.cli.status import status
+from mes.cli.target import target_options
 from mes.cli.validate import validate
 
 # The exit status that shells expect of a program ended by Ctrl-C: 128 + SIGINT.
 _INTERRUPTED = 130
 
 
-class _InterruptibleGroup(click.Group):
-    """A command group that ends with status 130 and without output on Ctrl-C."""
+class _MesGroup(click.Group):
+    """The command `mes`: no character ends it, and Ctrl-C does so with status 130 and quietly."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        output.replace_unencodable()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -30,17 +35,14 @@ class _InterruptibleGroup(click.Group):
             ctx.exit(_INTERRUPTED)
 
 
-@click.group(cls=_InterruptibleGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--url", metavar="URL", help="Address of MES. [MES_URL; else from HOST and PORT]")
-@click.option("--key", help="API key. Other users of the machine can see it; MES_API_KEY is safer.")
+@click.group(cls=_MesGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@target_options
 @click.version_option(__version__, prog_name="mes")
-@click.pass_context
-def mes(ctx: click.Context, url: str | None, key: str | None) -> None:
+def mes() -> None:
     """Serve, inspect and use the Model Execution Service.
 
     Values not given as options are read from the environment, then from .env.
     """
-    ctx.obj = client.find_target(url, key)
 
 
 _COMMANDS = (

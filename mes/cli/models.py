@@ -21,13 +21,14 @@ from rich.table import Table
 
 from mes.cli.client import CommandError, MesClient, Target
 from mes.cli.output import colored_word, console, print_json, spinner, table
+from mes.cli.target import pass_target
 
 Documents = Iterator[dict[str, Any]]
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the service's JSON answer.")
-@click.pass_obj
+@pass_target
 def models(target: Target, as_json: bool) -> None:
     """List the models of the catalog."""
     document = MesClient(target).get("/v1/models", required_field="models")
@@ -39,7 +40,7 @@ def models(target: Target, as_json: bool) -> None:
 
 @click.command()
 @click.argument("model")
-@click.pass_obj
+@pass_target
 def load(target: Target, model: str) -> None:
     """Load MODEL and wait until it is ready."""
     _post_action(target, model, "load", f"loading {model}")
@@ -47,7 +48,7 @@ def load(target: Target, model: str) -> None:
 
 @click.command()
 @click.argument("model")
-@click.pass_obj
+@pass_target
 def unload(target: Target, model: str) -> None:
     """Unload MODEL after its running requests have ended."""
     _post_action(target, model, "unload", f"unloading {model}")
@@ -55,7 +56,7 @@ def unload(target: Target, model: str) -> None:
 
 @click.command()
 @click.argument("model")
-@click.pass_obj
+@pass_target
 def pull(target: Target, model: str) -> None:
     """Download MODEL to the runtime's disk. MODEL must be in the catalog.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -56,9 +57,25 @@ def spinner(text: str) -> AbstractContextManager[Any]:
     return errors.status(Text(text)) if errors.is_terminal else nullcontext()
 
 
+def replace_unencodable() -> None:
+    """Print `?` in place of each character that the encoding of the output does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def print_json(document: Any) -> None:
-    """Print a document as indented JSON."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """Print a document as indented JSON, with escapes if the output lacks a character of it."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    click.echo(text if _is_encodable(text) else json.dumps(document, indent=2))
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def print_text(text: str) -> None:

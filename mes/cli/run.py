@@ -11,6 +11,7 @@ import click
 from mes import strict_json
 from mes.cli.client import CommandError, MesClient, Target
 from mes.cli.output import print_json, print_text, spinner
+from mes.cli.target import pass_target
 
 
 @click.command()
@@ -24,7 +25,7 @@ from mes.cli.output import print_json, print_text, spinner
     "--timeout", type=float, metavar="SECONDS", help="Time limit of the generation alone."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the service's JSON answer.")
-@click.pass_obj
+@pass_target
 def run(
     target: Target,
     model: str,

@@ -18,7 +18,9 @@ from tests.support.process import ROOT
 from tests.support.service import KEY, FakeOllama, Service
 
 HERE, ABSENT = "smollm2:135m", "hf.co/org/Tiny:Q4"
-MODELS = {HERE: {"max_concurrent": 2, "context_window": 4096, "size_gb": 0.1}, ABSENT: {}}
+NAME = "SmolLM2 \u5c0f"
+HERE_FIELDS = {"max_concurrent": 2, "context_window": 4096, "size_gb": 0.1, "display_name": NAME}
+MODELS = {HERE: HERE_FIELDS, ABSENT: {}}
 
 Mes = Callable[..., Result]
 

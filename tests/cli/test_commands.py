@@ -192,6 +192,30 @@ def test_the_target_can_be_set_in_a_dotenv_file(mes, service, tmp_path):
     assert mes("models", MES_API_KEY=None, PORT=None, HOST=None).exit_code == 0
 
 
+AFTER = [["models"], ["status", "--once"], ["load", HERE], ["run", HERE, "Hello"], ["check"]]
+
+
+@pytest.mark.parametrize("arguments", AFTER, ids=lambda arguments: arguments[0])
+def test_the_target_can_be_named_after_the_command(mes, service, arguments):
+    target = ("--url", f"http://127.0.0.1:{service.port}", "--key", KEY)
+    result = mes(*arguments, *target, PORT=None, HOST=None, MES_API_KEY=None)
+    assert "no server answers" not in result.output
+    assert "does not accept the key" not in result.output
+
+
+def test_of_two_targets_the_last_one_counts(mes, service):
+    before, after = f"127.0.0.1:{free_port()}", f"127.0.0.1:{service.port}"
+    assert mes("--url", before, "--key", "x", "models", "--url", after, "--key", KEY).exit_code == 0
+    assert mes("--url", after, "models", "--url", before).exit_code == 1
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/"])
+def test_the_address_may_be_that_of_openai_clients(mes, service, path):
+    url = f"http://127.0.0.1:{service.port}{path}"
+    assert mes("--url", url, "models").exit_code == 0
+    assert mes("models", MES_URL=url).exit_code == 0
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost", None])
 def test_the_default_target_follows_the_host_setting(mes, host):
     assert mes("models", HOST=host).exit_code == 0

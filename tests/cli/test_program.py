@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import time
 from importlib.metadata import entry_points
+
+import pytest
 
 from mes.cli.main import mes as command
 from tests.cli.conftest import ABSENT, HERE
@@ -59,6 +62,17 @@ def test_run_reads_standard_input_and_writes_standard_output(program, runtime):
     runtime.control(echo=True)
     result = program("run", HERE, "-", input="Grüße an alle")
     assert (result.returncode, result.stdout, result.stderr) == (0, "Grüße an alle\n", "")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+def test_a_character_that_the_output_lacks_ends_no_command(program, environ, runtime, encoding):
+    runtime.control(echo=True)
+    environ["PYTHONIOENCODING"] = encoding
+    words = [("run", HERE, "-"), ("run", HERE, "-", "--json"), ("models",), ("status",), ("check",)]
+    results = {arguments: program(*arguments, input="\u65e5\u672c") for arguments in words}
+    assert {arguments: each.stderr for arguments, each in results.items() if each.stderr} == {}
+    assert results[words[0]].returncode == 0
+    assert json.loads(results[words[1]].stdout)["output"] == "\u65e5\u672c"
 
 
 def test_status_in_a_pipe_is_shown_once_and_plain(program):

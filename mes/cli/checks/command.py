@@ -7,13 +7,15 @@ import click
 from mes.cli.checks import FAIL, Findings, fail, installation, limits, services, warn
 from mes.cli.client import Target
 from mes.cli.output import colored_word, console
+from mes.cli.target import pass_target
 from mes.config import settings
 from mes.config.catalog import CatalogError, CatalogFile
 
 
 @click.command()
+@pass_target
 @click.pass_context
-def check(ctx: click.Context) -> None:
+def check(ctx: click.Context, target: Target) -> None:
     """Check the configuration and the services.
 
     Each line is about the installation, the settings, the catalog, the runtime or the service; it
@@ -21,7 +23,7 @@ def check(ctx: click.Context) -> None:
     """
     failed = False
     out = console()
-    for finding in _all_findings(ctx.obj):
+    for finding in _all_findings(target):
         failed = failed or finding.level == FAIL
         level = colored_word(finding.level)
         level.pad_right(4 - len(level))
