@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -82,13 +82,15 @@ class MesClient:
         self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         self._session.headers["Authorization"] = f"Bearer {_checked_key(target.key)}"
 
-    def get(self, path: str, *, required_field: str) -> dict[str, Any]:
+    def get(
+        self, path: str, *, required_field: str, timeout: float = GET_TIMEOUT_SECONDS
+    ) -> dict[str, Any]:
         """Return the JSON object at `path`.
 
         Raises:
             CommandError: also if the object lacks `required_field`; the service is then not MES.
         """
-        document = self._successful(self._send("GET", path, timeout=GET_TIMEOUT_SECONDS))
+        document = self._successful(self._send("GET", path, timeout=timeout))
         if required_field not in document:
             raise self._not_mes(200)
         return document
@@ -102,9 +104,9 @@ class MesClient:
         """Send `body` as JSON and return the answer, without a time limit."""
         return self._successful(self._send("POST", path, body))
 
-    def post_stream(self, path: str) -> Iterator[dict[str, Any]]:
+    def post_stream(self, path: str, body: Any = None) -> Generator[dict[str, Any]]:
         """Yield the JSON lines of a streamed answer as they arrive; raise one of type `error`."""
-        with self._send("POST", path, stream=True) as response:
+        with self._send("POST", path, body, stream=True) as response:
             try:
                 yield from self._json_lines(response)
             except requests.RequestException as exc:
@@ -146,9 +148,10 @@ class MesClient:
         document = self._parse(response.content, response.status_code)
         if response.status_code == 200:
             return document
-        if "code" not in document:
+        problem = _problem(document)
+        if "code" not in problem:
             raise self._not_mes(response.status_code)
-        raise _problem_error(document)
+        raise _problem_error(problem)
 
     def _parse(self, text: bytes, status: int) -> dict[str, Any]:
         try:
@@ -177,6 +180,12 @@ class MesClient:
             f"the server at {self.url} (status {status}) is not MES; "
             "set --url or MES_URL to the address of MES"
         )
+
+
+def _problem(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the problem document of an error, also of one in OpenAI's format."""
+    error = document.get("error")
+    return {**error, "detail": error.get("message")} if isinstance(error, dict) else document
 
 
 def _problem_error(problem: dict[str, Any]) -> CommandError:

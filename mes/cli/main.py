@@ -9,7 +9,11 @@ import click
 from mes import __version__
 from mes.cli import key as key_commands
 from mes.cli import output
+from mes.cli.chat import chat
 from mes.cli.checks.command import check
+from mes.cli.completion import completion
+from mes.cli.embed import embed
+from mes.cli.model_info import ps, show
 from mes.cli.models import load, models, pull, unload
 from mes.cli.run import run
 from mes.cli.serve import serve, up
@@ -35,7 +39,11 @@ class _MesGroup(click.Group):
             ctx.exit(_INTERRUPTED)
 
 
-@click.group(cls=_MesGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_MesGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: mes up, and in another terminal: mes run smollm2:135m 'Hello'",
+)
 @target_options
 @click.version_option(__version__, prog_name="mes")
 def mes() -> None:
@@ -46,7 +54,10 @@ def mes() -> None:
 
 
 _COMMANDS = (
-    *(serve, up, status, models, load, unload, pull, run, validate, check, key_commands.key),
+    *(serve, up, run, chat, embed),
+    *(models, show, ps, status, load, unload, pull),
+    *(validate, check, key_commands.key, completion),
 )
 for command in _COMMANDS:
     mes.add_command(command)
+mes.add_command(models, "list")

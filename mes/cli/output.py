@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -51,7 +52,7 @@ def colored_word(word: str) -> Text:
     return Text(word, style=_STYLES.get(word, ""))
 
 
-def spinner(text: str) -> AbstractContextManager[Any]:
+def spinner(text: str) -> AbstractContextManager[Status | None]:
     """Show a spinner with `text` on standard error during the block, if it is a terminal."""
     errors = console(stderr=True)
     return errors.status(Text(text)) if errors.is_terminal else nullcontext()
@@ -78,9 +79,15 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def print_text(text: str) -> None:
-    """Print text from a model, on a terminal without control characters, which could steer it."""
-    click.echo(without_control_characters(text) if sys.stdout.isatty() else text)
+def print_text(text: str, *, err: bool = False) -> None:
+    """Print text from a model to standard output, or to standard error."""
+    click.echo(printable(text, err=err), err=err)
+
+
+def printable(text: str, *, err: bool = False) -> str:
+    """Return text from a model, for a terminal without control characters, which could steer it."""
+    stream = sys.stderr if err else sys.stdout
+    return without_control_characters(text) if stream.isatty() else text
 
 
 def without_control_characters(text: str) -> str:

@@ -37,7 +37,7 @@ def serve() -> None:
 @click.command(epilog="Example: mes up, and in another terminal: mes run smollm2:135m 'Hello'")
 @click.pass_context
 def up(ctx: click.Context) -> None:
-    """Serve two small models until Ctrl-C, with the embedded runtime.
+    """Start a runtime, two small models and MES, until Ctrl-C.
 
     In the present folder, models go to models/, logs to logs/, and the catalog to config/. If
     OLLAMA_HOST is set, that runtime is used, and no model is fetched.

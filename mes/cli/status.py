@@ -19,7 +19,7 @@ _REFRESH_SECONDS = 1.0
 _MAX_QUEUE_ROWS = 10
 
 
-@click.command()
+@click.command(epilog="Example: mes status --once")
 @click.option("--once", is_flag=True, help="Show the status once. Implied if output is piped.")
 @click.option("--json", "as_json", is_flag=True, help="Print the service's JSON answer once.")
 @pass_target

@@ -62,7 +62,7 @@ class Report:
         return {"lines": self.counts.total(), **{each: self.counts[each] for each in _RESULTS}}
 
 
-@click.command()
+@click.command(epilog="Example: mes validate person.json answers.jsonl")
 @click.argument("schema")
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="Totals, and each line that is not valid.")

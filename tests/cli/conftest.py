@@ -17,10 +17,10 @@ from tests.integration.helpers import restore_defaults
 from tests.support.process import ROOT
 from tests.support.service import KEY, FakeOllama, Service
 
-HERE, ABSENT = "smollm2:135m", "hf.co/org/Tiny:Q4"
+HERE, ABSENT, EMBEDDER = "smollm2:135m", "hf.co/org/Tiny:Q4", "all-minilm:33m"
 NAME = "SmolLM2 \u5c0f"
 HERE_FIELDS = {"max_concurrent": 2, "context_window": 4096, "size_gb": 0.1, "display_name": NAME}
-MODELS = {HERE: HERE_FIELDS, ABSENT: {}}
+MODELS = {HERE: HERE_FIELDS, ABSENT: {}, EMBEDDER: {}}
 
 Mes = Callable[..., Result]
 
@@ -28,6 +28,7 @@ Mes = Callable[..., Result]
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[FakeOllama]:
     with FakeOllama(f"--models={HERE}") as fake:
+        fake.control(abilities={HERE: ["thinking"]})
         yield fake
 
 

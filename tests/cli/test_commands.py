@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -36,7 +37,7 @@ def test_every_command_has_a_help_text(mes):
     for name in command.commands:
         result = mes(name, "--help")
         assert result.exit_code == 0
-        assert len(result.stdout.splitlines()) >= 4
+        assert re.search(r"Examples?:\s+.*\bmes ", result.stdout), name
 
 
 def test_the_version_is_printed(mes):
@@ -48,6 +49,31 @@ def test_models_are_listed(mes):
     assert result.exit_code == 0
     assert row(result.stdout, HERE)[-5:] == ["0.1", "GB", "4096", "yes", "no"]
     assert "\x1b" not in result.stdout
+
+
+def test_list_is_another_name_of_models(mes):
+    assert mes("list").stdout == mes("models").stdout
+
+
+def test_ps_lists_the_models_in_memory(mes):
+    mes("load", HERE)
+    loaded = mes("ps").stdout
+    assert row(loaded, HERE)[1:] == ["ready", "0.1", "GB", "4096", "0/2", "0/512", "no"]
+    assert ABSENT not in loaded
+    (model,) = json.loads(mes("ps", "--json").stdout)["models"]
+    assert model["id"] == HERE
+    mes("unload", HERE)
+    assert json.loads(mes("ps", "--json").stdout)["models"] == []
+
+
+def test_show_prints_the_properties_of_a_model(mes):
+    shown = mes("show", HERE)
+    assert shown.exit_code == 0
+    rows = dict(line.split(maxsplit=1) for line in shown.stdout.splitlines())
+    assert rows["model"].strip() == HERE
+    assert rows["digest"].startswith("sha256:")
+    document = json.loads(mes("show", HERE, "--json").stdout)
+    assert document["digest"] == rows["digest"].strip()
 
 
 def test_a_model_is_loaded_and_unloaded(mes, runtime):

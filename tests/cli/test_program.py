@@ -64,11 +64,11 @@ def test_run_reads_standard_input_and_writes_standard_output(program, runtime):
     assert (result.returncode, result.stdout, result.stderr) == (0, "Grüße an alle\n", "")
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_a_character_that_the_output_lacks_ends_no_command(program, environ, runtime, encoding):
     runtime.control(echo=True)
     environ["PYTHONIOENCODING"] = encoding
-    words = [("run", HERE, "-"), ("run", HERE, "-", "--json"), ("models",), ("status",), ("check",)]
+    words = [("run", HERE, "-"), ("run", HERE, "-", "--json"), ("models",)]
     results = {arguments: program(*arguments, input="\u65e5\u672c") for arguments in words}
     assert {arguments: each.stderr for arguments, each in results.items() if each.stderr} == {}
     assert results[words[0]].returncode == 0
@@ -140,10 +140,10 @@ def test_ctrl_c_ends_quietly_and_cancels_the_generation(environ, runtime, tmp_pa
     env = {**os.environ, "MES_URL": "", **environ}
     output = tmp_path / "output"
     running = process.start([*MES, "run", HERE, "Hello"], env=env, output=output)
-    wait_until(lambda: runtime.model(HERE)["generations"], seconds=30)
+    wait_until(output.read_text, seconds=30)
     running.send_signal(signal.SIGINT)
     assert running.wait(20) == 130
-    assert output.read_text() == ""
+    assert output.read_text() == " alpha\n"
     wait_until(lambda: runtime.model(HERE)["cancelled_generations"], seconds=20)
 
 

@@ -12,7 +12,7 @@ from mes.config import settings
 from mes.config.catalog import CatalogError, CatalogFile
 
 
-@click.command()
+@click.command(epilog="Example: mes check")
 @pass_target
 @click.pass_context
 def check(ctx: click.Context, target: Target) -> None:
