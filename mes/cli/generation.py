@@ -77,11 +77,17 @@ def stream_answer(client: MesClient, request: dict[str, Any]) -> dict[str, Any]:
             if line.get("type") == "result":
                 writer.end()
                 return line
-            if not writer.write(line):
+            if writer.prints(line):
+                _stop(status)  # first: it erases the line that it is in
+                writer.write(line)
+            else:
                 _show_progress(status, line, model)
-            elif status is not None:
-                status.stop()
     raise CommandError("the answer broke off before its result; check the log of the service")
+
+
+def _stop(status: Status | None) -> None:
+    if status is not None:
+        status.stop()
 
 
 def _show_progress(status: Status | None, line: dict[str, Any], model: str) -> None:
@@ -102,11 +108,13 @@ class _AnswerWriter:
         self._types = ("token", "reasoning") if with_reasoning else ("token",)
         self._last: str | None = None
 
-    def write(self, line: dict[str, Any]) -> bool:
-        """Print the text of a line, and return whether it has one that is to be printed."""
-        kind = line.get("type")
-        if kind not in self._types:
-            return False
+    def prints(self, line: dict[str, Any]) -> bool:
+        """Return whether the line has text that is to be printed."""
+        return line.get("type") in self._types
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Print the text of a line."""
+        kind = str(line["type"])
         if self._last not in (kind, None):
             self.end()
         self._last = kind
@@ -114,7 +122,6 @@ class _AnswerWriter:
         text = printable(str(line.get("text")), err=is_reasoning)
         styled = is_reasoning and not os.environ.get("NO_COLOR")
         click.echo(click.style(text, dim=True) if styled else text, nl=False, err=is_reasoning)
-        return True
 
     def end(self) -> None:
         """End the last line, which is an empty one if nothing was printed."""

@@ -41,6 +41,9 @@ class Terminal:
             if select.select([self._master], [], [], 0.5)[0]:
                 self.text += os.read(self._master, 65536).decode()
 
+    def write(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -125,6 +128,30 @@ def test_no_color_is_respected(environ):
 def test_colors_show_on_a_terminal(environ):
     terminal = Terminal(environ, "check")
     terminal.wait_for("\x1b[32mok")
+    terminal.close()
+
+
+def test_the_first_token_is_not_erased_with_the_spinner(environ, runtime):
+    runtime.control(first_token_ms=300, tokens=2)
+    terminal = Terminal(environ, "run", HERE, "Hello")
+    terminal.wait_for("waiting for", " alpha beta")
+    assert terminal.text.rindex("\x1b[2K") < terminal.text.index(" alpha")
+    terminal.close()
+
+
+def test_a_chat_on_a_terminal_goes_on_after_ctrl_c(environ, runtime):
+    runtime.control(tokens=2, ms_per_token=60_000)
+    terminal = Terminal(environ, "chat", HERE)
+    terminal.wait_for(">>> ")
+    terminal.write("Hello\n")
+    terminal.wait_for(" alpha")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.wait_for("the answer was cancelled")
+    runtime.control(ms_per_token=0, reply="Good bye")
+    terminal.write("Again\n")
+    terminal.wait_for("Good bye")
+    terminal.write("/bye\n")
+    assert terminal.process.wait(20) == 0
     terminal.close()
 
 
