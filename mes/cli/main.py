@@ -13,6 +13,7 @@ from mes.cli.chat import chat
 from mes.cli.checks.command import check
 from mes.cli.completion import completion
 from mes.cli.embed import embed
+from mes.cli.logs import logs
 from mes.cli.model_info import ps, show
 from mes.cli.models import load, models, pull, unload
 from mes.cli.run import run
@@ -54,7 +55,7 @@ def mes() -> None:
 
 
 _COMMANDS = (
-    *(serve, up, run, chat, embed),
+    *(serve, up, logs, run, chat, embed),
     *(models, show, ps, status, load, unload, pull),
     *(validate, check, key_commands.key, completion),
 )
