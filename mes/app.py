@@ -20,6 +20,7 @@ from mes.api import (
     models,
     problems,
     schema_validation,
+    settings_in_use,
 )
 from mes.api.openai import chat, completions, embeddings, error_format
 from mes.api.openapi import browser_paths, docs_page
@@ -55,6 +56,7 @@ _BLUEPRINTS = (
     models.bp,
     models.pull_bp,
     health.queue_bp,
+    settings_in_use.bp,
     schema_validation.checks_bp,
     schema_validation.bp,
     health.metrics_bp,

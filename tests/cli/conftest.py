@@ -37,7 +37,13 @@ def service(tmp_path_factory: pytest.TempPathFactory, runtime: FakeOllama) -> It
     folder = tmp_path_factory.mktemp("service")
     # One worker, because each notices changes of the runtime at its own time.
     with Service(
-        folder, ollama_url=runtime.url, models=MODELS, WEB_CONCURRENCY=1, MAX_BODY_BYTES=1 << 20
+        folder,
+        ollama_url=runtime.url,
+        models=MODELS,
+        WEB_CONCURRENCY=1,
+        MAX_BODY_BYTES=1 << 20,
+        OLLAMA_NUM_PARALLEL=4,
+        OLLAMA_MAX_LOADED_MODELS=3,
     ) as service:
         service.wait_until_ready()
         yield service

@@ -261,6 +261,7 @@ TAGS = {
     "models": "List, load and unload models.",
     "pull": "Pull models onto the runtime's disk.",
     "queue": "Positions of waiting requests.",
+    "settings": "Settings that the service uses.",
     "checks": "Check JSON Schemas without a generation.",
     "schema_validation": "Validate JSON values with two validators.",
     "metrics": "Metrics for Prometheus.",
