@@ -26,6 +26,10 @@ OPEN = {"HOST": "0.0.0.0", "MES_API_KEY": None}
 BUDGET = {"MAX_MODEL_MEMORY_GB": "8"}
 
 
+# The service that some tests do without, and processes of others on this machine.
+IGNORED = ("no server answers", "left over from an Ollama")
+
+
 def problems(mes: Mes, *arguments: str, **environ: str | None) -> list[tuple[str, str]]:
     """Run `mes check` and return its lines that are not ok, as level and text."""
     result = mes(*arguments, "check", **environ)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mes.cli.checks import FAIL, Findings, fail, installation, limits, services, warn
+from mes.cli.checks import FAIL, Findings, fail, installation, limits, runners, services, warn
 from mes.cli.checks.configuration import (
     Configuration,
     local_configuration,
@@ -51,6 +51,7 @@ def _all_findings(target: Target) -> Findings:
     yield from source_findings(current, here)
     yield from installation.settings_findings(current.settings)
     yield from _file_findings(current)
+    yield from runners.orphan_findings()
     yield from services.service_findings(target)
 
 
