@@ -35,6 +35,7 @@ from mes.metrics.collector import MetricsCollector
 from mes.metrics.counters import RequestCounters
 from mes.ollama.client import OllamaRuntime
 from mes.scheduling.coordinator import Coordinator
+from mes.scheduling.deletion import ModelDeleter
 from mes.scheduling.fairness import Limits, current_limits
 from mes.scheduling.file_lock import InstanceLock
 from mes.scheduling.leader import Leader
@@ -128,6 +129,9 @@ def _services(
         second_validator=structured.SecondValidator(),
         runtime=runtime,
         scheduler=scheduling.scheduler,
+        model_deleter=ModelDeleter(
+            coordinator=scheduling.coordinator, scheduler=scheduling.scheduler, runtime=runtime
+        ),
         coordinator=scheduling.coordinator,
         runtime_status=scheduling.runtime_status,
         event_loop=event_loop,

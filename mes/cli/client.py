@@ -104,6 +104,10 @@ class MesClient:
         """Send `body` as JSON and return the answer, without a time limit."""
         return self._successful(self._send("POST", path, body))
 
+    def delete(self, path: str) -> dict[str, Any]:
+        """Send a DELETE request and return the answer, without a time limit."""
+        return self._successful(self._send("DELETE", path))
+
     def post_stream(self, path: str, body: Any = None) -> Generator[dict[str, Any]]:
         """Yield the JSON lines of a streamed answer as they arrive; raise one of type `error`."""
         with self._send("POST", path, body, stream=True) as response:

@@ -15,7 +15,7 @@ from mes.cli.completion import completion
 from mes.cli.embed import embed
 from mes.cli.logs import logs
 from mes.cli.model_info import ps, show
-from mes.cli.models import load, models, pull, unload
+from mes.cli.models import load, models, pull, rm, unload
 from mes.cli.run import run
 from mes.cli.serve import serve, up
 from mes.cli.status import status
@@ -56,7 +56,7 @@ def mes() -> None:
 
 _COMMANDS = (
     *(serve, up, logs, run, chat, embed),
-    *(models, show, ps, status, load, unload, pull),
+    *(models, show, ps, status, load, unload, pull, rm),
     *(validate, check, key_commands.key, completion),
 )
 for command in _COMMANDS:

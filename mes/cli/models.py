@@ -1,4 +1,4 @@
-"""`mes models`, `mes load`, `mes unload` and `mes pull`: the models of the catalog."""
+"""`mes models`, `load`, `unload`, `pull` and `rm`: the models of the catalog."""
 
 from __future__ import annotations
 
@@ -67,6 +67,19 @@ def pull(target: Target, model: str) -> None:
     documents = MesClient(target).post_stream(f"{model_path(model)}/pull")
     show = _show_progress_bars if errors.is_terminal else _print_steps
     click.echo(show(documents, errors)["message"])
+
+
+@click.command(epilog="Example: mes rm llama3.1:8b")
+@click.argument("model", shell_complete=complete_models)
+@pass_target
+def rm(target: Target, model: str) -> None:
+    """Delete MODEL from the runtime's disk.
+
+    It stays in the catalog, and `mes pull` downloads it again. A MODEL in use is not deleted.
+    """
+    with spinner(f"deleting {model}"):
+        document = MesClient(target).delete(model_path(model))
+    click.echo(document.get("message", "done"))
 
 
 def model_path(model: str) -> str:

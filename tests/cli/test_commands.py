@@ -154,6 +154,17 @@ def test_a_pull_that_breaks_off_fails_with_the_reason(mes, runtime):
     assert "no space left on device (pull_failed, request " in result.stderr
 
 
+def test_rm_deletes_a_model_from_the_disk(mes, runtime):
+    mes("load", HERE)
+    result = mes("rm", HERE)
+    assert (result.exit_code, result.stdout) == (0, f"{HERE} is deleted\n")
+    assert HERE not in runtime.stats()["models"]
+    assert runtime.stats()["loaded"] == []
+    again = mes("rm", HERE)
+    assert again.exit_code == 1
+    assert "model_not_pulled" in again.stderr
+
+
 BROKEN = {
     "inside a chunk": STREAM + chunk(line(type="progress", status="pulling"))[:20],
     "between lines": STREAM + chunk(line(type="progress", status="pulling")),
