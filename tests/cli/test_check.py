@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import requests
+import responses
 
 from mes.cli.checks.installation import check_libraries, filesystem_type
 from tests.cli.conftest import HERE, MODELS, Mes
@@ -136,6 +137,14 @@ def test_no_service_is_a_warning(healthy):
 
 def test_a_wrong_key_is_found(running):
     assert any("does not accept the key" in text for _, text in problems(running, MES_API_KEY="x"))
+
+
+def test_a_key_without_the_scope_admin_is_found(running):
+    forbidden = {"code": "forbidden", "detail": "this needs a key with the scope admin"}
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as server:
+        server.get("http://mes.test/v1/settings", status=403, json=forbidden)
+        lines = problems(running, MES_URL="http://mes.test")
+    assert any("the key has no scope admin" in text for _, text in lines)
 
 
 def test_the_settings_are_those_of_the_running_service(running, service):

@@ -44,7 +44,9 @@ def _all_findings(target: Target) -> Findings:
     yield from installation.library_findings()
     here, mistakes = _local_configuration()
     yield from (fail("settings", line) for line in mistakes)
-    current = running_configuration(target) or here
+    running, findings = running_configuration(target)
+    yield from findings
+    current = running or here
     if current is None:
         yield warn("the rest", "not checked; correct the settings first")
         return

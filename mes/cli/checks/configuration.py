@@ -15,6 +15,14 @@ from mes.config.settings_schema import DEVELOPMENT_KEY, NAMES
 # Not compared: the service does not tell its key, and the others say how it is reached.
 _NOT_COMPARED = ("MES_API_KEY", "HOST", "PORT")
 
+_KEY_WITHOUT_SCOPE = [
+    warn(
+        "settings",
+        "those of this shell are checked, because the key has no scope admin; "
+        "set --key or MES_API_KEY to one that has, to check those of the running service",
+    )
+]
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -36,13 +44,15 @@ def local_configuration() -> Configuration:
     return Configuration(settings.load(), settings.load_unchecked(), is_running=False)
 
 
-def running_configuration(target: Target) -> Configuration | None:
-    """Return what the running service uses; None if none runs, or the key has no scope `admin`."""
+def running_configuration(target: Target) -> tuple[Configuration | None, Findings]:
+    """Return what the running service uses; None, and maybe a finding, if it does not show it."""
     try:
         answer = MesClient(target).get("/v1/settings", required_field="settings")
-        return _configuration(answer)
-    except (CommandError, settings.SettingsError):
-        return None
+        return _configuration(answer), iter(())
+    except CommandError as exc:
+        return None, iter(_KEY_WITHOUT_SCOPE if exc.code == "forbidden" else ())
+    except settings.SettingsError:
+        return None, iter(())  # of another version, which a later finding reports
 
 
 def _configuration(answer: Mapping[str, Any]) -> Configuration:
