@@ -129,7 +129,7 @@ class MesClient:
             return self._session.request(
                 method,
                 self.url + path,
-                data=None if body is None else json.dumps(body),
+                data=None if body is None else _encoded(body),
                 headers={} if body is None else {"Content-Type": "application/json"},
                 stream=stream,
                 timeout=(_CONNECT_TIMEOUT_SECONDS, timeout),
@@ -175,7 +175,7 @@ class MesClient:
                 f"the connection to {self.url} broke off before the answer ended; check its log"
             )
         return ServiceUnreachable(
-            f"no server answers at {self.url}; start MES with `mes serve`, "
+            f"no server answers at {self.url}; start MES with `mes up` or `mes serve`, "
             "or set --url or MES_URL to its address"
         )
 
@@ -198,6 +198,13 @@ def _problem_error(problem: dict[str, Any]) -> CommandError:
     detail = _UNAUTHORIZED if code == "unauthorized" else str(problem.get("detail"))
     remedy = _REMEDIES.get(code, "")
     return CommandError(f"{detail}{remedy} ({code}, request {problem.get('request_id')})", code)
+
+
+def _encoded(body: Any) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        raise CommandError("the text of the request is not UTF-8; convert it first") from exc
 
 
 def _checked_key(key: str) -> str:

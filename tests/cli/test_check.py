@@ -132,7 +132,7 @@ def test_without_problems_every_line_is_ok(running):
 def test_no_service_is_a_warning(healthy):
     result = healthy("check")
     assert result.exit_code == 0
-    assert "start MES with `mes serve`" in result.stdout
+    assert "start MES with `mes up` or `mes serve`" in result.stdout
 
 
 def test_a_wrong_key_is_found(running):

@@ -190,7 +190,10 @@ WRONG = {
     "an empty prompt": (["run", HERE, ""], "/prompt: must not be empty"),
     "a wrong key": (["--key", "wrong", "models"], "does not accept the key"),
     "an invalid key": (["--key", "ключ", "models"], "visible ASCII"),
-    "no service": (["--url", f"127.0.0.1:{free_port()}", "status"], "start MES with `mes serve`"),
+    "no service": (
+        ["--url", f"127.0.0.1:{free_port()}", "status"],
+        "start MES with `mes up` or `mes serve`",
+    ),
     "an invalid URL": (["--url", "http://[", "models"], "is not a valid URL"),
     "an unknown scheme": (["--url", "ftp://here", "models"], "is not a valid URL"),
 }

@@ -78,6 +78,16 @@ def test_a_character_that_the_output_lacks_ends_no_command(program, environ, run
     assert json.loads(results[words[1]].stdout)["output"] == "\u65e5\u672c"
 
 
+@pytest.mark.parametrize("arguments", [["run", HERE, "\udcff"], ["chat", HERE]])
+def test_text_that_is_not_utf_8_is_refused(environ, arguments):
+    env = {**os.environ, "MES_URL": "", **environ}
+    done = subprocess.run(
+        [*MES, *arguments], input=b"\xff\n", env=env, cwd=ROOT, capture_output=True
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.endswith(b"is not UTF-8; convert it first\n")
+
+
 def test_status_in_a_pipe_is_shown_once_and_plain(program):
     result = program("status")
     assert result.returncode == 0
