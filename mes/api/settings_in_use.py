@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 
 from mes.api.auth import auth
 from mes.api.operation_docs import documented
-from mes.api.response_fields import ResponseSchema, boolean, json_object, json_response
+from mes.api.response_fields import ResponseSchema, boolean, json_object, json_response, string
 from mes.api.services import get_services
 from mes.config.api_keys import ADMIN
 from mes.config.settings import setting_texts
@@ -26,6 +26,7 @@ class SettingsAnswer(ResponseSchema):
     settings = json_object(
         "The value of each setting by its name, as text; paths are absolute. Without the API key."
     )
+    working_directory = string("The folder in which the service was started.")
     development_key = boolean("Whether the service accepts the development key.")
     runtime_settings = json_object(
         "Settings of Ollama that are set for the service too, by their names."
@@ -41,6 +42,7 @@ def show() -> Response:
     return json_response(
         SettingsAnswer.build(
             settings=setting_texts(settings),
+            working_directory=os.getcwd(),
             development_key=settings.api_key == DEVELOPMENT_KEY,
             runtime_settings={
                 name: os.environ[name] for name in _RUNTIME_NAMES if os.environ.get(name)

@@ -11,8 +11,9 @@ from typing import IO
 
 import click
 
-from mes.cli.client import CommandError
+from mes.cli.client import CommandError, MesClient, Target
 from mes.cli.output import printable
+from mes.cli.target import pass_target
 
 _POLL_SECONDS = 0.2
 
@@ -23,12 +24,14 @@ _POLL_SECONDS = 0.2
 @click.option(
     "-n", "--tail", type=click.IntRange(min=0), metavar="N", help="Begin with the last N lines."
 )
-def logs(name: str, follow: bool, tail: int | None) -> None:
-    """Print the log of MES, or of the embedded runtime, in the folder where `mes up` runs.
+@pass_target
+def logs(target: Target, name: str, follow: bool, tail: int | None) -> None:
+    """Print the log of MES, or of its embedded runtime, that `mes up` has written.
 
-    Each line of MES is a JSON object, documented in docs/operations.md.
+    It is the one in the present folder, else that of the running service, if it runs on this
+    machine. Each line of MES is a JSON object, documented in docs/operations.md.
     """
-    path = Path("logs", f"{name}.log")
+    path = _path_of(f"{name}.log", target)
     try:
         with path.open(encoding="utf-8", errors="replace") as log:
             _print(log if tail is None else deque(log, maxlen=tail))
@@ -39,6 +42,19 @@ def logs(name: str, follow: bool, tail: int | None) -> None:
             f"{path} cannot be read ({exc.strerror}); "
             "change to the folder in which `mes up` or `make run` was started"
         ) from exc
+
+
+def _path_of(name: str, target: Target) -> Path:
+    """Return the log in the present folder, else in that of the running service."""
+    here = Path("logs", name)
+    if here.exists():
+        return here
+    try:
+        answer = MesClient(target).get("/v1/settings", required_field="working_directory")
+    except CommandError:
+        return here
+    there = Path(answer["working_directory"], here)
+    return there if there.exists() else here
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -171,3 +171,4 @@ def test_the_settings_need_an_admin_key_and_contain_none(client, keys, environme
     assert settings.items() >= environment.items()
     assert "MES_API_KEY" not in settings
     assert answer.get_json()["development_key"] is False
+    assert answer.get_json()["working_directory"] == str(Path.cwd())

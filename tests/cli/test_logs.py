@@ -6,6 +6,7 @@ import os
 import sys
 
 import pytest
+import responses
 from click.testing import CliRunner
 
 from mes.cli.main import mes as command
@@ -21,8 +22,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def logs(*arguments: str):
-    return CliRunner().invoke(command, ["logs", *arguments])
+def logs(*arguments: str, url: str = "127.0.0.1:1"):
+    return CliRunner().invoke(command, ["logs", *arguments, "--url", url])
 
 
 def test_the_log_of_the_service_is_printed(folder):
@@ -42,6 +43,14 @@ def test_a_missing_log_is_reported_with_the_folder_to_go_to(tmp_path, monkeypatc
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("mes: logs/mes.log cannot be read")
     assert "mes up" in result.stderr
+
+
+def test_elsewhere_the_log_of_the_running_service_is_printed(folder, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    with responses.RequestsMock() as server:
+        answer = {"settings": {}, "working_directory": str(folder)}
+        server.get("http://mes.test/v1/settings", json=answer)
+        assert logs("-n", "1", url="http://mes.test").stdout == "three\n"
 
 
 def test_a_log_is_followed_over_its_rotation(folder):
