@@ -63,7 +63,7 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _later_lines(path: Path, log: IO[str]) -> Iterator[str]:
-    """Yield what is written to the log from now on, also after it was replaced or emptied."""
+    """Yield the lines that are written from now on, also after the log was replaced or emptied."""
     while True:
         yield from iter(log.readline, "")
         time.sleep(_POLL_SECONDS)

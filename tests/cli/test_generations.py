@@ -1,4 +1,4 @@
-"""Tests of `mes run`, `mes chat` and `mes embed`: what they send, and what they print when."""
+"""Tests of `mes run`, `mes chat` and `mes embed`: their requests and their output."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from mes.config import settings
 from mes.config.settings import Settings
 from mes.config.settings_schema import DEVELOPMENT_KEY, NAMES
 
-# Not compared: the service does not tell its key, and the others say how it is reached.
+# The service does not show its key, and the others are its address.
 _NOT_COMPARED = ("MES_API_KEY", "HOST", "PORT")
 
 _KEY_WITHOUT_SCOPE = [
@@ -40,12 +40,12 @@ class Configuration:
 
 
 def local_configuration() -> Configuration:
-    """Return what a service that is started here would use. Raises SettingsError."""
+    """Return the settings of a service that is started here. Raises SettingsError."""
     return Configuration(settings.load(), settings.load_unchecked(), is_running=False)
 
 
 def running_configuration(target: Target) -> tuple[Configuration | None, Findings]:
-    """Return what the running service uses; None, and maybe a finding, if it does not show it."""
+    """Return the settings of the running service, or None and findings if it shows none."""
     try:
         answer = MesClient(target).get("/v1/settings", required_field="settings")
         return _configuration(answer), iter(())
@@ -65,7 +65,7 @@ def _configuration(answer: Mapping[str, Any]) -> Configuration:
 
 
 def source_findings(configuration: Configuration, here: Configuration | None) -> Findings:
-    """Yield whose settings are checked, and which of those set here the service does not use."""
+    """Yield that the settings of a running service are checked, and those that differ here."""
     if not configuration.is_running:
         return
     yield ok("settings", "the running service uses those below")

@@ -1,4 +1,4 @@
-"""Check for runners, the processes of Ollama that hold a model, whose Ollama has ended.
+"""Check for runners of an Ollama that was killed: its processes, each of which holds a model.
 
 Ollama ends its runners when it stops. One that is killed leaves them behind, and they keep their
 memory until they are ended by hand; an Ollama that is started later does not know them.
