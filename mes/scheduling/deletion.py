@@ -53,7 +53,7 @@ class ModelDeleter:
                 raise ModelBusy(reason)
             if requests := state.requests(spec.tag):
                 raise ModelBusy(
-                    f"{spec.id} is used by {requests} requests; try again when they have ended"
+                    f"{spec.id} is in use; try again when its requests ({requests}) have ended"
                 )
             until = transaction.now + _LONGEST_SECONDS
             state.load_failures[spec.tag] = LoadFailure(1, until, reason)

@@ -42,8 +42,16 @@ def test_a_model_that_is_not_pulled_or_not_known_is_not_found(client):
 
 
 def test_a_model_in_use_is_not_deleted(app, client, ask, runtime):
-    runtime.answers = lambda prompt: code(client.delete(PATH, headers=HEADERS))[1]
-    assert ask().get_json()["output"] == "model_busy"
+    refused = []
+
+    def answer(prompt):
+        refused.append(client.delete(PATH, headers=HEADERS))
+        return "Paris"
+
+    runtime.answers = answer
+    assert ask().status_code == 200
+    assert code(refused[0]) == (409, "model_busy")
+    assert "try again when its requests (1) have ended" in refused[0].get_json()["detail"]
     assert is_on_disk(runtime)
     assert runtime.unloads == []
 
