@@ -149,6 +149,12 @@ def test_embed_prints_a_vector_a_line(mes, embedder):
     assert [json.loads(line) for line in piped.splitlines()] == vectors
 
 
+def test_embed_takes_more_texts_than_one_request_may_have(mes, runtime, embedder):
+    lines = "".join(f"text {number}\n" for number in range(2050))
+    result = mes("embed", EMBEDDER, input=lines)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2050)
+
+
 def test_embed_can_shorten_vectors_and_print_the_answer(mes, embedder):
     answer = json.loads(mes("embed", EMBEDDER, "a", "--dimensions", "4", "--json").stdout)
     assert len(answer["data"][0]["embedding"]) == 4
