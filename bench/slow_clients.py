@@ -3,7 +3,7 @@
 Runs MES with one worker, and requests `/health` in four situations: alone; just after a client has
 got its response and leaves its connection open; while 300 clients have sent half a request; and
 while 300 clients have asked for the documentation and do not read it. To compare with the plain
-worker class, set `worker_class = "gthread"` in another checkout's gunicorn.conf.py:
+worker class, set `worker_class = "gthread"` in another checkout's mes/serve/gunicorn_conf.py:
 
     python -m bench.slow_clients --beside gthread=../another-checkout
 """

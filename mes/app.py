@@ -20,6 +20,7 @@ from mes.api import (
     models,
     problems,
     schema_validation,
+    settings_in_use,
 )
 from mes.api.openai import chat, completions, embeddings, error_format
 from mes.api.openapi import browser_paths, docs_page
@@ -34,6 +35,7 @@ from mes.metrics.collector import MetricsCollector
 from mes.metrics.counters import RequestCounters
 from mes.ollama.client import OllamaRuntime
 from mes.scheduling.coordinator import Coordinator
+from mes.scheduling.deletion import ModelDeleter
 from mes.scheduling.fairness import Limits, current_limits
 from mes.scheduling.file_lock import InstanceLock
 from mes.scheduling.leader import Leader
@@ -55,6 +57,7 @@ _BLUEPRINTS = (
     models.bp,
     models.pull_bp,
     health.queue_bp,
+    settings_in_use.bp,
     schema_validation.checks_bp,
     schema_validation.bp,
     health.metrics_bp,
@@ -126,6 +129,9 @@ def _services(
         second_validator=structured.SecondValidator(),
         runtime=runtime,
         scheduler=scheduling.scheduler,
+        model_deleter=ModelDeleter(
+            coordinator=scheduling.coordinator, scheduler=scheduling.scheduler, runtime=runtime
+        ),
         coordinator=scheduling.coordinator,
         runtime_status=scheduling.runtime_status,
         event_loop=event_loop,

@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("streams", "structured"),
     },
     "cli": {"config", "domain", "errors", "event_loop", "ollama", "streams", "strict_json"},
+    "serve": {"app", "logs", "ollama", "server"},
     "__main__": {"cli"},
     "embedded": set(),
 }
@@ -47,7 +48,7 @@ KEPT_BY: dict[str, set[str]] = {
     "click": {"cli"},
     "flask": {"api", "app"},
     "greenlet": {"streams"},
-    "gunicorn": {"server"},
+    "gunicorn": {"serve", "server"},
     "jsonschema": {"structured"},
     "jsonschema_rs": {"structured"},
     "cachetools": {"config", "scheduling", "structured"},

@@ -19,6 +19,7 @@ from mes.errors import QueueFull
 from mes.event_loop import EventLoop, SocketClient, watch_client
 from mes.metrics.collector import MetricsCollector
 from mes.scheduling.coordinator import Coordinator
+from mes.scheduling.deletion import ModelDeleter
 from mes.scheduling.leader import Leader
 from mes.scheduling.runtime_status import RuntimeStatus, RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
@@ -39,6 +40,7 @@ class Services:
     second_validator: SecondValidator
     runtime: Runtime
     scheduler: Scheduler
+    model_deleter: ModelDeleter
     coordinator: Coordinator
     runtime_status: RuntimeStatusFile
     event_loop: EventLoop

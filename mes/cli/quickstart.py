@@ -1,7 +1,7 @@
-"""Quickstart for `make run`: start MES, and the embedded runtime if no Ollama is configured.
+"""`mes up` and `make run`: start MES, and the embedded runtime if no Ollama is configured.
 
-Run as `python -m mes.cli.quickstart`. If OLLAMA_HOST is set, in the environment or in `.env`, MES
-uses that runtime, and the embedded one is not started.
+Also run as `python -m mes.cli.quickstart`. If OLLAMA_HOST is set, in the environment or in `.env`,
+MES uses that runtime, and the embedded one is not started.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from dotenv import dotenv_values
 
 from mes.cli import log_files, stopping
+from mes.cli.package_files import GUNICORN, write_default_catalog
 from mes.config.settings import Settings, SettingsError, load
 from mes.errors import format_number
 
 MODEL, EMBEDDER = "smollm2:135m", "all-minilm"
 _EMBEDDED_PORT = 11435
-_EMBEDDED_CATALOG = "config/models.embedded.json"
+_CATALOG, _EMBEDDED_CATALOG = "config/models.json", "config/models.embedded.json"
 _LOGS = Path("logs")
 _READY_WITHIN_SECONDS = 120.0
 # The embedded runtime runs nothing by then.
@@ -50,7 +53,7 @@ def main() -> int:
     except KeyboardInterrupt:
         report("stopped")
         return 0
-    except (StartError, SettingsError) as exc:
+    except (StartError, SettingsError, OSError) as exc:
         print(f"MES does not start:\n{exc}", file=sys.stderr)
         return 1
 
@@ -60,6 +63,9 @@ def _serve(stack: ExitStack) -> int:
     embedded = not _is_configured("OLLAMA_HOST")
     # An empty value counts as not set; gunicorn fails on an empty WEB_CONCURRENCY.
     environ = {name: value for name, value in os.environ.items() if value.strip()}
+    if embedded:
+        _require_engine()
+    write_default_catalog(_EMBEDDED_CATALOG if embedded else _CATALOG)
     if embedded:
         environ |= _embedded_settings()
     environ |= _stop_settings()
@@ -72,8 +78,7 @@ def _serve(stack: ExitStack) -> int:
         report(f"using the runtime at {settings.ollama_host}")
     url = settings.local_url
     report(f"starting {settings.workers} workers on {url}, log in {_LOGS}/mes.log")
-    gunicorn = ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
-    service = stack.enter_context(_service(gunicorn, settings, environ))
+    service = stack.enter_context(_service(GUNICORN, settings, environ))
     _wait_until_ready(url, service)
     report(f"ready after {time.monotonic() - began:.1f} s; Ctrl-C stops everything. Try:\n")
     model = MODEL if embedded else _first_model(settings)
@@ -134,6 +139,16 @@ def _wait_until_ended(service: subprocess.Popen[bytes]) -> int:
     status = service.wait()
     report(f"MES has ended by itself with status {status}; see {_LOGS}/mes.log")
     return status
+
+
+def _require_engine() -> None:
+    if find_spec("xllamacpp") is None:
+        requirements = metadata.requires("openbench-mes") or []
+        engine = next(each for each in requirements if each.startswith("xllamacpp"))
+        raise StartError(
+            "the embedded runtime needs a package that is not installed; "
+            f"pip install '{engine.partition(';')[0].strip()}', or set OLLAMA_HOST to an Ollama"
+        )
 
 
 def _fetch_models() -> None:

@@ -164,6 +164,25 @@ def load_unchecked(
     return _read(environ, dotenv)[0]
 
 
+def setting_texts(settings: Settings) -> dict[str, str]:
+    """Return the text of each setting by its name, without the API key; `load` reads them."""
+    return {
+        name: _text_of(getattr(settings, attribute), FIELDS[attribute].metadata["default"])
+        for name, attribute in NAMES.items()
+        if attribute != "api_key"
+    }
+
+
+def _text_of(value: Any, default: str) -> str:
+    if value is None:  # `auto`, or not set
+        return default
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value.absolute() if isinstance(value, Path) else value)
+
+
 def settings_table() -> list[tuple[str, str, str]]:
     """Return the name, default and help of every setting, for the documentation."""
     return [

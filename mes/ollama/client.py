@@ -95,6 +95,7 @@ class OllamaRuntime:
         self._detokenize = prepare_request("POST", url, "/api/detokenize")
         self._show = prepare_request("POST", url, "/api/show")
         self._pull = prepare_request("POST", url, "/api/pull")
+        self._delete = prepare_request("DELETE", url, "/api/delete")
         self._ps = prepare_request("GET", url, "/api/ps")
         self._tags = prepare_request("GET", url, "/api/tags")
         self._version = prepare_request("GET", url, "/api/version")
@@ -253,6 +254,10 @@ class OllamaRuntime:
             body = exchange.iter_body()
             yield from pull_progress.parse_progress(body)
             exchange.drain(body)
+
+    def delete(self, name: str) -> None:
+        """Delete a model from the runtime's disk."""
+        self._ask(with_body(self._delete, {"model": name}), name)
 
     def shut_down(self) -> None:
         """End all exchanges, present and future, with ShuttingDown."""

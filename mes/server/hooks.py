@@ -153,7 +153,7 @@ def shared() -> SharedResources:
     return _master.shared
 
 
-# The hooks, by the names that gunicorn defines. gunicorn.conf.py imports them.
+# The hooks, by the names that gunicorn defines. mes/serve/gunicorn_conf.py imports them.
 
 
 def on_starting(server: Any) -> None:

@@ -164,3 +164,22 @@ def test_a_revoked_key_is_refused_without_a_restart(client, keys, keys_path):
     keys_path.write_text(json.dumps(document))
     headers = bearer(keys["inference"])
     eventually(lambda: client.get("/v1/models", headers=headers).status_code in (401, 429))
+
+
+def test_deleting_needs_an_admin_key(client, keys):
+    path = "/v1/models/smollm2:135m"
+    refused = client.delete(path, headers=bearer(keys["inference"]))
+    assert (refused.status_code, refused.get_json()["code"]) == (403, "forbidden")
+    assert client.delete(path, headers=bearer(keys["admin"])).status_code == 200
+
+
+def test_the_settings_need_an_admin_key_and_contain_none(client, keys, environment):
+    refused = client.get("/v1/settings", headers=bearer(keys["inference"]))
+    assert (refused.status_code, refused.get_json()["code"]) == (403, "forbidden")
+    answer = client.get("/v1/settings", headers=bearer(keys["admin"]))
+    assert answer.status_code == 200
+    settings = answer.get_json()["settings"]
+    assert settings.items() >= environment.items()
+    assert "MES_API_KEY" not in settings
+    assert answer.get_json()["development_key"] is False
+    assert answer.get_json()["working_directory"] == str(Path.cwd())

@@ -1,11 +1,12 @@
 """Settings: the values that the environment may have, and the errors for invalid ones."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mes.config.settings import SettingsError, load, settings_table
+from mes.config.settings import SettingsError, load, setting_texts, settings_table
 
 ROOT = Path(__file__).parent.parents[1]
 OWN_KEY = {"MES_API_KEY": "s3cret-of-our-own"}
@@ -273,3 +274,21 @@ def test_origins_are_refused_with_the_development_key(more):
 def test_origins_are_accepted_with_a_keys_file(tmp_path):
     more = {"CORS_ORIGINS": "https://app.example", "MES_API_KEYS_FILE": str(tmp_path / "keys.json")}
     assert load(more, dotenv=None).cors_origins == ("https://app.example",)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"SWAP_PATIENCE": "3.5", "METRICS_OPEN": "true", "MES_API_KEYS_FILE": "/etc/keys.json"},
+        {"ALLOWED_HOSTS": "a.test .b.test", "MES_API_KEY": "own", "CORS_ORIGINS": "http://a.test"},
+    ],
+)
+def test_the_texts_of_settings_load_as_the_same_settings(environ):
+    settings = load(environ, dotenv=None)
+    texts = setting_texts(settings)
+    assert "MES_API_KEY" not in texts
+    key = {"MES_API_KEY": settings.api_key} if settings.api_key else {}
+    again = load({**texts, **key}, dotenv=None)
+    assert replace(again, models_config_path=settings.models_config_path) == settings
+    assert again.models_config_path == settings.models_config_path.absolute()

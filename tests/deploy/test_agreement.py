@@ -13,6 +13,7 @@ from tests.support.compose import composed, environment_of_mes
 from tests.support.process import ROOT
 
 DEFAULTS = load({}, dotenv=None)
+CONFIGURATION = (ROOT / "mes/serve/gunicorn_conf.py").read_text()
 CATALOG = CatalogFile(ROOT / "config/models.json", DEFAULTS.default_timeout_seconds).current()
 NGINX = (ROOT / "deploy/nginx.conf").read_text()
 UNIT = (ROOT / "deploy/mes.service").read_text()
@@ -53,7 +54,7 @@ def test_nginx_accepts_as_large_a_body_as_mes():
 def test_nginx_closes_idle_connections_before_gunicorn_does():
     upstream = NGINX.partition("upstream mes {")[2].partition("}")[0]
     [nginx] = re.findall(r"keepalive_timeout (\d+)s;", upstream)
-    [gunicorn] = re.findall(r"^keepalive = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.M)
+    [gunicorn] = re.findall(r"^keepalive = (\d+)", CONFIGURATION, re.M)
     assert int(nginx) < int(gunicorn)
 
 

@@ -269,9 +269,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 # Descriptions by name of the blueprint.
 TAGS = {
     "health": "Health, readiness and the state of the service and its models.",
-    "models": "List, load and unload models.",
+    "models": "List, load, unload and delete models.",
     "pull": "Pull models onto the runtime's disk.",
     "queue": "Positions of waiting requests.",
+    "settings": "Settings that the service uses.",
     "checks": "Check JSON Schemas without a generation.",
     "schema_validation": "Validate JSON values with two validators.",
     "metrics": "Metrics for Prometheus.",

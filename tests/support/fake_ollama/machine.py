@@ -58,6 +58,10 @@ class Machine:
         """Add a model to the disk, unless it is there."""
         self._models.setdefault(canonical(name), Model(name))
 
+    def delete(self, name: str) -> bool:
+        """Remove a model from the disk, and return whether it was there."""
+        return self._models.pop(canonical(name), None) is not None
+
     def all(self) -> list[Model]:
         return list(self._models.values())
 

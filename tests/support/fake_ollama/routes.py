@@ -63,6 +63,7 @@ class Routes:
             ("GET", "/api/ps"): self._ps,
             ("POST", "/api/show"): self._show,
             ("POST", "/api/pull"): self._pull,
+            ("DELETE", "/api/delete"): self._delete,
             ("POST", "/api/generate"): self._generate,
             ("POST", "/api/chat"): self._generate,
             ("POST", "/api/embed"): self._embed,
@@ -137,6 +138,14 @@ class Routes:
         except ClientGone:
             self.requests["broken_pull"] += 1
             raise
+
+    def _delete(self, request: HttpRequest, connection: Connection) -> None:
+        body = parse(request.body)
+        name = checked_name(body.get("model") or body.get("name") or "")
+        self._apply_faults("delete", name, connection)
+        if not self.machine.delete(name):
+            raise ErrorResponse(404, f"model '{with_tag(name)}' not found")
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     def _generate(self, request: HttpRequest, connection: Connection) -> None:
         if self.instant and self._answer_instantly(request, connection):
