@@ -167,7 +167,7 @@ def test_a_setting_that_the_running_service_does_not_use_is_found(running):
 
 
 def test_settings_that_would_not_start_are_found_beside_a_running_service(running):
-    ((level, text),) = problems(running, MAX_TIMEOUT="10")
+    ((level, text),) = problems(running, MAX_TIMEOUT="10", DEFAULT_TIMEOUT="20")
     assert (level, "raise MAX_TIMEOUT" in text) == ("fail", True)
 
 
