@@ -203,6 +203,8 @@ class Engine:
     def request(self, path: str, body: dict[str, Any], client: ClientConnection) -> Any:
         """Send one request and return the JSON of its answer.
 
+        A prompt in it is evaluated from its first token, unless the model is loaded with a cache.
+
         Raises:
             EngineRefused: the engine answered with an error.
             EngineDied: the engine process ended.
@@ -237,6 +239,7 @@ class Engine:
             connection.client = client
             connection.connect(self._address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            body = {"cache_prompt": self.launch.prompt_cache, **body}
             connection.sendall(self._http_request(path, json.dumps(body).encode()))
             with http.client.HTTPResponse(connection, method="POST") as response:
                 response.begin()

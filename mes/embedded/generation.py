@@ -136,6 +136,7 @@ def _metrics(event: dict[str, Any], started: int, load_duration: int) -> dict[st
         "total_duration": durations.nanoseconds_since(started),
         "load_duration": load_duration,
         "prompt_eval_count": timings["cache_n"] + timings["prompt_n"],
+        "prompt_cached_count": timings["cache_n"],
         "prompt_eval_duration": round(timings["prompt_ms"] * 1e6),
         "eval_count": timings["predicted_n"],
         "eval_duration": round(timings["predicted_ms"] * 1e6),

@@ -63,6 +63,8 @@ class LoadParameters:
     slots: int
     request_memory_bytes: int = 0
     """Memory that requests may take beyond that of the load; 0 for no limit."""
+    prompt_cache: bool = False
+    """Whether a request takes over what the engine has computed for the beginning of its prompt."""
 
 
 def parse_options(value: Any) -> Options:
@@ -99,7 +101,7 @@ def load_parameters(
         return LoadParameters(context, context, threads, 1, request_memory_bytes=memory)
     slots = settings.num_parallel
     batch = max(options.batch or BATCH, slots)
-    return LoadParameters(context, batch, threads, slots, request_memory_bytes=memory)
+    return LoadParameters(context, batch, threads, slots, memory, settings.prompt_cache)
 
 
 def fits_parameters(

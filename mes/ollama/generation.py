@@ -127,6 +127,9 @@ def _new_id() -> str:
     return f"call_{secrets.token_hex(6)}"
 
 
+_CACHED = "prompt_cached_count"
+
+
 def _build_reply(
     parser: ReasoningParser, calls: tuple[ToolCall, ...], last: Part, *, waited_ms: float
 ) -> Reply:
@@ -146,6 +149,8 @@ def _build_reply(
         prompt_ms=require_count(last, "prompt_eval_duration") / 1e6,
         generation_ms=require_count(last, "eval_duration") / 1e6,
         time_to_first_token_ms=waited_ms,
+        # Only the embedded runtime reports it.
+        cached_tokens=require_count(last, _CACHED) if _CACHED in last else None,
     )
 
 
