@@ -101,7 +101,7 @@ class ModelStore:
         self._digests: dict[str, str] = self._read_digests()
 
     def models(self) -> list[StoredModel]:
-        """Return all models, the newest first. Files that are not GGUF are skipped."""
+        """Return all models, the newest first. Files without a valid header are skipped."""
         found = []
         for name, path in self._files():
             try:
@@ -181,6 +181,7 @@ class ModelStore:
             try:
                 self._headers[key] = read_header(path)
             except NotGGUF as exc:
+                log.warning("model_file_invalid path=%s reason=%s", path, exc)
                 self._headers[key] = exc
         header = self._headers[key]
         if isinstance(header, NotGGUF):

@@ -36,7 +36,7 @@ class EmbeddedSettings:
     request_memory_mib: int = 2048
     """Memory that the requests of a model may take beyond that of the load; 0 for no limit."""
     prompt_cache: bool = False
-    """Whether a prompt takes over what was computed for an equal beginning; see `LoadParameters`."""
+    """Whether a prompt takes over what the engine has computed for an equal beginning."""
 
     @property
     def load_deadline_seconds(self) -> float:
