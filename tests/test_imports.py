@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cli": {"config", "domain", "errors", "event_loop", "ollama", "streams", "strict_json"},
     "__main__": {"cli"},
-    "embedded": set(),
+    "embedded": {"config", "server"},
 }
 
 # Libraries that some rooms keep to themselves. `redis` and `sqlalchemy` have no room yet.

@@ -4,6 +4,7 @@ RuntimeFailure               500  base class; answered as {"error": message}
 |- BadRequest                400  the request is invalid or asks for an unsupported feature
 |- ForbiddenOrigin           403  the request comes from a web page of another site
 |- UnknownModel              404  no file in the models folder has this name
+|- TooSlow                   408  the request body did not arrive in time
 |- TooLarge                  413  the request body exceeds the limit
 |- Busy                      503  no room for another model in time
 |- EngineRefused               *  an error answer of the engine, with its own status
@@ -42,6 +43,10 @@ class ForbiddenOrigin(RuntimeFailure):
 
 class UnknownModel(RuntimeFailure):
     status = 404
+
+
+class TooSlow(RuntimeFailure):
+    status = 408
 
 
 class TooLarge(RuntimeFailure):
