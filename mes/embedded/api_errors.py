@@ -10,6 +10,7 @@ RuntimeFailure               500  base class; answered as {"error": message}
 |- EngineRefused               *  an error answer of the engine, with its own status
 |- EngineLoadFailed          500  the engine did not start with the model
 |- EngineDied                500  the engine process ended during a request
+|  `- EngineStopped           500  it was ended because another request took too long
 |- BadOption, BadFormat      500  invalid `options` or `format` (options.py, grammar.py)
 |- NotAnEmbeddingModel       501  /api/embed with a text generation model (embeddings.py)
 |- DownloadFailed            500  a pull failed (download.py)
@@ -69,6 +70,10 @@ class EngineDied(RuntimeFailure):
         super().__init__(
             f"an error was encountered while running the model: unexpected EOF{reason}"
         )
+
+
+class EngineStopped(EngineDied):
+    """The engine process was ended because of another request."""
 
 
 class EngineRefused(RuntimeFailure):
