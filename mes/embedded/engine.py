@@ -115,12 +115,15 @@ class Engine:
 
         Raise `EngineLoadFailed` with the reason, also after `timeout_seconds`.
         """
+        began = time.monotonic()
         watchdog = threading.Timer(min(timeout_seconds, LONGEST_WAIT), self._process.kill)
         watchdog.start()
         answer = self._exchange(self._load_order())
         watchdog.cancel()
         if "address" not in answer:
             reason = self._load_failure(answer)
+            if time.monotonic() - began >= timeout_seconds:
+                reason = f"it took longer than OLLAMA_LOAD_TIMEOUT, {timeout_seconds:g} s"
             raise EngineLoadFailed(f"llama-server process has terminated: {reason}")
         address = urlsplit(answer["address"])
         self._address = (str(address.hostname), int(address.port or 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -81,10 +81,10 @@ def _generation_lines(
     ):
         load_duration = durations.nanoseconds_since(started)
         body = _engine_request(request, engine, client)
-        logprobs = _logprobs(request, body["prompt"], engine, client)
+        reports = _token_reports(request, body["prompt"], engine, client)
         with closing(engine.stream("/completion", body, client)) as events:
-            for event in events:
-                fields = logprobs(event)
+            for event in reports.without_overlap(events) if reports else events:
+                fields = {"logprobs": reports.entries(event)} if reports else {}
                 if text := event["content"]:
                     yield _response_line(request, text, done=False, **fields)
                 if event["stop"]:
@@ -138,14 +138,12 @@ def _response_line(request: GenerateRequest, text: str, **fields: Any) -> Respon
     return {**head, "response": text, **fields}
 
 
-def _logprobs(
+def _token_reports(
     request: GenerateRequest, prompt: str, engine: Engine, client: ClientConnection
-) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return the function that makes the field `logprobs` of the line for an event."""
+) -> TokenReports | None:
     if request.top_logprobs is None:
-        return lambda event: {}
-    reports = TokenReports(prompt, request.top_logprobs, engine, client)
-    return lambda event: {"logprobs": reports.entries(event)}
+        return None
+    return TokenReports(prompt, request.top_logprobs, engine, client)
 
 
 def _text_of(line: ResponseLine) -> str:
