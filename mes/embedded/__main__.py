@@ -38,6 +38,8 @@ EPILOG = "Settings can also come from the environment: " + ", ".join(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command in `arguments` and return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Otherwise each refused request, such as one that did not arrive in time, takes a line.
+    logging.getLogger("mes.requests").setLevel(logging.WARNING)
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     extra = {name: options.pop(name) for name in ("name", "until_stdin_closes") if name in options}

@@ -17,6 +17,7 @@ def server(tmp_path_factory):
     program = Program(tmp_path_factory.mktemp("empty"))
     yield program
     program.end()
+    assert program.process.communicate() == ("", "")  # no request is worth a line in the log
 
 
 @pytest.fixture(scope="module", name="http")
