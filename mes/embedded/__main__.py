@@ -21,8 +21,6 @@ from mes.embedded.engine import Engine
 from mes.embedded.model_pool import LONGEST_QUEUE, ModelPool
 from mes.embedded.model_store import ModelStore
 from mes.embedded.runtime_settings import EmbeddedSettings, EmbeddedSettingsError
-from mes.embedded.server import LARGEST_BODY, Application
-from mes.server import standalone
 
 log = logging.getLogger("mes.embedded")
 # A request keeps its thread while it waits for a model or a slot. Those for all pending requests,
@@ -57,6 +55,11 @@ def serve(settings: EmbeddedSettings, *, until_stdin_closes: bool) -> NoReturn:
 
     With `until_stdin_closes`, the end of standard input ends the process too.
     """
+    # A setting of MES, which gunicorn reads while it is imported; an empty one would be an error.
+    os.environ.pop("WEB_CONCURRENCY", None)
+    from mes.embedded.server import LARGEST_BODY, Application
+    from mes.server import standalone
+
     for problem in engine.missing_requirements():
         log.warning("no model can be loaded: %s", problem)
     pool = ModelPool(settings, Engine)

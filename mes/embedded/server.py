@@ -84,7 +84,8 @@ def check_origin(request: Request, *, is_local: bool) -> None:
     changes_models = request.path in CHANGES_MODELS
     origin = request.headers.get("Origin")
     if origin and (changes_models or not is_loopback(_host_in(origin))):
-        raise ForbiddenOrigin(f"the origin {origin} is not allowed: use a program or the command")
+        allowed = "no page may change models" if changes_models else "use a page of localhost"
+        raise ForbiddenOrigin(f"the origin {origin} is not allowed: {allowed}")
     host = _host_in(f"//{request.headers.get('Host') or 'localhost'}")
     if (is_local or changes_models) and not is_loopback(host):
         raise ForbiddenOrigin(f"the host {host} is not allowed: use localhost or 127.0.0.1")

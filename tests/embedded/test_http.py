@@ -195,7 +195,8 @@ def test_no_web_page_changes_the_models(http, method, path):
 @pytest.fixture(scope="module")
 def exposed(tmp_path_factory):
     """A client of a server that listens on all addresses."""
-    program = Program(tmp_path_factory.mktemp("empty"), "--host", "0.0.0.0")
+    # Gunicorn would not start with such a WEB_CONCURRENCY, which is a setting of MES.
+    program = Program(tmp_path_factory.mktemp("empty"), "--host", "0.0.0.0", WEB_CONCURRENCY="")
     with httpx.Client(base_url=f"http://127.0.0.1:{program.port}") as client:
         yield client
     program.end()
