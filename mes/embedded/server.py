@@ -103,9 +103,9 @@ def _read_body(request: Request) -> bytes:
         return request.get_data(cache=False)
     except RequestEntityTooLarge as exc:
         raise TooLarge(f"the request body is larger than {LARGEST_BODY} bytes") from exc
-    except TimeoutError as exc:
-        raise TooSlow("the request body did not arrive in time") from exc
     except ClientDisconnected as exc:
+        if isinstance(exc.__context__, TimeoutError):
+            raise TooSlow("the request body did not arrive in time") from exc
         raise ClientLeft from exc
 
 

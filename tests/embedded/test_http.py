@@ -3,11 +3,15 @@
 import http.client
 import json
 import socket
+import struct
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
+from werkzeug.test import EnvironBuilder
+
+from mes.embedded.server import Application
 
 from .conftest import Program
 
@@ -140,6 +144,50 @@ def test_requests_that_do_not_arrive_occupy_no_threads(http, server):
             connection.sendall(b"POST /api/chat HTTP/1.1\r\nHost: local"[: number % 40 + 1])
         assert http.get("/api/version").status_code == 200
         assert threads() < before + 10
+
+
+class BrokenBody:
+    def __init__(self, error):
+        self._error = error
+
+    def read(self, size=-1):
+        raise self._error
+
+
+def respond(body):
+    """Return the status and the answer of the application to a request with this body."""
+    statuses = []
+    environ = EnvironBuilder(
+        path="/api/chat", method="POST", base_url="http://localhost"
+    ).get_environ()
+    environ |= {"wsgi.input": body, "wsgi.input_terminated": True, "gunicorn.socket": None}
+    answer = Application(None, "127.0.0.1")(environ, lambda status, *_: statuses.append(status))
+    return statuses[0][:3], b"".join(answer)
+
+
+def test_a_body_that_does_not_arrive_in_time_is_answered():
+    status, answer = respond(BrokenBody(TimeoutError()))
+    assert (status, json.loads(answer)) == (
+        "408",
+        {"error": "the request body did not arrive in time"},
+    )
+
+
+def test_a_body_that_breaks_off_closes_the_connection():
+    with pytest.raises(BrokenPipeError):
+        respond(BrokenBody(ConnectionResetError()))
+
+
+@pytest.mark.parametrize("is_reset", [True, False])
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(http, is_reset):
+    with connect(http) as connection:
+        head = "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+        connection.sendall(head.encode() + b"{" * 100_000)
+        assert http.get("/api/version").status_code == 200
+        linger = struct.pack("ii", is_reset, 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    # An error would be in the log, whose emptiness the fixture checks.
+    assert http.get("/api/version").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/pull"])
