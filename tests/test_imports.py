@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"config", "domain", "errors", "event_loop", "ollama", "streams", "strict_json"},
     "serve": {"app", "logs", "ollama", "server"},
     "__main__": {"cli"},
-    "embedded": set(),
+    "embedded": {"config", "server"},
 }
 
 # Libraries that some rooms keep to themselves. `redis` and `sqlalchemy` have no room yet.

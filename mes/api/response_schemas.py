@@ -13,6 +13,7 @@ from mes.api.response_fields import (
     number,
     string,
 )
+from mes.domain import PREFIX_CACHE_USES
 
 
 class UsageSchema(ResponseSchema):
@@ -70,6 +71,12 @@ class ProvenanceSchema(RuntimeProvenanceSchema):
         "SHA-256 of the compact text of `json_schema`.",
         source="provenance.schema_sha256",
         null=True,
+    )
+    prefix_cache = choice(
+        PREFIX_CACHE_USES,
+        "Whether the runtime took the beginning of the prompt from a cache, which can change the "
+        "answer. Only the embedded runtime reports it.",
+        source="reply.prefix_cache",
     )
 
 

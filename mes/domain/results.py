@@ -90,13 +90,17 @@ class Timings(GenerationTimings):
     cold_start: bool
 
 
+PREFIX_CACHE_USES = ("unknown", "not_used", "used")
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One finished generation. The runtime measured the times, in milliseconds.
 
     `reasoning` is the reasoning of the model before its answer, and no part of `text`. `logprobs`
     belong to the tokens of `text`. `dropped_tool_calls` is the number of calls that the client did
-    not want beside the first.
+    not want beside the first. `cached_tokens` are those of the prompt that the runtime took from
+    its cache; None if it does not report them.
     """
 
     text: str
@@ -109,6 +113,15 @@ class Reply:
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[Logprob, ...] = ()
     dropped_tool_calls: int = 0
+    cached_tokens: int | None = None
+
+    @property
+    def prefix_cache(self) -> str:
+        """Whether the beginning of the prompt was taken from a cache: one of PREFIX_CACHE_USES."""
+        unknown, not_used, used = PREFIX_CACHE_USES
+        if self.cached_tokens is None:
+            return unknown
+        return used if self.cached_tokens else not_used
 
     def with_first_tool_call(self) -> Reply:
         """Return the reply with at most one tool call."""

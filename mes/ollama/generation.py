@@ -24,6 +24,7 @@ from mes.ollama.progress import GenerationProgress
 from mes.ollama.responses import (
     get_field,
     parse_object,
+    require_count,
     require_objects,
     split_lines,
     to_plain_text,
@@ -126,6 +127,9 @@ def _new_id() -> str:
     return f"call_{secrets.token_hex(6)}"
 
 
+_CACHED = "prompt_cached_count"
+
+
 def _build_reply(
     parser: ReasoningParser,
     calls: tuple[ToolCall, ...],
@@ -145,6 +149,8 @@ def _build_reply(
         logprobs=parser.logprobs,
         finish_reason=reason,
         **progress.measure(last)._asdict(),
+        # Only the embedded runtime reports it.
+        cached_tokens=require_count(last, _CACHED) if _CACHED in last else None,
     )
 
 

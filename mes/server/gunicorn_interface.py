@@ -22,6 +22,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     f"{_GTHREAD}:ThreadWorker.murder_keepalived": ("force",),
     f"{_GTHREAD}:ThreadWorker.murder_pending": (),
     f"{_GTHREAD}:ThreadWorker.init_signals": (),
+    f"{_GTHREAD}:ThreadWorker.is_parent_alive": (),
     f"{_GTHREAD}:ThreadWorker.load_wsgi": (),
     f"{_GTHREAD}:ThreadWorker.notify": (),
     f"{_GTHREAD}:ThreadWorker.wait_for_and_dispatch_events": ("timeout",),

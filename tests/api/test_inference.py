@@ -43,6 +43,7 @@ def test_an_answer_has_the_promised_shape(ask):
     assert answer["provenance"]["runtime"] == "fake 1.0"
     assert answer["provenance"]["model_digest"].startswith("sha256:")
     assert answer["provenance"]["quantization"] == "Q4_0"
+    assert answer["provenance"]["prefix_cache"] == "unknown"
     assert answer["provenance"]["options"] == {
         "num_ctx": 4096,
         "temperature": 0.5,
