@@ -12,12 +12,11 @@ import pytest
 
 from tests.integration.helpers import Call, answers, restore_defaults
 from tests.support import process
-from tests.support.process import ROOT, wait_until
+from tests.support.process import wait_until
 from tests.support.served import Served
 from tests.support.service import catalog
 
 MODEL = "mistral:7b"
-LOG = ROOT / "logs" / "mes.log"
 
 
 @pytest.fixture
@@ -51,14 +50,12 @@ def running(fake_ollama, number):
     wait_until(lambda: fake_ollama.model(MODEL)["current"] == number)
 
 
-def logged_since(size):
-    with LOG.open() as log:
-        log.seek(size)
-        return [json.loads(line) for line in log if line.startswith("{")]
+def logged(served):
+    lines = served.log.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def test_ctrl_c_waits_for_requests_and_leaves_nothing_to_warn_of(serve, fake_ollama, tmp_path):
-    before = LOG.stat().st_size if LOG.exists() else 0
     with serve(GRACEFUL_TIMEOUT="1") as served:
         fake_ollama.control(first_token_ms=500)
         calls = [infer(served)]
@@ -77,7 +74,7 @@ def test_ctrl_c_waits_for_requests_and_leaves_nothing_to_warn_of(serve, fake_oll
         "mes: stopping; 2 requests run and have up to 1 s (GRACEFUL_TIMEOUT) to finish; those that "
         "wait are refused: 1; Ctrl-C again ends them at once\nmes: stopped\n"
     ) in served.text
-    lines = logged_since(before)
+    lines = logged(served)
     (stopping,) = (line for line in lines if line["event"] == "stopping")
     assert (stopping["running"], stopping["waiting"]) == (2, 1)
     codes = [line["code"] for line in lines if line.get("path") == "/v1/inference"]

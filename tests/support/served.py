@@ -21,6 +21,7 @@ class Served:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.port = free_port()
         self.output = folder / "serve.log"
+        self.log = folder / "logs" / "mes.log"
         unset = {name: "" for name, _, _ in settings_table()}
         self.process = process.start(
             [sys.executable, "-m", "mes", "up"],
