@@ -7,10 +7,10 @@ PARTS := setup.cfg pyproject.toml
 CLIENTS := documented evaluation agents vercel
 HEAVY_CLIENTS := generators generators-node large
 
-.PHONY: run test quick lint clients clean help
+.PHONY: run test quick lint clients image-digests image-requirements clean help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 20
 
 run: $(VENV)/.installed-run ## install, fetch two small models and serve them on http://127.0.0.1:8001
 	@$(BIN)/python -m mes.cli.quickstart
@@ -28,6 +28,15 @@ quick: $(VENV)/.installed-quick ## run the tests that need no model and no servi
 
 lint: $(VENV)/.installed-test ## run ruff, codespell, mypy and hadolint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/mypy && $(BIN)/hadolint Dockerfile
+
+image-digests: ## write the digests of the images' tags into Dockerfile and docker-compose.yml; needs docker
+	@$(PYTHON) deploy/image_digests.py Dockerfile docker-compose.yml
+
+image-requirements: ## write the newest libraries for the image, with hashes, into deploy/requirements*.txt
+	@$(PYTHON) -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet 'uv>=0.13,<0.14'
+	@$(call compile,setup.cfg,requirements.txt)
+	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | \
+	  $(call compile,-,requirements-build.txt)
 
 clean: ## remove everything that the other targets created
 	rm -rf .venv .venv-newer logs models build *.egg-info
@@ -52,6 +61,10 @@ $(VENV)/.installed-clients-%: tests/clients/%/package-lock.json | $(VENV)/.insta
 
 $(VENV)/.installed-quick: $(PARTS)
 	@$(call install,test,40)
+
+# For the Python of the Dockerfile, on every platform.
+compile = $(VENV)/uv/bin/uv pip compile $(1) --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make image-requirements' --output-file deploy/$(2)
 
 comma := ,
 NOT_QUICK := cli clients deploy embedded faults integration test_harness.py test_serve.py

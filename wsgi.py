@@ -1,6 +1,5 @@
-"""The WSGI entry point. Start it with `gunicorn -c gunicorn.conf.py wsgi:app`."""
+"""The WSGI entry point in a checkout. Start it with `gunicorn -c gunicorn.conf.py wsgi:app`."""
 
-from mes.app import create_app
-from mes.server.hooks import shared
+from mes.serve.wsgi import app
 
-app = create_app(shared=shared())
+__all__ = ["app"]

@@ -1,9 +1,9 @@
 """The duration of `/health` with slow clients, for the worker class of MES or of gunicorn.
 
-Runs MES with one worker, and requests `/health` in three situations: alone; while 300 clients have
-sent half a request; and just after a client has got its response and leaves its connection open. To
-compare with the plain worker class, set `worker_class = "gthread"` in another checkout's
-gunicorn.conf.py:
+Runs MES with one worker, and requests `/health` in four situations: alone; just after a client has
+got its response and leaves its connection open; while 300 clients have sent half a request; and
+while 300 clients have asked for the documentation and do not read it. To compare with the plain
+worker class, set `worker_class = "gthread"` in another checkout's mes/serve/gunicorn_conf.py:
 
     python -m bench.slow_clients --beside gthread=../another-checkout
 """
@@ -22,6 +22,7 @@ from tests.support.service import FakeOllama, Service
 MODEL = "slow:1b"
 CLIENTS, TIMES, MOST_SECONDS = 300, 5, 8.0
 _HALF = b"POST /v1/inference HTTP/1.1\r\nHost: localhost\r\n"
+_PAGE = b"GET /docs HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
@@ -36,9 +37,15 @@ def main() -> None:
         FakeOllama(f"--models={MODEL}") as runtime,
         checkouts.services(options.beside, ollama_url=runtime.url, models=models) as services,
     ):
-        print(f"{'target':12} {'alone':>10} {'lingering':>10} {'300 halves':>10}  ms, median")
+        columns = ("alone", "lingering", "300 halves", "300 unread")
+        print(f"{'target':12} {' '.join(f'{each:>10}' for each in columns)}  ms, median")
         for name, service in services.items():
-            medians = (_alone(service), _after_lingering(service), _among_halves(service))
+            medians = (
+                _alone(service),
+                _after_lingering(service),
+                _among(service, _HALF),
+                _among(service, _PAGE),
+            )
             print(f"{name:12} " + " ".join(f"{each:10.1f}" for each in medians))
 
 
@@ -56,10 +63,10 @@ def _after_lingering(service: Service) -> float:
     return statistics.median(times)
 
 
-def _among_halves(service: Service) -> float:
+def _among(service: Service, sent: bytes) -> float:
     with ExitStack() as stack:
         for _ in range(CLIENTS):
-            stack.enter_context(_connected(service, _HALF))
+            stack.enter_context(_connected(service, sent))
         return statistics.median(_health_ms(service) for _ in range(TIMES))
 
 
@@ -76,7 +83,11 @@ def _health_ms(service: Service) -> float:
 
 
 def _connected(service: Service, sent: bytes) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", service.port))
+    connection = socket.socket()
+    # As on a real network: of large segments, the system keeps 2.5 MB for a client.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+    connection.connect(("127.0.0.1", service.port))
     connection.sendall(sent)
     return connection
 

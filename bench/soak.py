@@ -6,8 +6,8 @@
 
 Runs the real service with a runtime that fails on demand: several models, memory for some of them,
 clients that send requests of all kinds and hang up. Meanwhile, at random times, the service is
-reloaded, workers are killed, the runtime is killed and restarted, and it answers with errors. Exits
-with 1 if a guarantee was broken.
+reloaded, workers are killed or stopped, the runtime is restarted, it answers with errors, and many
+clients ask for answers that they do not read. Exits with 1 if a guarantee was broken.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from mes.api import (
     models,
     problems,
     schema_validation,
+    settings_in_use,
 )
 from mes.api.openai import chat, completions, embeddings, error_format
 from mes.api.openapi import browser_paths, docs_page
@@ -36,6 +37,7 @@ from mes.ollama.client import OllamaRuntime
 from mes.scheduling.answer_versions import AnswerVersions
 from mes.scheduling.cooldown import Cooldown
 from mes.scheduling.coordinator import Coordinator
+from mes.scheduling.deletion import ModelDeleter
 from mes.scheduling.fairness import Limits, current_limits
 from mes.scheduling.file_lock import InstanceLock
 from mes.scheduling.leader import Leader
@@ -58,6 +60,7 @@ _BLUEPRINTS = (
     models.bp,
     models.pull_bp,
     health.queue_bp,
+    settings_in_use.bp,
     schema_validation.checks_bp,
     schema_validation.bp,
     health.metrics_bp,
@@ -129,6 +132,9 @@ def _services(
         second_validator=structured.SecondValidator(),
         runtime=runtime,
         scheduler=scheduling.scheduler,
+        model_deleter=ModelDeleter(
+            coordinator=scheduling.coordinator, scheduler=scheduling.scheduler, runtime=runtime
+        ),
         coordinator=scheduling.coordinator,
         runtime_status=scheduling.runtime_status,
         versions=AnswerVersions(runtime, scheduling.coordinator, scheduling.runtime_status),
@@ -199,7 +205,11 @@ def _scheduling(
     shared: SharedResources,
     configuration: Sequence[ReloadingFile[Any]],
 ) -> _Scheduling:
-    store = Store(shared.registry, max_loaded=settings.max_loaded_models)
+    store = Store(
+        shared.registry,
+        max_loaded=settings.max_loaded_models,
+        lock_timeout_seconds=settings.lock_timeout_seconds,
+    )
     coordinator = Coordinator(store, worker, current_limits(_limits(settings), catalog.current))
     model_loader = _model_loader(settings, runtime, store)
     scheduler = _scheduler(settings, coordinator, worker, model_loader)

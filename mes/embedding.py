@@ -10,6 +10,7 @@ from typing import Any
 from mes.config.catalog import Catalog
 from mes.domain import Client, Provenance, Runtime, Vectors, milliseconds
 from mes.domain.capabilities import EMBEDDING
+from mes.domain.timeouts import naming_timeout
 from mes.inference import provenance_of, require_capability
 from mes.scheduling.answer_versions import AnswerVersions
 from mes.scheduling.runtime_status import RuntimeStatus
@@ -74,13 +75,14 @@ def embed(
     require_capability(EMBEDDING, spec, runtime_status.pulled, pointer="/model")
     with scheduler.permit(spec, client, request_id=request_id) as permit:
         began = time.monotonic()
-        vectors = runtime.embed(
-            spec,
-            request.texts,
-            dimensions=request.dimensions,
-            deadline=began + spec.timeout_seconds,
-            client=client,
-        )
+        with naming_timeout("embedding", spec, remedy="send fewer texts"):
+            vectors = runtime.embed(
+                spec,
+                request.texts,
+                dimensions=request.dimensions,
+                deadline=began + spec.timeout_seconds,
+                client=client,
+            )
         ended = time.monotonic()
         permit = versions.confirm(permit, spec, loaded=vectors.load_ms > 0)
     return Embedding(

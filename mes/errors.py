@@ -22,7 +22,9 @@ MesError
 │   ├── QueueTimeout           no permit was granted within QUEUE_TIMEOUT
 │   ├── RuntimeUnavailable     the runtime cannot be reached
 │   ├── ModelUnavailable       the model failed to load, and its cooldown has not passed
-│   ├── StateDirFull           STATE_DIR has no room for the state that the workers share
+│   ├── StateUnavailable       the state that the workers share cannot be changed
+│   │   ├── StateDirFull       STATE_DIR has no room for it
+│   │   └── StateLocked        another process holds the lock on it for too long
 │   └── ShuttingDown           the service is stopping
 ├── RuntimeFault               the runtime answered, but not with a result
 │   ├── RuntimeReplyInvalid    the reply does not follow the runtime's protocol
@@ -163,9 +165,16 @@ class ModelUnavailable(TryLater):
     code = "model_unavailable"
 
 
-class StateDirFull(TryLater):
-    code = "state_dir_full"
+class StateUnavailable(TryLater):
     retry_after = 5.0
+
+
+class StateDirFull(StateUnavailable):
+    code = "state_dir_full"
+
+
+class StateLocked(StateUnavailable):
+    code = "state_locked"
 
 
 class ShuttingDown(TryLater):
@@ -206,7 +215,10 @@ class TimedOut(MesError):
 
 
 class GenerationTimeout(TimedOut):
+    """`generated_tokens` is the number of pieces of text that arrived before the deadline."""
+
     code = "generation_timeout"
+    generated_tokens: int = 0
 
 
 class LoadTimeout(TimedOut):

@@ -43,6 +43,7 @@ from mes.domain.capabilities import (
     not_capable,
 )
 from mes.domain.plain_turns import as_plain_turns
+from mes.domain.timeouts import naming_timeout
 from mes.errors import Mistake, RequestInvalid
 from mes.scheduling.answer_versions import AnswerVersions
 from mes.scheduling.runtime_status import RuntimeStatus
@@ -83,7 +84,7 @@ def infer(
     ) as permit:
         deadline = time.monotonic() + (request.timeout_seconds or spec.timeout_seconds)
         if request.prompt_tokens:
-            text = _detokenize(request.prompt_tokens, runtime, spec, deadline, client)
+            text = _detokenize(request, runtime, spec, deadline, client)
             prompt = replace(prompt, text=text)
         emit = emit if form.streams_text else _without_text(emit)
         generate = partial(
@@ -98,7 +99,7 @@ def infer(
         timings=_timings(permit, attempts),
         provenance=provenance_of(permit, runtime_status, schema=form.schema),
         attempts=attempts,
-        keywords=_keyword_support(form.schema, attempts),
+        keywords=_keyword_support(form.schema, attempts, thinks=plan.thinks),
     )
 
 
@@ -216,14 +217,17 @@ def _build_prompt(
 
 
 def _detokenize(
-    tokens: tuple[int, ...], runtime: Runtime, spec: ModelSpec, deadline: float, client: Client
+    request: InferenceRequest, runtime: Runtime, spec: ModelSpec, deadline: float, client: Client
 ) -> str:
     """Return the text of the prompt, which then takes the way of every text.
 
     Raises RequestInvalid if the token ids have no text.
     """
-    with naming_fields(spec.id, {}):
-        text = runtime.detokenize(spec, tokens, deadline=deadline, client=client)
+    timeout = naming_timeout(
+        "conversion of token ids", spec, requested_seconds=request.timeout_seconds
+    )
+    with timeout, naming_fields(spec.id, {}):
+        text = runtime.detokenize(spec, request.prompt_tokens, deadline=deadline, client=client)
     if not text:
         detail = "the token ids of the prompt have no text; send other ids, or text"
         raise RequestInvalid(detail, mistakes=(Mistake("/prompt", detail),))
@@ -238,6 +242,8 @@ def _retry_plan(request: InferenceRequest, spec: ModelSpec, form: AnswerForm) ->
         modes=form.modes(constrain=request.constrain and spec.supports_json_mode),
         max_attempts=1 if is_free else request.max_attempts or default_attempts,
         may_raise_max_tokens=request.max_tokens is None,
+        thinks=bool(request.think),
+        schema_pointer="/tools" if request.json_schema is None else request.json_schema_pointer,
     )
 
 
@@ -253,7 +259,14 @@ def _generate(
 ) -> Reply:
     emit = _with_attempt_number(attempt, emit)
     pointers = {COMPLETION: request.model_pointer, THINKING: request.think_pointer}
-    with naming_fields(prompt.spec.id, pointers):
+    timeout = naming_timeout(
+        "generation",
+        prompt.spec,
+        requested_seconds=request.timeout_seconds,
+        max_tokens=prompt.options["num_predict"],
+        attempt=attempt,
+    )
+    with timeout, naming_fields(prompt.spec.id, pointers):
         reply = runtime.generate(prompt, deadline=deadline, client=client, emit=emit)
     is_one_call = request.forced_function is not None or not request.parallel_tool_calls
     return reply.with_first_tool_call() if is_one_call else reply
@@ -305,8 +318,10 @@ def _load_ms(attempts: tuple[Attempt, ...]) -> float:
     return sum(attempt.reply.load_ms for attempt in attempts if attempt.reply is not None)
 
 
-def _keyword_support(schema: Schema | None, attempts: tuple[Attempt, ...]) -> KeywordSupport:
+def _keyword_support(
+    schema: Schema | None, attempts: tuple[Attempt, ...], *, thinks: bool
+) -> KeywordSupport:
     """Return the schema's keywords that the runtime enforced in the final attempt, and the rest."""
     if schema is None:
         return KeywordSupport()
-    return schema.keywords(final_attempt(attempts).mode)
+    return schema.keywords(structured.enforced_mode(final_attempt(attempts), thinks=thinks))

@@ -30,7 +30,7 @@ from mes.domain import (
     normalise,
 )
 from mes.domain.capabilities import TOOLS, not_capable
-from mes.errors import ClientDisconnected, MesError, ShuttingDown
+from mes.errors import ClientDisconnected, MesError, ModelNotPulled, ShuttingDown
 from mes.event_loop import SocketClient
 
 ALL_BUT_EMBEDDING = ("completion", "tools", "vision", "thinking", "tokenize")
@@ -78,6 +78,7 @@ class FakeRuntime:
         self.calls: Callable[[Prompt], tuple[ToolCall, ...]] = lambda prompt: self.tool_calls
         self.load_errors: dict[str, list[MesError]] = {}
         self.breaks_off: Exception | None = None
+        self.deleting: Callable[[str], None] = lambda name: None
         self.pull_error: MesError | None = None
         self.down: MesError | None = None
         self._lock = threading.Lock()
@@ -178,6 +179,15 @@ class FakeRuntime:
         if self.pull_error is not None:
             raise self.pull_error
         self.on_disk.append(PulledModel(normalise(name), DIGEST, 10, "Q4_0", "1B"))
+
+    def delete(self, name: str) -> None:
+        self._fail_if_down()
+        assert name not in self.in_memory, "Ollama could not unload it any more"
+        self.deleting(name)
+        found = [model for model in self.on_disk if model.name == name]
+        if not found:
+            raise ModelNotPulled(f"the runtime does not have {name}")
+        self.on_disk.remove(found[0])
 
     def shut_down(self) -> None:
         self.down = ShuttingDown("the service is shutting down")

@@ -126,6 +126,48 @@ def test_calls_and_reasoning_have_the_format_of_recorded_ones(case, ability, beh
     assert shape(parsed(lines[0])) in [shape(line) for line in recorded]
 
 
+def kinds(lines):
+    """Return which of reasoning (t) and text (c) each line has, without repetitions."""
+    messages = [line.get("message", line) for line in lines]
+    texts = [(m.get("thinking", ""), m.get("content", m.get("response"))) for m in messages]
+    found = [("t" if thought else "") + ("c" if text else "") for thought, text in texts]
+    return [kind for kind, before in zip(found, [None, *found], strict=False) if kind != before]
+
+
+@pytest.mark.parametrize("case", ["generate-thought-schema", "chat-thought-schema"])
+def test_reasoning_beside_a_format_comes_in_the_order_of_the_recording(case):
+    exchange = all_exchanges()[case]
+    recorded = [json.loads(each["line"]) for each in exchange["response"]["lines"]]
+    model = exchange["request"]["body"]["model"]
+    with FakeOllama(f"--models={model}") as fake:
+        fake.control(abilities={model: ["thinking"]}, thinking="It is easy")
+        lines = [parsed(line) for line in replay(fake, exchange["request"])[1]]
+
+    assert kinds(lines) == kinds(recorded)
+    # Of a second run, the prompt contains the reasoning, and only the answer is counted.
+    texts = [line.get("message", line) for line in lines]
+    has_second_run = case.startswith("chat")
+    counted = "content" if has_second_run else "thinking"
+    assert lines[-1]["eval_count"] == sum(bool(each.get(counted)) for each in texts)
+    assert (lines[-1]["prompt_eval_count"] > 3 + 10) == has_second_run
+
+
+def test_a_model_that_does_not_think_is_not_constrained(fake_ollama):
+    fake_ollama.control(abilities={A: ["thinking"]}, tokens=2)
+    body = {"model": A, "format": {"type": "object"}, "messages": [{"content": "?"}]}
+    lines = replay(fake_ollama, {"method": "POST", "path": "/api/chat", "body": body})[1]
+    assert [parsed(line)["message"]["content"] for line in lines] == [" alpha", " beta", ""]
+
+
+def test_a_second_run_that_is_refused_is_a_line_of_the_stream(fake_ollama):
+    fake_ollama.control(abilities={A: ["thinking"]}, thinking="Hm")
+    refused = {"type": "string", "pattern": "a"}
+    body = {"model": A, "format": refused, "messages": [{"content": "?"}]}
+    lines = replay(fake_ollama, {"method": "POST", "path": "/api/chat", "body": body})[1]
+    assert parsed(lines[0])["message"]["thinking"] == "Hm"
+    assert "JSON schema conversion failed" in parsed(lines[-1])["error"]
+
+
 def test_turns_are_used_one_after_the_other(fake_ollama):
     called = {"name": "f", "arguments": {"a": 1}}
     fake_ollama.control(

@@ -37,8 +37,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("streams", "structured"),
     },
     "cli": {"config", "domain", "errors", "event_loop", "ollama", "streams", "strict_json"},
+    "serve": {"app", "logs", "ollama", "server"},
     "__main__": {"cli"},
-    "embedded": set(),
+    "embedded": {"config", "server"},
 }
 
 # Libraries that some rooms keep to themselves. `redis` and `sqlalchemy` have no room yet.
@@ -47,7 +48,7 @@ KEPT_BY: dict[str, set[str]] = {
     "click": {"cli"},
     "flask": {"api", "app"},
     "greenlet": {"streams"},
-    "gunicorn": {"server"},
+    "gunicorn": {"serve", "server"},
     "jsonschema": {"structured"},
     "jsonschema_rs": {"structured"},
     "cachetools": {"config", "scheduling", "structured"},

@@ -53,3 +53,17 @@ def warnings() -> set[str]:
     modules = [path for path in (ROOT / "mes").rglob("*.py") if "embedded" not in path.parts]
     logged = re.compile(r"log\.(?:warning|error|exception)\(\"(\w+)\"")
     return {event for path in modules for event in logged.findall(path.read_text())}
+
+
+def test_nginx_and_mes_have_the_same_code_for_a_status():
+    configuration = (ROOT / "deploy/nginx.conf").read_text()
+    listed = re.search(r"map \$status \$mes_code {(.*?)}", configuration, re.DOTALL)
+    assert listed is not None
+    in_nginx = {int(status): code for status, code in re.findall(r"(\d+) (\w+);", listed[1])}
+    in_mes = {each.status: each.code for each in connection.SERVER_ERRORS.values()}
+
+    shared = in_nginx.keys() & in_mes.keys() - {500}
+    assert {405, 414, 431} <= shared
+    assert {status: in_nginx[status] for status in shared} == {
+        status: in_mes[status] for status in shared
+    }

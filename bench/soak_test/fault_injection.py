@@ -1,4 +1,4 @@
-"""Fault injection: reloads, killed workers, and restarts and errors of the runtime."""
+"""Fault injection: reloads, killed and stopped workers, unread answers, and a failing runtime."""
 
 from __future__ import annotations
 
@@ -13,14 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.soak_test.environment import LOCK_SECONDS
 from bench.soak_test.load import RequestOutcome
 from bench.soak_test.runtime_counters import RuntimeCounters
+from bench.soak_test.unread_answers import ask_without_reading
+from tests.support.lock_holder import stopped_worker
 from tests.support.process import wait_until
 from tests.support.service import FakeOllama, Service
 
 # The number of each in 30 minutes, and its minimum in a shorter soak test.
-_PER_HALF_HOUR = {"reload": 20, "kill": 50, "restart": 10, "fault": 300}
-_MINIMUM = {"reload": 3, "kill": 6, "restart": 2, "fault": 15}
+_PER_HALF_HOUR = {
+    "reload": 20,
+    "kill": 50,
+    "restart": 10,
+    "fault": 300,
+    "unread": 30,
+    "stop": 20,
+}
+_MINIMUM = {"reload": 3, "kill": 6, "restart": 2, "fault": 15, "unread": 3, "stop": 2}
 
 # Without faults at the end, so that later findings are faults of the service itself.
 _CALM_SECONDS = 5.0
@@ -98,6 +108,11 @@ class FaultInjector:
         workers = self.service.worker_pids()
         return next(filter(_stop, self.rng.sample(workers, len(workers))), None)
 
+    def stop(self) -> None:
+        """Stop a worker that holds the lock on the shared state, and let it continue later."""
+        with stopped_worker(self.service):
+            time.sleep(self.rng.uniform(0.5, 3.0) * LOCK_SECONDS)
+
     def restart(self) -> None:
         """Kill the runtime and start it again, with no model loaded."""
         # Its counters are lost with it, so it must not count any more when they are read.
@@ -106,6 +121,9 @@ class FaultInjector:
         self.runtime.kill()
         time.sleep(self.rng.uniform(0.0, 2.0))
         self.runtime.start()
+
+    def unread(self) -> None:
+        ask_without_reading(self.service)
 
     def fault(self) -> None:
         planned = self.rng.choice(_FAULTS)

@@ -20,12 +20,13 @@ SCHEMA = {
 }
 _PARSED = {"name": "word", "age": 7}
 
-# The errors that a valid request may get while the runtime and workers are killed.
+# The errors that a valid request may get while the runtime and workers are killed or stopped.
 _ALLOWED_ERRORS = {
     (502, "generation_aborted"),
     (502, "runtime_reply_invalid"),
     (503, "runtime_unavailable"),
     (503, "model_unavailable"),
+    (503, "state_locked"),
     (504, "generation_timeout"),
     (504, "load_timeout"),
 }
@@ -89,6 +90,10 @@ def _status(_: random.Random) -> PlannedRequest:
     return PlannedRequest("status", "/v1/status", _error_unless(200, None))
 
 
+def _health(_: random.Random) -> PlannedRequest:
+    return PlannedRequest("health", "/health", _error_unless(200, None))
+
+
 def _metrics(_: random.Random) -> PlannedRequest:
     return PlannedRequest("metrics", "/metrics", _error_unless(200, None))
 
@@ -98,7 +103,8 @@ _MIX: dict[Callable[[random.Random], PlannedRequest], int] = {
     _structured: 20,
     _hung_up: 10,
     _invalid: 10,
-    _status: 8,
+    _status: 6,
+    _health: 2,
     _metrics: 2,
 }
 

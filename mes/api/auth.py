@@ -76,6 +76,19 @@ def _count_wrong_key() -> None:
         raise RateLimited("too many wrong keys from this address", retry_after=wait_seconds)
 
 
+def has_valid_key(scope: str = INFERENCE) -> bool:
+    """Return whether the request has a key with this scope, for a view that needs no key.
+
+    A wrong key counts for the limit of wrong keys, but the request is not refused.
+    """
+    credentials = auth.get_auth()
+    try:
+        key = find_key(credentials.token or "") if credentials else None
+    except RateLimited:
+        return False
+    return key is not None and key.allows(scope)
+
+
 @auth.error_handler
 def refuse_key(status: int) -> NoReturn:
     """Raise Unauthorized, so that the error handlers render the response."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from flask import Blueprint, Response, request
 
 from mes import __version__
-from mes.api.auth import AUTH_ERRORS, auth
+from mes.api.auth import AUTH_ERRORS, auth, has_valid_key
 from mes.api.operation_docs import documented
 from mes.api.response_fields import json_response
 from mes.api.services import Services, get_services
@@ -33,6 +33,16 @@ bp = Blueprint("health", __name__)
 queue_bp = Blueprint("queue", __name__, url_prefix="/v1/queue")
 metrics_bp = Blueprint("metrics", __name__)
 
+_SHUTTING_DOWN = "it is shutting down"
+# The checks of /ready for clients without a key.
+_FAILURES = {
+    "runtime": "the runtime cannot be used",
+    "catalog": "the latest edit of the catalog is invalid",
+    "state": "the state directory cannot be used",
+    "memory": "no place in memory can become free",
+}
+_FOR_THE_REASON = "send an API key for the reason"
+
 
 @bp.get("/health")
 @documented(HealthAnswer)
@@ -47,10 +57,13 @@ def health() -> Response:
 def ready() -> Response:
     """Check that requests can be served.
 
-    With status 503, the checks that are not `ok` name the cause.
+    With status 503, the checks that are not `ok` name the cause: with a key of scope `inference`,
+    also the paths, addresses and models concerned.
     """
     checks = _checks(get_services())
     is_ready = all(check == "ok" for check in checks.values())
+    if not is_ready and not has_valid_key():
+        checks = {name: _without_details(name, check) for name, check in checks.items()}
     return json_response(
         ReadyAnswer.build(status="ready" if is_ready else "not_ready", **checks),
         200 if is_ready else 503,
@@ -88,12 +101,11 @@ def status() -> Response:
 
 def _checks(services: Services) -> dict[str, str]:
     runtime_status = services.runtime_status.current()
-    problem = runtime_status.detail or "the runtime has not answered recently"
     return {
-        "service": "it is shutting down" if services.shared.stopping else "ok",
-        "runtime": "ok" if runtime_status.running else problem,
+        "service": _SHUTTING_DOWN if services.shared.stopping else "ok",
+        "runtime": services.runtime_status.problem or "ok",
         "catalog": services.catalog.problem or "ok",
-        "state": runtime_status.state_dir or "ok",
+        "state": services.coordinator.lock_problem or runtime_status.state_dir or "ok",
         "memory": _memory_problem(services) or "ok",
     }
 
@@ -102,6 +114,13 @@ def _memory_problem(services: Services) -> str | None:
     state = services.coordinator.read()
     pinned = map(state.place_of, services.coordinator.limits.pinned)
     return stuck_models.places_lost(state, pinned)
+
+
+def _without_details(name: str, check: str) -> str:
+    """Return the check for clients without a key, who may not learn paths and addresses."""
+    if check in ("ok", _SHUTTING_DOWN):
+        return check
+    return f"{_FAILURES.get(name, 'requests are not served')}; {_FOR_THE_REASON}"
 
 
 def _memory_available_gb() -> float | None:

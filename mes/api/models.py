@@ -1,4 +1,4 @@
-"""List, load, unload and pull models."""
+"""List, load, unload, pull and delete models."""
 
 from __future__ import annotations
 
@@ -98,6 +98,22 @@ def unload(model_id: str) -> Response:
     with services.client() as client:
         services.scheduler.unload(spec, client)
     return _done(spec, f"{spec.id} is not loaded any more")
+
+
+@bp.delete("/<path:model_id>")
+@auth.login_required(role=ADMIN)
+@documented(DoneAnswer, raises=(ModelNotFound, ModelBusy, QueueFull, *LOAD_ERRORS))
+def delete(model_id: str) -> Response:
+    """Delete a model from the runtime's disk. It stays in the catalog and can be pulled again.
+
+    A model that requests use or wait for is not deleted.
+    """
+    services = get_services()
+    spec = services.catalog.current().get(model_id)
+    with services.client() as client:
+        services.model_deleter.delete(spec, client)
+    log.info("deleted", extra={"model": spec.id})
+    return _done(spec, f"{spec.id} is deleted")
 
 
 def _done(spec: ModelSpec, message: str) -> Response:

@@ -24,6 +24,7 @@ TURN_ERRORS = (
     errors.QueueFull,
     errors.QueueTimeout,
     errors.StateDirFull,
+    errors.StateLocked,
     errors.ShuttingDown,
     *LOAD_ERRORS,
 )

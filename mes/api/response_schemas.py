@@ -14,14 +14,21 @@ from mes.api.response_fields import (
     string,
     strings,
 )
+from mes.domain import PREFIX_CACHE_USES
 
 
 class UsageSchema(ResponseSchema):
     """Numbers of tokens, as counted by the runtime."""
 
     prompt_tokens = integer("Tokens of the prompt.")
-    completion_tokens = integer("Tokens of the answer.")
+    completion_tokens = integer("Tokens of the reasoning and the answer.")
     total_tokens = integer("The sum of both.")
+    counted_by_mes = integer(
+        "Completion tokens of reasoning that MES has counted by its pieces, because the runtime "
+        "does not report them: a lower bound. Absent if there are none.",
+        source=lambda usage: usage.counted_by_mes or None,
+        required=False,
+    )
 
 
 class GenerationTimingsSchema(ResponseSchema):
@@ -68,6 +75,12 @@ class ProvenanceSchema(RuntimeProvenanceSchema):
         "SHA-256 of the compact text of `json_schema`.",
         source="provenance.schema_sha256",
         null=True,
+    )
+    prefix_cache = choice(
+        PREFIX_CACHE_USES,
+        "Whether the runtime took the beginning of the prompt from a cache, which can change the "
+        "answer. Only the embedded runtime reports it.",
+        source="reply.prefix_cache",
     )
 
 

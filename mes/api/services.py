@@ -20,6 +20,7 @@ from mes.event_loop import EventLoop, SocketClient, watch_client
 from mes.metrics.collector import MetricsCollector
 from mes.scheduling.answer_versions import AnswerVersions
 from mes.scheduling.coordinator import Coordinator
+from mes.scheduling.deletion import ModelDeleter
 from mes.scheduling.leader import Leader
 from mes.scheduling.runtime_status import RuntimeStatus, RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
@@ -40,6 +41,7 @@ class Services:
     second_validator: SecondValidator
     runtime: Runtime
     scheduler: Scheduler
+    model_deleter: ModelDeleter
     coordinator: Coordinator
     runtime_status: RuntimeStatusFile
     versions: AnswerVersions

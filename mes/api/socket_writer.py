@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from mes.server.client_socket import ClientSocket
+
 
 class SocketWriter:
     """Writes to the client's socket without blocking, in place of the server.
@@ -26,6 +28,16 @@ class SocketWriter:
         self._lock = threading.Lock()
         self._unsent = b""
         self.used_at = time.monotonic()
+
+    def begin_stream(self) -> None:
+        """Let the server wait for the client from now on, instead of keeping what it sends."""
+        if isinstance(self._sock, ClientSocket):
+            self._sock.is_stream = True
+
+    def end_stream(self) -> None:
+        """Let the server send the rest without waiting for the client."""
+        if isinstance(self._sock, ClientSocket):
+            self._sock.is_stream = False
 
     def claim(self) -> None:
         """Forbid writing: from now on the server writes, with the head or after it."""

@@ -18,15 +18,12 @@ from mes.api.response_fields import encode_json_line
 from mes.api.services import get_services
 from mes.api.socket_writer import SocketWriter
 from mes.errors import ClientDisconnected, ClientTooSlow, MesError
+from mes.server.client_socket import PIECE_BYTES
 
 Document = dict[str, Any]
 
 Documents = Iterable[Document]
 """A batch: documents that are available together and are sent together."""
-
-
-# Batches are sent in pieces of this size; a slow client has the full timeout for each of them.
-_PIECE_BYTES = 65536
 
 
 @dataclass(frozen=True)
@@ -96,6 +93,7 @@ class StreamingResponse:
             headers={"X-Accel-Buffering": "no"},
         )
         response.call_on_close(self._close)
+        self._socket_writer.begin_stream()
         self._keepalive.begin(add_common_headers(response))
         self._first = self._wait_for_first_batch()
         return response
@@ -106,15 +104,19 @@ class StreamingResponse:
         except Exception as exc:
             self._socket_writer.claim()
             if not self._keepalive.has_started_response:
-                self._keepalive.end()
+                self._end()
                 raise
             return _raise(exc)
         self._socket_writer.claim()
         return first
 
     def _close(self) -> None:
-        self._keepalive.end()
+        self._end()
         self._batches.close()
+
+    def _end(self) -> None:
+        self._keepalive.end()
+        self._socket_writer.end_stream()
 
     def take(self, documents: Documents) -> bool:
         """Send the documents without blocking, in any thread; return False if nothing was sent."""
@@ -138,16 +140,16 @@ class StreamingResponse:
             yield from self._sent(self._framing.framed([self._framing.convert_problem(problem)]))
         finally:
             self._timer.cancel()
-            self._keepalive.end()
+            self._end()
 
     def _sent(self, batch: bytes) -> Iterator[bytes]:
         if not batch:
             return  # the head is sent with the first bytes
         self._socket_writer.claim()
-        for start in range(0, len(batch), _PIECE_BYTES):
+        for start in range(0, len(batch), PIECE_BYTES):
             self._sent_at = time.monotonic()
             self._socket_writer.flush()
-            yield batch[start : start + _PIECE_BYTES]
+            yield batch[start : start + PIECE_BYTES]
             self._sent_at = None
         # Not between two pieces: a comment would be inside of a document.
         self._socket_writer.open()

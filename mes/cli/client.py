@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -15,8 +15,6 @@ import click
 import requests
 from urllib3.exceptions import ProtocolError
 
-from mes.config import settings
-from mes.config.settings_schema import DEVELOPMENT_KEY
 from mes.errors import format_number
 
 _CONNECT_TIMEOUT_SECONDS = 5.0
@@ -69,26 +67,6 @@ class Target:
     key: str = field(repr=False)
 
 
-def find_target(url: str | None, key: str | None) -> Target:
-    """Return the target given by the options, else by the environment, else the local service.
-
-    The settings are read unchecked: a wrong setting of the service must not keep a command from
-    talking to it.
-    """
-    environment = settings.load_unchecked()
-    url = url or environment.get("MES_URL") or _local_url(environment)
-    return Target(
-        url=(url if "://" in url else f"http://{url}").rstrip("/"),
-        key=key or environment.get("MES_API_KEY") or DEVELOPMENT_KEY,
-    )
-
-
-def _local_url(environment: Mapping[str, str]) -> str:
-    host = environment.get("HOST", "127.0.0.1")
-    host = settings.CONNECT_HOSTS.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{environment.get('PORT', 8001)}"
-
-
 class MesClient:
     """HTTP client of one MES service.
 
@@ -104,13 +82,15 @@ class MesClient:
         self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         self._session.headers["Authorization"] = f"Bearer {_checked_key(target.key)}"
 
-    def get(self, path: str, *, required_field: str) -> dict[str, Any]:
+    def get(
+        self, path: str, *, required_field: str, timeout: float = GET_TIMEOUT_SECONDS
+    ) -> dict[str, Any]:
         """Return the JSON object at `path`.
 
         Raises:
             CommandError: also if the object lacks `required_field`; the service is then not MES.
         """
-        document = self._successful(self._send("GET", path, timeout=GET_TIMEOUT_SECONDS))
+        document = self._successful(self._send("GET", path, timeout=timeout))
         if required_field not in document:
             raise self._not_mes(200)
         return document
@@ -124,9 +104,13 @@ class MesClient:
         """Send `body` as JSON and return the answer, without a time limit."""
         return self._successful(self._send("POST", path, body))
 
-    def post_stream(self, path: str) -> Iterator[dict[str, Any]]:
+    def delete(self, path: str) -> dict[str, Any]:
+        """Send a DELETE request and return the answer, without a time limit."""
+        return self._successful(self._send("DELETE", path))
+
+    def post_stream(self, path: str, body: Any = None) -> Generator[dict[str, Any]]:
         """Yield the JSON lines of a streamed answer as they arrive; raise one of type `error`."""
-        with self._send("POST", path, stream=True) as response:
+        with self._send("POST", path, body, stream=True) as response:
             try:
                 yield from self._json_lines(response)
             except requests.RequestException as exc:
@@ -145,7 +129,7 @@ class MesClient:
             return self._session.request(
                 method,
                 self.url + path,
-                data=None if body is None else json.dumps(body),
+                data=None if body is None else _encoded(body),
                 headers={} if body is None else {"Content-Type": "application/json"},
                 stream=stream,
                 timeout=(_CONNECT_TIMEOUT_SECONDS, timeout),
@@ -168,9 +152,10 @@ class MesClient:
         document = self._parse(response.content, response.status_code)
         if response.status_code == 200:
             return document
-        if "code" not in document:
+        problem = _problem(document)
+        if "code" not in problem:
             raise self._not_mes(response.status_code)
-        raise _problem_error(document)
+        raise _problem_error(problem)
 
     def _parse(self, text: bytes, status: int) -> dict[str, Any]:
         try:
@@ -190,7 +175,7 @@ class MesClient:
                 f"the connection to {self.url} broke off before the answer ended; check its log"
             )
         return ServiceUnreachable(
-            f"no server answers at {self.url}; start MES with `mes serve`, "
+            f"no server answers at {self.url}; start MES with `mes up` or `mes serve`, "
             "or set --url or MES_URL to its address"
         )
 
@@ -201,12 +186,25 @@ class MesClient:
         )
 
 
+def _problem(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the problem document of an error, also of one in OpenAI's format."""
+    error = document.get("error")
+    return {**error, "detail": error.get("message")} if isinstance(error, dict) else document
+
+
 def _problem_error(problem: dict[str, Any]) -> CommandError:
     """Return a problem document as an error, with the request id that the service's log has."""
     code = str(problem.get("code"))
     detail = _UNAUTHORIZED if code == "unauthorized" else str(problem.get("detail"))
     remedy = _REMEDIES.get(code, "")
     return CommandError(f"{detail}{remedy} ({code}, request {problem.get('request_id')})", code)
+
+
+def _encoded(body: Any) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        raise CommandError("the text of the request is not UTF-8; convert it first") from exc
 
 
 def _checked_key(key: str) -> str:

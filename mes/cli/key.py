@@ -16,7 +16,7 @@ from mes.config.api_keys import INFERENCE, KEY_NAME, SCOPES, ApiKey, ApiKeysErro
 from mes.config.settings import SettingsError, load
 
 
-@click.group()
+@click.group(epilog="Example: mes key new --name ci --file keys.json")
 def key() -> None:
     """Create, list and revoke API keys.
 
@@ -62,7 +62,7 @@ def _valid_name(context: click.Context, parameter: click.Parameter, value: str) 
     raise click.BadParameter("use 1 to 64 of A-Z a-z 0-9 . _ -")
 
 
-@key.command()
+@key.command(epilog="Example: mes key new --name ci --scope admin --expires 2030-12-31")
 @click.option("--name", required=True, callback=_valid_name, help="Owner of the key; it is logged.")
 @click.option(
     "--scope",
@@ -91,7 +91,7 @@ def new(path: Path, name: str, scopes: tuple[str, ...], expires: datetime | None
     click.echo(secret)
 
 
-@key.command("list")
+@key.command("list", epilog="Example: mes key list")
 @_with_keys_file
 def list_command(path: Path) -> None:
     """List the keys: name, id, scopes, creation date and state."""
@@ -100,7 +100,7 @@ def list_command(path: Path) -> None:
         click.echo(f"{entry.name:<24} {entry.id}  {scopes:<24} {created}  {_state(entry)}")
 
 
-@key.command()
+@key.command(epilog="Example: mes key revoke ci")
 @click.argument("name_or_id")
 @_with_keys_file
 def revoke(path: Path, name_or_id: str) -> None:

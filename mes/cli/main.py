@@ -1,31 +1,37 @@
-"""The `mes` command: its options, its subcommands, and `mes serve`."""
+"""The `mes` command: its options, and its subcommands."""
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from mes import __version__
-from mes.cli import client
 from mes.cli import key as key_commands
+from mes.cli import output
+from mes.cli.chat import chat
 from mes.cli.checks.command import check
-from mes.cli.client import CommandError
-from mes.cli.models import load, models, pull, unload
+from mes.cli.completion import completion
+from mes.cli.embed import embed
+from mes.cli.logs import logs
+from mes.cli.model_info import ps, show
+from mes.cli.models import load, models, pull, rm, unload
 from mes.cli.run import run
+from mes.cli.serve import serve, up
 from mes.cli.status import status
+from mes.cli.target import target_options
 from mes.cli.validate import validate
 
-_PROJECT = Path(__file__).parents[2]
 # The exit status that shells expect of a program ended by Ctrl-C: 128 + SIGINT.
 _INTERRUPTED = 130
 
 
-class _InterruptibleGroup(click.Group):
-    """A command group that ends with status 130 and without output on Ctrl-C."""
+class _MesGroup(click.Group):
+    """The command `mes`: no character ends it, and Ctrl-C does so with status 130 and quietly."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        output.replace_unencodable()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -34,34 +40,25 @@ class _InterruptibleGroup(click.Group):
             ctx.exit(_INTERRUPTED)
 
 
-@click.group(cls=_InterruptibleGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--url", metavar="URL", help="Address of MES. [MES_URL; else from HOST and PORT]")
-@click.option("--key", help="API key. Other users of the machine can see it; MES_API_KEY is safer.")
+@click.group(
+    cls=_MesGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: mes up, and in another terminal: mes run smollm2:135m 'Hello'",
+)
+@target_options
 @click.version_option(__version__, prog_name="mes")
-@click.pass_context
-def mes(ctx: click.Context, url: str | None, key: str | None) -> None:
+def mes() -> None:
     """Serve, inspect and use the Model Execution Service.
 
     Values not given as options are read from the environment, then from .env.
     """
-    ctx.obj = client.find_target(url, key)
 
 
-@click.command()
-def serve() -> None:
-    """Serve under gunicorn until SIGTERM.
-
-    Models run on the runtime at OLLAMA_HOST. `make run` also starts a runtime and fetches models.
-    """
-    config = _PROJECT / "gunicorn.conf.py"
-    if not config.is_file():
-        raise CommandError(f"{config} is missing; install MES from its folder: pip install -e .")
-    # An empty value counts as not set; gunicorn fails on an empty WEB_CONCURRENCY.
-    environ = {name: value for name, value in os.environ.items() if value.strip()}
-    gunicorn = [sys.executable, "-m", "gunicorn", "-c", str(config)]
-    # gunicorn replaces this process, so that signals reach it without a parent passing them on.
-    os.execve(sys.executable, [*gunicorn, "--pythonpath", str(_PROJECT), "wsgi:app"], environ)
-
-
-for command in (serve, status, models, load, unload, pull, run, validate, check, key_commands.key):
+_COMMANDS = (
+    *(serve, up, logs, run, chat, embed),
+    *(models, show, ps, status, load, unload, pull, rm),
+    *(validate, check, key_commands.key, completion),
+)
+for command in _COMMANDS:
     mes.add_command(command)
+mes.add_command(models, "list")

@@ -1,4 +1,4 @@
-"""`mes models`, `mes load`, `mes unload` and `mes pull`: the models of the catalog."""
+"""`mes models`, `load`, `unload`, `pull` and `rm`: the models of the catalog."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from rich.progress import (
 from rich.table import Table
 
 from mes.cli.client import CommandError, MesClient, Target
+from mes.cli.completion import complete_models
 from mes.cli.output import colored_word, console, print_json, spinner, table
+from mes.cli.target import pass_target
 
 Documents = Iterator[dict[str, Any]]
 
 
-@click.command()
+@click.command(epilog="Example: mes list")
 @click.option("--json", "as_json", is_flag=True, help="Print the service's JSON answer.")
-@click.pass_obj
+@pass_target
 def models(target: Target, as_json: bool) -> None:
     """List the models of the catalog."""
     document = MesClient(target).get("/v1/models", required_field="models")
@@ -37,44 +39,58 @@ def models(target: Target, as_json: bool) -> None:
         console().print(_catalog_table(document["models"]))
 
 
-@click.command()
-@click.argument("model")
-@click.pass_obj
+@click.command(epilog="Example: mes load llama3.1:8b")
+@click.argument("model", shell_complete=complete_models)
+@pass_target
 def load(target: Target, model: str) -> None:
     """Load MODEL and wait until it is ready."""
     _post_action(target, model, "load", f"loading {model}")
 
 
-@click.command()
-@click.argument("model")
-@click.pass_obj
+@click.command(epilog="Example: mes unload llama3.1:8b")
+@click.argument("model", shell_complete=complete_models)
+@pass_target
 def unload(target: Target, model: str) -> None:
     """Unload MODEL after its running requests have ended."""
     _post_action(target, model, "unload", f"unloading {model}")
 
 
-@click.command()
-@click.argument("model")
-@click.pass_obj
+@click.command(epilog="Example: mes pull llama3.1:8b")
+@click.argument("model", shell_complete=complete_models)
+@pass_target
 def pull(target: Target, model: str) -> None:
     """Download MODEL to the runtime's disk. MODEL must be in the catalog.
 
     Ctrl-C cancels the download; the next pull continues it.
     """
     errors = console(stderr=True)
-    documents = MesClient(target).post_stream(_action_path(model, "pull"))
+    documents = MesClient(target).post_stream(f"{model_path(model)}/pull")
     show = _show_progress_bars if errors.is_terminal else _print_steps
     click.echo(show(documents, errors)["message"])
 
 
-def _action_path(model: str, action: str) -> str:
+@click.command(epilog="Example: mes rm llama3.1:8b")
+@click.argument("model", shell_complete=complete_models)
+@pass_target
+def rm(target: Target, model: str) -> None:
+    """Delete MODEL from the runtime's disk.
+
+    It stays in the catalog, and `mes pull` downloads it again. A MODEL in use is not deleted.
+    """
+    with spinner(f"deleting {model}"):
+        document = MesClient(target).delete(model_path(model))
+    click.echo(document.get("message", "done"))
+
+
+def model_path(model: str) -> str:
+    """Return the path of a model in the HTTP interface."""
     # Model ids contain `/` and `:`, which the service expects unescaped.
-    return f"/v1/models/{quote(model, safe='/:')}/{action}"
+    return f"/v1/models/{quote(model, safe='/:')}"
 
 
 def _post_action(target: Target, model: str, action: str, text: str) -> None:
     with spinner(text):
-        document = MesClient(target).post(_action_path(model, action))
+        document = MesClient(target).post(f"{model_path(model)}/{action}")
     click.echo(document.get("message", "done"))
 
 
@@ -86,7 +102,7 @@ def _catalog_table(entries: list[dict[str, Any]]) -> Table:
             model.get("id"),
             model.get("name"),
             colored_word(str(model.get("status"))),
-            _size(model.get("size_gb")),
+            gigabytes(model.get("size_gb")),
             str(model.get("context_window") or "-"),
             "yes" if model.get("supports_json") else "no",
             "yes" if model.get("pinned") else "no",
@@ -94,8 +110,9 @@ def _catalog_table(entries: list[dict[str, Any]]) -> Table:
     return result
 
 
-def _size(gigabytes: float | None) -> str:
-    return "-" if gigabytes is None else f"{gigabytes:.1f} GB"
+def gigabytes(number: float | None) -> str:
+    """Return a size for a table."""
+    return "-" if number is None else f"{number:.1f} GB"
 
 
 def _show_progress_bars(documents: Documents, errors: Console) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -50,20 +52,42 @@ def colored_word(word: str) -> Text:
     return Text(word, style=_STYLES.get(word, ""))
 
 
-def spinner(text: str) -> AbstractContextManager[Any]:
+def spinner(text: str) -> AbstractContextManager[Status | None]:
     """Show a spinner with `text` on standard error during the block, if it is a terminal."""
     errors = console(stderr=True)
     return errors.status(Text(text)) if errors.is_terminal else nullcontext()
 
 
+def replace_unencodable() -> None:
+    """Print `?` in place of each character that the encoding of the output does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def print_json(document: Any) -> None:
-    """Print a document as indented JSON."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """Print a document as indented JSON, with escapes if the output lacks a character of it."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    click.echo(text if _is_encodable(text) else json.dumps(document, indent=2))
 
 
-def print_text(text: str) -> None:
-    """Print text from a model, on a terminal without control characters, which could steer it."""
-    click.echo(without_control_characters(text) if sys.stdout.isatty() else text)
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def print_text(text: str, *, err: bool = False) -> None:
+    """Print text from a model to standard output, or to standard error."""
+    click.echo(printable(text, err=err), err=err)
+
+
+def printable(text: str, *, err: bool = False) -> str:
+    """Return text from a model, for a terminal without control characters, which could steer it."""
+    stream = sys.stderr if err else sys.stdout
+    return without_control_characters(text) if stream.isatty() else text
 
 
 def without_control_characters(text: str) -> str:

@@ -1,7 +1,7 @@
-"""Quickstart for `make run`: start MES, and the embedded runtime if no Ollama is configured.
+"""`mes up` and `make run`: start MES, and the embedded runtime if no Ollama is configured.
 
-Run as `python -m mes.cli.quickstart`. If OLLAMA_HOST is set, in the environment or in `.env`, MES
-uses that runtime, and the embedded one is not started.
+Also run as `python -m mes.cli.quickstart`. If OLLAMA_HOST is set, in the environment or in `.env`,
+MES uses that runtime, and the embedded one is not started.
 """
 
 from __future__ import annotations
@@ -16,22 +16,27 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from dotenv import dotenv_values
 
+from mes.cli import log_files, stopping
+from mes.cli.package_files import GUNICORN, write_default_catalog
 from mes.config.settings import Settings, SettingsError, load
 from mes.errors import format_number
 
 MODEL, EMBEDDER = "smollm2:135m", "all-minilm"
 _EMBEDDED_PORT = 11435
-_EMBEDDED_CATALOG = "config/models.embedded.json"
+_CATALOG, _EMBEDDED_CATALOG = "config/models.json", "config/models.embedded.json"
 _LOGS = Path("logs")
 _READY_WITHIN_SECONDS = 120.0
-# On Ctrl-C running requests may finish, but not for longer than a user likes to wait.
-_STOP_WITHIN_SECONDS = 5.0
+# The embedded runtime runs nothing by then.
+_RUNTIME_STOP_SECONDS = 5.0
 
 
 class StartError(Exception):
@@ -48,7 +53,7 @@ def main() -> int:
     except KeyboardInterrupt:
         report("stopped")
         return 0
-    except (StartError, SettingsError) as exc:
+    except (StartError, SettingsError, OSError) as exc:
         print(f"MES does not start:\n{exc}", file=sys.stderr)
         return 1
 
@@ -59,7 +64,11 @@ def _serve(stack: ExitStack) -> int:
     # An empty value counts as not set; gunicorn fails on an empty WEB_CONCURRENCY.
     environ = {name: value for name, value in os.environ.items() if value.strip()}
     if embedded:
+        _require_engine()
+    write_default_catalog(_EMBEDDED_CATALOG if embedded else _CATALOG)
+    if embedded:
         environ |= _embedded_settings()
+    environ |= _stop_settings()
     settings = load(environ)
     _check_port_is_free(settings)
     if embedded:
@@ -69,17 +78,16 @@ def _serve(stack: ExitStack) -> int:
         report(f"using the runtime at {settings.ollama_host}")
     url = settings.local_url
     report(f"starting {settings.workers} workers on {url}, log in {_LOGS}/mes.log")
-    gunicorn = ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
-    service = stack.enter_context(_running("mes", gunicorn, environ))
+    service = stack.enter_context(_service(GUNICORN, settings, environ))
     _wait_until_ready(url, service)
     report(f"ready after {time.monotonic() - began:.1f} s; Ctrl-C stops everything. Try:\n")
     model = MODEL if embedded else _first_model(settings)
     print(_example(url, settings.api_key or "YOUR-KEY", model))
-    return service.wait()
+    return _wait_until_ended(service)
 
 
 def report(message: str) -> None:
-    """Print a line about the progress of the start."""
+    """Print a line about the progress of the start, or of the stop."""
     print(f"mes: {message}", flush=True)
 
 
@@ -95,6 +103,13 @@ def _embedded_settings() -> dict[str, str]:
     return environ
 
 
+def _stop_settings() -> dict[str, str]:
+    """Return the settings of MES that let a stop take no longer than a user likes to wait."""
+    if _is_configured("GRACEFUL_TIMEOUT"):
+        return {}
+    return {"GRACEFUL_TIMEOUT": str(stopping.GRACEFUL_TIMEOUT_SECONDS)}
+
+
 def _embedded_runtime(
     settings: Settings, environ: dict[str, str]
 ) -> AbstractContextManager[subprocess.Popen[bytes]]:
@@ -102,7 +117,38 @@ def _embedded_runtime(
     report(f"starting the embedded runtime on {url}, log in {_LOGS}/runtime.log")
     port = url.rpartition(":")[2]
     serve = ["mes.embedded", "serve", "--until-stdin-closes", "--port", port]
-    return _running("runtime", serve, environ)
+    stop = partial(stopping.stop, seconds=_RUNTIME_STOP_SECONDS)
+    return _running("runtime", serve, environ, stop)
+
+
+def _service(
+    gunicorn: list[str], settings: Settings, environ: dict[str, str]
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    def announce() -> None:
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            report(stopping.announcement(settings))
+
+    def stop(process: subprocess.Popen[bytes]) -> None:
+        if not stopping.stop(process, stopping.service_seconds(settings), announce):
+            report("ended before all requests were answered")
+
+    return _running("mes", gunicorn, environ, stop)
+
+
+def _wait_until_ended(service: subprocess.Popen[bytes]) -> int:
+    status = service.wait()
+    report(f"MES has ended by itself with status {status}; see {_LOGS}/mes.log")
+    return status
+
+
+def _require_engine() -> None:
+    if find_spec("xllamacpp") is None:
+        requirements = metadata.requires("openbench-mes") or []
+        engine = next(each for each in requirements if each.startswith("xllamacpp"))
+        raise StartError(
+            "the embedded runtime needs a package that is not installed; "
+            f"pip install '{engine.partition(';')[0].strip()}', or set OLLAMA_HOST to an Ollama"
+        )
 
 
 def _fetch_models() -> None:
@@ -125,11 +171,13 @@ def _fetch(model: str) -> None:
 
 @contextmanager
 def _running(
-    name: str, module: list[str], environ: dict[str, str]
+    name: str,
+    module: list[str],
+    environ: dict[str, str],
+    stop: Callable[[subprocess.Popen[bytes]], object],
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a Python module during the block, with its output in `logs/<name>.log`."""
-    _LOGS.mkdir(exist_ok=True)
-    with (_LOGS / f"{name}.log").open("wb") as log:
+    with log_files.appended(_LOGS / f"{name}.log") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *module],
             stdin=subprocess.PIPE,
@@ -139,20 +187,10 @@ def _running(
             # Ctrl-C reaches only this process, which then stops the others in order.
             start_new_session=True,
         )
-    try:
-        yield process
-    finally:
-        _stop(process)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_WITHIN_SECONDS)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            yield process
+        finally:
+            stop(process)
 
 
 def _wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
@@ -173,8 +211,7 @@ def _wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
 
 
 def _last_lines(name: str) -> str:
-    lines = (_LOGS / f"{name}.log").read_text(errors="replace").splitlines()
-    return "\n".join(lines[-15:])
+    return "\n".join(log_files.last_lines(_LOGS / f"{name}.log", 15))
 
 
 def _check_port_is_free(settings: Settings) -> None:

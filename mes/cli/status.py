@@ -13,15 +13,16 @@ from rich.text import Text
 
 from mes.cli.client import CommandError, MesClient, Target
 from mes.cli.output import colored_word, console, print_json, table
+from mes.cli.target import pass_target
 
 _REFRESH_SECONDS = 1.0
 _MAX_QUEUE_ROWS = 10
 
 
-@click.command()
+@click.command(epilog="Example: mes status --once")
 @click.option("--once", is_flag=True, help="Show the status once. Implied if output is piped.")
 @click.option("--json", "as_json", is_flag=True, help="Print the service's JSON answer once.")
-@click.pass_obj
+@pass_target
 def status(target: Target, once: bool, as_json: bool) -> None:
     """Show the models and the queue every second until Ctrl-C."""
     client, out = MesClient(target), console()

@@ -17,6 +17,7 @@ from rich.table import Table
 from mes import strict_json
 from mes.cli.client import CommandError, MesClient, Target
 from mes.cli.output import console, print_json, spinner, table, without_control_characters
+from mes.cli.target import pass_target
 
 _MOST_INSTANCES = 1_000
 # With the schema beside them, at most SCHEMA_MAX_BYTES, below the default of MAX_BODY_BYTES.
@@ -61,12 +62,13 @@ class Report:
         return {"lines": self.counts.total(), **{each: self.counts[each] for each in _RESULTS}}
 
 
-@click.command()
+@click.command(epilog="Example: mes validate person.json answers.jsonl")
 @click.argument("schema")
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="Totals, and each line that is not valid.")
+@pass_target
 @click.pass_context
-def validate(ctx: click.Context, schema: str, file: str, as_json: bool) -> None:
+def validate(ctx: click.Context, target: Target, schema: str, file: str, as_json: bool) -> None:
     """Judge each line of FILE by SCHEMA with two validators.
 
     SCHEMA is a file with a JSON Schema, FILE has JSON Lines: a value on each line, empty lines are
@@ -74,7 +76,6 @@ def validate(ctx: click.Context, schema: str, file: str, as_json: bool) -> None:
     validators disagree, that one of them could not decide, or that are not JSON. The exit status
     is 0 if both validators find every line valid, and 1 otherwise.
     """
-    target: Target = ctx.obj
     report = Report()
     with spinner(f"validating {file}"):
         _judge(MesClient(target), _schema(schema), file, report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -15,6 +14,7 @@ from typing import Any
 
 from mes.config import api_keys
 from mes.config.api_keys import ApiKey, ApiKeysError, key_digest
+from mes.config.timed_lock import LockTimeout, ProcessLock
 from mes.errors import Mistake
 
 # Secret scanners recognize keys by this prefix.
@@ -92,6 +92,9 @@ def _edit_entries(path: Path) -> Iterator[list[dict[str, Any]]]:
             changed = json.dumps(document, indent=2).encode() + b"\n"
             api_keys.parse_api_keys(changed, path=path)
             _replace(path, changed)
+    except LockTimeout as exc:
+        detail = f"is being edited by another command: {exc.strerror}"
+        raise ApiKeysError(path, [Mistake("", detail)]) from exc
     except OSError as exc:
         detail = f"cannot be written ({exc.strerror}); run the command as the owner of the file"
         raise ApiKeysError(path, [Mistake("", detail)]) from exc
@@ -101,11 +104,11 @@ def _edit_entries(path: Path) -> Iterator[list[dict[str, Any]]]:
 def _locked(folder: Path) -> Iterator[None]:
     """Lock the folder during the block; without a lock, concurrent edits would be lost.
 
-    The lock is not on the file, because an edit replaces the file.
+    The lock is not on the file, because an edit replaces the file. Raises LockTimeout.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        ProcessLock(descriptor).lock()
         yield
     finally:
         os.close(descriptor)

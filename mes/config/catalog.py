@@ -114,6 +114,8 @@ def _spec(model_id: str, entry: Mapping[str, Any], defaults: Mapping[str, Any]) 
     values["options"].pop("num_ctx", None)
     values["tag"] = normalise(values.pop("ollama_tag", model_id))
     values["timeout_seconds"] = values.pop("timeout")
+    if _without_null(entry).get("timeout"):
+        values["timeout_setting"] = "timeout of the model in the catalog"
     values["temperature"] = values.pop("default_temperature", values["temperature"])
     values.setdefault("display_name", model_id)
     return ModelSpec(id=model_id, **values)

@@ -70,6 +70,7 @@ class Settings:
     swap_patience_min_seconds: float
     swap_patience_max_seconds: float
     max_model_memory_gb: float
+    lock_timeout_seconds: float
     idle_unload_seconds: float
     stream_write_timeout_seconds: float
     stream_keepalive_seconds: float
@@ -163,6 +164,25 @@ def load_unchecked(
     return _read(environ, dotenv)[0]
 
 
+def setting_texts(settings: Settings) -> dict[str, str]:
+    """Return the text of each setting by its name, without the API key; `load` reads them."""
+    return {
+        name: _text_of(getattr(settings, attribute), FIELDS[attribute].metadata["default"])
+        for name, attribute in NAMES.items()
+        if attribute != "api_key"
+    }
+
+
+def _text_of(value: Any, default: str) -> str:
+    if value is None:  # `auto`, or not set
+        return default
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value.absolute() if isinstance(value, Path) else value)
+
+
 def settings_table() -> list[tuple[str, str, str]]:
     """Return the name, default and help of every setting, for the documentation."""
     return [
@@ -188,6 +208,9 @@ def _settings(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
         "api_keys_file": Path(keys_file).expanduser() if keys_file else None,
         "allowed_hosts": tuple(values["allowed_hosts"]),
         "cors_origins": tuple(values["cors_origins"]),
+        "default_timeout_seconds": min(
+            values["default_timeout_seconds"], values["max_timeout_seconds"]
+        ),
         "log_level": values["log_level"].upper(),
         "models_config_path": Path(values["models_config_path"]).expanduser(),
         "state_dir": Path(state_dir).expanduser().absolute(),

@@ -176,7 +176,7 @@ class SettingsSchema(Schema):
         "/dev/shm")
     max_loaded_models = _integer("MAX_LOADED_MODELS", 2, 1, 64,
         "The maximum number of models in memory at a time")
-    default_timeout_seconds = _seconds("DEFAULT_TIMEOUT", 30.0,
+    default_timeout_seconds = _seconds("DEFAULT_TIMEOUT", 600.0,
         "The timeout of a generation if neither the request nor the catalog sets one")
     max_timeout_seconds = _seconds("MAX_TIMEOUT", 3600.0,
         "The longest timeout that a request may set")
@@ -189,8 +189,7 @@ class SettingsSchema(Schema):
     load_retry_pause_seconds = _seconds("LOAD_RETRY_PAUSE", 1.0,
         "The pause before a failed load is tried again", or_zero=True)
     pull_timeout_seconds = _seconds("PULL_TIMEOUT", 14_400.0,
-        "The longest time for pulling a model; the next pull continues with the data already "
-        "received")
+        "The longest time for pulling a model; the next pull continues with the data received")
     cooldown_seconds = _seconds("COOLDOWN", 10.0,
         "The time after a failed load in which the model is not loaded again; it doubles with each "
         "failure")
@@ -209,11 +208,13 @@ class SettingsSchema(Schema):
         "a number of gigabytes from 0 to 100000",
         "The maximum memory for all loaded models together; 0 for no limit (gigabytes)",
         validate=validate.Range(0, 100_000, error="a number of gigabytes from 0 to 100000"))
+    lock_timeout_seconds = _seconds("LOCK_TIMEOUT", 5.0,
+        "The longest wait for a process that holds a lock, such as that on the shared state")
     idle_unload_seconds = _seconds("IDLE_UNLOAD", 0.0,
         "Unload a model that has had no request for this time; 0 for never", or_zero=True)
     stream_write_timeout_seconds = _seconds("STREAM_WRITE_TIMEOUT", 30.0,
-        "The longest time for a client to read one line of a stream, and the longest total delay "
-        "of a generation by a slow client")
+        "The longest time for a client to read one line of a stream or 64 KiB of any answer, and "
+        "the longest total delay of a generation by a slow client")
     stream_keepalive_seconds = _seconds("STREAM_KEEPALIVE", 15.0,
         "The silence in a stream of server-sent events after which a comment is sent, so that "
         "proxies do not close the connection; 0 for never", or_zero=True)
@@ -224,8 +225,7 @@ class SettingsSchema(Schema):
         "How long a stopping service waits for running requests (seconds)")
     stop_notice_seconds = _seconds("STOP_NOTICE", 0.0,
         "How long /ready answers 503 before a stopping service refuses requests, so that a load "
-        "balancer notices",
-        or_zero=True)
+        "balancer notices", or_zero=True)
     max_body_bytes = _integer("MAX_BODY_BYTES", 32 << 20, 1 << 10, 1 << 30,
         "The maximum size of a request body (bytes)")
     max_choices = _integer("MAX_CHOICES", 8, 1, 16,
@@ -294,10 +294,11 @@ class SettingsSchema(Schema):
             remedy = "set MES_API_KEY to a key of your own, or MES_API_KEYS_FILE, or remove it"
             raise ValidationError(f"{problem}; {remedy}", "CORS_ORIGINS")
 
-    @validates_schema(skip_on_field_errors=False)
-    def _check_values_are_within_maxima(self, data: dict[str, Any], **_: Any) -> None:
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def _check_values_are_within_maxima(self, data: Any, original: Any, **_: Any) -> None:
+        is_set = "DEFAULT_TIMEOUT" in original  # the default is lowered to MAX_TIMEOUT
         errors = {
-            **_excess(data, "default_timeout_seconds", "max_timeout_seconds"),
+            **(_excess(data, "default_timeout_seconds", "max_timeout_seconds") if is_set else {}),
             **_excess(data, "cooldown_seconds", "cooldown_max_seconds"),
             **_excess(data, "swap_patience_min_seconds", "swap_patience_max_seconds"),
         }
@@ -312,8 +313,7 @@ def _excess(data: dict[str, Any], attribute: str, maximum: str) -> dict[str, lis
         return {}
     name, maximum_name = FIELDS[attribute].data_key, FIELDS[maximum].data_key
     problem = f"{format_number(value)} is more than {maximum_name}={format_number(limit)}"
-    detail = f"{problem}; lower it, or raise {maximum_name}"
-    return {str(name): [detail]}
+    return {str(name): [f"{problem}; lower it, or raise {maximum_name}"]}
 
 
 FIELDS: dict[str, Any] = SettingsSchema().fields

@@ -11,6 +11,7 @@ from mes.domain.models import (
     normalise,
 )
 from mes.domain.results import (
+    PREFIX_CACHE_USES,
     Attempt,
     Emit,
     Event,
@@ -39,6 +40,7 @@ from mes.domain.tools import Tool, ToolChoice
 
 __all__ = [
     "LOAD_OPTIONS",
+    "PREFIX_CACHE_USES",
     "SCHEMA_POINTER",
     "Attempt",
     "Client",

@@ -133,6 +133,12 @@ class Prompt:
     top_logprobs: int | None = None
 
     @property
+    def characters(self) -> int:
+        """The length of the whole text."""
+        texts = [each.content for each in self.messages] or [self.text, self.system or ""]
+        return sum(map(len, texts))
+
+    @property
     def question(self) -> str:
         """The last turn that is not the model's own, or the text; "" if there is no such turn."""
         if not self.messages:

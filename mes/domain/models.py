@@ -39,7 +39,8 @@ class ModelSpec:
 
     `id` is the name that clients use, `tag` the runtime's name in canonical spelling.
     `max_concurrent` limits the running requests, `max_queue` the waiting ones. `size_gb` and
-    `min_memory_gb` are in gigabytes, `context_window` is in tokens.
+    `min_memory_gb` are in gigabytes, `context_window` is in tokens. `timeout_setting` names the
+    setting that `timeout_seconds` comes from.
     """
 
     id: str
@@ -55,6 +56,7 @@ class ModelSpec:
     max_tokens: int
     temperature: float
     max_attempts: int = 2
+    timeout_setting: str = "DEFAULT_TIMEOUT"
     context_window: int | None = None
     size_gb: float | None = None
     min_memory_gb: float | None = None

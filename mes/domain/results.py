@@ -14,10 +14,15 @@ from mes.domain.inference_request import ToolCall
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The number of tokens, counted by the runtime."""
+    """The number of tokens, counted by the runtime.
+
+    `counted_by_mes` is the part of `completion_tokens` that the runtime does not report: one for
+    each piece of text that it has sent, which is at most the number of tokens.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    counted_by_mes: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -27,7 +32,12 @@ class Usage:
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
+            self.counted_by_mes + other.counted_by_mes,
         )
+
+    def with_counted(self, pieces: int) -> Usage:
+        """Return the usage with completion tokens that the runtime does not report."""
+        return self + Usage(0, pieces, counted_by_mes=pieces)
 
 
 def total_usage(usages: Iterable[Usage]) -> Usage:
@@ -80,6 +90,9 @@ class Timings(GenerationTimings):
     cold_start: bool
 
 
+PREFIX_CACHE_USES = ("unknown", "not_used", "used")
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One finished generation. The runtime measured the times, in milliseconds.
@@ -87,7 +100,8 @@ class Reply:
     `reasoning` is the reasoning of the model before its answer, and no part of `text`. `logprobs`
     belong to the tokens of `text`. `dropped_tool_calls` is the number of calls that the client did
     not want beside the first. `load_ms` is the time for which the runtime loaded the model, 0 if it
-    was in memory; `time_to_first_token_ms` does not contain it.
+    was in memory; `time_to_first_token_ms` does not contain it. `cached_tokens` are those of the
+    prompt that the runtime took from its cache; None if it does not report them.
     """
 
     text: str
@@ -101,6 +115,15 @@ class Reply:
     logprobs: tuple[Logprob, ...] = ()
     dropped_tool_calls: int = 0
     load_ms: float = 0.0
+    cached_tokens: int | None = None
+
+    @property
+    def prefix_cache(self) -> str:
+        """Whether the beginning of the prompt was taken from a cache: one of PREFIX_CACHE_USES."""
+        unknown, not_used, used = PREFIX_CACHE_USES
+        if self.cached_tokens is None:
+            return unknown
+        return used if self.cached_tokens else not_used
 
     def with_first_tool_call(self) -> Reply:
         """Return the reply with at most one tool call."""

@@ -139,5 +139,12 @@ class Runtime(Protocol):
             ClientDisconnected: the client has closed the connection.
         """
 
+    def delete(self, name: str) -> None:
+        """Delete the model from the runtime's disk. It must have been unloaded before.
+
+        Raises:
+            ModelNotPulled: the model is not on the runtime's disk.
+        """
+
     def shut_down(self) -> None:
         """End all calls that run, and all later ones, with ShuttingDown. Return at once."""

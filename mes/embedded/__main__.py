@@ -5,23 +5,27 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mes.embedded import api, engine, runtime_settings
 from mes.embedded.api import OllamaApi
 from mes.embedded.api_errors import RuntimeFailure
 from mes.embedded.download import pull_model
 from mes.embedded.engine import Engine
-from mes.embedded.model_pool import ModelPool
+from mes.embedded.model_pool import LONGEST_QUEUE, ModelPool
 from mes.embedded.model_store import ModelStore
 from mes.embedded.runtime_settings import EmbeddedSettings, EmbeddedSettingsError
-from mes.embedded.server import Server
 
 log = logging.getLogger("mes.embedded")
+# A request keeps its thread while it waits for a model or a slot. Those for all pending requests,
+# and some for everything else, start when they are needed.
+THREADS = LONGEST_QUEUE + 64
 PROGRAM = "python -m mes.embedded"
 DESCRIPTION = "A small runtime that serves Ollama's HTTP API over llama.cpp."
 EPILOG = "Settings can also come from the environment: " + ", ".join(
@@ -32,6 +36,8 @@ EPILOG = "Settings can also come from the environment: " + ", ".join(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command in `arguments` and return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Otherwise each refused request, such as one that did not arrive in time, takes a line.
+    logging.getLogger("mes.requests").setLevel(logging.WARNING)
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     extra = {name: options.pop(name) for name in ("name", "until_stdin_closes") if name in options}
@@ -44,26 +50,34 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def serve(settings: EmbeddedSettings, *, until_stdin_closes: bool) -> int:
+def serve(settings: EmbeddedSettings, *, until_stdin_closes: bool) -> NoReturn:
     """Serve requests until a SIGINT or SIGTERM, which end the process with status 0.
 
     With `until_stdin_closes`, the end of standard input ends the process too.
     """
+    # A setting of MES, which gunicorn reads while it is imported; an empty one would be an error.
+    os.environ.pop("WEB_CONCURRENCY", None)
+    from mes.embedded.server import LARGEST_BODY, Application
+    from mes.server import standalone
+
     for problem in engine.missing_requirements():
         log.warning("no model can be loaded: %s", problem)
     pool = ModelPool(settings, Engine)
     api = OllamaApi(ModelStore(settings.models_dir), pool)
-    with Server((settings.host, settings.port), api) as server:
+    with _listener(settings) as listener:
         _exit_on_signals()
         if until_stdin_closes:
             threading.Thread(target=_terminate_at_end_of_stdin, daemon=True).start()
-        version = engine.engine_version()
-        log.info("mes-embedded %s listens on %s", version, _url(server))
+        log.info("mes-embedded %s listens on %s", engine.engine_version(), _url(listener))
+        application = Application(api, listener.getsockname()[0])
         try:
-            server.serve_forever()
+            standalone.serve(application, listener, threads=THREADS, max_body_bytes=LARGEST_BODY)
+        except SystemExit:
+            pass  # a signal
         finally:
             pool.close()
-    return 0
+    # The threads of clients that do not read their answers would never end.
+    os._exit(0)
 
 
 def pull(settings: EmbeddedSettings, *, name: str) -> int:
@@ -120,13 +134,23 @@ def _exit_on_signals() -> None:
 
 
 def _terminate_at_end_of_stdin() -> None:
-    sys.stdin.buffer.read()
+    # Not by a buffered file: Python aborts if a thread holds the buffer's lock when it ends.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _url(server: Server) -> str:
-    address, port = server.server_address[:2]
-    return f"http://{address!s}:{port}"
+def _listener(settings: EmbeddedSettings) -> socket.socket:
+    # Each connection takes a file descriptor, and so does each generation.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=512)
+
+
+def _url(listener: socket.socket) -> str:
+    address, port = listener.getsockname()[:2]
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 def _format_progress(event: dict[str, Any]) -> str:

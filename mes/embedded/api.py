@@ -26,6 +26,7 @@ Json = dict[str, Any]
 Answer = Json | ResponseLines | str | None
 """A JSON object, NDJSON lines, plain text, or an empty body."""
 
+CHANGES_MODELS = ("/api/pull", "/api/copy", "/api/delete")
 HIDDEN_METADATA = ("general.name", "tokenizer.chat_template")
 
 

@@ -4,11 +4,13 @@ RuntimeFailure               500  base class; answered as {"error": message}
 |- BadRequest                400  the request is invalid or asks for an unsupported feature
 |- ForbiddenOrigin           403  the request comes from a web page of another site
 |- UnknownModel              404  no file in the models folder has this name
+|- TooSlow                   408  the request body did not arrive in time
 |- TooLarge                  413  the request body exceeds the limit
 |- Busy                      503  no room for another model in time
 |- EngineRefused               *  an error answer of the engine, with its own status
 |- EngineLoadFailed          500  the engine did not start with the model
 |- EngineDied                500  the engine process ended during a request
+|  `- EngineStopped           500  it was ended because another request took too long
 |- BadOption, BadFormat      500  invalid `options` or `format` (options.py, grammar.py)
 |- NotAnEmbeddingModel       501  /api/embed with a text generation model (embeddings.py)
 |- DownloadFailed            500  a pull failed (download.py)
@@ -44,6 +46,10 @@ class UnknownModel(RuntimeFailure):
     status = 404
 
 
+class TooSlow(RuntimeFailure):
+    status = 408
+
+
 class TooLarge(RuntimeFailure):
     status = 413
 
@@ -64,6 +70,10 @@ class EngineDied(RuntimeFailure):
         super().__init__(
             f"an error was encountered while running the model: unexpected EOF{reason}"
         )
+
+
+class EngineStopped(EngineDied):
+    """The engine process was ended because of another request."""
 
 
 class EngineRefused(RuntimeFailure):

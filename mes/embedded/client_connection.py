@@ -8,6 +8,9 @@ from typing import Any
 
 from mes.embedded.api_errors import ClientLeft
 
+# How often a thread that waits for something else looks whether its client has left.
+CLIENT_CHECK_SECONDS = 0.1
+
 
 class ClientConnection:
     def __init__(self, connection: socket.socket) -> None:

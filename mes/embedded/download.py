@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -151,12 +151,12 @@ def _pip_error(pip: subprocess.Popen[bytes]) -> str:
 
 
 def _bytes_in(folder: Path) -> int:
+    # Pip moves files and folders meanwhile.
     total = 0
-    for path in folder.glob("**/*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue  # pip moved it meanwhile
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with suppress(FileNotFoundError):
+                total += Path(parent, name).stat().st_size
     return total
 
 

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,10 +24,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mes.embedded.api_errors import EngineDied, EngineLoadFailed, EngineRefused
+from mes.embedded.api_errors import EngineDied, EngineLoadFailed, EngineRefused, EngineStopped
 from mes.embedded.client_connection import ClientConnection, WatchfulSocket
 from mes.embedded.model_store import StoredModel
 from mes.embedded.options import LoadParameters
+from mes.embedded.slots import Slots
 
 Events = Generator[dict[str, Any], None, None]
 
@@ -35,7 +37,6 @@ INSTRUCTIONS = ("avx2", "fma", "f16c", "bmi2")
 PACKAGE_ROOT = Path(__file__).parents[2]
 LOG_LINES_KEPT = 40
 LONGEST_WAIT = threading.TIMEOUT_MAX
-CLIENT_CHECK_SECONDS = 0.1
 # Without this setting, libgomp's threads spin at each barrier and starve other processes of the
 # cores. Libgomp reads it while it loads, which is one reason for a process per engine.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
@@ -83,56 +84,6 @@ def _missing_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return f"the processor lacks {', '.join(missing)}, which the engine xllamacpp requires"
 
 
-class Slots:
-    """The engine's slots for requests, granted in order of arrival.
-
-    The engine has a queue too, but it processes queued requests of clients that have left.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._lock = threading.Lock()
-        self._free = count
-        self._queue: deque[threading.Event] = deque()
-
-    @contextmanager
-    def acquire(self, client: ClientConnection) -> Iterator[None]:
-        """Wait for a slot and keep it for the block. Raise `ClientLeft` if the client leaves."""
-        self._wait(client)
-        try:
-            yield
-        finally:
-            self._release()
-
-    def _wait(self, client: ClientConnection) -> None:
-        granted = threading.Event()
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            self._queue.append(granted)
-        try:
-            while not granted.wait(CLIENT_CHECK_SECONDS):
-                client.check()
-        except BaseException:
-            self._leave_queue(granted)
-            raise
-
-    def _leave_queue(self, granted: threading.Event) -> None:
-        with self._lock:
-            if granted in self._queue:
-                self._queue.remove(granted)
-                return
-        # The slot was granted at the moment of leaving: pass it on.
-        self._release()
-
-    def _release(self) -> None:
-        with self._lock:
-            if self._queue:
-                self._queue.popleft().set()
-            else:
-                self._free += 1
-
-
 @dataclass(frozen=True)
 class Vocabulary:
     """The bytes of each token by its id, and the id of a token that is a letter."""
@@ -149,6 +100,9 @@ class Engine:
         self.slots = Slots(launch.slots)
         self.verified_grammars: set[str] = set()
         self.vocabulary: Vocabulary | None = None  # until it is read
+        # The time of the last token or progress of any stream.
+        self.last_event = 0.0
+        self._is_stalled = False
         self._model = model
         self._process = _spawn()
         self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
@@ -161,12 +115,15 @@ class Engine:
 
         Raise `EngineLoadFailed` with the reason, also after `timeout_seconds`.
         """
+        began = time.monotonic()
         watchdog = threading.Timer(min(timeout_seconds, LONGEST_WAIT), self._process.kill)
         watchdog.start()
         answer = self._exchange(self._load_order())
         watchdog.cancel()
         if "address" not in answer:
             reason = self._load_failure(answer)
+            if time.monotonic() - began >= timeout_seconds:
+                reason = f"it took longer than OLLAMA_LOAD_TIMEOUT, {timeout_seconds:g} s"
             raise EngineLoadFailed(f"llama-server process has terminated: {reason}")
         address = urlsplit(answer["address"])
         self._address = (str(address.hostname), int(address.port or 0))
@@ -196,12 +153,25 @@ class Engine:
             assert pipe
             pipe.close()
 
+    def end_stalled(self) -> None:
+        """Kill the process because of one request; the others raise `EngineStopped`."""
+        self._is_stalled = True
+        self._process.kill()
+        self._process.wait()
+
+    def death(self) -> EngineDied:
+        """Return the error of a request whose connection the process has closed."""
+        reason = self.exit_reason()
+        return EngineStopped(reason) if self._is_stalled else EngineDied(reason)
+
     def log_lines(self, text: str) -> list[str]:
         """Return the recent lines of the engine's log that contain `text`."""
         return [line for line in list(self._log) if text in line]
 
     def request(self, path: str, body: dict[str, Any], client: ClientConnection) -> Any:
         """Send one request and return the JSON of its answer.
+
+        A prompt in it is evaluated from its first token, unless the model is loaded with a cache.
 
         Raises:
             EngineRefused: the engine answered with an error.
@@ -218,6 +188,7 @@ class Engine:
         """
         with self._response(path, {**body, "stream": True}, client) as response:
             for line in response:
+                self.last_event = time.monotonic()
                 if line.startswith(b"data: "):
                     yield _checked(json.loads(line[6:]))
 
@@ -237,6 +208,7 @@ class Engine:
             connection.client = client
             connection.connect(self._address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            body = {"cache_prompt": self.launch.prompt_cache, **body}
             connection.sendall(self._http_request(path, json.dumps(body).encode()))
             with http.client.HTTPResponse(connection, method="POST") as response:
                 response.begin()
@@ -285,7 +257,7 @@ def _connection_errors_as_engine_died(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as exc:
-        raise EngineDied(engine.exit_reason()) from exc
+        raise engine.death() from exc
 
 
 def _checked(event: dict[str, Any]) -> dict[str, Any]:

@@ -63,8 +63,9 @@ def start(order: dict[str, Any]) -> Any:
     params.model.path = order["path"]
     params.api_keys = [order["key"]]
     params.n_parallel = order["slots"]
-    # One pool of cells, large enough that every slot can fill its own context.
-    params.kv_unified = True
+    # Each slot has cells of its own. In a shared pool, the place of a request's cells, and with it
+    # the rounding of its sums, would depend on the requests before it.
+    params.kv_unified = False
     params.n_ctx = order["context_length"] * order["slots"]
     params.kv_unified_per_slot = order["context_length"]
     params.n_batch = params.n_ubatch = order["batch"]

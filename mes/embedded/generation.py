@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
 from mes.embedded import durations, grammar
-from mes.embedded.api_errors import BadRequest, EngineDied
+from mes.embedded.api_errors import BadRequest, EngineStopped, RuntimeFailure
 from mes.embedded.client_connection import ClientConnection
 from mes.embedded.engine import Engine
+from mes.embedded.engine_limits import EngineStalled, request_within_limit
 from mes.embedded.logprobs import TokenReports
 from mes.embedded.model_pool import ModelPool
 from mes.embedded.model_store import StoredModel
@@ -20,6 +21,10 @@ ResponseLine = dict[str, Any]
 ResponseLines = Generator[ResponseLine, None, None]
 # The engine reports a full context as `limit` too.
 DONE_REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
+
+
+class TemplateTooSlow(RuntimeFailure):
+    """The chat template of the model does not end in time."""
 
 
 def check_generation_model(request: GenerateRequest, model: StoredModel) -> None:
@@ -47,27 +52,46 @@ def generation_lines(
 ) -> ResponseLines:
     """Yield a line for each piece of text, then the line with `done: true` and the counts.
 
-    Counts and times, except `total_duration` and `load_duration`, are those of the engine.
+    Counts and times, except `total_duration` and `load_duration`, are those of the engine. If the
+    engine is ended because of another request before the first line, the request is repeated once.
     Raise `EngineRefused` for a prompt that is longer than the context; it is never cut.
     """
     started = time.perf_counter_ns()
+    lines = _generation_lines(request, model, pool, client, started)
+    try:
+        first = next(lines)
+    except EngineStopped:
+        lines = _generation_lines(request, model, pool, client, started)
+        first = next(lines)
+    with closing(lines):
+        yield first
+        yield from lines
+
+
+def _generation_lines(
+    request: GenerateRequest,
+    model: StoredModel,
+    pool: ModelPool,
+    client: ClientConnection,
+    started: int,
+) -> ResponseLines:
     with ExitStack() as held:
         loading = pool.engine(model, request.options, request.keep_alive, client)
         engine = held.enter_context(loading)
         load_duration = durations.nanoseconds_since(started)
         held.enter_context(engine.slots.acquire(client))
         body = _engine_request(request, engine, client)
-        logprobs = _logprobs(request, body["prompt"], engine, client)
+        reports = _token_reports(request, body["prompt"], engine, client)
         with closing(engine.stream("/completion", body, client)) as events:
-            for event in events:
-                fields = logprobs(event)
+            for event in reports.without_overlap(events) if reports else events:
+                fields = {"logprobs": reports.entries(event)} if reports else {}
                 if text := event["content"]:
                     yield _response_line(request, text, done=False, **fields)
                 if event["stop"]:
                     metrics = _metrics(event, started, load_duration)
                     yield _response_line(request, "", done=True, **metrics)
                     return
-        raise EngineDied(engine.exit_reason())
+        raise engine.death()
 
 
 def join_lines(lines: Iterator[ResponseLine]) -> ResponseLine:
@@ -99,7 +123,12 @@ def _prompt(request: GenerateRequest, engine: Engine, client: ClientConnection) 
     # With thinking enabled, a model would put its reasoning into the answer.
     arguments = {"chat_template_kwargs": {"enable_thinking": False}}
     body = {"messages": request.messages, **arguments}
-    return str(engine.request("/apply-template", body, client)["prompt"])
+    try:
+        answer = request_within_limit(engine, "/apply-template", body, client, hears_streams=False)
+    except EngineStalled as exc:
+        limit = engine.launch.compile_timeout_seconds
+        raise TemplateTooSlow(f"the model's chat template takes longer than {limit:g} s") from exc
+    return str(answer["prompt"])
 
 
 def _response_line(request: GenerateRequest, text: str, **fields: Any) -> ResponseLine:
@@ -109,14 +138,12 @@ def _response_line(request: GenerateRequest, text: str, **fields: Any) -> Respon
     return {**head, "response": text, **fields}
 
 
-def _logprobs(
+def _token_reports(
     request: GenerateRequest, prompt: str, engine: Engine, client: ClientConnection
-) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return the function that makes the field `logprobs` of the line for an event."""
+) -> TokenReports | None:
     if request.top_logprobs is None:
-        return lambda event: {}
-    reports = TokenReports(prompt, request.top_logprobs, engine, client)
-    return lambda event: {"logprobs": reports.entries(event)}
+        return None
+    return TokenReports(prompt, request.top_logprobs, engine, client)
 
 
 def _text_of(line: ResponseLine) -> str:
@@ -136,6 +163,7 @@ def _metrics(event: dict[str, Any], started: int, load_duration: int) -> dict[st
         "total_duration": durations.nanoseconds_since(started),
         "load_duration": load_duration,
         "prompt_eval_count": timings["cache_n"] + timings["prompt_n"],
+        "prompt_cached_count": timings["cache_n"],
         "prompt_eval_duration": round(timings["prompt_ms"] * 1e6),
         "eval_count": timings["predicted_n"],
         "eval_duration": round(timings["predicted_ms"] * 1e6),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from mes.embedded.api_errors import EngineRefused, RuntimeFailure
 from mes.embedded.client_connection import ClientConnection
 from mes.embedded.engine import Engine
+from mes.embedded.engine_limits import EngineStalled, request_within_limit
 
+log = logging.getLogger(__name__)
 Schema = dict[str, Any]
 ANY_OBJECT: Schema = {"type": "object"}
 COMPOSING = {"allOf", "anyOf", "oneOf", "if", "not", "$ref", "patternProperties"}
@@ -24,6 +30,11 @@ MOST_ITEMS = 10_000
 MOST_ITEMS_TOGETHER = 50_000
 # A word that a model does not write unless the grammar demands it.
 PROBE_WORD = "ZQXJ"
+
+# A schema that ended an engine is refused at once for this time: clients send it again.
+FORGET_STALLED_SECONDS = 600.0
+MOST_STALLED = 1000
+_stalled_at: dict[bytes, float] = {}
 
 
 class BadFormat(RuntimeFailure):
@@ -51,16 +62,38 @@ def grammar_for(schema: Schema, engine: Engine, client: ClientConnection) -> str
     """
     rule = f"%json {json.dumps(_normalize_schema(_limit_items(schema)))}"
     if rule not in engine.verified_grammars:
-        probe = f'%llguidance {{}}\nstart: "{PROBE_WORD}" rest\nrest: {rule}'
-        if not _is_enforced(probe, engine, client):
-            raise _compile_error(engine)
+        _verify(rule, engine, client)
         engine.verified_grammars.add(rule)
     return f"%llguidance {{}}\nstart: {rule}"
 
 
+def _verify(rule: str, engine: Engine, client: ClientConnection) -> None:
+    """Raise `EngineRefused` if the engine cannot compile the rule, or not in time."""
+    digest = hashlib.sha256(rule.encode()).digest()
+    limit = engine.launch.compile_timeout_seconds
+    too_slow = _refused(f"it takes longer than {limit:g} s to compile; simplify it")
+    if time.monotonic() - _stalled_at.get(digest, -math.inf) < FORGET_STALLED_SECONDS:
+        raise too_slow
+    probe = f'%llguidance {{}}\nstart: "{PROBE_WORD}" rest\nrest: {rule}'
+    try:
+        if not _is_enforced(probe, engine, client):
+            raise _compile_error(engine)
+    except EngineStalled as exc:
+        _remember_stalled(digest)
+        log.warning("engine_ended reason=grammar_compilation limit_seconds=%g", limit)
+        raise too_slow from exc
+
+
 def _is_enforced(grammar: str, engine: Engine, client: ClientConnection) -> bool:
     body = {"prompt": "x", "n_predict": len(PROBE_WORD), "temperature": 0, "grammar": grammar}
-    return bool(engine.request("/completion", body, client)["content"] == PROBE_WORD)
+    answer = request_within_limit(engine, "/completion", body, client, hears_streams=True)
+    return bool(answer["content"] == PROBE_WORD)
+
+
+def _remember_stalled(digest: bytes) -> None:
+    if len(_stalled_at) >= MOST_STALLED:
+        _stalled_at.pop(next(iter(_stalled_at)))
+    _stalled_at[digest] = time.monotonic()
 
 
 def _compile_error(engine: Engine) -> EngineRefused:

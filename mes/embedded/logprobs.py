@@ -8,13 +8,14 @@ of a token that it has not reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mes.embedded.client_connection import ClientConnection
 from mes.embedded.engine import Engine, Vocabulary
 
 Entry = dict[str, Any]
+Event = dict[str, Any]
 Report = Mapping[str, Any]
 """A token as the engine reports it: its id, its probability and the likeliest tokens."""
 
@@ -39,13 +40,32 @@ class TokenReports:
         self._vocabulary = vocabulary_of(engine, client)
         self._ids: list[int] = []
         self._predicted = 0
+        self._slot: int | None = None
         # The tokens since the last text; None for one that the engine has not reported.
         self._held: list[Report | None] = []
 
-    def entries(self, event: dict[str, Any]) -> list[Entry]:
+    def without_overlap(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Yield the events; from the first with an unreported token, after the last has arrived.
+
+        A request at the same time as the generation would share its batches, and so change it.
+        After it, the slot still has the values of the prompt and of the tokens.
+        """
+        for event in events:
+            if self._missing(event):
+                rest = [event, *events]
+                self._slot = rest[-1].get("id_slot")
+                yield from rest
+            else:
+                yield event
+
+    def _missing(self, event: Event) -> int:
+        reported = len(event.get("completion_probabilities", ()))
+        return event["tokens_predicted"] - self._predicted - reported if reported else 0
+
+    def entries(self, event: Event) -> list[Entry]:
         """Return the entries for the text of the event; none if it has no text."""
         if reported := event.get("completion_probabilities"):
-            missing = event["tokens_predicted"] - self._predicted - len(reported)
+            missing = self._missing(event)
             self._predicted = event["tokens_predicted"]
             self._held += [*[None] * missing, *reported]
         text = event["content"].encode()
@@ -94,7 +114,8 @@ class TokenReports:
     def _likeliest(self, count: int) -> list[Report]:
         prompt: list[str | int] = [self._prompt, *self._ids]
         letter = self._vocabulary.letter
-        return _likeliest_after(prompt, count, letter, self._engine, self._client)
+        cached = {} if self._slot is None else {"id_slot": self._slot, "cache_prompt": True}
+        return _likeliest_after(prompt, count, letter, self._engine, self._client, **cached)
 
     def _entry(self, report: Report) -> Entry:
         entry = _entry(report, self._vocabulary.pieces[report["id"]])
@@ -121,6 +142,7 @@ def _likeliest_after(
     letter: int,
     engine: Engine,
     client: ClientConnection,
+    **options: Any,
 ) -> list[Report]:
     """Return so many of the likeliest next tokens after a text, or a text and ids of tokens.
 
@@ -129,7 +151,7 @@ def _likeliest_after(
     this bias.
     """
     body = {"prompt": prompt, "n_predict": 1, "n_probs": count, "logit_bias": [[letter, 1000]]}
-    answer = engine.request("/completion", {**body, "temperature": 0}, client)
+    answer = engine.request("/completion", {**body, "temperature": 0, **options}, client)
     likeliest: list[Report] = answer["completion_probabilities"][0]["top_logprobs"]
     return likeliest
 

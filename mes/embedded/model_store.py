@@ -101,7 +101,7 @@ class ModelStore:
         self._digests: dict[str, str] = self._read_digests()
 
     def models(self) -> list[StoredModel]:
-        """Return all models, the newest first. Files that are not GGUF are skipped."""
+        """Return all models, the newest first. Files without a valid header are skipped."""
         found = []
         for name, path in self._files():
             try:
@@ -145,16 +145,20 @@ class ModelStore:
             shutil.copyfile(model.path, target)
 
     def _files(self) -> Iterator[tuple[ModelName, Path]]:
-        for path in sorted(self.folder.glob("**/*.gguf")):
-            if self._is_hidden(path) or not path.is_file():
+        for path in sorted(self._paths()):
+            if not path.is_file():
                 continue
             try:
                 yield self._name_of(path), path
             except BadRequest:
                 log.debug("skipped %s: not a model name", path)
 
-    def _is_hidden(self, path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(self.folder).parts)
+    def _paths(self) -> Iterator[Path]:
+        # Unlike a glob, it does not fail when a folder disappears meanwhile.
+        for folder, folders, files in os.walk(self.folder):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            visible = (name for name in files if not name.startswith("."))
+            yield from (Path(folder, name) for name in visible if name.endswith(".gguf"))
 
     def _name_of(self, path: Path) -> ModelName:
         text = path.relative_to(self.folder).with_suffix("").as_posix()
@@ -181,6 +185,7 @@ class ModelStore:
             try:
                 self._headers[key] = read_header(path)
             except NotGGUF as exc:
+                log.warning("model_file_invalid path=%s reason=%s", path, exc)
                 self._headers[key] = exc
         header = self._headers[key]
         if isinstance(header, NotGGUF):

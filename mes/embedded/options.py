@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,6 +64,10 @@ class LoadParameters:
     slots: int
     request_memory_bytes: int = 0
     """Memory that requests may take beyond that of the load; 0 for no limit."""
+    compile_timeout_seconds: float = math.inf
+    """Limit for the compilation of a grammar, and for a chat template."""
+    prompt_cache: bool = False
+    """Whether a request takes over what the engine has computed for the beginning of its prompt."""
 
 
 def parse_options(value: Any) -> Options:
@@ -98,8 +103,15 @@ def load_parameters(
         # The engine reads a text to embed in one batch.
         return LoadParameters(context, context, threads, 1, request_memory_bytes=memory)
     slots = settings.num_parallel
-    batch = max(options.batch or BATCH, slots)
-    return LoadParameters(context, batch, threads, slots, request_memory_bytes=memory)
+    return LoadParameters(
+        context_length=context,
+        batch=max(options.batch or BATCH, slots),
+        threads=threads,
+        slots=slots,
+        request_memory_bytes=memory,
+        compile_timeout_seconds=settings.compile_timeout_seconds or math.inf,
+        prompt_cache=settings.prompt_cache,
+    )
 
 
 def fits_parameters(

@@ -12,6 +12,8 @@ from typing import Any
 from mes.embedded import durations
 from mes.embedded.api_errors import BadRequest
 
+SWITCHES = {"1": True, "true": True, "0": False, "false": False}
+
 
 class EmbeddedSettingsError(ValueError):
     """Settings are invalid; the message has one line for each."""
@@ -33,6 +35,10 @@ class EmbeddedSettings:
     """Limit for one load and for the wait for room; 0 for no limit."""
     request_memory_mib: int = 2048
     """Memory that the requests of a model may take beyond that of the load; 0 for no limit."""
+    compile_timeout_seconds: float = 60.0
+    """Limit for the compilation of a grammar, and for a chat template; 0 for no limit."""
+    prompt_cache: bool = False
+    """Whether a prompt takes over what the engine has computed for an equal beginning."""
 
     @property
     def load_deadline_seconds(self) -> float:
@@ -58,6 +64,12 @@ def _at_least(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def _switch(text: str) -> bool:
+    if text.lower() not in SWITCHES:
+        raise ValueError("must be true or false")
+    return SWITCHES[text.lower()]
+
+
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "host": ("EMBEDDED_HOST", str),
     "port": ("EMBEDDED_PORT", _at_least(0)),
@@ -68,6 +80,8 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "keep_alive_seconds": ("OLLAMA_KEEP_ALIVE", durations.parse_setting),
     "context_length": ("OLLAMA_CONTEXT_LENGTH", _at_least(4)),
     "request_memory_mib": ("EMBEDDED_REQUEST_MEMORY", _at_least(0)),
+    "compile_timeout_seconds": ("EMBEDDED_COMPILE_TIMEOUT", durations.parse_setting),
+    "prompt_cache": ("EMBEDDED_PROMPT_CACHE", _switch),
     "load_timeout_seconds": ("OLLAMA_LOAD_TIMEOUT", durations.parse_setting),
 }
 

@@ -43,6 +43,7 @@ from mes.ollama import embeddings, generation, payloads, pull_progress, response
 from mes.ollama.connections import RuntimeAdapter, prepare_request, with_body
 from mes.ollama.exchange import Exchange, OpenExchanges, Operation
 from mes.ollama.http_interface import require_expected_http_libraries
+from mes.ollama.progress import GenerationProgress
 from mes.ollama.think_levels import RefusedThinkLevels
 from mes.streams import StreamPump
 
@@ -94,6 +95,7 @@ class OllamaRuntime:
         self._detokenize = prepare_request("POST", url, "/api/detokenize")
         self._show = prepare_request("POST", url, "/api/show")
         self._pull = prepare_request("POST", url, "/api/pull")
+        self._delete = prepare_request("DELETE", url, "/api/delete")
         self._ps = prepare_request("GET", url, "/api/ps")
         self._tags = prepare_request("GET", url, "/api/tags")
         self._version = prepare_request("GET", url, "/api/version")
@@ -117,17 +119,21 @@ class OllamaRuntime:
     def _generate_once(
         self, prompt: Prompt, *, deadline: float, client: Client, emit: Emit
     ) -> Reply:
-        template = self._chat if prompt.messages else self._generate
+        template = self._chat if payloads.goes_to_chat(prompt) else self._generate
         request = with_body(template, payloads.generation_payload(prompt))
-        exchange = self._exchange(_GENERATION, deadline)
-        with exchange, client.on_disconnect(exchange.cancel_for_client):
-            sent_at = time.monotonic()
+        exchange, progress = self._exchange(_GENERATION, deadline), GenerationProgress.of(prompt)
+        with (
+            progress.noted_in_timeouts(),
+            exchange,
+            client.on_disconnect(exchange.cancel_for_client),
+        ):
+            progress.sent_at = time.monotonic()
             response = self._send(exchange, request)
             if response.status != 200:
                 refusal = self._read_refusal(exchange, response)
                 raise responses.generation_error_from(refusal, prompt)
             body = exchange.iter_body(max_bytes=self._max_reply_bytes)
-            steps = generation.read_generation(body, sent_at=sent_at, emit=emit)
+            steps = generation.read_generation(body, prompt, progress, emit=emit)
             if emit is no_op:
                 reply = generation.run_to_end(steps)
             else:
@@ -248,6 +254,10 @@ class OllamaRuntime:
             body = exchange.iter_body()
             yield from pull_progress.parse_progress(body)
             exchange.drain(body)
+
+    def delete(self, name: str) -> None:
+        """Delete a model from the runtime's disk."""
+        self._ask(with_body(self._delete, {"model": name}), name)
 
     def shut_down(self) -> None:
         """End all exchanges, present and future, with ShuttingDown."""

@@ -20,6 +20,7 @@ from mes.errors import (
 )
 from mes.ollama import responses
 from mes.ollama.payloads import KEEP_LOADED
+from mes.ollama.progress import load_milliseconds
 
 # The vectors of this many texts fit into one response, for all models in use.
 _BATCH_SIZE = 64
@@ -77,7 +78,7 @@ def parse_vectors(body: bytes, *, number: int) -> Vectors:
     return Vectors(
         tuple(map(_vector, listed)),
         responses.require_count(part, "prompt_eval_count"),
-        responses.load_milliseconds(part),
+        load_milliseconds(part),
     )
 
 

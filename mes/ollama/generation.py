@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,24 +11,25 @@ from mes.domain import (
     Emit,
     Event,
     Logprob,
+    Prompt,
     Reply,
     Thought,
     Token,
     ToolCall,
-    Usage,
     no_op,
 )
 from mes.errors import GenerationAborted, RuntimeReplyInvalid
 from mes.ollama.logprobs import logprobs_of, parse_logprobs
+from mes.ollama.progress import GenerationProgress, Measurements, load_milliseconds
 from mes.ollama.responses import (
     get_field,
-    load_milliseconds,
-    parse_line,
+    parse_object,
     require_count,
     require_objects,
     split_lines,
     to_plain_text,
 )
+from mes.ollama.stream_errors import stream_error_from
 from mes.ollama.unopened_reasoning import logprobs_after, split_at_end_tag
 from mes.streams import PumpSteps
 
@@ -38,26 +38,25 @@ Part = Mapping[str, Any]
 
 
 def read_generation(
-    body: Iterable[bytes], *, sent_at: float, emit: Emit = no_op
+    body: Iterable[bytes], prompt: Prompt, progress: GenerationProgress, *, emit: Emit = no_op
 ) -> PumpSteps[Reply]:
     """Read a response in steps, one for each piece of the body, and return the reply.
 
     The events of a piece are emitted together. A step yields True if all events are passed on.
-    `sent_at` is the time of the request on the monotonic clock.
+    The pieces of text are added to `progress`.
 
-    Raises GenerationAborted and RuntimeReplyInvalid.
+    Raises GenerationAborted, RuntimeReplyInvalid, SchemaRefused and PromptTooLong.
     """
     parser, calls = ReasoningParser(emit), list[ToolCall]()
-    first_at = 0.0
     for lines in split_lines(body):
         try:
             for line in filter(None, lines):
-                part = parse_line(line, error_class=GenerationAborted)
-                if _read_part(part, parser, calls):
-                    first_at = first_at or time.monotonic()
+                part = parse_object(line)
+                if "error" in part:
+                    raise stream_error_from(part, prompt, progress)
+                progress.add(*_read_part(part, parser, calls))
                 if part.get("done") is True:
-                    waited = (first_at or time.monotonic()) - sent_at
-                    return _build_reply(parser, tuple(calls), part, waited_ms=waited * 1000)
+                    return _build_reply(parser, tuple(calls), part, progress)
         finally:
             is_passed_on = parser.emit_pending()
         yield is_passed_on
@@ -74,8 +73,8 @@ def run_to_end(steps: PumpSteps[Reply]) -> Reply:
         return reply
 
 
-def _read_part(part: Part, parser: ReasoningParser, calls: list[ToolCall]) -> bool:
-    """Pass the content of a line on to the parser; return False if it has no text."""
+def _read_part(part: Part, parser: ReasoningParser, calls: list[ToolCall]) -> tuple[str, str]:
+    """Pass the content of a line on to the parser; return its reasoning and its text."""
     content, name = part.get("message"), "content"
     if content is None:  # a generation, not a conversation
         content, name = part, "response"
@@ -92,7 +91,7 @@ def _read_part(part: Part, parser: ReasoningParser, calls: list[ToolCall]) -> bo
         parser.feed_reasoning(reasoning)
     if text:
         parser.feed(text)
-    return bool(reasoning or text)
+    return reasoning, text
 
 
 def _add_tool_calls(calls: list[ToolCall], new: Iterable[ToolCall]) -> None:
@@ -128,8 +127,22 @@ def _new_id() -> str:
     return f"call_{secrets.token_hex(6)}"
 
 
+_CACHED = "prompt_cached_count"
+
+
+def _without_load(measured: Measurements, load_ms: float) -> Measurements:
+    """Return the measurements without the load of the model before the first token."""
+    waited_ms = measured.time_to_first_token_ms
+    if waited_ms <= load_ms:
+        return measured
+    return measured._replace(time_to_first_token_ms=waited_ms - load_ms)
+
+
 def _build_reply(
-    parser: ReasoningParser, calls: tuple[ToolCall, ...], last: Part, *, waited_ms: float
+    parser: ReasoningParser,
+    calls: tuple[ToolCall, ...],
+    last: Part,
+    progress: GenerationProgress,
 ) -> Reply:
     reason = last.get("done_reason")
     if reason not in ("stop", "length"):
@@ -144,11 +157,10 @@ def _build_reply(
         tool_calls=calls,
         logprobs=parser.logprobs,
         finish_reason=reason,
-        usage=Usage(require_count(last, "prompt_eval_count"), require_count(last, "eval_count")),
-        prompt_ms=require_count(last, "prompt_eval_duration") / 1e6,
-        generation_ms=require_count(last, "eval_duration") / 1e6,
-        time_to_first_token_ms=waited_ms - load_ms if waited_ms > load_ms else waited_ms,
+        **_without_load(progress.measure(last), load_ms)._asdict(),
         load_ms=load_ms,
+        # Only the embedded runtime reports it.
+        cached_tokens=require_count(last, _CACHED) if _CACHED in last else None,
     )
 
 

@@ -17,8 +17,17 @@ _UNLOAD_NOW = 0
 _LOAD_FIELDS = {"stream": True, "keep_alive": KEEP_LOADED, "shift": False}
 
 
+def goes_to_chat(prompt: Prompt) -> bool:
+    """Return whether the prompt is sent to /api/chat: as a conversation, or because of its format.
+
+    Beside `think`, /api/generate constrains the reasoning to the format, and the answer of most
+    models stays empty. /api/chat lets the model think, and constrains the answer in a second run.
+    """
+    return bool(prompt.messages) or (bool(prompt.think) and prompt.format is not None)
+
+
 def generation_payload(prompt: Prompt) -> dict[str, Any]:
-    """Return the body of a generation: a conversation for /api/chat, else for /api/generate."""
+    """Return the body of a generation, for /api/chat if `goes_to_chat`, else for /api/generate."""
     payload = {
         "model": prompt.spec.tag,
         **_prompt_fields(prompt),
@@ -37,11 +46,20 @@ def generation_payload(prompt: Prompt) -> dict[str, Any]:
 
 
 def _prompt_fields(prompt: Prompt) -> dict[str, Any]:
-    if prompt.messages:
-        messages = _join_last_answers(prompt.messages)
+    if goes_to_chat(prompt):
+        messages = _join_last_answers(prompt.messages or _as_messages(prompt))
         return {"messages": [_message_payload(message) for message in messages]}
     fields = {"prompt": prompt.text}
     return fields if prompt.system is None else {**fields, "system": prompt.system}
+
+
+def _as_messages(prompt: Prompt) -> Sequence[Message]:
+    """Return the messages that /api/generate makes of the prompt.
+
+    An empty system prompt counts as none there: the model's own applies.
+    """
+    system = [Message("system", prompt.system)] if prompt.system else []
+    return [*system, Message("user", prompt.text)]
 
 
 def _join_last_answers(messages: Sequence[Message]) -> list[Message]:

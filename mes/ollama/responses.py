@@ -29,7 +29,6 @@ T = TypeVar("T")
 
 _MAX_TEXT_CHARACTERS = 300
 _MAX_RETRY_SECONDS = 60
-_SHORTEST_LOAD_MS = 100.0
 
 # Parts of Ollama's error texts, and the capability that the model lacks with the JSON pointer of
 # the field that needs it.
@@ -58,18 +57,9 @@ def require_done(body: Iterable[bytes], *, error_class: type[MesError]) -> None:
 
 def parse_version(body: bytes) -> str:
     """Return name and version; only the embedded runtime sends its name, Ollama does not."""
-    document = _parse_object(body)
+    document = parse_object(body)
     name = get_field(document, "runtime", str, "ollama")
     return f"{name} {get_field(document, 'version', str, 'unknown')}"
-
-
-def load_milliseconds(part: Mapping[str, Any]) -> float:
-    """Return for how long the runtime loaded the model of a response; 0 if it was in memory.
-
-    A loaded model takes a few milliseconds to find; a busy machine makes it more.
-    """
-    milliseconds = require_count(part, "load_duration") / 1e6
-    return milliseconds if milliseconds >= _SHORTEST_LOAD_MS else 0.0
 
 
 def parse_loaded(body: bytes) -> list[LoadedModel]:
@@ -100,7 +90,7 @@ def parse_pulled(body: bytes) -> list[PulledModel]:
 
 
 def parse_card(body: bytes) -> ModelCard:
-    document = _parse_object(body)
+    document = parse_object(body)
     info: dict[str, Any] = get_field(document, "model_info", dict, {})
     architecture = get_field(info, "general.architecture", str, "")
     return ModelCard(
@@ -112,7 +102,7 @@ def parse_card(body: bytes) -> ModelCard:
 
 
 def _models(body: bytes) -> list[dict[str, Any]]:
-    return require_objects(_parse_object(body), "models")
+    return require_objects(parse_object(body), "models")
 
 
 def _details(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +136,7 @@ class ErrorResponse:
 def parse_error_response(status: int, *, body: bytes, retry_after: str | None) -> ErrorResponse:
     """Parse a refusal; a body that is not Ollama's `{"error": ...}` counts as empty."""
     try:
-        text, facts = _unwrap(orjson.loads(body))
+        text, facts = unwrap(orjson.loads(body))
     except orjson.JSONDecodeError:
         text, facts = "", {}
     seconds = None
@@ -155,8 +145,11 @@ def parse_error_response(status: int, *, body: bytes, retry_after: str | None) -
     return ErrorResponse(status, to_plain_text(text), facts, seconds)
 
 
-def _unwrap(value: Any) -> tuple[str, Mapping[str, Any]]:
-    """Return the innermost text: errors of the runner are JSON documents inside a string."""
+def unwrap(value: Any) -> tuple[str, Mapping[str, Any]]:
+    """Return the innermost text and the fields beside it.
+
+    Errors of the runner are JSON documents inside a string.
+    """
     facts: Mapping[str, Any] = {}
     for _ in range(4):
         if isinstance(value, dict):
@@ -266,9 +259,9 @@ def parse_lines(body: Iterable[bytes], *, error_class: type[MesError]) -> Iterat
 
 def parse_line(line: bytes, *, error_class: type[MesError]) -> dict[str, Any]:
     """Return the object on a line; raise `error_class` if it reports an error."""
-    part = _parse_object(line)
+    part = parse_object(line)
     if "error" in part:
-        text, _ = _unwrap(part)
+        text, _ = unwrap(part)
         raise error_class(to_plain_text(text) or "the runtime broke off with an error")
     return part
 
@@ -287,7 +280,8 @@ def split_lines(body: Iterable[bytes]) -> Iterator[list[bytes]]:
     yield [b"".join(begun)]
 
 
-def _parse_object(text: bytes) -> dict[str, Any]:
+def parse_object(text: bytes) -> dict[str, Any]:
+    """Return the JSON object in the text. Raises RuntimeReplyInvalid."""
     try:
         # orjson refuses invalid UTF-8, lone surrogates and NaN, which the json module accepts.
         value = orjson.loads(text)

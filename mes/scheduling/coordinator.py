@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from mes.errors import StateUnavailable
 from mes.scheduling import policy
+from mes.scheduling.background_retry import BackgroundRetry
 from mes.scheduling.fairness import Limits
 from mes.scheduling.registry import Ticket
 from mes.scheduling.state import State
@@ -47,20 +49,39 @@ class Coordinator:
         self._store = store
         self._worker = worker
         self._limits = limits
+        # Tickets and permits that are given up, until a transaction has removed them.
+        self._leaving: set[str] = set()
+        self._retry = BackgroundRetry("mes-leave", self._leave_all)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Yield a transaction that ends with the policy's decisions and wakes their tickets.
 
         Left by an exception it changes nothing and wakes no ticket.
+
+        Raises:
+            StateUnavailable: the state cannot be changed now.
         """
         with self._store.transaction() as state:
             transaction = Transaction(state, self._limits())
+            leaving = self._leaving.copy()
+            for ticket in leaving:
+                state.leave(ticket, transaction.now)
             yield transaction
             if not transaction.settled:
                 transaction.settle()
-        for ticket in transaction.to_wake:
-            self._worker.wake(ticket.worker, ticket.id)
+        self._leaving -= leaving
+        for woken in transaction.to_wake:
+            self._worker.wake(woken.worker, woken.id)
+
+    def leave(self, ticket: str) -> None:
+        """Give up a permit, a place in the queue or a refusal, now or as soon as possible.
+
+        If the state cannot be changed now, the next transaction of this worker does it.
+        """
+        self._leaving.add(ticket)
+        if not self._leave_all():
+            self._retry.begin()
 
     @property
     def limits(self) -> Limits:
@@ -69,13 +90,20 @@ class Coordinator:
 
     def close(self) -> None:
         """Remove all of this worker from the state. The coordinator is of no use afterwards."""
-        with self.transaction() as transaction:
+        self._retry.stop()
+        # If that cannot be done now, the leader does it once this process has ended.
+        with suppress(StateUnavailable), self.transaction() as transaction:
             transaction.state.release_dead_worker(self._worker.id, transaction.now)
         self._worker.close()
         self._store.close()
 
+    @property
+    def lock_problem(self) -> str:
+        """Why the state cannot be changed now, or an empty string."""
+        return self._store.lock_problem
+
     def check(self) -> None:
-        """Repair the registry file if it is damaged. Raises OSError."""
+        """Repair the registry file if it is damaged, and try its lock. Raises OSError."""
         self._store.check()
 
     def save(self) -> None:
@@ -85,3 +113,10 @@ class Coordinator:
     def read(self) -> State:
         """Return the state as it last was, to report it."""
         return self._store.read()
+
+    def _leave_all(self) -> bool:
+        try:
+            with self.transaction():
+                return True
+        except StateUnavailable:
+            return False

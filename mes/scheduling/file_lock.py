@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 
 from mes.config.private_files import NotPrivate, make_private_folder, open_private
+from mes.config.timed_lock import LockTimeout, ProcessLock
 
 
 def check_writable(directory: Path) -> None:
@@ -38,27 +38,12 @@ def write_whole(fd: int, content: bytes, at: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-class FileLock:
-    """An exclusive lock between processes, which the kernel releases when its holder dies.
-
-    It does not lock between threads: two of one process must not use the same FileLock at once.
-    """
+class FileLock(ProcessLock):
+    """An exclusive lock between processes on a file by its name, which may be deleted meanwhile."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__(-1)
         self._path = path
-        self._fd = -1
-
-    def __enter__(self) -> None:
-        """Wait for the lock and hold it for the length of the block."""
-        while not self._lock(fcntl.LOCK_EX):
-            pass
-
-    def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def fileno(self) -> int:
-        """Return the descriptor of the lock file, for a holder that keeps data in it."""
-        return self._fd
 
     def close(self) -> None:
         """Release the lock for good."""
@@ -68,26 +53,28 @@ class FileLock:
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free, and hold it until `close` or the end of the process."""
-        try:
-            return self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        acquired = self.lock_within(0)
+        if not acquired:
             self.close()  # the next attempt opens the file that has the name by then
-            return False
+        return acquired
 
     def inherit(self, fd: int) -> None:
         """Hold the lock by a descriptor that holds it already."""
         self._fd = fd
 
-    def _lock(self, operation: int) -> bool:
+    def lock_within(self, seconds: float) -> bool:
+        """Take the lock; return False if it is not free within the time, which may be 0.
+
+        The file can be locked and unlocked until `close`. Raises OSError if it cannot be opened.
+        """
         if self._fd < 0:
             self._fd = open_private(self._path)
-        fcntl.flock(self._fd, operation)
+        acquired = super().lock_within(seconds)
         if is_named(self._fd, self._path):
-            return True
+            return acquired
         # The lock file was deleted: two processes could hold "the lock" on different files.
-        os.close(self._fd)
-        self._fd = -1
-        return False
+        self.close()
+        return self.lock_within(seconds)
 
 
 class StateDirUnavailable(Exception):
@@ -96,7 +83,7 @@ class StateDirUnavailable(Exception):
 
 def unusable(directory: Path, error: OSError) -> StateDirUnavailable:
     """Return the error for a directory in which no file can be written, or not safely."""
-    if isinstance(error, NotPrivate):
+    if isinstance(error, NotPrivate | LockTimeout):
         return StateDirUnavailable(f"STATE_DIR {directory} cannot be used: {error.strerror}")
     return StateDirUnavailable(
         f"STATE_DIR {directory} cannot be used ({error.strerror}); "

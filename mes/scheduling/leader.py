@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mes.config.reloading_file import ReloadingFile
-from mes.errors import StateDirFull
+from mes.errors import StateDirFull, StateLocked
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.file_lock import InstanceLock
 from mes.scheduling.reconciler import Reconciler
@@ -62,6 +62,7 @@ class Leader:
         self._reconciler = reconciler
         self._runtime_status = runtime_status
         self._is_leader = False
+        self._leader_is_late = False
         self._full_disk_problem = ""
         # Dead workers whose files could not be deleted; what they owned is released.
         self._released: set[str] = set()
@@ -93,6 +94,7 @@ class Leader:
                     self._run_round()
                 else:
                     self._repair_own_files()
+                    self._watch_leader()
             except Exception:
                 # If this thread ended after one failed round, no worker would do the work.
                 log.exception("leader_failed")
@@ -105,14 +107,26 @@ class Leader:
             self._coordinator.check()
             self._worker.repair_wakeup_pipe()
 
+    def _watch_leader(self) -> None:
+        """Log a warning when the leader no longer reports; it keeps its lock until it ends."""
+        status = self._runtime_status.latest()
+        is_late = status.seen_at > 0 and not status.is_fresh
+        if is_late and not self._leader_is_late and (leader := self._runtime_status.leader):
+            fields = {"holder": leader.pid, "holder_state": leader.state}
+            log.warning("leader_unresponsive", extra=fields)
+        self._leader_is_late = is_late
+
     def _run_round(self) -> None:
         # A problem of the last transactions is reported until a whole round succeeds, so that it
         # is logged once.
         try:
-            self._release_dead_workers()
-            self._settle()
+            # Where the state is locked, the directory and the runtime are looked after as usual.
+            with suppress(StateLocked):
+                self._release_dead_workers()
+                self._settle()
             self._maintain_directory()
-            self._reconciler.run()
+            with suppress(StateLocked):
+                self._reconciler.run()
             self._full_disk_problem = ""
         except StateDirFull as exc:
             self._full_disk_problem = exc.detail
@@ -123,10 +137,10 @@ class Leader:
         dead = [worker for worker in known - self._released if not is_worker_alive(worker)]
         if not dead:
             return
-        log.warning("workers_died", extra={"workers": dead})
         with self._coordinator.transaction() as transaction:
             for worker in dead:
                 transaction.state.release_dead_worker(worker, transaction.now)
+        log.warning("workers_died", extra={"workers": dead})
         for worker in dead:
             try:
                 self._worker.remove_files(worker)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import logging
 
 from mes.domain import LoadedModel, ModelSpec
-from mes.errors import MesError, ModelUnavailable, RuntimeUnavailable, ShuttingDown, StateDirFull
+from mes.errors import (
+    MesError,
+    ModelUnavailable,
+    RuntimeUnavailable,
+    ShuttingDown,
+    StateUnavailable,
+)
 from mes.scheduling.coordinator import Coordinator, Transaction
 from mes.scheduling.model_loader import ModelLoader, PlaceLost, resident_fields
 from mes.scheduling.registry import LOAD, UNLOAD, Refusal, Ticket
@@ -29,7 +35,7 @@ class LoadTasks:
 
         Raises:
             ShuttingDown: the service stops; the task is undone when the ticket leaves.
-            StateDirFull: the outcome cannot be recorded; the task is undone likewise.
+            StateUnavailable: the outcome cannot be recorded; the task is undone likewise.
         """
         if ticket.task == LOAD:
             self._load(ticket, spec)
@@ -39,7 +45,7 @@ class LoadTasks:
     def _load(self, ticket: Ticket, spec: ModelSpec) -> None:
         try:
             fields = self._model_loader.load(spec, ticket.id)
-        except (ShuttingDown, StateDirFull):
+        except (ShuttingDown, StateUnavailable):
             raise  # the next ticket that waits for the model, maybe in another worker, loads it
         except PlaceLost:
             with self._coordinator.transaction() as transaction:

@@ -10,16 +10,15 @@ from typing import Any
 from mes.domain import LoadedModel, ModelSpec, Runtime
 from mes.errors import (
     LoadFailed,
+    LoadTimeout,
     MesError,
-    ModelNotPulled,
     ModelUnavailable,
     RuntimeUnavailable,
     ShuttingDown,
     format_number,
 )
-from mes.scheduling import stuck_models
 from mes.scheduling.cooldown import Cooldown
-from mes.scheduling.registry import DELETED, NOT_UNLOADED, StuckRunner
+from mes.scheduling.registry import NOT_UNLOADED, StuckRunner
 from mes.scheduling.store import Store
 from mes.scheduling.untracked_models import claim_untracked, overfull
 
@@ -89,11 +88,11 @@ class ModelLoader:
         """Unload the model and wait until it has left memory, or is known to be stuck.
 
         Raises:
-            RuntimeUnavailable: the runtime cannot be reached, no longer knows the name, or still
-                lists the model at the end of the time.
+            RuntimeUnavailable: the runtime cannot be reached, or still lists the model at the end
+                of the time.
         """
         started = time.monotonic()
-        self.request_unload(place)
+        self._runtime.unload(place)
         pauses = _pauses()
         while self.find(place) is not None:
             if time.monotonic() > started + self._unload_timeout:
@@ -103,12 +102,8 @@ class ModelLoader:
         log.info("unloaded", extra={"model": place, "seconds": time.monotonic() - started})
 
     def request_unload(self, place: str) -> None:
-        """Ask the runtime to unload the model. Raises RuntimeUnavailable if the name is gone."""
-        try:
-            self._runtime.unload(place)
-        except ModelNotPulled as exc:
-            if self.find(place) is not None:
-                raise RuntimeUnavailable(stuck_models.problem(place, DELETED)) from exc
+        """Ask the runtime to unload the model, and do not wait. Raises RuntimeUnavailable."""
+        self._runtime.unload(place)
 
     def find(self, place: str) -> LoadedModel | None:
         """Return the model in this place as the runtime lists it, or None if it is not in memory.
@@ -146,7 +141,11 @@ class ModelLoader:
             state.unload_failures[stuck.key] = self.cooldown.after(None, error.detail, now)
 
     def _load(self, spec: ModelSpec) -> None:
-        self._runtime.load(spec, deadline=time.monotonic() + self._load_timeout)
+        try:
+            self._runtime.load(spec, deadline=time.monotonic() + self._load_timeout)
+        except LoadTimeout as exc:
+            limit = f"{format_number(self._load_timeout)} s (LOAD_TIMEOUT)"
+            raise LoadTimeout(f"{spec.id} was not loaded within {limit}; raise it") from exc
 
     def _load_again(self, spec: ModelSpec) -> None:
         try:

@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from mes.domain import ModelSpec
-from mes.errors import MesError, RuntimeUnavailable, ShuttingDown, StateDirFull
+from mes.errors import MesError, RuntimeUnavailable, ShuttingDown, StateUnavailable
 from mes.scheduling.background import AlwaysConnected, BackgroundOperations
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.scheduler import Scheduler
@@ -54,7 +54,7 @@ class Preloading:
     def _preload_model(self, spec: ModelSpec) -> None:
         try:
             self._scheduler.load(spec, AlwaysConnected())
-        except (RuntimeUnavailable, ShuttingDown, StateDirFull):
+        except (RuntimeUnavailable, ShuttingDown, StateUnavailable):
             return  # a later round tries again, maybe one of another worker
         except MesError as exc:
             log.error("preload_failed", extra={"model": spec.id, "code": exc.code})

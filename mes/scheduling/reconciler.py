@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mes.domain import PulledModel, Runtime
-from mes.errors import MesError, StateDirFull
+from mes.errors import MesError, StateUnavailable
 from mes.scheduling.background import BackgroundOperations
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.model_loader import ModelLoader
@@ -74,7 +74,7 @@ class Reconciler:
     def run(self) -> None:
         """Run a round if one is due; while the runtime is down, one is due in each call.
 
-        Raises StateDirFull.
+        Raises StateUnavailable.
         """
         now = time.monotonic()
         runtime_status = self._runtime_status.current()
@@ -83,7 +83,7 @@ class Reconciler:
         self._next_round = now + _RECONCILE_INTERVAL_SECONDS
         try:
             self._observe(runtime_status)
-        except StateDirFull:
+        except StateUnavailable:
             raise  # the runtime is not the cause
         except MesError as exc:
             self._mark_down(runtime_status, exc)

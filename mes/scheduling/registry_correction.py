@@ -138,9 +138,7 @@ class RegistryCorrection:
         try:
             self._model_loader.unload_untracked(places)
         finally:
-            with self._coordinator.transaction() as transaction:
-                transaction.state.release(places, transaction.now)
-                transaction.state.leave(ticket, transaction.now)
+            self._coordinator.leave(ticket)  # which releases the models too
 
 
 def _differs(state: State, listed: list[LoadedModel]) -> bool:

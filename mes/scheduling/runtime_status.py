@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import orjson
 
+from mes.config.timed_lock import Holder, holder_of
 from mes.domain import PulledModel, Runtime
 from mes.errors import MesError, ModelNotPulled, RuntimeReplyInvalid
 from mes.scheduling.serialization import EMPTY, NOTHING
@@ -107,16 +108,18 @@ class RuntimeStatusFile:
         self.write_error = ""
 
     def current(self) -> RuntimeStatus:
-        """Return the status that was last written."""
+        """Return the status that was last written, or up to a quarter of a second before."""
         now = time.monotonic()
         if now < self._next_read:
             return self._status
         with self._lock:
             self._next_read = now + _READ_INTERVAL_SECONDS
-            entry = self._handle.read()
-            if entry != self._entry:
-                self._entry, self._status = entry, _decode(entry.content)
-            return self._status
+            return self._read()
+
+    def latest(self) -> RuntimeStatus:
+        """Return the status that was last written."""
+        with self._lock:
+            return self._read()
 
     def current_or_asked(self, runtime: Runtime) -> RuntimeStatus:
         """Return the status; until the leader has found out the runtime's version, ask for it.
@@ -131,7 +134,23 @@ class RuntimeStatusFile:
 
     def become_leader(self) -> bool:
         """Try to become the one worker that writes, until `step_down`; return whether it is so."""
-        return self._handle.try_lock()
+        return self._handle.lock_within(0)
+
+    @property
+    def leader(self) -> Holder | None:
+        """The process that writes; None if there is none, or it is not known."""
+        return holder_of(self._handle.fileno())
+
+    @property
+    def problem(self) -> str:
+        """Why the runtime cannot be used, or an empty string."""
+        status = self.current()
+        if status.running:
+            return ""
+        leader = self.leader if status.up else None
+        if leader is not None:
+            return f"the worker that asks the runtime has not reported: {leader}; {leader.remedy}"
+        return status.detail or "the runtime has not answered recently"
 
     def step_down(self) -> None:
         """Let another worker be the leader."""
@@ -157,6 +176,12 @@ class RuntimeStatusFile:
 
     def close(self) -> None:
         self._handle.close()
+
+    def _read(self) -> RuntimeStatus:
+        entry = self._handle.read()
+        if entry != self._entry:
+            self._entry, self._status = entry, _decode(entry.content)
+        return self._status
 
     def _write(self, status: RuntimeStatus) -> None:
         try:

@@ -119,6 +119,7 @@ class Scheduler:
             LoadTimeout, ModelNotPulled, RuntimeUnavailable: the model could not be loaded.
             ShuttingDown: the service stops.
             StateDirFull: the shared state has no room for the request.
+            StateLocked: another process holds the lock on the shared state for too long.
         """
         turn = self._turn(
             spec, PERMIT, client, request_id, is_continued=is_continued, emit=_without_repeats(emit)
@@ -158,7 +159,7 @@ class Scheduler:
             try:
                 yield self._join(pending) or self._wait(pending)
             finally:
-                self._leave(ticket)
+                self._coordinator.leave(ticket)
 
     def _join(self, pending: _PendingRequest) -> GrantedPermit | None:
         """Join the queue. Return the permit if it is granted at once."""
@@ -224,11 +225,6 @@ class Scheduler:
     def _refuse_if_shut(self) -> None:
         if self._is_shut:
             raise ShuttingDown("the service is shutting down; try again once it is back")
-
-    def _leave(self, ticket: str) -> None:
-        """Give up the permit or the place in the queue."""
-        with self._coordinator.transaction() as transaction:
-            transaction.state.leave(ticket, transaction.now)
 
 
 def _progress_event(state: State, ticket: Ticket) -> Event:

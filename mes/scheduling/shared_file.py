@@ -11,11 +11,11 @@ file which was truncated is killed.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 from typing import NamedTuple
 
+from mes.config.timed_lock import ProcessLock
 from mes.scheduling.file_lock import is_named, write_whole
 from mes.scheduling.serialization import (
     AROUND_BYTES,
@@ -72,7 +72,7 @@ class _Half(NamedTuple):
     damaged: bool
 
 
-class Handle:
+class Handle(ProcessLock):
     """One user's access to a SharedFile: reads, replaces, locks.
 
     Not for two threads at a time. Each Handle excludes all others from the lock, also those of its
@@ -81,7 +81,7 @@ class Handle:
     """
 
     def __init__(self, file: SharedFile) -> None:
-        self._fd = os.open(f"/proc/self/fd/{file.fd}", os.O_RDWR | os.O_CLOEXEC)
+        super().__init__(os.open(f"/proc/self/fd/{file.fd}", os.O_RDWR | os.O_CLOEXEC))
         # It only ever grows.
         self._half_bytes = self._usual_half_bytes = self._found_half_bytes()
         # The newest document this handle has read or written, and the header of its half.
@@ -91,27 +91,6 @@ class Handle:
         self._next_at = 0
         self._next_header = b""
         self._next_used_bytes = 0
-
-    def __enter__(self) -> None:
-        self.lock()
-
-    def __exit__(self, *_: object) -> None:
-        self.unlock()
-
-    def lock(self) -> None:
-        """Wait for the lock and take it."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-
-    def try_lock(self) -> bool:
-        """Take the lock if it is free, and keep it until `unlock` or the end of the process."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def unlock(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         os.close(self._fd)

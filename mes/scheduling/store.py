@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mes.config.private_files import make_private_folder, replace_private
-from mes.errors import StateDirFull
+from mes.config.timed_lock import LOCK_SECONDS, LockTimeout, TimedLock
+from mes.errors import StateDirFull, StateLocked, StateUnavailable, format_number
 from mes.scheduling.file_lock import check_writable
 from mes.scheduling.serialization import NOTHING, Entry, decode, encode, image
 from mes.scheduling.shared_file import Damaged, Handle, SharedFile
@@ -32,13 +33,18 @@ class Store:
     Args:
         file: The registry file.
         max_loaded: How many models may be in memory.
+        lock_timeout_seconds: The longest wait for other threads and processes.
     """
 
-    def __init__(self, file: SharedFile, *, max_loaded: int) -> None:
+    def __init__(
+        self, file: SharedFile, *, max_loaded: int, lock_timeout_seconds: float = LOCK_SECONDS
+    ) -> None:
         self._file = file
         self._max_loaded = max_loaded
-        self._threads = threading.Lock()
         self._handle = Handle(file)
+        self._lock = TimedLock(
+            self._handle, file.path, timeout_seconds=lock_timeout_seconds, noun="state"
+        )
         self._state: State | None = None
         self._state_entry = NOTHING
         # A lock of its own, because `read` must not wait for a transaction of this process.
@@ -55,13 +61,18 @@ class Store:
         A block that an exception leaves changes nothing. Keep it short: no network, no sleep.
 
         Raises:
-            StateDirFull: the state needs more room than the disk has; nothing has changed.
+            StateLocked: another process holds the lock for too long.
+            StateDirFull: the state needs more room than the disk has.
         """
-        with self._threads, self._handle:
+        try:
+            self._lock.acquire()
+        except LockTimeout as exc:
+            raise self._unavailable(exc) from exc
+        try:
             try:
                 state = self._current()
             except OSError as exc:
-                raise self._state_dir_full(exc) from exc
+                raise self._unavailable(exc) from exc
             # If an exception leaves the block, the state in memory may be half changed.
             self._state = None
             yield state
@@ -70,8 +81,10 @@ class Store:
                 try:
                     self._state_entry = self._handle.write(content)
                 except OSError as exc:
-                    raise self._state_dir_full(exc) from exc
+                    raise self._unavailable(exc) from exc
             self._state = state
+        finally:
+            self._lock.release()
 
     def read(self) -> State:
         """Return the last state, to report it. Do not change it, and do not base changes on it."""
@@ -86,17 +99,22 @@ class Store:
     def check(self) -> None:
         """Repair the file if it is damaged. Every worker calls this several times a second.
 
-        Raises OSError if the disk has no room for that.
+        It also notices when the lock cannot be had, and when it can be had again.
+
+        Raises OSError if the disk has no room for the repair.
         """
         self.read()
         with self._readers:
             damaged = self._view.looks_damaged()
-        if damaged:
-            with self._threads, self._handle:
-                try:
-                    self._handle.verify()
-                except Damaged:
-                    self._repair()
+        with suppress(LockTimeout), self._lock:
+            if damaged:
+                self._verify_or_repair()
+
+    @property
+    def lock_problem(self) -> str:
+        """Why the state cannot be changed now, or an empty string."""
+        problem = self._lock.problem
+        return self._describe_lock(problem) if problem else ""
 
     def save(self) -> None:
         """Save a snapshot for the next start if the file's name was deleted.
@@ -111,11 +129,17 @@ class Store:
         self._view.close()
         self._snapshot.close()
 
-    def _state_dir_full(self, error: OSError) -> StateDirFull:
+    def _unavailable(self, error: OSError) -> StateUnavailable:
+        if isinstance(error, LockTimeout):
+            return StateLocked(f"{self._describe_lock(str(error.strerror))}; try again later")
         return StateDirFull(
             f"STATE_DIR {self._file.path.parent} cannot store this request ({error.strerror}); "
             "make room there, or set STATE_DIR to a larger file system"
         )
+
+    def _describe_lock(self, problem: str) -> str:
+        limit = format_number(self._lock.timeout_seconds)
+        return f"the shared state is locked for more than {limit} s (LOCK_TIMEOUT): {problem}"
 
     def _current(self) -> State:
         try:
@@ -125,6 +149,12 @@ class Store:
         if self._state is None or entry.sequence != self._state_entry.sequence:
             self._state, self._state_entry = decode(entry.content, self._max_loaded), entry
         return self._state
+
+    def _verify_or_repair(self) -> None:
+        try:
+            self._handle.verify()
+        except Damaged:
+            self._repair()
 
     def _repair(self) -> Entry:
         """Agree with the other workers on the newest state and return it.

@@ -17,6 +17,8 @@ from gunicorn.http import errors
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.http.unreader import SocketUnreader
 
+from mes.server.request_kinds import ServiceBusy
+
 log = logging.getLogger("mes.requests")
 
 # The media type of problem documents (RFC 9457), the bodies of all errors.
@@ -113,6 +115,13 @@ class RequestReader(SocketUnreader):
         self._max_body_bytes = max_body_bytes
         self._waits = waits
         self._ended = False
+
+    @property
+    def head(self) -> bytes:
+        """The head of the request that has arrived, with the empty line at its end."""
+        arrived: bytes = self.buf.getvalue()
+        head, end, _ = arrived.partition(b"\r\n\r\n")
+        return head.removeprefix(b"\r\n") + end
 
     @property
     def has_begun(self) -> bool:
@@ -242,6 +251,14 @@ SERVER_ERRORS: dict[type[Exception], ServerError] = {
     ),
     errors.UnsupportedTransferCoding: ServerError(
         501, "Not Implemented", "not_implemented", "only Transfer-Encoding: chunked is known"
+    ),
+    ServiceBusy: ServerError(
+        503,
+        "Service Unavailable",
+        "service_busy",
+        "too many requests without a valid key are open, from this address or from all; close "
+        "connections whose answers are not read, send a key, or try again later",
+        headers="Retry-After: 2\r\n",
     ),
     errors.ParseException: ServerError(
         400, "Bad Request", "malformed_request", "this is not a valid HTTP/1.1 request"

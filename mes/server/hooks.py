@@ -14,7 +14,9 @@ from mes.config.api_keys import ApiKeysError, ApiKeysFile, is_accessible_by_othe
 from mes.config.catalog import Catalog, CatalogError, CatalogFile
 from mes.config.settings import Settings, SettingsError, load
 from mes.scheduling.file_lock import InstanceLock, StateDirUnavailable, unusable
-from mes.scheduling.serialization import VERSION
+from mes.scheduling.registry import PERMIT
+from mes.scheduling.serialization import VERSION, decode
+from mes.scheduling.shared_file import Handle
 from mes.scheduling.shared_resources import SharedFlag, SharedResources
 from mes.scheduling.store import Snapshot
 
@@ -87,9 +89,18 @@ class Master:
     def stop(self) -> None:
         """On SIGTERM, report it on /ready, give proxies time to see that, and stop."""
         stopping.set()
-        log.info("stopping", extra={"notice_seconds": self._settings.stop_notice_seconds})
+        fields = {"notice_seconds": self._settings.stop_notice_seconds, **self._requests()}
+        log.info("stopping", extra=fields)
         time.sleep(self._settings.stop_notice_seconds)
         type(self._server).handle_term(self._server)
+
+    def _requests(self) -> dict[str, int]:
+        """Return how many requests run and wait, for the log."""
+        with suppress(OSError, ValueError), closing(Handle(self.shared.registry)) as handle:
+            state = decode(handle.read().content, self._settings.max_loaded_models)
+            waiting = sum(ticket.wants == PERMIT for ticket in state.tickets.values())
+            return {"running": len(state.permits), "waiting": waiting}
+        return {}
 
     def reload(self) -> None:
         """On SIGHUP, reload, unless the service could not start with the new configuration."""
@@ -142,7 +153,7 @@ def shared() -> SharedResources:
     return _master.shared
 
 
-# The hooks, by the names that gunicorn defines. gunicorn.conf.py imports them.
+# The hooks, by the names that gunicorn defines. mes/serve/gunicorn_conf.py imports them.
 
 
 def on_starting(server: Any) -> None:

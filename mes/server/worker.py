@@ -1,11 +1,16 @@
 """The gunicorn worker: gthread without the faults that let slow clients block the others.
 
 Gthread gives a thread to each new connection for up to 5 s and to each request that has begun to
-arrive, waits in its main loop for up to 2 s until a client closes its side, and accepts connections
-while all its threads are busy. A few slow clients would make `/health` time out. Here the poller
-waits instead: a request gets a thread once it has arrived (of a large one, the head), a limited
-number of threads wait for large bodies, and a worker without a free thread leaves new connections
-to the other workers.
+arrive, until its answer has been read, waits in its main loop for up to 2 s until a client closes
+its side, and accepts connections while all its threads are busy. A few slow clients would make
+`/health` time out. Here the poller waits instead:
+
+- A request gets a thread once it has arrived (of a large one, the head). A limited number of
+  threads wait for large bodies.
+- The poller sends what a client does not read of an answer at once. Only streams keep a thread.
+- Health checks, and requests without a key, have threads of their own. Requests without a key are
+  limited, by address when there are many.
+- A worker without a free thread leaves new connections to the other workers, if they take them.
 """
 
 from __future__ import annotations
@@ -24,8 +29,17 @@ from typing import Any
 from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import TConn
 
+from mes.server.client_socket import ClientSocket, UnreadAnswers
 from mes.server.connection import RequestReader, RequestTooSlow, send_refusal
 from mes.server.gunicorn_interface import require_expected_gunicorn
+from mes.server.request_kinds import (
+    Admission,
+    AdmittedRequest,
+    RequestKind,
+    ServiceBusy,
+    address_of,
+    kind_of,
+)
 from mes.server.shutdown import GracefulWorker
 
 log = logging.getLogger(__name__)
@@ -34,6 +48,12 @@ _ARRIVAL_SECONDS = 10.0
 _BODY_SECONDS = 30.0
 # In addition to the threads for requests that have arrived, so that those always have one.
 _BODY_THREADS = 32
+# Few, because requests without a key only compute, and each busy thread delays the poller by 5 ms.
+_THREADS_WITHOUT_KEY = 4
+# More than one, because /ready may wait for a lock that a stopped worker holds.
+_HEALTH_CHECK_THREADS = 8
+# How long a worker without a free thread leaves a new connection to the other workers.
+_LEFT_TO_OTHERS_SECONDS = 0.02
 # An unread body up to this size is discarded; with a larger one the connection is closed.
 _DISCARDED_BODY_BYTES = 64 * 1024
 _LINGER_SECONDS = 2.0
@@ -50,6 +70,9 @@ class Worker(GracefulWorker):
         # The deadline of each request that is still arriving, earliest first.
         self._arriving: dict[TConn, float] = {}
         self._lingering: deque[TConn] = deque()
+        self._admission = Admission()
+        self._admitted: dict[TConn, AdmittedRequest] = {}
+        self._pools: dict[RequestKind, ThreadPoolExecutor] = {}
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -60,7 +83,27 @@ class Worker(GracefulWorker):
             )
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads)
+        self._pools = {
+            RequestKind.HEALTH_CHECK: ThreadPoolExecutor(_HEALTH_CHECK_THREADS),
+            RequestKind.WITHOUT_KEY: ThreadPoolExecutor(_THREADS_WITHOUT_KEY),
+            RequestKind.WITH_KEY: ThreadPoolExecutor(self._threads),
+        }
+        return self._pools[RequestKind.WITH_KEY]
+
+    def run(self) -> None:
+        seconds = self._services.settings.stream_write_timeout_seconds
+        self._unread = UnreadAnswers(self.poller, seconds=seconds, when_lost=self._forget)
+        super().run()
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        if self._busy_threads < self._threads:
+            super().wait_for_and_dispatch_events(timeout)
+            return
+        super().wait_for_and_dispatch_events(min(timeout, _LEFT_TO_OTHERS_SECONDS))
+        if self.alive and self.nr_conns < self.worker_connections:
+            # All workers may be without a free thread, and must still answer health checks.
+            for listener in self.sockets:
+                self.accept(listener)
 
     def set_accept_enabled(self, enabled: bool) -> None:
         # The main loop calls this in each round, so accepting resumes when a thread is free.
@@ -80,6 +123,7 @@ class Worker(GracefulWorker):
     def enqueue_req(self, conn: TConn) -> None:
         """Wait for the next request of a connection, in the poller."""
         if not conn.initialized:
+            conn.sock = ClientSocket.adopt(conn.sock)
             conn.init()
             conn.parser.unreader = RequestReader(
                 conn.sock,
@@ -92,6 +136,7 @@ class Worker(GracefulWorker):
         self._on_readable(conn, conn.sock)
 
     def handle(self, conn: TConn) -> Any:
+        conn.sock.is_stream = False
         conn.parser.unreader.deadline = time.monotonic() + _BODY_SECONDS
         return super().handle(conn)
 
@@ -99,7 +144,18 @@ class Worker(GracefulWorker):
         send_refusal(client, exc)
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
-        self._busy_threads -= 1
+        kind = self._admitted[conn].kind
+        self._busy_threads -= kind is RequestKind.WITH_KEY
+        if not conn.sock.unsent_bytes:
+            self._finish_answer(conn, fs)
+        elif kind is RequestKind.HEALTH_CHECK:
+            conn.sock.reset()  # these are not limited, so they are not kept
+            self._forget(conn)
+        else:
+            self._unread.add(conn, partial(self._finish_answer, conn, fs))
+
+    def _finish_answer(self, conn: TConn, fs: Future[Any]) -> None:
+        self._release(conn)
         if fs.cancelled() or fs.exception() is not None or fs.result():
             super().finish_request(conn, fs)
         else:
@@ -107,6 +163,7 @@ class Worker(GracefulWorker):
 
     def murder_pending(self) -> None:
         super().murder_pending()
+        self._unread.close_expired()
         now = time.monotonic()
         while self._arriving and next(iter(self._arriving.values())) < now:
             self._refuse(next(iter(self._arriving)), RequestTooSlow())
@@ -128,22 +185,47 @@ class Worker(GracefulWorker):
         """Read from a connection; give a complete request a thread, and refuse an invalid one."""
         try:
             if conn.parser.unreader.gather():
+                self._admit(conn)
                 self._stop_arrival(conn)
                 self._give_thread(conn)
-        except ParseException as exc:
+        except (ParseException, ServiceBusy) as exc:
             self._refuse(conn, exc)
         except OSError:
             self._drop(conn)
 
+    def _admit(self, conn: TConn) -> None:
+        """Determine the kind of the request. Raise ServiceBusy if it must be refused."""
+        head, services = conn.parser.unreader.head, self._services
+        kind = kind_of(head, lambda key: services.keys.find(key) is not None)
+        proxies = services.settings.trusted_proxies
+        request = AdmittedRequest(kind, address_of(head, conn.client[0], trusted_proxies=proxies))
+        self._admission.admit(request)
+        self._admitted[conn] = request
+
+    def _release(self, conn: TConn) -> None:
+        self._admission.release(self._admitted.pop(conn))
+
     def _give_thread(self, conn: TConn) -> None:
-        self._busy_threads += 1
-        super().enqueue_req(conn)
+        kind = self._admitted[conn].kind
+        future = self._pools[kind].submit(self.handle, conn)
+        future.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
+        self._busy_threads += kind is RequestKind.WITH_KEY
         if self._busy_threads >= self._threads:
             self.set_accept_enabled(False)
 
+    def _forget(self, conn: TConn) -> None:
+        """Note that a connection was closed before its answer was sent."""
+        self._release(conn)
+        self.nr_conns -= 1
+
     def _make_room(self) -> None:
-        """Close the connection that has been arriving longest; without one, all that are idle."""
-        if self._arriving:
+        """Close the connection whose client has kept it open longest without need.
+
+        First those with a complete answer, then those whose request still arrives, then all idle.
+        """
+        if self._lingering:
+            self._close_lingering(self._lingering[0])
+        elif self._arriving:
             self._drop(next(iter(self._arriving)))
         else:
             self.murder_keepalived(force=True)

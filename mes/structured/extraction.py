@@ -62,6 +62,14 @@ def extract(text: str, fits: Fits = lambda value: True) -> ExtractedValue:
         return found
 
 
+def is_json(text: str) -> bool:
+    """Return whether the whole text is a JSON value."""
+    try:
+        return extract(text).source == "whole"
+    except NotJson:
+        return False
+
+
 def _first_that_fits(text: str, fits: Fits) -> ExtractedValue | None:
     first = None
     for candidate, source in _candidates(text):

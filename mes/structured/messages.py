@@ -11,9 +11,9 @@ from typing import Any
 
 import jsonschema_rs
 
-from mes.domain import SCHEMA_POINTER, ValidationResult, Violation
+from mes.domain import SCHEMA_POINTER, Prompt, ValidationResult, Violation
 from mes.domain.json_pointer import json_pointer
-from mes.errors import Mistake, SchemaInvalid, SchemaUnsafe
+from mes.errors import Mistake, PromptTooLong, SchemaInvalid, SchemaUnsafe
 from mes.structured.keywords import is_applicator
 from mes.structured.nearest_value import nearest_value
 from mes.structured.normalize import original_path
@@ -136,6 +136,24 @@ def shorten(text: str, most: int = _LONGEST_DETAIL) -> str:
     """
     text = text if len(text) <= most else f"{text[: most - 1]}…"
     return text.encode("utf-8", "replace").decode()
+
+
+def with_added_part(error: PromptTooLong, prompt: Prompt, added: int, *, at: str) -> PromptTooLong:
+    """Return the error with the part of the prompt that describes the schema or the functions.
+
+    Args:
+        added: the length of this part, in characters.
+        at: the JSON pointer to the schema, which the error points to if it is the larger part.
+    """
+    if not added:
+        return error
+    detail = (
+        f"{error.detail}; {added} of its {prompt.characters} characters are the schema or the "
+        "functions, which MES adds to the prompt in this decoding mode: make them shorter"
+    )
+    is_larger = 2 * added > prompt.characters
+    pointers = [at] if is_larger else [mistake.pointer for mistake in error.mistakes]
+    return PromptTooLong(detail, mistakes=tuple(Mistake(each, detail) for each in pointers))
 
 
 _MOST_MISTAKES = 5

@@ -12,11 +12,20 @@ from typing import Any
 
 from cachetools import TTLCache
 
-from mes.domain import Attempt, Prompt, Reply, Tool, ValidationResult, Violation
-from mes.errors import ClientDisconnected, MesError, SchemaRefused
+from mes.domain import (
+    SCHEMA_POINTER,
+    Attempt,
+    Prompt,
+    Reply,
+    Tool,
+    ValidationResult,
+    Violation,
+)
+from mes.errors import ClientDisconnected, MesError, PromptTooLong, SchemaRefused
 from mes.structured.answer_forms import AnswerForm, OfferedTools
-from mes.structured.decoding_modes import GRAMMAR, JSON, TOOLS
-from mes.structured.messages import with_call_feedback, with_feedback
+from mes.structured.decoding_modes import GRAMMAR, JSON, PROMPT, TOOLS
+from mes.structured.extraction import is_json
+from mes.structured.messages import with_added_part, with_call_feedback, with_feedback
 from mes.structured.schema import Schema
 from mes.structured.tools import ToolSchemas
 
@@ -44,6 +53,10 @@ class RetryPlan:
     max_attempts: int
     may_raise_max_tokens: bool
     """whether a later attempt may generate more tokens: the client has not set max_tokens"""
+    thinks: bool = False
+    """whether the model is asked to reason before its answer"""
+    schema_pointer: str = SCHEMA_POINTER
+    """the JSON pointer to the schema, or to the tools, in the body that the client sent"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +124,15 @@ def _attempt(
 ) -> Attempt:
     """Return one attempt, made in the next mode if the runtime refuses the schema."""
     began = time.monotonic()
+    asked = _prompt_for(step, prompt, form)
     try:
-        reply = generate(_prompt_for(step, prompt, form), step.number)
+        reply = generate(asked, step.number)
+    except PromptTooLong as exc:
+        added = len(form.instruct(prompt.question, step.mode)) - len(prompt.question)
+        raise with_added_part(exc, asked, added, at=plan.schema_pointer) from exc
     except SchemaRefused:
-        # No token was generated: the runtime cannot convert the schema into a grammar.
+        # No token of the answer was generated: the runtime cannot convert the schema into a
+        # grammar.
         if step.mode == GRAMMAR and form.schema is not None:
             _refused_schemas.add(prompt, form.schema)
         weaker = dataclasses.replace(plan, modes=plan.modes[plan.modes.index(step.mode) + 1 :])
@@ -122,7 +140,7 @@ def _attempt(
             raise
         step = dataclasses.replace(step, mode=weaker.modes[0])
         return _attempt(step, prompt, form, weaker, generate)
-    validation, calls, call_validations = form.judge(reply)
+    validation, calls, call_validations = form.judge(_without_cut_reasoning(reply, prompt))
     return Attempt(
         mode=step.mode,
         options=step.options,
@@ -132,6 +150,18 @@ def _attempt(
         tool_calls=calls,
         tool_call_validations=call_validations,
     )
+
+
+def _without_cut_reasoning(reply: Reply, prompt: Prompt) -> Reply:
+    """Return the reply to validate: without a text that may be reasoning.
+
+    A runtime that cannot recognize reasoning leaves it in the text. If it is cut off before its end
+    tag, JSON in it is no answer.
+    """
+    is_cut = reply.finish_reason == "length" and not reply.reasoning
+    if not (prompt.think and is_cut) or is_json(reply.text):
+        return reply
+    return dataclasses.replace(reply, text="")
 
 
 def _aborted(step: RetryStep, error: MesError) -> Attempt:
@@ -216,18 +246,33 @@ def _varied(options: Mapping[str, Any]) -> dict[str, Any]:
 def _next_mode(attempts: Sequence[Attempt], plan: RetryPlan) -> str:
     """Return the last mode, or a weaker one after the same violation twice under the grammar.
 
-    The grammar may exclude every valid answer; then no answer under it can be valid. An invalid
-    text beside optional tools is asked for again in the modes for texts.
+    The grammar may exclude every valid answer; then no answer under it can be valid. The same
+    holds once a model has answered without the grammar. No text at all under a grammar, even
+    without reasoning, means that the runtime has taken the JSON for something else. An invalid text
+    beside optional tools is asked for again in the modes for texts.
     """
     if attempts[-1].mode == TOOLS:
         return plan.modes[min(1, len(plan.modes) - 1)]
     last, before = attempts[-1], attempts[-2:-1]
+    if last.verdict == "empty" and last.reply is not None and not last.reply.reasoning:
+        return plan.modes[-1]
     repeats = any(
         each.mode == last.mode and _violations(each) & _violations(last) for each in before
     )
-    if last.mode != GRAMMAR or not repeats:
+    is_unconstrained = enforced_mode(last, thinks=plan.thinks) != last.mode
+    if last.mode != GRAMMAR or not (repeats or is_unconstrained):
         return last.mode
     return plan.modes[min(plan.modes.index(GRAMMAR) + 1, len(plan.modes) - 1)]
+
+
+def enforced_mode(attempt: Attempt, *, thinks: bool) -> str:
+    """Return the mode in which the answer was decoded for certain.
+
+    Ollama constrains the answer of a model that should reason once its reasoning has ended. It may
+    not constrain an answer without reasoning.
+    """
+    has_reasoning = attempt.reply is not None and bool(attempt.reply.reasoning)
+    return attempt.mode if has_reasoning or not thinks else PROMPT
 
 
 def _violations(attempt: Attempt) -> set[tuple[str, str, str]]:

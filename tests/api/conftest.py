@@ -76,3 +76,14 @@ def ask(client: FlaskClient) -> Any:
         return client.post("/v1/inference", data=json.dumps(document), headers=headers)
 
     return post
+
+
+@pytest.fixture
+def answer_with(runtime):
+    """Let the runtime answer with these texts, one after the other."""
+
+    def script(*answers):
+        left = list(answers)
+        runtime.answers = lambda prompt: left.pop(0)
+
+    return script

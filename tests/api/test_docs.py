@@ -5,9 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 
 import pytest
+
+from mes.api.openapi import docs_page
 
 
 class ParsedPage(HTMLParser):
@@ -83,3 +88,23 @@ def test_the_page_shows_the_host_of_the_request_but_no_markup_from_it(client):
     assert "MES_URL=http://localhost:8001 " in page
     answer = client.get("/docs", headers={"Host": "<script>"})
     assert answer.status_code == 400
+
+
+def test_first_requests_at_the_same_time_build_the_page_once(app, monkeypatch):
+    together, build_page, built = threading.Barrier(4), docs_page.build_page, []
+
+    def build(document):
+        built.append(document)
+        time.sleep(0.1)  # long enough for the other requests to come in
+        return build_page(document)
+
+    def get(_: int) -> bytes:
+        together.wait()
+        return app.test_client().get("/docs").data
+
+    docs_page._page_of.cache_clear()
+    docs_page._html_of.cache_clear()
+    monkeypatch.setattr(docs_page, "build_page", build)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(get, range(4)))) == 1
+    assert len(built) == 1

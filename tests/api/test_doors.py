@@ -13,10 +13,12 @@ import pytest
 from mes import errors
 from mes.api import problems
 from mes.domain import normalise
+from mes.server.request_kinds import RequestKind, kind_of
 from tests.api.conftest import KEY
 from tests.fakes import ALL_BUT_EMBEDDING, eventually
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
+WRONG = {"Authorization": "Bearer wrong"}
 
 
 def test_health_needs_no_key(client):
@@ -30,7 +32,7 @@ def test_ready_names_the_check_that_fails(client, runtime, app):
     assert client.get("/ready").get_json()["status"] == "ready"
     runtime.down = errors.RuntimeUnavailable("http://ollama:11434 cannot be reached")
     eventually(lambda: client.get("/ready").status_code == 503)
-    assert client.get("/ready").get_json() == {
+    assert client.get("/ready", headers=BEARER).get_json() == {
         "status": "not_ready",
         "service": "ok",
         "runtime": "http://ollama:11434 cannot be reached",
@@ -40,6 +42,33 @@ def test_ready_names_the_check_that_fails(client, runtime, app):
     }
     runtime.down = None
     eventually(lambda: client.get("/ready").status_code == 200)
+
+
+def test_ready_tells_clients_without_a_key_no_address_and_no_path(client, runtime, catalog_path):
+    runtime.down = errors.RuntimeUnavailable("http://ollama:11434 cannot be reached")
+    catalog_path.write_text("{")
+    eventually(lambda: "http" in client.get("/ready", headers=BEARER).get_json()["runtime"])
+    eventually(lambda: str(catalog_path) in client.get("/ready", headers=BEARER).text)
+    without = client.get("/ready")
+    assert without.status_code == 503
+    assert without.get_json() == {
+        "status": "not_ready",
+        "service": "ok",
+        "runtime": "the runtime cannot be used; send an API key for the reason",
+        "catalog": "the latest edit of the catalog is invalid; send an API key for the reason",
+        "state": "ok",
+    }
+
+
+def test_many_wrong_keys_change_nothing_in_ready(client, runtime):
+    assert {client.get("/ready", headers=WRONG).status_code for _ in range(12)} == {200}
+    runtime.down = errors.RuntimeUnavailable("http://ollama:11434 cannot be reached")
+    eventually(lambda: client.get("/ready").status_code == 503)
+    answers = [client.get("/ready", headers=WRONG) for _ in range(12)]
+    assert {answer.status_code for answer in answers} == {503}
+    assert not any("11434" in answer.text for answer in answers)
+    # They were counted all the same, so that /ready is no place to guess keys without a limit.
+    assert client.get("/v1/models", headers=WRONG).status_code == 429
 
 
 @pytest.mark.parametrize(
@@ -65,10 +94,21 @@ def test_without_the_right_key_a_request_is_unauthorized(client, path, headers):
 
 
 @pytest.mark.parametrize(
-    "headers", [BEARER, {"X-API-Key": KEY}, {"Authorization": f"bearer {KEY}"}]
+    "headers",
+    [
+        BEARER,
+        {"X-API-Key": KEY},
+        {"Authorization": f"bearer {KEY}"},
+        {"Authorization": f"BEARER   {KEY} "},
+    ],
 )
 def test_the_key_is_accepted_in_either_header(client, headers):
     assert client.get("/v1/models", headers=headers).status_code == 200
+    # The server finds the same key, or it would serve an inference with the few threads for
+    # requests without a key.
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"GET /v1/models HTTP/1.1\r\n{lines}\r\n".encode()
+    assert kind_of(head, lambda key: key == KEY) is RequestKind.WITH_KEY
 
 
 def test_models_are_listed_for_both_kinds_of_client(client):

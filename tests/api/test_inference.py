@@ -43,6 +43,7 @@ def test_an_answer_has_the_promised_shape(ask):
     assert answer["provenance"]["runtime"] == "fake 1.0"
     assert answer["provenance"]["model_digest"].startswith("sha256:")
     assert answer["provenance"]["quantization"] == "Q4_0"
+    assert answer["provenance"]["prefix_cache"] == "unknown"
     assert answer["provenance"]["options"] == {
         "num_ctx": 4096,
         "temperature": 0.5,
@@ -273,7 +274,6 @@ def test_a_model_that_may_not_be_run_is_not_found(ask, model_id):
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (errors.GenerationTimeout("too slow"), 504),
         (errors.GenerationAborted("broke off"), 502),
         (errors.RuntimeReplyInvalid("nonsense"), 502),
         (errors.RuntimeUnavailable("down"), 503),
@@ -293,6 +293,28 @@ def test_an_error_of_the_service_has_its_status(ask, runtime, error, status):
     assert problem["success"] is False
     assert problem["error"] == problem["detail"] == error.detail
     assert ("Retry-After" in response.headers) is (status == 503)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "setting", "remedy"),
+    [
+        ({}, "600 s (DEFAULT_TIMEOUT)", "raise it, or set timeout in the request, or"),
+        ({"timeout": 0.5}, "0.5 s (timeout of the request)", "raise it, or"),
+    ],
+)
+def test_a_timeout_names_its_seconds_its_setting_and_the_progress(
+    ask, runtime, stream, fields, setting, remedy
+):
+    error = errors.GenerationTimeout("too slow")
+    error.generated_tokens = 12
+    runtime.answers = lambda prompt: error
+    problem = json.loads(ask(stream=stream, **fields).text.splitlines()[-1])
+    assert (problem["status"], problem["code"]) == (504, "generation_timeout")
+    assert problem["detail"] == (
+        f"the generation did not end within {setting}: 12 tokens were generated, of at most 77; "
+        f"{remedy} lower max_tokens"
+    )
 
 
 @pytest.mark.parametrize(

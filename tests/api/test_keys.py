@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 
 from mes.app import create_app
 from mes.config import api_keys_admin, settings
+from mes.errors import RuntimeUnavailable
 from tests.fakes import FakeRuntime, eventually
 
 
@@ -59,6 +60,16 @@ def test_loading_and_unloading_need_an_admin_key(client, keys):
         detail = "this needs a key with the scope admin; the key for-inference has: inference"
         assert refused.get_json()["detail"] == detail
         assert client.post(path, headers=bearer(keys["admin"])).status_code == 200
+
+
+def test_ready_gives_reasons_with_a_key_of_the_scope_inference(client, keys, runtime):
+    runtime.down = RuntimeUnavailable("http://ollama:11434 cannot be reached")
+    eventually(lambda: client.get("/ready").status_code == 503)
+    reasons = {
+        scope: "11434" in client.get("/ready", headers=bearer(key)).text
+        for scope, key in keys.items()
+    }
+    assert reasons == {"inference": True, "admin": True, "metrics": False}
 
 
 @pytest.mark.parametrize(
@@ -153,3 +164,22 @@ def test_a_revoked_key_is_refused_without_a_restart(client, keys, keys_path):
     keys_path.write_text(json.dumps(document))
     headers = bearer(keys["inference"])
     eventually(lambda: client.get("/v1/models", headers=headers).status_code in (401, 429))
+
+
+def test_deleting_needs_an_admin_key(client, keys):
+    path = "/v1/models/smollm2:135m"
+    refused = client.delete(path, headers=bearer(keys["inference"]))
+    assert (refused.status_code, refused.get_json()["code"]) == (403, "forbidden")
+    assert client.delete(path, headers=bearer(keys["admin"])).status_code == 200
+
+
+def test_the_settings_need_an_admin_key_and_contain_none(client, keys, environment):
+    refused = client.get("/v1/settings", headers=bearer(keys["inference"]))
+    assert (refused.status_code, refused.get_json()["code"]) == (403, "forbidden")
+    answer = client.get("/v1/settings", headers=bearer(keys["admin"]))
+    assert answer.status_code == 200
+    settings = answer.get_json()["settings"]
+    assert settings.items() >= environment.items()
+    assert "MES_API_KEY" not in settings
+    assert answer.get_json()["development_key"] is False
+    assert answer.get_json()["working_directory"] == str(Path.cwd())

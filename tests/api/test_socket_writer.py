@@ -11,6 +11,7 @@ from contextlib import suppress
 import pytest
 
 from mes.api.socket_writer import SocketWriter
+from mes.server.client_socket import ClientSocket
 
 LARGE = b"x" * 10_000_000
 
@@ -185,3 +186,21 @@ def test_shutting_down_wakes_a_thread_that_waits_for_room(ends):
     socket_writer.shut_down()
     flushing.join(10)
     assert not flushing.is_alive()
+
+
+def test_the_server_waits_for_the_client_of_a_stream_and_for_no_other(ends):
+    with ClientSocket.adopt(ends[0]) as sock:
+        socket_writer = SocketWriter(sock, in_chunks=True)
+        socket_writer.begin_stream()
+        sending = threading.Thread(target=sock.sendall, args=(LARGE,))
+        sending.start()
+        assert ends[1].recv(1) == b"x"
+        assert sending.is_alive()
+        rest = threading.Thread(target=read, args=(ends[1], len(LARGE) - 1))
+        rest.start()
+        sending.join(30)
+        assert sock.unsent_bytes == 0
+        socket_writer.end_stream()
+        rest.join(30)
+        sock.sendall(LARGE)  # would block for ever
+        assert sock.unsent_bytes > 0

@@ -17,8 +17,10 @@ from tests.integration.helpers import restore_defaults
 from tests.support.process import ROOT
 from tests.support.service import KEY, FakeOllama, Service
 
-HERE, ABSENT = "smollm2:135m", "hf.co/org/Tiny:Q4"
-MODELS = {HERE: {"max_concurrent": 2, "context_window": 4096, "size_gb": 0.1}, ABSENT: {}}
+HERE, ABSENT, EMBEDDER = "smollm2:135m", "hf.co/org/Tiny:Q4", "all-minilm:33m"
+NAME = "SmolLM2 \u5c0f"
+HERE_FIELDS = {"max_concurrent": 2, "context_window": 4096, "size_gb": 0.1, "display_name": NAME}
+MODELS = {HERE: HERE_FIELDS, ABSENT: {}, EMBEDDER: {}}
 
 Mes = Callable[..., Result]
 
@@ -26,6 +28,7 @@ Mes = Callable[..., Result]
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[FakeOllama]:
     with FakeOllama(f"--models={HERE}") as fake:
+        fake.control(abilities={HERE: ["thinking"]})
         yield fake
 
 
@@ -34,7 +37,13 @@ def service(tmp_path_factory: pytest.TempPathFactory, runtime: FakeOllama) -> It
     folder = tmp_path_factory.mktemp("service")
     # One worker, because each notices changes of the runtime at its own time.
     with Service(
-        folder, ollama_url=runtime.url, models=MODELS, WEB_CONCURRENCY=1, MAX_BODY_BYTES=1 << 20
+        folder,
+        ollama_url=runtime.url,
+        models=MODELS,
+        WEB_CONCURRENCY=1,
+        MAX_BODY_BYTES=1 << 20,
+        OLLAMA_NUM_PARALLEL=4,
+        OLLAMA_MAX_LOADED_MODELS=3,
     ) as service:
         service.wait_until_ready()
         yield service

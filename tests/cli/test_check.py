@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import requests
+import responses
 
 from mes.cli.checks.installation import check_libraries, filesystem_type
-from tests.cli.conftest import HERE, Mes
+from tests.cli.conftest import HERE, MODELS, Mes
 from tests.ollama.scripted import ScriptedRuntime, answers, whole
-from tests.support.process import wait_until
-from tests.support.service import catalog
+from tests.support.process import free_port, wait_until
+from tests.support.service import FakeOllama, catalog
 
 A, B, C = "a:1b", "b:1b", "c:1b"
 PINNED = {"pinned": True}
@@ -26,18 +27,33 @@ OPEN = {"HOST": "0.0.0.0", "MES_API_KEY": None}
 BUDGET = {"MAX_MODEL_MEMORY_GB": "8"}
 
 
+# The service that some tests do without, and processes of others on this machine.
+IGNORED = ("no server answers", "left over from an Ollama")
+
+
 def problems(mes: Mes, *arguments: str, **environ: str | None) -> list[tuple[str, str]]:
     """Run `mes check` and return its lines that are not ok, as level and text."""
     result = mes(*arguments, "check", **environ)
     lines = [tuple(line.split(maxsplit=1)) for line in result.stdout.splitlines()]
     assert {level for level, _ in lines} <= {"ok", "warn", "fail"}
     assert result.exit_code == any(level == "fail" for level, _ in lines)
-    return [(level, text) for level, text in lines if level != "ok"]
+    return [
+        (level, text) for level, text in lines if level != "ok" and "no server answers" not in text
+    ]
+
+
+@pytest.fixture
+def running(mes: Mes, runtime: FakeOllama) -> Mes:
+    """The command beside a running service, whose models are all pulled."""
+    runtime.control(pulled=list(MODELS))
+    wait_until(lambda: "not_pulled" not in mes("models").stdout)
+    return mes
 
 
 @pytest.fixture
 def healthy(mes: Mes, tmp_path: Path, environ: dict[str, str]) -> Mes:
-    """The command, with a catalog whose models are all pulled."""
+    """The command without a running service, with a catalog whose models are all pulled."""
+    environ["MES_URL"] = f"127.0.0.1:{free_port()}"
     environ["MODELS_CONFIG_PATH"] = str(catalog(tmp_path / "models.json", **{HERE: {}}))
     return mes
 
@@ -46,7 +62,11 @@ def healthy(mes: Mes, tmp_path: Path, environ: dict[str, str]) -> Mes:
 ENVIRONMENT: dict[str, tuple[dict[str, str | None], str, str]] = {
     "a value out of bounds": ({"PORT": "eighty"}, "fail", "PORT: 'eighty' is invalid"),
     "a misspelt name": ({"MES_APIKEY": "x"}, "fail", "did you mean MES_API_KEY?"),
-    "a default above its maximum": ({"MAX_TIMEOUT": "10"}, "fail", "raise MAX_TIMEOUT"),
+    "a default above its maximum": (
+        {"MAX_TIMEOUT": "10", "DEFAULT_TIMEOUT": "11"},
+        "fail",
+        "raise MAX_TIMEOUT",
+    ),
     "the development key in the open": (OPEN, "fail", "set MES_API_KEY to a key of your own"),
     "the same, allowed": (
         {**OPEN, "MES_ALLOW_DEV_KEY": "1"},
@@ -67,8 +87,6 @@ ENVIRONMENT: dict[str, tuple[dict[str, str | None], str, str]] = {
         "warn",
         "OLLAMA_NUM_PARALLEL cannot be determined",
     ),
-    "no service": ({"MES_URL": "127.0.0.1:1"}, "warn", "start MES with `mes serve`"),
-    "a wrong key": ({"MES_API_KEY": "another"}, "fail", "does not accept the key"),
 }
 
 # A problem injected into the catalog (and the environment) -> the same.
@@ -111,8 +129,53 @@ CATALOG: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
 }
 
 
-def test_without_problems_every_line_is_ok(healthy):
-    assert problems(healthy) == []
+def test_without_problems_every_line_is_ok(running):
+    assert problems(running) == []
+
+
+def test_no_service_is_a_warning(healthy):
+    result = healthy("check")
+    assert result.exit_code == 0
+    assert "start MES with `mes up` or `mes serve`" in result.stdout
+
+
+def test_a_wrong_key_is_found(running):
+    assert any("does not accept the key" in text for _, text in problems(running, MES_API_KEY="x"))
+
+
+def test_a_key_without_the_scope_admin_is_found(running):
+    forbidden = {"code": "forbidden", "detail": "this needs a key with the scope admin"}
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as server:
+        server.get("http://mes.test/v1/settings", status=403, json=forbidden)
+        lines = problems(running, MES_URL="http://mes.test")
+    assert any("the key has no scope admin" in text for _, text in lines)
+
+
+def test_the_settings_are_those_of_the_running_service(running, service):
+    unset = dict.fromkeys(["MODELS_CONFIG_PATH", "OLLAMA_HOST", "STATE_DIR"])
+    unset |= dict.fromkeys(["OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS"])
+    assert problems(running, **unset) == []
+    shown = running("check", **unset).stdout
+    assert f"{service.models_path}: 3 of 3 models enabled" in shown
+    assert f"{service.state_dir}, in memory" in shown
+
+
+def test_a_setting_that_the_running_service_does_not_use_is_found(running):
+    ((level, text),) = problems(running, QUEUE_TIMEOUT="77")
+    assert level == "warn"
+    assert "QUEUE_TIMEOUT is 77.0 here, but the running service uses 300.0" in text
+
+
+def test_settings_that_would_not_start_are_found_beside_a_running_service(running):
+    ((level, text),) = problems(running, MAX_TIMEOUT="10", DEFAULT_TIMEOUT="20")
+    assert (level, "raise MAX_TIMEOUT" in text) == ("fail", True)
+
+
+def test_a_catalog_on_another_machine_is_not_checked(running, service):
+    service.models_path.rename(service.models_path.with_suffix(".away"))
+    lines = problems(running)
+    service.models_path.with_suffix(".away").rename(service.models_path)
+    assert any("is not on this machine; run `mes check` where" in text for _, text in lines)
 
 
 @pytest.mark.parametrize(("overrides", "level", "part"), ENVIRONMENT.values(), ids=ENVIRONMENT)
@@ -169,12 +232,12 @@ def test_another_server_on_the_port_is_found(healthy, runtime):
     )
 
 
-def test_a_service_that_is_not_ready_is_found(healthy, runtime, service):
+def test_a_service_that_is_not_ready_is_found(running, runtime, service):
     runtime.control(mode="refuse")
     not_ready = "it is not ready: runtime: "
-    wait_until(lambda: any(not_ready in text for _, text in problems(healthy)))
+    wait_until(lambda: any(not_ready in text for _, text in problems(running)))
     runtime.control(mode="ok")
-    wait_until(lambda: not any(not_ready in text for _, text in problems(healthy)))
+    wait_until(lambda: not any(not_ready in text for _, text in problems(running)))
 
 
 @pytest.fixture

@@ -124,8 +124,8 @@ def test_an_error_status_is_returned_where_any_status_is_asked_for(server, clien
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (requests.ConnectionError("refused"), "start MES with `mes serve`"),
-        (requests.ConnectTimeout("too slow"), "start MES with `mes serve`"),
+        (requests.ConnectionError("refused"), "start MES with `mes up` or `mes serve`"),
+        (requests.ConnectTimeout("too slow"), "start MES with `mes up` or `mes serve`"),
         (requests.ReadTimeout("too slow"), "did not answer within 15 s"),
         (requests.exceptions.SSLError("self-signed"), "set REQUESTS_CA_BUNDLE"),
         (requests.ConnectionError(ProtocolError("reset")), "broke off before the answer ended"),

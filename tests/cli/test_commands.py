@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -36,7 +37,7 @@ def test_every_command_has_a_help_text(mes):
     for name in command.commands:
         result = mes(name, "--help")
         assert result.exit_code == 0
-        assert len(result.stdout.splitlines()) >= 4
+        assert re.search(r"Examples?:\s+.*\bmes ", result.stdout), name
 
 
 def test_the_version_is_printed(mes):
@@ -48,6 +49,31 @@ def test_models_are_listed(mes):
     assert result.exit_code == 0
     assert row(result.stdout, HERE)[-5:] == ["0.1", "GB", "4096", "yes", "no"]
     assert "\x1b" not in result.stdout
+
+
+def test_list_is_another_name_of_models(mes):
+    assert mes("list").stdout == mes("models").stdout
+
+
+def test_ps_lists_the_models_in_memory(mes):
+    mes("load", HERE)
+    loaded = mes("ps").stdout
+    assert row(loaded, HERE)[1:] == ["ready", "0.1", "GB", "4096", "0/2", "0/512", "no"]
+    assert ABSENT not in loaded
+    (model,) = json.loads(mes("ps", "--json").stdout)["models"]
+    assert model["id"] == HERE
+    mes("unload", HERE)
+    assert json.loads(mes("ps", "--json").stdout)["models"] == []
+
+
+def test_show_prints_the_properties_of_a_model(mes):
+    shown = mes("show", HERE)
+    assert shown.exit_code == 0
+    rows = dict(line.split(maxsplit=1) for line in shown.stdout.splitlines())
+    assert rows["model"].strip() == HERE
+    assert rows["digest"].startswith("sha256:")
+    document = json.loads(mes("show", HERE, "--json").stdout)
+    assert document["digest"] == rows["digest"].strip()
 
 
 def test_a_model_is_loaded_and_unloaded(mes, runtime):
@@ -128,6 +154,17 @@ def test_a_pull_that_breaks_off_fails_with_the_reason(mes, runtime):
     assert "no space left on device (pull_failed, request " in result.stderr
 
 
+def test_rm_deletes_a_model_from_the_disk(mes, runtime):
+    mes("load", HERE)
+    result = mes("rm", HERE)
+    assert (result.exit_code, result.stdout) == (0, f"{HERE} is deleted\n")
+    assert HERE not in runtime.stats()["models"]
+    assert runtime.stats()["loaded"] == []
+    again = mes("rm", HERE)
+    assert again.exit_code == 1
+    assert "model_not_pulled" in again.stderr
+
+
 BROKEN = {
     "inside a chunk": STREAM + chunk(line(type="progress", status="pulling"))[:20],
     "between lines": STREAM + chunk(line(type="progress", status="pulling")),
@@ -153,7 +190,10 @@ WRONG = {
     "an empty prompt": (["run", HERE, ""], "/prompt: must not be empty"),
     "a wrong key": (["--key", "wrong", "models"], "does not accept the key"),
     "an invalid key": (["--key", "ключ", "models"], "visible ASCII"),
-    "no service": (["--url", f"127.0.0.1:{free_port()}", "status"], "start MES with `mes serve`"),
+    "no service": (
+        ["--url", f"127.0.0.1:{free_port()}", "status"],
+        "start MES with `mes up` or `mes serve`",
+    ),
     "an invalid URL": (["--url", "http://[", "models"], "is not a valid URL"),
     "an unknown scheme": (["--url", "ftp://here", "models"], "is not a valid URL"),
 }
@@ -190,6 +230,30 @@ def test_an_error_names_the_request_id_of_the_log(mes, service):
 def test_the_target_can_be_set_in_a_dotenv_file(mes, service, tmp_path):
     (tmp_path / ".env").write_text(f"MES_URL=localhost:{service.port}\nMES_API_KEY={KEY}\n")
     assert mes("models", MES_API_KEY=None, PORT=None, HOST=None).exit_code == 0
+
+
+AFTER = [["models"], ["status", "--once"], ["load", HERE], ["run", HERE, "Hello"], ["check"]]
+
+
+@pytest.mark.parametrize("arguments", AFTER, ids=lambda arguments: arguments[0])
+def test_the_target_can_be_named_after_the_command(mes, service, arguments):
+    target = ("--url", f"http://127.0.0.1:{service.port}", "--key", KEY)
+    result = mes(*arguments, *target, PORT=None, HOST=None, MES_API_KEY=None)
+    assert "no server answers" not in result.output
+    assert "does not accept the key" not in result.output
+
+
+def test_of_two_targets_the_last_one_counts(mes, service):
+    before, after = f"127.0.0.1:{free_port()}", f"127.0.0.1:{service.port}"
+    assert mes("--url", before, "--key", "x", "models", "--url", after, "--key", KEY).exit_code == 0
+    assert mes("--url", after, "models", "--url", before).exit_code == 1
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/"])
+def test_the_address_may_be_that_of_openai_clients(mes, service, path):
+    url = f"http://127.0.0.1:{service.port}{path}"
+    assert mes("--url", url, "models").exit_code == 0
+    assert mes("models", MES_URL=url).exit_code == 0
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost", None])

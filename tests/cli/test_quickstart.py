@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mes.cli import log_files
 from tests.support import process
 from tests.support.process import ROOT
 from tests.support.served import Served
@@ -83,6 +84,7 @@ def test_ctrl_c_ends_everything_it_started(tmp_path: Path):
     served.process.send_signal(signal.SIGINT)
     assert served.process.wait(20) == 0
     assert [process.group(pid) for pid in started] == [[], []]
+    assert log_files.last_lines(tmp_path / "logs" / "runtime.log", 15)[1:] == [], "no crash"
     assert "Traceback" not in served.text
 
 

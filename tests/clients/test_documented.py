@@ -1,10 +1,14 @@
-"""Every example of docs/clients.md prints the documented output."""
+"""Every example of the documentation runs, and prints the documented output."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +16,13 @@ from tests.clients.environments import python_of
 from tests.support.process import ROOT
 from tests.support.served import Served
 
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLE = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-EXAMPLES = EXAMPLE.findall((ROOT / "docs/clients.md").read_text())
+EXAMPLES = [found for path in FILES for found in EXAMPLE.findall(path.read_text())]
+CURL = re.compile(r"^```\n(curl .*?)^```", re.MULTILINE | re.DOTALL)
+CURLS = [
+    found for path in FILES for found in CURL.findall(path.read_text()) if "127.0.0.1:8001" in found
+]
 # Clients that cannot be installed beside the newest SDK are in another virtual environment.
 OLDER = ("instructor", "llama_index")
 
@@ -32,24 +41,52 @@ def _documented_output(text: str) -> list[str]:
     return [line.removeprefix("# ") for line in comment[0].splitlines()] if comment else []
 
 
+def _run(command: list[str], *, status: int = 0, **more: Any) -> str:
+    """Return the output of a command that exits with this status."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **more)
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize(
     ("language", "text"), EXAMPLES, ids=lambda value: value[:40].split("\n")[0]
 )
 def test_an_example_prints_its_documented_output(served: Served, language: str, text: str):
-    done = subprocess.run(
-        _command(language, served.addressed(text)),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    remaining = done.stdout
+    remaining = output = _run(_command(language, served.addressed(text)))
     expected = _documented_output(text)
     assert expected
-    for line in expected:
-        assert line in remaining, (line, done.stdout)
-        remaining = remaining.partition(line)[2]
+    for part in filter(None, "\n".join(expected).split("...")):
+        assert part.strip() in remaining, (part, output)
+        remaining = remaining.partition(part.strip())[2]
+
+
+@pytest.mark.parametrize("curl", CURLS, ids=lambda value: value.split()[2])
+def test_a_curl_command_is_answered(served: Served, curl: str):
+    lines = [
+        json.loads(line) for line in _run(_command("bash", served.addressed(curl))).splitlines()
+    ]
+
+    assert lines
+    assert not [line for line in lines if "error" in line or line.get("status", 200) >= 400]
+
+
+def test_the_example_of_mes_validate_prints_the_documented_table(served: Served, tmp_path: Path):
+    guide = (ROOT / "docs/structured-output.md").read_text()
+    script, table = re.findall(
+        r"^```\n(cat > person.json.*?)^```.*?^```\n(LINE .*?)^```", guide, re.MULTILINE | re.DOTALL
+    )[0]
+    command = script.replace("\nmes ", f"\n{sys.executable} -m mes ")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "MES_URL": f"http://127.0.0.1:{served.port}",
+        "MES_API_KEY": "mes-dev-key-123",
+    }
+    printed = _run(["bash", "-c", command], status=1, cwd=tmp_path, env=environment)
+
+    assert [line.split() for line in printed.splitlines()] == [
+        line.split() for line in table.splitlines()
+    ]
 
 
 def test_there_is_an_example_for_each_client():

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mes.config import api_keys_admin
+from mes.config import api_keys_admin, timed_lock
 from mes.config.api_keys import ApiKeys, ApiKeysError, ApiKeysFile, key_digest
+from tests.support.lock_holder import stopped_holder
 
 _JANUARY = datetime(2999, 1, 31, tzinfo=UTC)
 
@@ -115,3 +116,13 @@ def test_concurrent_edits_lose_no_key(path):
         list(pool.map(_create_ten_keys, [path] * 4))
     assert len(api_keys_admin.list_keys(path)) == 40
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_an_edit_while_a_stopped_command_edits_is_refused_with_its_process(path, monkeypatch):
+    monkeypatch.setattr(timed_lock, "LOCK_SECONDS", 0.05)
+    with (
+        stopped_holder(path.parent) as holder,
+        pytest.raises(ApiKeysError, match=f"another command: process {holder.pid} .stopped"),
+    ):
+        api_keys_admin.create_key(path, name="ci", scopes=["inference"])
+    api_keys_admin.create_key(path, name="ci", scopes=["inference"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mes.config.catalog import CatalogError, CatalogFile, parse_catalog
+from mes.config.settings import load
 from mes.domain import LOAD_OPTIONS
 from mes.errors import ModelNotFound
 
@@ -287,6 +288,27 @@ def test_threads_that_read_during_an_edit_get_a_whole_catalog(file):
         thread.join()
     assert len(seen) == 800
     assert all("a" in ids for ids in seen)
+
+
+SLOW_TOKENS_PER_SECOND = 2  # a model of 8 billion parameters on two cores
+PROMPT_SECONDS = 60
+
+
+@pytest.mark.parametrize("name", ["models.json", "models.embedded.json"])
+def test_the_default_timeout_fits_the_default_max_tokens_on_a_slow_machine(name):
+    timeout = load({}, dotenv=None).default_timeout_seconds
+    for spec in CatalogFile(ROOT / "config" / name, timeout).current().models:
+        seconds = spec.max_tokens / SLOW_TOKENS_PER_SECOND + PROMPT_SECONDS
+        assert spec.timeout_seconds >= seconds, spec.id
+
+
+def test_a_model_knows_the_setting_that_its_timeout_comes_from():
+    models = catalog({"a": {"timeout": 5}, "b": {}, "c": {"timeout": None}}).models
+    assert [spec.timeout_setting for spec in models] == [
+        "timeout of the model in the catalog",
+        "DEFAULT_TIMEOUT",
+        "DEFAULT_TIMEOUT",
+    ]
 
 
 @pytest.mark.parametrize("name", ["models.json", "models.embedded.json"])

@@ -1,11 +1,12 @@
 """Settings: the values that the environment may have, and the errors for invalid ones."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mes.config.settings import SettingsError, load, settings_table
+from mes.config.settings import SettingsError, load, setting_texts, settings_table
 
 ROOT = Path(__file__).parent.parents[1]
 OWN_KEY = {"MES_API_KEY": "s3cret-of-our-own"}
@@ -21,7 +22,7 @@ def test_every_setting_has_its_documented_default():
     settings = load({}, dotenv=None)
     assert settings.api_key == "mes-dev-key-123"
     assert settings.ollama_host == "http://ollama:11434"
-    assert (settings.max_loaded_models, settings.default_timeout_seconds) == (2, 30)
+    assert (settings.max_loaded_models, settings.default_timeout_seconds) == (2, 600)
     assert (settings.log_level, settings.port) == ("INFO", 8001)
     assert settings.models_config_path == Path("config/models.json")
 
@@ -148,12 +149,17 @@ def test_an_ipv6_address_is_bound_in_brackets():
 
 
 def test_a_default_above_its_maximum_is_reported():
-    lines = mistakes({"MAX_TIMEOUT": "20", "COOLDOWN": "400"})
+    lines = mistakes({"MAX_TIMEOUT": "20", "DEFAULT_TIMEOUT": "21", "COOLDOWN": "400"})
     assert [line.partition(":")[0] for line in lines] == ["DEFAULT_TIMEOUT", "COOLDOWN"]
 
 
+def test_a_timeout_that_is_not_set_is_at_most_the_maximum():
+    assert load({"MAX_TIMEOUT": "20"}, dotenv=None).default_timeout_seconds == 20
+    assert load({"MAX_TIMEOUT": "900"}, dotenv=None).default_timeout_seconds == 600
+
+
 def test_rules_between_settings_are_checked_beside_other_mistakes():
-    lines = mistakes({"PORT": "x", "HOST": "0.0.0.0", "MAX_TIMEOUT": "1"})
+    lines = mistakes({"PORT": "x", "HOST": "0.0.0.0", "MAX_TIMEOUT": "1", "DEFAULT_TIMEOUT": "2"})
     names = {line.partition(":")[0] for line in lines}
     assert names == {"PORT", "MES_API_KEY", "DEFAULT_TIMEOUT"}
 
@@ -268,3 +274,21 @@ def test_origins_are_refused_with_the_development_key(more):
 def test_origins_are_accepted_with_a_keys_file(tmp_path):
     more = {"CORS_ORIGINS": "https://app.example", "MES_API_KEYS_FILE": str(tmp_path / "keys.json")}
     assert load(more, dotenv=None).cors_origins == ("https://app.example",)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"SWAP_PATIENCE": "3.5", "METRICS_OPEN": "true", "MES_API_KEYS_FILE": "/etc/keys.json"},
+        {"ALLOWED_HOSTS": "a.test .b.test", "MES_API_KEY": "own", "CORS_ORIGINS": "http://a.test"},
+    ],
+)
+def test_the_texts_of_settings_load_as_the_same_settings(environ):
+    settings = load(environ, dotenv=None)
+    texts = setting_texts(settings)
+    assert "MES_API_KEY" not in texts
+    key = {"MES_API_KEY": settings.api_key} if settings.api_key else {}
+    again = load({**texts, **key}, dotenv=None)
+    assert replace(again, models_config_path=settings.models_config_path) == settings
+    assert again.models_config_path == settings.models_config_path.absolute()

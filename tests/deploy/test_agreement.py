@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-import compose_spec
 import pytest
-import yaml
 
 from mes.config.catalog import CatalogFile
 from mes.config.settings import load
 from mes.config.settings_schema import NAMES
+from tests.support.compose import composed, environment_of_mes
 from tests.support.process import ROOT
 
 DEFAULTS = load({}, dotenv=None)
+CONFIGURATION = (ROOT / "mes/serve/gunicorn_conf.py").read_text()
 CATALOG = CatalogFile(ROOT / "config/models.json", DEFAULTS.default_timeout_seconds).current()
 NGINX = (ROOT / "deploy/nginx.conf").read_text()
 UNIT = (ROOT / "deploy/mes.service").read_text()
-COMPOSE = (ROOT / "docker-compose.yml").read_text()
-
-
-def composed(text: str = COMPOSE, **environ: str) -> dict[str, Any]:
-    """Return the services as Compose reads them: with variables replaced, and validated."""
-
-    def value(match: re.Match[str]) -> str:
-        name, operator, text = match.groups()
-        found = environ.get(name) or (text if operator == "-" else "")
-        assert found, f"{name}: {text}"
-        return found
-
-    text = re.sub(r"\$\{(\w+):([-?])([^}]*)\}", value, text)
-    compose_spec.PyCompose.from_yaml(text).validate()
-    return dict(yaml.safe_load(text)["services"])
 
 
 def of_nginx(directive: str) -> int:
@@ -48,7 +32,7 @@ def of_unit(name: str) -> str:
 
 @pytest.fixture
 def services():
-    return composed(MES_API_KEY="own")
+    return composed()
 
 
 def test_nginx_waits_as_long_as_a_request_may_take():
@@ -70,7 +54,7 @@ def test_nginx_accepts_as_large_a_body_as_mes():
 def test_nginx_closes_idle_connections_before_gunicorn_does():
     upstream = NGINX.partition("upstream mes {")[2].partition("}")[0]
     [nginx] = re.findall(r"keepalive_timeout (\d+)s;", upstream)
-    [gunicorn] = re.findall(r"^keepalive = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.M)
+    [gunicorn] = re.findall(r"^keepalive = (\d+)", CONFIGURATION, re.M)
     assert int(nginx) < int(gunicorn)
 
 
@@ -78,30 +62,25 @@ def test_nginx_connects_to_the_port_of_mes():
     assert f"server 127.0.0.1:{DEFAULTS.port} " in NGINX
 
 
-def test_compose_requires_a_key():
-    with pytest.raises(AssertionError, match="MES_API_KEY: set it to a secret key"):
-        composed()
-
-
 def test_compose_sets_valid_settings_of_mes(services):
-    environ = {name: str(value) for name, value in services["mes"]["environment"].items()}
+    environ = environment_of_mes(MES_API_KEY="own")
     assert set(environ) <= set(NAMES)
     settings = load(environ, dotenv=None)
-    assert settings.host == "0.0.0.0"
+    assert (settings.host, settings.api_key) == ("0.0.0.0", "own")
     assert f":{settings.port}" in services["mes"]["ports"][0]
     assert f"mes:{settings.port}" in services["nginx"]["command"][-1]
 
 
 def test_compose_gives_ollama_the_limits_of_mes():
-    services = composed(MES_API_KEY="own", MAX_LOADED_MODELS="5", LOAD_TIMEOUT="77")
+    services = composed(MAX_LOADED_MODELS="5", LOAD_TIMEOUT="77")
     ollama, mes = services["ollama"]["environment"], services["mes"]["environment"]
     assert ollama["OLLAMA_MAX_LOADED_MODELS"] == mes["MAX_LOADED_MODELS"] == 5
     assert ollama["OLLAMA_LOAD_TIMEOUT"] == f"{mes['LOAD_TIMEOUT']}s" == "77s"
     assert ollama["OLLAMA_KEEP_ALIVE"] == "-1"
 
 
-def test_compose_has_the_defaults_of_mes(services):
-    settings = load({n: str(v) for n, v in services["mes"]["environment"].items()}, dotenv=None)
+def test_compose_has_the_defaults_of_mes():
+    settings = load(environment_of_mes(MES_API_KEY="own"), dotenv=None)
     for name in ("max_loaded_models", "load_timeout_seconds", "graceful_timeout_seconds"):
         assert getattr(settings, name) == getattr(DEFAULTS, name)
 
@@ -114,22 +93,12 @@ def test_ollama_runs_as_many_requests_in_parallel_as_the_catalog_allows(services
     assert int(ollama["OLLAMA_MAX_QUEUE"]) > sum(spec.max_concurrent for spec in CATALOG.enabled)
 
 
-def test_only_mes_can_reach_ollama(services):
-    assert "ports" not in services["ollama"]
-    assert services["mes"]["ports"][0].startswith("127.0.0.1:")
-
-
-def test_the_commented_lines_enable_a_gpu():
-    before, _, rest = COMPOSE.partition("    # --- GPU\n")
-    lines, _, after = rest.partition("    # ---\n")
-    services = composed(before + lines.replace("# ", "") + after, MES_API_KEY="own")
-    [device] = services["ollama"]["deploy"]["resources"]["reservations"]["devices"]
-    assert device["capabilities"] == ["gpu"]
-
-
 def test_running_requests_can_finish_before_the_service_is_killed(services):
-    patience = (services["mes"]["stop_grace_period"].rstrip("s"), of_unit("TimeoutStopSec"))
-    assert min(map(int, patience)) >= DEFAULTS.graceful_timeout_seconds + 5
+    compose = [services[name]["stop_grace_period"].rstrip("s") for name in ("mes", "nginx")]
+    assert (
+        min(map(int, [*compose, of_unit("TimeoutStopSec")]))
+        >= DEFAULTS.graceful_timeout_seconds + 5
+    )
 
 
 def test_the_unit_keeps_its_state_in_its_own_folder_in_memory():

@@ -13,7 +13,9 @@ from tests.support import container, process
 from tests.support.process import ROOT, free_port, wait_until
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-HEALTH, SERVE = (json.loads(words) for words in re.findall(r"CMD (\[.*\])$", DOCKERFILE, re.M))
+HEALTH, COMMAND = (json.loads(words) for words in re.findall(r"CMD (\[.*\])$", DOCKERFILE, re.M))
+ENTRYPOINT = json.loads(re.findall(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE, re.M)[0])
+SERVE = [*ENTRYPOINT, *COMMAND]
 
 pytestmark = pytest.mark.slow
 
@@ -48,8 +50,19 @@ def test_it_serves_and_its_health_check_succeeds(image, fake_ollama, tmp_path, p
     process.kill(running)
 
 
+def test_it_creates_a_key_at_its_first_start(image, fake_ollama, tmp_path, port):
+    environ = {"PORT": port, "OLLAMA_HOST": fake_ollama.url}
+    running = image.start(*SERVE, output=tmp_path / "output", **environ)
+    wait_until(lambda: image.succeeds(*HEALTH, PORT=port), seconds=60, why=tmp_path / "output")
+    # With the key in the volume, as in `docker compose exec mes mes models`.
+    assert image.succeeds("mes", "models", PORT=port)
+    assert not image.succeeds("mes", "models", PORT=port, MES_API_KEY="another")
+    assert image.succeeds("mes", "key", "new", "--name", "bench")
+    process.kill(running)
+
+
 def test_it_does_not_start_with_the_development_key(image, port):
-    assert not image.succeeds(*SERVE, PORT=port)
+    assert not image.succeeds(*COMMAND, PORT=port, MES_API_KEY="mes-dev-key-123")
 
 
 def test_it_runs_unprivileged_and_cannot_change_its_files(image):

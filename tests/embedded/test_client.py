@@ -65,7 +65,7 @@ def test_the_pieces_of_a_stream_join_to_the_answer_without_streaming(client):
     assert (last.done, last.response, last.eval_count) == (True, "", single.eval_count)
 
 
-def test_token_counts_include_a_cached_prompt(client):
+def test_token_counts_are_those_of_ollama_also_for_a_repeated_prompt(client):
     request = {"model": MODEL, "prompt": QUESTION, "options": {**EXACT, "num_predict": 3}}
     first, second = client.generate(**request), client.generate(**request)
     # The count of Ollama for the same prompt and model.

@@ -62,10 +62,12 @@ class StubEngine:
     def __init__(self, *likeliest: int) -> None:
         self.vocabulary = Vocabulary(PIECES, letter=6)
         self.asked: list[tuple[list, int]] = []
+        self.slots: list[int | None] = []
         self._likeliest = likeliest
 
     def request(self, path, body, client):
         self.asked.append((body["prompt"], body["n_probs"]))
+        self.slots.append(body.get("id_slot"))
         tokens = [
             report(each, -float(n)) for n, each in enumerate(self._likeliest[: body["n_probs"]])
         ]
@@ -114,3 +116,18 @@ def test_a_token_that_cannot_be_found_is_left_out():
 def test_tokens_after_the_end_of_the_text_have_no_entry():
     made = entries(StubEngine(), event("", 1, 7), event(" o", 2, 9), event("", 3))
     assert made == [[], [b" of"], []]
+
+
+def test_the_engine_is_asked_after_the_generation_and_in_its_slot():
+    engine, read = StubEngine(8, 1, 4, 5, 2), []
+
+    def events():
+        for each in (event("a", 1, 6), event("\U0001f680", 4, 3), event("", 4) | {"id_slot": 3}):
+            read.append(each["content"])
+            yield each
+
+    reports = TokenReports("prompt", 2, engine, None)
+    for number, each in enumerate(reports.without_overlap(events())):
+        reports.entries(each)
+        assert read == (["a"] if number == 0 else ["a", "\U0001f680", ""])
+    assert engine.slots == [3, 3]

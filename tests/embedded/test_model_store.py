@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from mes.embedded import download
 from mes.embedded.api_errors import BadRequest, UnknownModel
 from mes.embedded.model_store import ModelStore
 
@@ -88,3 +89,27 @@ def test_digests_survive_a_restart(tmp_path, monkeypatch):
     digest = ModelStore(tmp_path).find("a").digest
     monkeypatch.setattr("hashlib.file_digest", None)
     assert ModelStore(tmp_path).find("a").digest == digest
+
+
+@pytest.fixture
+def vanishing(tmp_path, monkeypatch):
+    """A folder of models with a sub-folder that is removed while it is searched."""
+    (tmp_path / "gone").mkdir()
+    gguf(tmp_path / "good.gguf")
+    scan = os.scandir
+
+    def scan_too_late(path):
+        if os.fspath(path).endswith("gone"):
+            raise FileNotFoundError(path)
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", scan_too_late)
+    return tmp_path
+
+
+def test_a_folder_that_disappears_during_the_search_is_skipped(vanishing):
+    assert names(ModelStore(vanishing)) == ["good:latest"]
+
+
+def test_a_folder_that_disappears_does_not_end_the_report_of_progress(vanishing):
+    assert download._bytes_in(vanishing) == (vanishing / "good.gguf").stat().st_size

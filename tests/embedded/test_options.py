@@ -4,6 +4,7 @@ import pytest
 
 from mes.embedded import options
 from mes.embedded.options import BadOption
+from mes.embedded.runtime_settings import EmbeddedSettingsError, load_settings
 
 
 def test_the_engine_gets_ollamas_defaults():
@@ -41,3 +42,13 @@ def test_a_wrong_type_is_refused_with_ollamas_message(value, message):
     with pytest.raises(BadOption) as caught:
         options.parse_options(value)
     assert (str(caught.value), caught.value.status) == (message, 500)
+
+
+@pytest.mark.parametrize(("text", "is_on"), [("", False), ("false", False), ("1", True)])
+def test_the_prompt_cache_is_off_unless_it_is_turned_on(text, is_on):
+    assert load_settings({"EMBEDDED_PROMPT_CACHE": text}).prompt_cache is is_on
+
+
+def test_a_switch_is_true_or_false():
+    with pytest.raises(EmbeddedSettingsError, match="EMBEDDED_PROMPT_CACHE=maybe: must be true or"):
+        load_settings({"EMBEDDED_PROMPT_CACHE": "maybe"})

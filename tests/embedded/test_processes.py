@@ -1,11 +1,13 @@
 """Engines stop when the client or the program ends, and a killed engine is reported."""
 
+import http.client
 import json
 import os
 import resource
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -106,9 +108,10 @@ def test_a_killed_engine_is_a_500_before_the_first_byte_of_the_answer(loaded, pr
     (child,) = program.children
     until(lambda: is_busy(child))
     os.kill(child, signal.SIGKILL)
-    answer = connection.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 500")
-    assert b"unexpected EOF" in answer
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    assert answer.status == 500
+    assert b"unexpected EOF" in answer.read()
 
 
 def test_an_idle_engine_that_died_is_not_listed_as_loaded(loaded, program):
@@ -200,3 +203,59 @@ def test_an_engine_over_its_memory_ends_and_the_next_request_loads_the_model(sta
     answer = program.client.generate(MODEL, "Hello", options={"num_predict": 2})
     assert answer.eval_count == 2
     program.end()
+
+
+# Products of automata: they take the processor for minutes, and little memory at first.
+SLOW = {"allOf": [{"type": "string", "pattern": f"^.{{0,{n}}}a.*$"} for n in range(10, 40)]}
+
+
+@pytest.fixture(scope="module")
+def impatient(start):
+    program = start(EMBEDDED_COMPILE_TIMEOUT="1s", OLLAMA_CONTEXT_LENGTH="256")
+    yield program
+    program.end()
+
+
+@pytest.fixture
+def engine_of(impatient):
+    """The process id of the loaded engine."""
+    impatient.client.generate(model=MODEL, keep_alive=-1)
+    (child,) = impatient.children
+    return child
+
+
+def slow(number):
+    """Return a schema that takes long to compile, another one for each number."""
+    return {**SLOW, "title": str(number)}
+
+
+def ask(program, **fields):
+    return program.client.generate(MODEL, "Hello", raw=True, options={"num_predict": 2}, **fields)
+
+
+def test_a_grammar_that_takes_too_long_ends_the_engine_and_is_refused(impatient, engine_of):
+    with pytest.raises(ollama.ResponseError, match="takes longer than 1 s to compile") as caught:
+        ask(impatient, format=slow(1))
+    assert caught.value.status_code == 400
+    assert not is_alive(engine_of)
+    assert ask(impatient).eval_count == 2
+    children = impatient.children
+    with pytest.raises(ollama.ResponseError, match="takes longer than 1 s to compile"):
+        ask(impatient, format=slow(1))
+    assert impatient.children == children
+
+
+def test_other_requests_are_answered_by_the_next_engine(impatient, engine_of):
+    with ThreadPoolExecutor() as threads:
+        refused = threads.submit(ask, impatient, format=slow(2))
+        until(lambda: is_busy(engine_of))
+        others = [threads.submit(ask, impatient) for _ in range(3)]
+        assert [other.result().eval_count for other in others] == [2, 2, 2]
+        assert "JSON schema conversion failed" in str(refused.exception())
+
+
+def test_the_engine_is_ended_also_after_the_client_has_left(impatient, engine_of):
+    connection = post(impatient, "/api/generate", prompt="Hello", raw=True, format=slow(3))
+    until(lambda: is_busy(engine_of))
+    connection.close()
+    until(lambda: not is_alive(engine_of), 20)

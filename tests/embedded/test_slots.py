@@ -7,7 +7,7 @@ import pytest
 
 from mes.embedded.api_errors import ClientLeft
 from mes.embedded.client_connection import ClientConnection
-from mes.embedded.engine import Slots
+from mes.embedded.slots import Slots
 
 from .conftest import until
 

@@ -107,6 +107,8 @@ class Client:
             sock.settimeout(_TIMEOUT_SECONDS)
             if buffer is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+                # As on a real network; of large segments the system keeps 2.5 MB.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
             sock.bind((self.address, 0))
             sock.connect(("127.0.0.1", self.service.port))
             yield sock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from tests.faults.client import BEARER, JSON, Client, Response, inference, request_head
 from tests.faults.fault import SERVED, Expected, Fault
@@ -85,6 +85,16 @@ def do_not_read(client: Client) -> Response:
         return client.infer(model_id=ONE_AT_A_TIME)
 
 
+def do_not_read_the_documentation(client: Client) -> Response:
+    """Do not read several answers that need no key; the model must serve others meanwhile."""
+    with ExitStack() as unread:
+        for path in ("/docs", "/openapi.json") * 75:  # more than there are threads
+            sock = unread.enter_context(client.connection(buffer=2048))
+            sock.sendall(client.build_request(f"GET {path}", key=False))
+            assert sock.recv(1) == b"H"
+        return client.infer()
+
+
 def hang_up_in_a_stream(client: Client) -> Response:
     """Hang up after the first token."""
     with client.open_inference(WORD, stream=True, timeout=600) as (_, sock):
@@ -104,5 +114,6 @@ ALONE = [
     ("S9", "hangs up in the queue", hang_up_in_the_queue, SERVED),
     ("S10", "hangs up during generation", hang_up_during_generation, SERVED),
     ("S11", "does not read", do_not_read, Expected(200, within_seconds=10)),
+    ("S11", "does not read the documentation", do_not_read_the_documentation, SERVED),
 ]
 FAULTS = [*(Fault(*row) for row in TOGETHER), *(Fault(*row, alone=True) for row in ALONE)]

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from base64 import b64encode
+from contextlib import ExitStack
 
 import pytest
 import requests
@@ -23,6 +24,7 @@ from tests.integration.helpers import (
     wait_until_at_rest,
     wait_until_held,
 )
+from tests.integration.test_unread_answers import connect, read, request_for
 from tests.ollama.scripted import END, STREAM, ScriptedRuntime, chunk, head, whole
 from tests.ollama.scripted import answers as script_of
 from tests.support.nginx import NEEDED, SHIPPED, Nginx, with_tls
@@ -70,6 +72,19 @@ def test_an_answer_arrives_under_the_clients_own_id(nginx):
     answer = requests.post(f"{nginx.url}/v1/inference", json=body, headers=headers, timeout=30)
     assert answer.json()["success"]
     assert answer.headers["X-Request-ID"] == "mine-1"
+
+
+def test_clients_that_do_not_read_delay_no_other_client(nginx):
+    with ExitStack() as unread:
+        for _ in range(300):
+            sock = unread.enter_context(connect(nginx))
+            sock.sendall(request_for("/docs"))
+        found = [Call(nginx, path).answer() for _ in range(10) for path in ("/health", "/docs")]
+        assert {answer.status for answer in found} == {200}
+        with connect(nginx) as without_key:
+            without_key.sendall(request_for("/docs"))
+            assert read(without_key)[0] == 200
+        assert asked(nginx, MODEL).status == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/models/hf.co/org/model:q4", "/v1/models/hf.co%2Forg%3Aq4"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.integration.helpers import (
@@ -41,20 +43,26 @@ def cold(service):
 
 
 @pytest.mark.parametrize(
-    "behaviour",
+    ("behaviour", "progress"),
     [
-        {"first_token_ms": FOR_EVER_MS},
-        {"tokens": 10_000, "ms_per_token": 20},
-        {"faults": [{"kind": "hang", "stage": "generate"}]},
-        {"faults": [{"kind": "silence", "stage": "generate", "after": 2}]},
+        ({"first_token_ms": FOR_EVER_MS}, "no token was generated"),
+        ({"tokens": 10_000, "ms_per_token": 20}, r"\d+ tokens were generated"),
+        ({"faults": [{"kind": "hang", "stage": "generate"}]}, "no token was generated"),
+        (
+            {"faults": [{"kind": "silence", "stage": "generate", "after": 2}]},
+            "2 tokens were generated",
+        ),
     ],
     ids=["no token", "drips", "no headers", "falls silent"],
 )
-def test_a_generation_ends_at_its_deadline(service, runtime, behaviour):
+def test_a_generation_ends_at_its_deadline(service, runtime, behaviour, progress):
     assert asked(service, MODEL).status == 200
     runtime.control(**behaviour)
     answer = asked(service, MODEL, timeout=1, max_tokens=10_000)
     assert (answer.status, answer.code) == (504, "generation_timeout")
+    start = r"the generation did not end within 1 s \(timeout of the request\): "
+    end = ", of at most 10000; raise it, or lower max_tokens"
+    assert re.fullmatch(start + progress + end, answer.json()["detail"])
     assert 1.0 <= answer.seconds < MUCH_LATER_SECONDS
     wait_until(lambda: runtime.model(MODEL)["current"] == 0)
     wait_until_at_rest(service)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -122,7 +123,13 @@ def test_a_client_that_hangs_up_cancels_it_and_gives_the_permit_back(service, ru
 def test_an_embedding_ends_at_its_deadline(service, runtime):
     runtime.control(first_token_ms=60_000)
     answer = embed(service, model=SHORT_TIMEOUT).answer()
-    assert (answer.status, error_of(answer)["code"]) == (504, "generation_timeout")
+    error = error_of(answer)
+    assert (answer.status, error["code"]) == (504, "generation_timeout")
+    assert re.fullmatch(
+        r"the embedding did not end within \d+(\.\d+)? s \(timeout of the model in the catalog\); "
+        "raise it, or send fewer texts",
+        error["message"],
+    )
     wait_until_at_rest(service)
 
 

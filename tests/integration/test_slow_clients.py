@@ -109,7 +109,7 @@ def answered(socks: list[socket.socket]) -> list[bytes]:
 
 
 def test_more_connections_than_are_kept_end_those_that_are_slowest(service):
-    # The limit is that of gunicorn.conf.py: the threads, and a thousand.
+    # The limit is that of mes/serve/gunicorn_conf.py: the threads, and a thousand.
     with connections(service, 1100, b"P"):
         assert_serves(service)
     assert len(service.worker_pids()) == 1

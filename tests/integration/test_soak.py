@@ -26,5 +26,5 @@ def test_every_guarantee_is_kept_in_a_soak_test(tmp_path):
     assert report["kept"]
     # Requests of each kind were answered, and each kind of fault was injected.
     answered = {kind: found.get("200", 0) for kind, found in report["outcomes"].items()}
-    assert min(answered[kind] for kind in ("plain", "schema", "status", "metrics")) > 0
-    assert set(report["trouble"]) == {"reload", "kill", "restart", "fault"}
+    assert min(answered[kind] for kind in ("plain", "schema", "status", "health", "metrics")) > 0
+    assert set(report["trouble"]) == {"reload", "kill", "restart", "fault", "unread", "stop"}

@@ -133,7 +133,7 @@ def kept_connections(running, number):
 def can_connect(running):
     try:
         socket.create_connection(("127.0.0.1", running.port), timeout=5).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # reset while the listener closes
         return False
     return True
 

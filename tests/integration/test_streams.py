@@ -255,8 +255,9 @@ def test_streams_that_are_hardly_read_leave_no_memory_behind(service, runtime, r
         _leave_unread(service, calls)
         wait_until(partial(_have_ended, service, ended + 32), seconds=30)
         resident.append(sum(map(resident_bytes, service.worker_pids())))
-    # A quarter of the memory that was used meanwhile, because freed memory can be fragmented.
-    assert resident[-1] - resident[1] < 120_000_000, resident
+    # A quarter of the memory that was used meanwhile, because freed memory can be fragmented. One
+    # of the first two is of a moment when the system has not got it back yet, like the last.
+    assert resident[-1] - max(resident[:2]) < 120_000_000, resident
 
 
 def _leave_unread(service: Service, calls: list[Call]) -> None:

@@ -70,6 +70,8 @@ def test_where_no_place_is_left_requests_are_refused_with_the_cause(service, run
     assert "restart the runtime" in refused.json()["detail"]
     ready = service.get("/ready")
     assert (ready.status_code, FIRST in ready.json()["memory"]) == (503, True)
+    public = requests.get(f"http://127.0.0.1:{service.port}/ready")
+    assert (public.status_code, FIRST in public.text) == (503, False)
     shown = service.get("/v1/status").json()["stuck_models"]
     assert sorted(each["model"] for each in shown) == [FIRST, SECOND]
     runtime.control(drop=[FIRST])

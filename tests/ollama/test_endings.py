@@ -95,9 +95,10 @@ def lasting(seconds: float):
 def test_the_deadline_holds_in_every_phase(serve, runtime_client, phase):
     script = stuck(phase)
 
-    with lasting(DEADLINE_SECONDS), pytest.raises(GenerationTimeout):
+    with lasting(DEADLINE_SECONDS), pytest.raises(GenerationTimeout) as caught:
         generate(runtime_client(serve(script)), within=DEADLINE_SECONDS)
 
+    assert caught.value.generated_tokens == (phase == "after some text")
     assert script.client_left.wait(SLACK_SECONDS)
 
 

@@ -68,6 +68,7 @@ INVALID = {
     "an enormous count": streamed(
         last().replace(b'"eval_count": 2', b'"eval_count": ' + b"9" * 99)
     ),
+    "a negative count of cached tokens": streamed(last(prompt_cached_count=-1)),
     "a negative duration": streamed(last(eval_duration=-1)),
     "a response that is not text": streamed(line(response=1, done=False)),
     "a response too deep": streamed(b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}\n"),

@@ -143,6 +143,17 @@ def test_an_unload_that_does_not_report_done_is_an_error(wire, runtime, body):
         runtime.unload("tiny")
 
 
+def test_a_deletion_names_the_model(wire, runtime):
+    wire.delete(f"{URL}/api/delete", match=[json_params_matcher({"model": "tiny"})])
+    runtime.delete("tiny")
+
+
+def test_a_model_that_is_not_there_is_not_pulled_for_a_deletion(wire, runtime):
+    wire.delete(f"{URL}/api/delete", status=404, json={"error": "model 'tiny' not found"})
+    with pytest.raises(ModelNotPulled):
+        runtime.delete("tiny")
+
+
 def test_the_headers_are_those_of_mes(wire, runtime):
     headers = {
         "User-Agent": "mes",

@@ -20,7 +20,7 @@ from mes.errors import (
 from tests.support.recorded import all_exchanges
 
 from .conftest import OPTIONS, SPEC, generate
-from .scripted import lines, replay
+from .scripted import answers, last, lines, replay, streamed, token
 
 GENERATIONS = [
     "generate-stream",
@@ -338,3 +338,16 @@ def test_the_card_of_a_missing_model_is_an_error(serve, runtime_client):
 
 def test_the_version_is_named_with_its_runtime(serve, runtime_client):
     assert runtime_client(serve(replay("version"))).version() == "ollama 0.33.0-rc2"
+
+
+@pytest.mark.parametrize(
+    ("fields", "use"),
+    [
+        ({}, "unknown"),
+        ({"prompt_cached_count": 0}, "not_used"),
+        ({"prompt_cached_count": 9}, "used"),
+    ],
+)
+def test_a_reply_states_whether_a_cache_was_used(serve, runtime_client, fields, use):
+    server = serve(answers(streamed(token("Hi"), last(**fields))))
+    assert generate(runtime_client(server)).prefix_cache == use

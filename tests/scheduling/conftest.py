@@ -62,10 +62,11 @@ def make(tmp_path: Path, runtime: FakeRuntime, registry_file: SharedFile) -> Ite
         queue_timeout: float = 10.0,
         drain_timeout: float = 10.0,
         cooldown: float = 10.0,
+        lock_timeout: float = 5.0,
     ) -> Bench:
         event_loop = EventLoop()
         worker = WorkerProcess(tmp_path, event_loop)
-        store = Store(registry_file, max_loaded=max_loaded)
+        store = Store(registry_file, max_loaded=max_loaded, lock_timeout_seconds=lock_timeout)
         by_tag = {spec.tag: spec for spec in models}
         limits = Limits(max_loaded, patience, models=by_tag)
         coordinator = Coordinator(store, worker, lambda: limits)

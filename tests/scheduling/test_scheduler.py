@@ -199,6 +199,13 @@ def test_a_failed_load_is_tried_once_more(make: Make, runtime: FakeRuntime):
     assert runtime.loads == {"a:latest": 2}
 
 
+def test_a_load_that_takes_too_long_names_the_limit(make: Make, runtime: FakeRuntime):
+    model = spec("a")
+    runtime.load_errors["a:latest"] = [errors.LoadTimeout("too slow")]
+    with pytest.raises(errors.LoadTimeout, match=r"a was not loaded within 10 s \(LOAD_TIMEOUT\)"):
+        use(make(model), model)
+
+
 def test_a_model_that_fails_twice_cools_down_and_its_tickets_get_the_reason(
     make: Make, runtime: FakeRuntime
 ):

@@ -121,7 +121,7 @@ def test_a_reader_that_was_overtaken_reads_again(handle, other, monkeypatch):
 def test_reading_takes_no_lock(handle, other, monkeypatch):
     with other:
         other.write(b"1")
-        assert not handle.try_lock()
+        assert not handle.lock_within(0)
         monkeypatch.setattr("fcntl.flock", None)
         assert handle.read().content == b"1"
         monkeypatch.undo()
@@ -153,10 +153,10 @@ def test_the_lock_of_a_killed_process_is_free(file, handle):
     holder = FORK.Process(target=hold)
     holder.start()
     held.wait(10)
-    assert not handle.try_lock()
+    assert not handle.lock_within(0)
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    assert handle.try_lock()
+    assert handle.lock_within(0)
 
 
 def test_a_person_reads_it_with_cat(file, handle):

@@ -71,6 +71,20 @@ def test_another_violation_keeps_the_mode():
     assert step(attempt(pointer="/b"), attempt()).mode == "grammar"
 
 
+def test_an_answer_without_the_reasoning_that_was_asked_for_changes_the_mode():
+    plan = RetryPlan(ALL, 4, may_raise_max_tokens=True, thinks=True)
+    reasoned = attempt(reply=Reply("x", "stop", Usage(1, 1), 1, 1, 1, reasoning="Well."))
+    assert next_step([attempt()], plan, seconds_left=60).mode == "json"
+    assert next_step([reasoned], plan, seconds_left=60).mode == "grammar"
+    assert step(attempt()).mode == "grammar"
+
+
+def test_an_empty_answer_without_reasoning_is_asked_for_without_a_grammar():
+    assert step(attempt("empty")).mode == "prompt"
+    reasoned = Reply("", "stop", Usage(1, 1), 1, 1, 1, reasoning="Well.")
+    assert step(attempt("empty", reply=reasoned)).mode == "grammar"
+
+
 def test_the_next_mode_is_one_that_suits_the_schema():
     assert step(attempt(), attempt(), modes=("grammar", "prompt")).mode == "prompt"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -30,10 +31,14 @@ class Image:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._make_base("docker.io/library/python:3.11-slim-bookworm")
+        # The digest is that of the image in the registry.
+        text = re.sub("@sha256:[0-9a-f]{64}", "", (ROOT / "Dockerfile").read_text())
+        (folder / "Dockerfile").write_text(text)
+        self._make_base(f"docker.io/library/{re.findall('^FROM (.+) AS build$', text, re.M)[0]}")
         shown = f"{_CERTIFICATES}:{_CERTIFICATES}:ro"
         build = ["--pull=never", "--format=docker", "--network=host", "--volume", shown]
-        self._buildah("build", *build, "--tag", "mes", str(ROOT))
+        build += ["--file", f"{folder}/Dockerfile", "--tag", "mes"]
+        self._buildah("build", *build, str(ROOT))
         self._buildah("from", "--pull=never", "--name", "mes", "localhost/mes")
 
     def _make_base(self, name: str) -> None:

@@ -12,26 +12,30 @@ from typing import Any, Self
 
 from mes.config.settings import settings_table
 from tests.support import process
-from tests.support.process import free_port, wait_until
+from tests.support.process import ROOT, free_port, wait_until
 
 
 class Served:
-    """`python -m mes.cli.quickstart` with an embedded runtime, as `make run` starts it."""
+    """`mes up` in an empty folder, with an embedded runtime and the models of the checkout."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.port = free_port()
         self.output = folder / "serve.log"
+        self.log = folder / "logs" / "mes.log"
         unset = {name: "" for name, _, _ in settings_table()}
         self.process = process.start(
-            [sys.executable, "-m", "mes.cli.quickstart"],
+            [sys.executable, "-m", "mes", "up"],
             env={
                 **os.environ,
                 **unset,
+                "PYTHONPATH": str(ROOT),
+                "EMBEDDED_MODELS_DIR": str(ROOT / "models"),
                 "PORT": str(self.port),
                 "EMBEDDED_THREADS": "1",
                 **settings,
             },
             output=self.output,
+            folder=folder,
         )
 
     def __enter__(self) -> Self:

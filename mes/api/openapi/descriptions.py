@@ -53,12 +53,22 @@ ERROR_CAUSES = {
     "queue_full": "too many requests wait; retry after `Retry-After` seconds",
     "queue_timeout": "the request waited too long for a permit; retry after `Retry-After` seconds",
     "state_dir_full": "`STATE_DIR` has no room; an operator must free some, then retry",
+    "service_busy": (
+        "too many requests without a valid key are open, from this address or from all; those with "
+        "a key are served"
+    ),
+    "state_locked": (
+        "a process that does not run holds the lock on the state; retry after `Retry-After` seconds"
+    ),
     "shutting_down": "MES stops or restarts; retry after `Retry-After` seconds",
     "runtime_unavailable": "the runtime cannot be reached; retry after `Retry-After` seconds",
     "model_unavailable": (
         "the model failed to load and is in its cooldown; the detail has the reason"
     ),
-    "generation_timeout": "the generation took longer than `timeout`",
+    "generation_timeout": (
+        "the generation took longer than `timeout`; the detail has the seconds, the setting and "
+        "the number of tokens by then"
+    ),
     "load_timeout": "loading the model took longer than `LOAD_TIMEOUT`",
 }
 
@@ -108,7 +118,8 @@ REQUEST_FIELDS = {
     "constrain": "With a schema: whether decoding is constrained. Default: true.",
     "timeout": (
         "Timeout of the generation in seconds, without the time in the queue and the load. "
-        "Default: that of the model in the catalog."
+        "Default: that of the model in the catalog, else `DEFAULT_TIMEOUT`: 600, in which a model "
+        "with 2 tokens a second generates the 1000 tokens of the default `max_tokens`."
     ),
     "model": _MODEL,
     "stream_options": (
@@ -258,9 +269,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 # Descriptions by name of the blueprint.
 TAGS = {
     "health": "Health, readiness and the state of the service and its models.",
-    "models": "List, load and unload models.",
+    "models": "List, load, unload and delete models.",
     "pull": "Pull models onto the runtime's disk.",
     "queue": "Positions of waiting requests.",
+    "settings": "Settings that the service uses.",
     "checks": "Check JSON Schemas without a generation.",
     "schema_validation": "Validate JSON values with two validators.",
     "metrics": "Metrics for Prometheus.",

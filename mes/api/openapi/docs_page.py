@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import shlex
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,28 +18,31 @@ from markupsafe import Markup, escape
 
 from mes.api.openapi.descriptions import ERROR_CAUSES
 from mes.api.operation_docs import documented
-from mes.api.response_fields import json_response
+from mes.api.response_fields import encode_json
 from mes.errors import format_number
 
 bp = Blueprint("docs", __name__, template_folder="templates")
+
+# Building the document takes 0.1 s of CPU time, which first requests at the same time would repeat.
+_building = threading.Lock()
 
 
 @bp.get("/openapi.json")
 @documented({"application/json": {"type": "object"}})
 def openapi() -> Response:
     """Return this documentation as an OpenAPI 3.1 document."""
-    return json_response(document_of(_app()))
+    with _building:
+        document = _json_of(_app())
+    return Response(document, mimetype="application/json")
 
 
 @bp.get("/docs")
 @documented({"text/html": {"type": "string"}})
 def show() -> Response:
     """Return this documentation as a page for people."""
-    style = _style()
-    html = render_template(
-        "docs.html", page=_page_of(_app()), url=request.root_url[:-1], style=style
-    )
-    return Response(html, headers={"Content-Security-Policy": _content_security_policy(style)})
+    with _building:
+        html = _html_of(_app(), request.root_url[:-1])
+    return Response(html, headers={"Content-Security-Policy": _content_security_policy(_style())})
 
 
 @lru_cache(maxsize=1)
@@ -53,6 +57,18 @@ def document_of(app: Flask) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _page_of(app: Flask) -> DocsPage:
     return build_page(document_of(app))
+
+
+# All responses share these bytes, because each keeps them until its client has read them.
+@lru_cache(maxsize=1)
+def _json_of(app: Flask) -> bytes:
+    return encode_json(document_of(app))
+
+
+@lru_cache(maxsize=4)
+def _html_of(app: Flask, url: str) -> bytes:
+    html = render_template("docs.html", page=_page_of(app), url=url, style=_style())
+    return html.encode()
 
 
 def _app() -> Flask:

@@ -62,6 +62,11 @@ SCHEDULING: dict[str, Case] = {
         "integration/test_answers_under_load.py::test_clients_that_do_not_close_delay_no_other_client",
         "integration/test_streams.py::test_a_reader_of_one_byte_a_second_holds_no_permit",
         "integration/test_streams.py::test_a_reader_that_stops_is_cut_off_and_others_go_on",
+        "integration/test_unread_answers.py::test_unread_answers_delay_no_other_client",
+        "integration/test_unread_answers.py"
+        "::test_a_client_that_does_not_read_is_disconnected_and_its_place_is_free_again",
+        "integration/test_unread_answers.py"
+        "::test_when_there_are_many_an_address_gets_few_and_others_are_served",
     ),
     "S12": case(
         "one key floods the others",

@@ -103,6 +103,14 @@ class Connection:
         self._streaming = True
         self.send(start + chunk(dump(document) + b"\n"))
 
+    def refuse(self, status: int, body: bytes, content_type: str) -> None:
+        """Send an error: as a line of the stream if its status has been sent."""
+        if not self._streaming:
+            self.answer(status, body, content_type)
+            return
+        self.send(chunk(body + b"\n"))
+        self.end()
+
     def end(self) -> None:
         """End the stream with the last chunk."""
         self.send(LAST_CHUNK if self._streaming else head(200, NDJSON, None) + LAST_CHUNK)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.support.fake_ollama.connection import Connection, HttpRequest
 from tests.support.fake_ollama.disk import Disk
 from tests.support.fake_ollama.generate_request import checked_name, parse
@@ -18,8 +20,7 @@ def copy(request: HttpRequest, disk: Disk, connection: Connection) -> None:
     connection.send(_EMPTY)
 
 
-def delete(request: HttpRequest, disk: Disk, connection: Connection) -> None:
-    body = parse(request.body)
+def delete(body: dict[str, Any], disk: Disk, connection: Connection) -> None:
     name = checked_name(body.get("model") or body.get("name") or "")
     if not disk.delete(name):
         raise ErrorResponse(404, f"model '{name}' not found")

@@ -11,6 +11,7 @@ from typing import Any
 from tests.support.fake_ollama.connection import BARE_JSON
 from tests.support.fake_ollama.conversation import check_messages
 from tests.support.fake_ollama.model import LOAD_OPTIONS, Model, canonical
+from tests.support.fake_ollama.reasoning import Output, Times, output_of, plain_output
 from tests.support.fake_ollama.responses import (
     DEFAULT_NUM_CTX,
     ErrorResponse,
@@ -121,17 +122,26 @@ class GenerateRequest:
             task = "chat" if self.is_chat else "generate"
             raise ErrorResponse(400, f'"{self.name}" does not support {task}')
 
-    def check_fits(self, model: Model) -> None:
+    def check_first_run(self, model: Model, output: Output) -> None:
         """Raise the `ErrorResponse` of the runner: for a schema, or a prompt that is too long."""
+        self._check_length(model, self.prompt_tokens)
+        if not output.first_run:
+            self.check_second_run(model, output)
+
+    def check_second_run(self, model: Model, output: Output) -> None:
+        """Raise the `ErrorResponse` of the run under the format."""
         if isinstance(self.format, dict):
             _check_schema(self.format)
+        self._check_length(model, self.prompt_tokens + output.added_to_prompt)
+
+    def _check_length(self, model: Model, tokens: int) -> None:
         window = model.options.get("num_ctx", DEFAULT_NUM_CTX)
-        if self.prompt_tokens > window and not self._body.get("truncate", True):
+        if tokens > window and not self._body.get("truncate", True):
             raise runner_error(
-                f"request ({self.prompt_tokens} tokens) exceeds the available context size "
+                f"request ({tokens} tokens) exceeds the available context size "
                 f"({window} tokens), try increasing it",
                 "exceed_context_size_error",
-                n_prompt_tokens=self.prompt_tokens,
+                n_prompt_tokens=tokens,
                 n_ctx=window,
             )
 
@@ -143,6 +153,19 @@ class GenerateRequest:
     def may_call(self) -> bool:
         """Whether the model may call tools; beside a format it does not."""
         return bool(self._body.get("tools")) and not self.format
+
+    def output(self, reasoning: list[str], answer: list[str], model: Model) -> Output:
+        """Return the output of the model, which reasons in streams only."""
+        if not self.stream or not self.thinks(model):
+            return plain_output([], answer, self.limit)
+        return output_of(
+            reasoning, answer, self.limit, has_format=bool(self.format), is_chat=self.is_chat
+        )
+
+    def is_constrained(self, model: Model, reasoning: str) -> bool:
+        """Return whether the answer has the format; /api/chat waits for reasoning before it."""
+        waits = self.is_chat and self.thinks(model)
+        return bool(self.format) and (bool(reasoning) or not waits)
 
     def thinking_line(self, text: str) -> dict[str, Any]:
         """Return the line of a stream with one piece of the reasoning."""
@@ -176,29 +199,22 @@ class GenerateRequest:
         """Return the answer to a load or an unload."""
         return self._line("", done=True, done_reason=reason)
 
-    def last_line(
-        self, pieces: list[str], received: int, started: int, first_token: int, loaded: int
-    ) -> dict[str, Any]:
-        """Return the line with `done: true` and the measurements; without streaming, the answer.
-
-        The others are readings of `time.monotonic_ns`: the arrival of the request, the end of the
-        wait for a slot, the first token, and the end of the load of the model.
-        """
-        sent = pieces[: self.limit]
+    def last_line(self, output: Output, times: Times) -> dict[str, Any]:
+        """Return the line with `done: true` and the measurements; without streaming, the answer."""
         ended = time.monotonic_ns()
         measurements = {
-            "total_duration": ended - received,
-            "load_duration": loaded - received,
-            "prompt_eval_count": self.prompt_tokens,
-            "prompt_eval_duration": first_token - started,
-            "eval_count": len(sent),
-            "eval_duration": ended - first_token,
+            "total_duration": ended - times.received,
+            "load_duration": times.started - times.received,
+            "prompt_eval_count": self.prompt_tokens + output.added_to_prompt,
+            "prompt_eval_duration": times.first_token - times.run_started,
+            "eval_count": output.counted,
+            "eval_duration": ended - times.first_token,
         }
-        reason = "length" if len(sent) < len(pieces) or len(sent) == self.limit else "stop"
+        reason = "length" if output.is_cut else "stop"
         context = {} if self.is_chat else {"context": [1, 2, 3]}
         nonzero = {name: value for name, value in measurements.items() if value}
-        text = "" if self.stream else "".join(sent)
-        logprobs = {} if self.stream else self._logprobs(sent)
+        text = "" if self.stream else "".join(output.answer)
+        logprobs = {} if self.stream else self._logprobs(output.answer)
         return self._line(text, done=True, done_reason=reason, **context, **nonzero, **logprobs)
 
     def _logprobs(self, pieces: list[str]) -> dict[str, Any]:

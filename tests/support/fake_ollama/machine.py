@@ -62,6 +62,11 @@ class Machine:
         with self._changed:
             self.disk.add(name)
 
+    def delete(self, name: str) -> bool:
+        """Remove a model from the disk, and return whether it was there."""
+        with self._changed:
+            return self.disk.delete(name)
+
     def all(self) -> list[Model]:
         return self.disk.all()
 

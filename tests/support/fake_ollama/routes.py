@@ -27,9 +27,11 @@ from tests.support.fake_ollama.connection import (
 from tests.support.fake_ollama.embed_request import EmbedRequest
 from tests.support.fake_ollama.faults import Fault, Faults, Script, interrupt_stream, script_named
 from tests.support.fake_ollama.generate_request import GenerateRequest, checked_name, parse
+from tests.support.fake_ollama.generation import PAUSES, send_reasoning
 from tests.support.fake_ollama.machine import LoadFailure, Machine
 from tests.support.fake_ollama.model import Behaviour, Model
 from tests.support.fake_ollama.pull import pull
+from tests.support.fake_ollama.reasoning import Times, plain_output
 from tests.support.fake_ollama.responses import ErrorResponse, sample, with_tag
 
 _BEHAVIOUR = {field.name for field in fields(Behaviour)}
@@ -78,8 +80,7 @@ class Routes:
             try:
                 self._answer(request, connection)
             except ErrorResponse as error:
-                body = dump({"error": error.text})
-                connection.answer(error.status, body, error.content_type)
+                connection.refuse(error.status, dump({"error": error.text}), error.content_type)
             except LoadFailure as failure:
                 connection.answer(500, dump({"error": str(failure)}))
             if request.closes_connection:
@@ -143,7 +144,9 @@ class Routes:
         disk_requests.copy(request, self.machine.disk, connection)
 
     def _delete(self, request: HttpRequest, connection: Connection) -> None:
-        disk_requests.delete(request, self.machine.disk, connection)
+        body = parse(request.body)
+        self._apply_faults("delete", body.get("model") or body.get("name") or "", connection)
+        disk_requests.delete(body, self.machine.disk, connection)
 
     def _generate(self, request: HttpRequest, connection: Connection) -> None:
         if self.instant and self._answer_instantly(request, connection):
@@ -202,25 +205,32 @@ class Routes:
     ) -> None:
         received = time.monotonic_ns()
         self.machine.behaviour.take_turn()
-        pieces = self._pieces(model, request)
+        output = request.output(
+            _PIECE.findall(self.machine.setting(model, "thinking")),
+            self._pieces(model, request),
+            model,
+        )
         try:
             with self.machine.generation(
                 model, request.load_options, connection, request.prompt, request.name
             ) as loaded:
                 started = time.monotonic_ns()
-                request.check_fits(model)
+                request.check_first_run(model, output)
                 if script := self._scripts.get(script_named(request.prompt)):
                     script(connection, request)
                     return
                 connection.wait(self.machine.setting(model, "first_token_ms") / 1000)
-                first_token = time.monotonic_ns()
-                self._stream(pieces, model, request, fault, connection)
+                times = Times(received, loaded, started, time.monotonic_ns())
+                if output.reasoning:
+                    pauses = (self.machine.setting(model, name) for name in PAUSES)
+                    times = send_reasoning(output, times, model, request, connection, *pauses)
+                self._stream(output.answer, model, request, fault, connection)
                 if calls := self._calls(model, request):
                     connection.line(request.call_line(calls))
         finally:
             if request.unloads_after:
                 self.machine.unload(model)
-        last_line = request.last_line(pieces, received, started, first_token, loaded)
+        last_line = request.last_line(output, times)
         if not request.stream:
             connection.answer(200, dump(last_line))
             return
@@ -237,10 +247,7 @@ class Routes:
     ) -> None:
         pause = self.machine.setting(model, "ms_per_token") / 1000
         in_step = self.machine.setting(model, "in_step")
-        if request.stream and request.thinks(model):
-            for piece in _PIECE.findall(self.machine.setting(model, "thinking")):
-                connection.line(request.thinking_line(piece))
-        for number, piece in enumerate(pieces[: request.limit]):
+        for number, piece in enumerate(pieces):
             if fault and number >= fault.get("after", 1):
                 break
             if number and pause:
@@ -256,7 +263,8 @@ class Routes:
             reply = reply.pop(0) if len(reply) > 1 else reply[0]
         if reply is None and self.machine.setting(model, "echo"):
             reply = request.prompt
-        if reply is None and request.format:
+        is_constrained = request.is_constrained(model, self.machine.setting(model, "thinking"))
+        if reply is None and is_constrained:
             reply = json.dumps(sample(request.format))
         return list(self.machine.default_pieces(model)) if reply is None else _PIECE.findall(reply)
 
@@ -313,6 +321,9 @@ class Routes:
 def _instant_reply(name: str) -> bytes:
     request = GenerateRequest({"model": name, "prompt": "x"}, chat=False)
     now = time.monotonic_ns()
-    lines = [request.piece_line("alpha"), request.last_line(["alpha"], now, now, now, now)]
+    lines = [
+        request.piece_line("alpha"),
+        request.last_line(plain_output([], ["alpha"], None), Times(now, now, now, now)),
+    ]
     chunks = [chunk(dump(line) + b"\n") for line in lines]
     return head(200, NDJSON, None) + b"".join(chunks) + LAST_CHUNK

@@ -1,0 +1,1 @@
+"""The service under gunicorn: its configuration and the WSGI entry point."""
