@@ -57,6 +57,7 @@ def test_ready_tells_clients_without_a_key_no_address_and_no_path(client, runtim
         "runtime": "the runtime cannot be used; send an API key for the reason",
         "catalog": "the latest edit of the catalog is invalid; send an API key for the reason",
         "state": "ok",
+        "memory": "ok",
     }
 
 
