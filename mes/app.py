@@ -34,12 +34,15 @@ from mes.event_loop import EventLoop
 from mes.metrics.collector import MetricsCollector
 from mes.metrics.counters import RequestCounters
 from mes.ollama.client import OllamaRuntime
+from mes.scheduling.answer_versions import AnswerVersions
+from mes.scheduling.cooldown import Cooldown
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.deletion import ModelDeleter
 from mes.scheduling.fairness import Limits, current_limits
 from mes.scheduling.file_lock import InstanceLock
 from mes.scheduling.leader import Leader
-from mes.scheduling.model_loader import LoadTasks, ModelLoader
+from mes.scheduling.load_tasks import LoadTasks
+from mes.scheduling.model_loader import ModelLoader
 from mes.scheduling.reconciler import Reconciler
 from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
@@ -134,6 +137,7 @@ def _services(
         ),
         coordinator=scheduling.coordinator,
         runtime_status=scheduling.runtime_status,
+        versions=AnswerVersions(runtime, scheduling.coordinator, scheduling.runtime_status),
         event_loop=event_loop,
         stream_pump=stream_pump,
         leader=scheduling.leader,
@@ -257,18 +261,14 @@ def _model_loader(settings: Settings, runtime: Runtime, store: Store) -> ModelLo
         load_timeout_seconds=settings.load_timeout_seconds,
         unload_timeout_seconds=settings.unload_timeout_seconds,
         retry_pause_seconds=settings.load_retry_pause_seconds,
+        cooldown=Cooldown(settings.cooldown_seconds, settings.cooldown_max_seconds),
     )
 
 
 def _scheduler(
     settings: Settings, coordinator: Coordinator, worker: WorkerProcess, model_loader: ModelLoader
 ) -> Scheduler:
-    load_tasks = LoadTasks(
-        coordinator,
-        model_loader,
-        cooldown_seconds=settings.cooldown_seconds,
-        cooldown_max_seconds=settings.cooldown_max_seconds,
-    )
+    load_tasks = LoadTasks(coordinator, model_loader)
     return Scheduler(
         coordinator=coordinator,
         worker=worker,

@@ -12,6 +12,7 @@ from mes.domain import Client, Provenance, Runtime, Vectors, milliseconds
 from mes.domain.capabilities import EMBEDDING
 from mes.domain.timeouts import naming_timeout
 from mes.inference import provenance_of, require_capability
+from mes.scheduling.answer_versions import AnswerVersions
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import GrantedPermit, Scheduler
 
@@ -61,6 +62,7 @@ def embed(
     scheduler: Scheduler,
     runtime: Runtime,
     runtime_status: RuntimeStatus,
+    versions: AnswerVersions,
     client: Client,
     request_id: str = "",
 ) -> Embedding:
@@ -82,22 +84,26 @@ def embed(
                 client=client,
             )
         ended = time.monotonic()
+        permit = versions.confirm(permit, spec, loaded=vectors.load_ms > 0)
     return Embedding(
         model_id=spec.id,
         vectors=vectors,
         options=spec.load_options,
-        timings=_timings(permit, embedding_seconds=ended - began, total_seconds=ended - started),
+        timings=_timings(
+            permit, vectors, embedding_seconds=ended - began, total_seconds=ended - started
+        ),
         provenance=provenance_of(permit, runtime_status),
     )
 
 
 def _timings(
-    permit: GrantedPermit, *, embedding_seconds: float, total_seconds: float
+    permit: GrantedPermit, vectors: Vectors, *, embedding_seconds: float, total_seconds: float
 ) -> EmbeddingTimings:
+    load_ms = milliseconds(permit.load_seconds) + round(vectors.load_ms)
     return EmbeddingTimings(
         queue_ms=milliseconds(permit.queue_seconds),
-        load_ms=milliseconds(permit.load_seconds),
-        embedding_ms=milliseconds(embedding_seconds),
+        load_ms=load_ms,
+        embedding_ms=milliseconds(embedding_seconds) - round(vectors.load_ms),
         total_ms=milliseconds(total_seconds),
-        cold_start=permit.load_seconds > 0,
+        cold_start=permit.load_seconds > 0 or vectors.load_ms > 0,
     )

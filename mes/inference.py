@@ -45,6 +45,7 @@ from mes.domain.capabilities import (
 from mes.domain.plain_turns import as_plain_turns
 from mes.domain.timeouts import naming_timeout
 from mes.errors import Mistake, RequestInvalid
+from mes.scheduling.answer_versions import AnswerVersions
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.scheduler import GrantedPermit, Scheduler
 from mes.structured import AnswerForm, RetryPlan, Schema
@@ -58,6 +59,7 @@ def infer(
     scheduler: Scheduler,
     runtime: Runtime,
     runtime_status: RuntimeStatus,
+    versions: AnswerVersions,
     client: Client,
     request_id: str = "",
     is_continued: bool = False,
@@ -90,6 +92,7 @@ def infer(
         )
         plan = _retry_plan(request, spec, form)
         attempts = structured.generate_with_retries(prompt, form, plan, generate, deadline)
+        permit = versions.confirm(permit, spec, loaded=_load_ms(attempts) > 0)
     return Inference(
         model_id=spec.id,
         latency_ms=milliseconds(time.monotonic() - started),
@@ -110,6 +113,7 @@ def provenance_of(
         runtime=runtime_status.version,
         schema_sha256=None if schema is None else schema.sha256,
         mes_version=__version__,
+        warnings=permit.warnings,
     )
 
 
@@ -296,16 +300,22 @@ def _timings(permit: GrantedPermit, attempts: tuple[Attempt, ...]) -> Timings:
     """Return the times of all attempts together; the first token is that of the first attempt."""
     replies = [attempt.reply for attempt in attempts if attempt.reply is not None]
     generation_ms = sum(reply.generation_ms for reply in replies)
+    load_ms = milliseconds(permit.load_seconds) + round(_load_ms(attempts))
     completion_tokens = sum(reply.usage.completion_tokens for reply in replies)
     return Timings(
         queue_ms=milliseconds(permit.queue_seconds),
-        load_ms=milliseconds(permit.load_seconds),
+        load_ms=load_ms,
         prompt_ms=round(sum(reply.prompt_ms for reply in replies)),
         generation_ms=round(generation_ms),
         time_to_first_token_ms=round(replies[0].time_to_first_token_ms),
         tokens_per_second=tokens_per_second(completion_tokens, generation_ms),
-        cold_start=permit.load_seconds > 0,
+        cold_start=permit.load_seconds > 0 or _load_ms(attempts) > 0,
     )
+
+
+def _load_ms(attempts: tuple[Attempt, ...]) -> float:
+    """Return for how long the runtime loaded the model during the generations themselves."""
+    return sum(attempt.reply.load_ms for attempt in attempts if attempt.reply is not None)
 
 
 def _keyword_support(

@@ -20,11 +20,13 @@ from mes.api.status_responses import (
     QueueEntry,
     ReadyAnswer,
     StatusAnswer,
+    StuckModel,
     WaitingAnswer,
 )
 from mes.config.api_keys import METRICS
 from mes.errors import NotWaiting
 from mes.metrics import gauges
+from mes.scheduling import stuck_models
 from mes.scheduling.fairness import queue_positions
 
 bp = Blueprint("health", __name__)
@@ -37,6 +39,7 @@ _FAILURES = {
     "runtime": "the runtime cannot be used",
     "catalog": "the latest edit of the catalog is invalid",
     "state": "the state directory cannot be used",
+    "memory": "no place in memory can become free",
 }
 _FOR_THE_REASON = "send an API key for the reason"
 
@@ -86,6 +89,7 @@ def status() -> Response:
             runtime=runtime_status.version,
             models_loaded=[report.spec.id for report in reports if report.is_loaded],
             max_loaded_models=services.settings.max_loaded_models,
+            stuck_models=[StuckModel.serialize(each) for each in stuck_models.all_stuck(state)],
             memory_available_gb=_memory_available_gb(),
             gpu_available=runtime_status.in_gpu or _has_gpu_device(),
             version=__version__,
@@ -102,7 +106,14 @@ def _checks(services: Services) -> dict[str, str]:
         "runtime": services.runtime_status.problem or "ok",
         "catalog": services.catalog.problem or "ok",
         "state": services.coordinator.lock_problem or runtime_status.state_dir or "ok",
+        "memory": _memory_problem(services) or "ok",
     }
+
+
+def _memory_problem(services: Services) -> str | None:
+    state = services.coordinator.read()
+    pinned = map(state.place_of, services.coordinator.limits.pinned)
+    return stuck_models.places_lost(state, pinned)
 
 
 def _without_details(name: str, check: str) -> str:

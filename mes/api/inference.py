@@ -119,6 +119,7 @@ def inference_call(
         scheduler=services.scheduler,
         runtime=services.runtime,
         runtime_status=services.known_runtime_status(),
+        versions=services.versions,
         request_id=log.request_id,
     )
 

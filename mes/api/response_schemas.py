@@ -12,6 +12,7 @@ from mes.api.response_fields import (
     nested_list,
     number,
     string,
+    strings,
 )
 from mes.domain import PREFIX_CACHE_USES
 
@@ -55,12 +56,15 @@ class RuntimeProvenanceSchema(ResponseSchema):
     """The model, the runtime and the options that produced a response."""
 
     model_digest = string(
-        "Digest of the model on the runtime's disk.", source="provenance.model_digest", null=True
+        "Digest of the model that answered; null if it is not known.",
+        source="provenance.model_digest",
+        null=True,
     )
     quantization = string("Quantization of the model.", source="provenance.quantization", null=True)
     runtime = string("Name and version of the runtime.", source="provenance.runtime", null=True)
     options = json_object("All options that were sent to the runtime.")
     mes_version = string("Version of MES.", source="provenance.mes_version")
+    warnings = strings("Reasons why one of these facts is not known.", source="provenance.warnings")
 
 
 class ProvenanceSchema(RuntimeProvenanceSchema):

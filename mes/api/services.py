@@ -18,6 +18,7 @@ from mes.domain import Runtime
 from mes.errors import QueueFull
 from mes.event_loop import EventLoop, SocketClient, watch_client
 from mes.metrics.collector import MetricsCollector
+from mes.scheduling.answer_versions import AnswerVersions
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.deletion import ModelDeleter
 from mes.scheduling.leader import Leader
@@ -43,6 +44,7 @@ class Services:
     model_deleter: ModelDeleter
     coordinator: Coordinator
     runtime_status: RuntimeStatusFile
+    versions: AnswerVersions
     event_loop: EventLoop
     stream_pump: StreamPump
     leader: Leader

@@ -22,7 +22,9 @@ from mes.api.response_fields import (
 )
 from mes.config.catalog import Catalog
 from mes.domain import ModelCard, ModelSpec, milliseconds
+from mes.scheduling import stuck_models
 from mes.scheduling.fairness import QueuePosition
+from mes.scheduling.registry import DELETED, NOT_UNLOADED, REPLACED
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.state import State
 
@@ -45,6 +47,9 @@ class ReadyAnswer(ResponseSchema):
     runtime = string("`ok`, or the reason why the runtime cannot be used.")
     catalog = string("`ok`, or the error in the latest edit of the catalog.")
     state = string("`ok`, or the error with `STATE_DIR`.")
+    memory = string(
+        "`ok`, or the models that have all places in memory and cannot be unloaded, with remedies."
+    )
 
 
 # Queue positions.
@@ -112,7 +117,7 @@ class ModelReport:
         tag = self.spec.tag
         if not self.spec.enabled:
             return "disabled"
-        if tag in self.state.registry and self.runtime_status.running:
+        if self.state.resident(tag) is not None and self.runtime_status.running:
             return "ready" if self.state.ready(tag) else "loading"
         if not self.runtime_status.running or self._is_cooling_down:
             return "unavailable"
@@ -130,12 +135,12 @@ class ModelReport:
 
     @property
     def loads(self) -> int:
-        statistics = self.state.statistics.get(self.spec.tag)
+        statistics = self.state.statistics.get(self.state.place_of(self.spec.tag))
         return statistics.loads if statistics else 0
 
     @property
     def evictions(self) -> int:
-        statistics = self.state.statistics.get(self.spec.tag)
+        statistics = self.state.statistics.get(self.state.place_of(self.spec.tag))
         return statistics.evictions if statistics else 0
 
     @property
@@ -244,6 +249,23 @@ class ModelsAnswer(ResponseSchema):
     models = nested_list(ModelState, "All models of the catalog.", source=lambda reports: reports)
 
 
+class StuckModel(ResponseSchema):
+    """A model that takes up a place in memory and cannot be unloaded."""
+
+    model = string("Name by which the runtime lists the model.")
+    digest = string("Digest of the model in memory.")
+    cause = choice(
+        (DELETED, REPLACED, NOT_UNLOADED),
+        "`deleted`: it was deleted while it was loaded; `replaced`: another version got its name "
+        "while it was loaded; `not_unloaded`: the runtime did not unload it. A model of the last "
+        "kind still serves its requests.",
+    )
+    detail = string(
+        "The cause and the remedy.",
+        source=lambda runner: stuck_models.problem(runner.model, runner.cause),
+    )
+
+
 class StatusAnswer(ResponseSchema):
     """The response to `GET /v1/status`."""
 
@@ -251,6 +273,9 @@ class StatusAnswer(ResponseSchema):
     runtime = string("Name and version of the runtime, such as `ollama 0.33.0`.", null=True)
     models_loaded = strings("Ids of the models in memory.")
     max_loaded_models = integer("Most models that may be in memory at the same time.")
+    stuck_models = nested_list(
+        StuckModel, "The models that take up a place in memory and cannot be unloaded."
+    )
     memory_available_gb = number("Available memory of this machine, in GB.", null=True)
     gpu_available = boolean("Whether the machine has a GPU.")
     version = string("Version of MES.")

@@ -99,8 +99,9 @@ class Reply:
 
     `reasoning` is the reasoning of the model before its answer, and no part of `text`. `logprobs`
     belong to the tokens of `text`. `dropped_tool_calls` is the number of calls that the client did
-    not want beside the first. `cached_tokens` are those of the prompt that the runtime took from
-    its cache; None if it does not report them.
+    not want beside the first. `load_ms` is the time for which the runtime loaded the model, 0 if it
+    was in memory; `time_to_first_token_ms` does not contain it. `cached_tokens` are those of the
+    prompt that the runtime took from its cache; None if it does not report them.
     """
 
     text: str
@@ -113,6 +114,7 @@ class Reply:
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[Logprob, ...] = ()
     dropped_tool_calls: int = 0
+    load_ms: float = 0.0
     cached_tokens: int | None = None
 
     @property
@@ -143,10 +145,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """The vectors of an embedding, one for each text in the order of the texts."""
+    """The vectors of an embedding, one for each text in the order of the texts.
+
+    `load_ms` is the time for which the runtime loaded the model, 0 if it was in memory.
+    """
 
     values: tuple[array[float], ...]
     prompt_tokens: int
+    load_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,13 +223,17 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The versions that, with the options, are needed to reproduce an answer."""
+    """The versions that, with the options, are needed to reproduce an answer.
+
+    `warnings` are the reasons why one of them is not known.
+    """
 
     model_digest: str | None
     quantization: str | None
     runtime: str | None
     schema_sha256: str | None
     mes_version: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 from mes.embedded import durations, grammar
@@ -75,11 +75,11 @@ def _generation_lines(
     client: ClientConnection,
     started: int,
 ) -> ResponseLines:
-    with (
-        pool.engine(model, request.options, request.keep_alive, client) as engine,
-        engine.slots.acquire(client),
-    ):
+    with ExitStack() as held:
+        loading = pool.engine(model, request.options, request.keep_alive, client)
+        engine = held.enter_context(loading)
         load_duration = durations.nanoseconds_since(started)
+        held.enter_context(engine.slots.acquire(client))
         body = _engine_request(request, engine, client)
         reports = _token_reports(request, body["prompt"], engine, client)
         with closing(engine.stream("/completion", body, client)) as events:

@@ -162,7 +162,9 @@ class ModelPool:
         loaded = self._models.get(model.name.key)
         if not loaded or not loaded.accepts_requests:
             return None
-        fits = fits_parameters(loaded.launch, model, options, self._settings)
+        # A file that was replaced since is loaded, like other parameters.
+        is_same = loaded.model.digest == model.digest
+        fits = is_same and fits_parameters(loaded.launch, model, options, self._settings)
         return loaded if fits else None
 
     def _find_or_reserve(self, model: StoredModel, options: Options) -> PooledModel | None:

@@ -55,7 +55,8 @@ class _ModelState:
 
     @property
     def statistics(self) -> ModelStatistics:
-        return self.state.statistics.get(self.spec.tag, ModelStatistics())
+        place = self.state.place_of(self.spec.tag)
+        return self.state.statistics.get(place, ModelStatistics())
 
     @property
     def failures(self) -> int:
@@ -65,7 +66,7 @@ class _ModelState:
     @property
     def resident(self) -> Resident | None:
         ready = self.runtime_up and self.state.ready(self.spec.tag)
-        return self.state.registry.peek(self.spec.tag) if ready else None
+        return self.state.resident(self.spec.tag) if ready else None
 
 
 @dataclass(frozen=True)

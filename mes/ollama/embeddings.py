@@ -20,6 +20,7 @@ from mes.errors import (
 )
 from mes.ollama import responses
 from mes.ollama.payloads import KEEP_LOADED
+from mes.ollama.progress import load_milliseconds
 
 # The vectors of this many texts fit into one response, for all models in use.
 _BATCH_SIZE = 64
@@ -74,7 +75,11 @@ def parse_vectors(body: bytes, *, number: int) -> Vectors:
     listed = part.get("embeddings")
     if type(listed) is not list or len(listed) != number:
         raise RuntimeReplyInvalid("the runtime sent other embeddings than it was asked for")
-    return Vectors(tuple(map(_vector, listed)), responses.require_count(part, "prompt_eval_count"))
+    return Vectors(
+        tuple(map(_vector, listed)),
+        responses.require_count(part, "prompt_eval_count"),
+        load_milliseconds(part),
+    )
 
 
 def _vector(listed: Any) -> array[float]:
@@ -91,7 +96,8 @@ def join_batches(batches: Iterable[Vectors]) -> Vectors:
     vectors = tuple(chain.from_iterable(batch.values for batch in batches))
     if len(set(map(len, vectors))) != 1:
         raise RuntimeReplyInvalid("the runtime sent embeddings of several lengths")
-    return Vectors(vectors, sum(batch.prompt_tokens for batch in batches))
+    prompt_tokens = sum(batch.prompt_tokens for batch in batches)
+    return Vectors(vectors, prompt_tokens, sum(batch.load_ms for batch in batches))
 
 
 def check_dimensions(vectors: Vectors, *, tag: str, dimensions: int | None) -> None:

@@ -20,7 +20,7 @@ from mes.domain import (
 )
 from mes.errors import GenerationAborted, RuntimeReplyInvalid
 from mes.ollama.logprobs import logprobs_of, parse_logprobs
-from mes.ollama.progress import GenerationProgress
+from mes.ollama.progress import GenerationProgress, Measurements, load_milliseconds
 from mes.ollama.responses import (
     get_field,
     parse_object,
@@ -130,6 +130,14 @@ def _new_id() -> str:
 _CACHED = "prompt_cached_count"
 
 
+def _without_load(measured: Measurements, load_ms: float) -> Measurements:
+    """Return the measurements without the load of the model before the first token."""
+    waited_ms = measured.time_to_first_token_ms
+    if waited_ms <= load_ms:
+        return measured
+    return measured._replace(time_to_first_token_ms=waited_ms - load_ms)
+
+
 def _build_reply(
     parser: ReasoningParser,
     calls: tuple[ToolCall, ...],
@@ -142,13 +150,15 @@ def _build_reply(
             f"the generation ended for no proper reason ({to_plain_text(str(reason))})"
         )
     reasoning, text = parser.finish()
+    load_ms = load_milliseconds(last)
     return Reply(
         text=text,
         reasoning=reasoning,
         tool_calls=calls,
         logprobs=parser.logprobs,
         finish_reason=reason,
-        **progress.measure(last)._asdict(),
+        **_without_load(progress.measure(last), load_ms)._asdict(),
+        load_ms=load_ms,
         # Only the embedded runtime reports it.
         cached_tokens=require_count(last, _CACHED) if _CACHED in last else None,
     )

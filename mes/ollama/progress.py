@@ -20,6 +20,18 @@ from mes.ollama.responses import require_count
 Part = Mapping[str, Any]
 
 
+_SHORTEST_LOAD_MS = 100.0
+
+
+def load_milliseconds(part: Mapping[str, Any]) -> float:
+    """Return for how long the runtime loaded the model of a response; 0 if it was in memory.
+
+    A loaded model takes a few milliseconds to find; a busy machine makes it more.
+    """
+    milliseconds = require_count(part, "load_duration") / 1e6
+    return milliseconds if milliseconds >= _SHORTEST_LOAD_MS else 0.0
+
+
 class Measurements(NamedTuple):
     """The counts and the times of a generation; the times are in milliseconds."""
 

@@ -27,6 +27,7 @@ from functools import cached_property, lru_cache
 from typing import Protocol
 
 from mes.domain import ModelSpec
+from mes.scheduling import stuck_models
 from mes.scheduling.registry import PERMIT, UNLOAD, Ticket
 from mes.scheduling.state import State
 
@@ -81,7 +82,7 @@ class Limits:
 
     def size_bytes(self, state: State, model: str) -> int:
         """Return the model's size: as the runtime reported it, else of the catalog, else 0."""
-        statistics, spec = state.statistics.get(model), self.models.get(model)
+        statistics, spec = state.statistics.get(state.place_of(model)), self.models.get(model)
         if statistics is not None and statistics.size_bytes:
             return statistics.size_bytes
         gigabytes = spec and (spec.min_memory_gb or spec.size_gb)
@@ -94,23 +95,31 @@ class Limits:
         if self.memory_bytes is None:
             return True
         held = [*state.registry, *state.unloading, model]
-        return sum(self.size_bytes(state, each) for each in held) <= self.memory_bytes
+        needed = sum(self.size_bytes(state, each) for each in held)
+        return needed + stuck_models.size_bytes(state) <= self.memory_bytes
 
     def why_never(self, state: State, model: str) -> str | None:
         """Return why the model can never be loaded, or None if it can once others are unloaded."""
-        pinned = self.pinned & set(state.registry)
-        if len(pinned) >= self.max_loaded:
+        if reason := stuck_models.places_lost(state, map(state.place_of, self.pinned)):
+            return reason
+        kept = stuck_models.kept_places(state, map(state.place_of, self.pinned))
+        if len(kept) >= self.max_loaded:
             return (
                 f"pinned models take up all {self.max_loaded} places in memory; "
                 "unpin one or raise MAX_LOADED_MODELS"
             )
-        needed = sum(self.size_bytes(state, each) for each in {*pinned, model})
-        if self.memory_bytes is not None and needed > self.memory_bytes:
-            return (
-                f"it needs {needed / 1e9:.1f} GB with the pinned models, and MAX_MODEL_MEMORY_GB "
-                f"is {self.memory_bytes / 1e9:.1f}"
-            )
-        return None
+        return self._why_too_large(state, kept, model)
+
+    def _why_too_large(self, state: State, kept: set[str], model: str) -> str | None:
+        needed = sum(self.size_bytes(state, each) for each in {*kept, state.place_of(model)})
+        needed += stuck_models.size_bytes(state)
+        if self.memory_bytes is None or needed <= self.memory_bytes:
+            return None
+        stuck = "".join(f"; {problem}" for problem in stuck_models.problems(state))
+        return (
+            f"it needs {needed / 1e9:.1f} GB with the {'stuck and ' * bool(stuck)}pinned models, "
+            f"and MAX_MODEL_MEMORY_GB is {self.memory_bytes / 1e9:.1f}{stuck}"
+        )
 
 
 class ModelList(Protocol):
@@ -133,12 +142,13 @@ def current_limits(limits: Limits, models: Callable[[], ModelList]) -> Callable[
 
 
 def waiting_models(state: State) -> Iterator[Ticket]:
-    """Yield the first ticket of each model that needs a place which no ticket is getting for it."""
-    seen = {t.model for t in state.tickets.values() if t.task and t.wants != UNLOAD}
+    """Yield the first ticket of each place that is needed and that no ticket is getting."""
+    place_of = state.place_of
+    seen = {place_of(t.model) for t in state.tickets.values() if t.task and t.wants != UNLOAD}
     for ticket in state.tickets.values():
-        if ticket.wants == UNLOAD or ticket.task is not None or ticket.model in seen:
+        if ticket.wants == UNLOAD or ticket.task is not None or place_of(ticket.model) in seen:
             continue
-        seen.add(ticket.model)
+        seen.add(place_of(ticket.model))
         if not state.in_memory(ticket.model):
             yield ticket
 
@@ -191,7 +201,7 @@ def models_to_drain(state: State, count: int) -> list[str]:
     if not count:
         return []
     wanted = state.wanted
-    candidates = [m for m in state.registry if state.ready(m) and m not in state.pinned]
+    candidates = [m for m in state.registry if state.ready(m) and not state.kept(m)]
     # A stable sort: within equals the order stays that of the last use.
     candidates.sort(key=lambda m: (not state.registry.peek(m).draining, m in wanted))
     return candidates[:count]
@@ -231,23 +241,28 @@ def queue_positions(state: State, now: float, limits: Limits) -> Iterator[QueueP
             ticket.model,
             position,
             now - ticket.arrived_at,
-            _expected(state, ticket, position, until_in_memory.get(ticket.model, 0.0), limits),
+            _expected(state, ticket, position, until_in_memory, limits),
         )
 
 
 def _expected(
-    state: State, ticket: Ticket, position: int, until_in_memory: float, limits: Limits
+    state: State,
+    ticket: Ticket,
+    position: int,
+    until_in_memory: Mapping[str, float],
+    limits: Limits,
 ) -> float | None:
     usual = limits.usual_seconds(state, ticket.model)
     if not usual:
         return None
     ahead = position - 1 + state.in_flight(ticket.model)
     rounds = max(0, ahead + 1 - limits.max_concurrent(ticket.model))
-    return until_in_memory + rounds * usual / limits.max_concurrent(ticket.model)
+    before = until_in_memory.get(state.place_of(ticket.model), 0.0)
+    return before + rounds * usual / limits.max_concurrent(ticket.model)
 
 
 def _until_in_memory(state: State, now: float, limits: Limits) -> dict[str, float]:
-    """Return the seconds until each model that is not ready will be."""
+    """Return the seconds until the model in each place that is not ready will be."""
     loads = {model: each.load_seconds or 0.0 for model, each in state.statistics.items()}
     until = {
         model: max(0.0, state.registry.peek(model).since + loads.get(model, 0.0) - now)
@@ -259,7 +274,8 @@ def _until_in_memory(state: State, now: float, limits: Limits) -> dict[str, floa
     for ticket in waiting_models(state):
         queued = len(state.waiting(ticket.model))
         rounds = -(-queued // limits.max_concurrent(ticket.model))
-        ahead += limits.usual_seconds(state) + loads.get(ticket.model, 0.0)
-        until[ticket.model] = ahead
+        place = state.place_of(ticket.model)
+        ahead += limits.usual_seconds(state) + loads.get(place, 0.0)
+        until[place] = ahead
         ahead += min(limits.patience(state), rounds * limits.usual_seconds(state, ticket.model))
     return until

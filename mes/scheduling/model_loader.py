@@ -15,19 +15,22 @@ from mes.errors import (
     ModelUnavailable,
     RuntimeUnavailable,
     ShuttingDown,
-    StateUnavailable,
     format_number,
 )
-from mes.scheduling.coordinator import Coordinator, Transaction
-from mes.scheduling.registry import LOAD, LoadFailure, Refusal, Ticket
-from mes.scheduling.state import claim_untracked, overfull
+from mes.scheduling.cooldown import Cooldown
+from mes.scheduling.registry import NOT_UNLOADED, StuckRunner
 from mes.scheduling.store import Store
+from mes.scheduling.untracked_models import claim_untracked, overfull
 
 log = logging.getLogger(__name__)
 
 # The pauses between queries whether a model has left memory: most leave soon.
 _FIRST_PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.2
+
+
+class PlaceLost(Exception):
+    """The place that a model has been given is not free after all: a stuck model has it."""
 
 
 class ModelLoader:
@@ -39,6 +42,7 @@ class ModelLoader:
         load_timeout_seconds: The longest time for one attempt to load a model.
         unload_timeout_seconds: The longest time for a model to leave memory.
         retry_pause_seconds: The pause before the second attempt to load a model.
+        cooldown: The pauses after a failed load or unload.
     """
 
     def __init__(
@@ -49,12 +53,14 @@ class ModelLoader:
         load_timeout_seconds: float,
         unload_timeout_seconds: float,
         retry_pause_seconds: float,
+        cooldown: Cooldown,
     ) -> None:
         self._runtime = runtime
         self._store = store
         self._load_timeout = load_timeout_seconds
         self._unload_timeout = unload_timeout_seconds
         self._retry_pause = retry_pause_seconds
+        self.cooldown = cooldown
 
     def load(self, spec: ModelSpec, ticket: str) -> dict[str, Any]:
         """Load the model for a ticket, in two attempts; return the fields of its resident.
@@ -64,6 +70,7 @@ class ModelLoader:
             LoadTimeout: an attempt took too long.
             ModelNotPulled: the model is not on the runtime's disk.
             RuntimeUnavailable: the runtime cannot be reached, or has not made room in time.
+            PlaceLost: too many models are in memory, so that this one must wait.
         """
         started = time.monotonic()
         self._make_room(ticket)
@@ -74,30 +81,64 @@ class ModelLoader:
             time.sleep(self._retry_pause)
             self._load_again(spec)
         log.info("loaded", extra={"model": spec.id, "seconds": time.monotonic() - started})
-        return self._resident_fields(spec.tag)
+        loaded = self.find(self._store.read().place_of(spec.tag))
+        return {} if loaded is None else resident_fields(loaded)
 
-    def unload_and_wait(self, name: str) -> None:
-        """Unload the model and wait until the runtime no longer lists it.
+    def unload_and_wait(self, place: str) -> None:
+        """Unload the model and wait until it has left memory, or is known to be stuck.
 
         Raises:
             RuntimeUnavailable: the runtime cannot be reached, or still lists the model at the end
                 of the time.
         """
         started = time.monotonic()
-        self._runtime.unload(name)
+        self._runtime.unload(place)
         pauses = _pauses()
-        while any(model.name == name for model in self._runtime.loaded()):
+        while self.find(place) is not None:
             if time.monotonic() > started + self._unload_timeout:
                 limit = format_number(self._unload_timeout)
-                raise RuntimeUnavailable(f"the runtime has not unloaded {name} within {limit} s")
+                raise RuntimeUnavailable(f"the runtime has not unloaded {place} within {limit} s")
             time.sleep(next(pauses))
-        log.info("unloaded", extra={"model": name, "seconds": time.monotonic() - started})
+        log.info("unloaded", extra={"model": place, "seconds": time.monotonic() - started})
 
-    def unload_untracked(self, names: set[str]) -> None:
-        """Unload models that have no place in the registry. Raises RuntimeUnavailable."""
-        for name in names:
-            log.warning("untracked_model_unloaded", extra={"model": name})
-            self.unload_and_wait(name)
+    def request_unload(self, place: str) -> None:
+        """Ask the runtime to unload the model, and do not wait. Raises RuntimeUnavailable."""
+        self._runtime.unload(place)
+
+    def find(self, place: str) -> LoadedModel | None:
+        """Return the model in this place as the runtime lists it, or None if it is not in memory.
+
+        A stuck model has no place here. Raises RuntimeUnavailable.
+        """
+        listed = self._runtime.loaded()
+        state = self._store.read()
+        return next((each for each in listed if state.places_of([each]) == [place]), None)
+
+    def unload_untracked(self, places: set[str]) -> None:
+        """Unload models that have no place in the registry. One that does not go is stuck then.
+
+        Raises RuntimeUnavailable if the runtime cannot be reached.
+        """
+        for place in places:
+            log.warning("untracked_model_unloaded", extra={"model": place})
+            try:
+                self.unload_and_wait(place)
+            except ShuttingDown:
+                raise
+            except MesError as exc:
+                self._add_stuck(place, exc)
+
+    def _add_stuck(self, place: str, error: MesError) -> None:
+        runner = self.find(place)
+        if runner is None:
+            return
+        log.warning("unload_failed", extra={"model": place, "reason": error.detail})
+        with self._store.transaction() as state:
+            now = time.monotonic()
+            stuck = StuckRunner(runner.name, runner.digest, NOT_UNLOADED, now, runner.size_bytes)
+            state.unloading.pop(place, None)
+            state.add_stuck(stuck, now)
+            state.unload_failures[stuck.key] = self.cooldown.after(None, error.detail, now)
 
     def _load(self, spec: ModelSpec) -> None:
         try:
@@ -111,10 +152,6 @@ class ModelLoader:
             self._load(spec)
         except LoadFailed as exc:
             raise ModelUnavailable(f"{spec.id} could not be loaded: {exc.detail}") from exc
-
-    def _resident_fields(self, name: str) -> dict[str, Any]:
-        loaded = next((model for model in self._runtime.loaded() if model.name == name), None)
-        return {} if loaded is None else resident_fields(loaded)
 
     def _make_room(self, ticket: str) -> None:
         """Wait until the model can be loaded without exceeding the number of models in memory.
@@ -139,10 +176,13 @@ class ModelLoader:
         """
         # Listed before the state is read: a model that loses its place after that is in the list,
         # so a later call, or another ticket, finds it.
-        listed = {model.name for model in self._runtime.loaded()}
+        listed = self._runtime.loaded()
         with self._store.transaction() as state:
-            full = overfull(state, listed)
-            claimed = claim_untracked(state, listed, ticket)
+            if state.stuck_in_the_way:
+                raise PlaceLost
+            places = state.places_of(listed)
+            full = overfull(state, places)
+            claimed = claim_untracked(state, places, ticket)
         try:
             self.unload_untracked(claimed)
         finally:
@@ -167,88 +207,3 @@ def resident_fields(loaded: LoadedModel) -> dict[str, Any]:
         "size_bytes": loaded.size_bytes,
         "vram_bytes": loaded.vram_bytes,
     }
-
-
-class LoadTasks:
-    """Carries out the tasks of waiting tickets, outside the lock, and records the outcome.
-
-    A model that cannot be loaded cools down: for `cooldown_seconds` after the first failure, twice
-    as long after each further one, at most `cooldown_max_seconds`.
-    """
-
-    def __init__(
-        self,
-        coordinator: Coordinator,
-        model_loader: ModelLoader,
-        *,
-        cooldown_seconds: float,
-        cooldown_max_seconds: float,
-    ) -> None:
-        self._coordinator = coordinator
-        self._model_loader = model_loader
-        self._cooldown_seconds = cooldown_seconds
-        self._cooldown_max_seconds = cooldown_max_seconds
-
-    def run(self, ticket: Ticket, spec: ModelSpec) -> None:
-        """Carry out the task of the ticket. If it fails, all tickets for its model are refused.
-
-        Raises:
-            ShuttingDown: the service stops; the task is undone when the ticket leaves.
-            StateUnavailable: the outcome cannot be recorded; the task is undone likewise.
-        """
-        if ticket.task == LOAD:
-            self._load(ticket, spec)
-        else:
-            self._unload(ticket, spec)
-
-    def _load(self, ticket: Ticket, spec: ModelSpec) -> None:
-        try:
-            fields = self._model_loader.load(spec, ticket.id)
-        except (ShuttingDown, StateUnavailable):
-            raise  # the next ticket that waits for the model, maybe in another worker, loads it
-        except MesError as exc:
-            with self._coordinator.transaction() as transaction:
-                transaction.state.drop(spec.tag, transaction.now)
-                self._refuse_all(transaction, spec, exc)
-            return
-        with self._coordinator.transaction() as transaction:
-            # Absent if a reload has lowered MAX_LOADED_MODELS meanwhile.
-            if spec.tag in transaction.state.registry:
-                transaction.state.finish_load(spec.tag, transaction.now, **fields)
-            transaction.state.finish_task(ticket.id)
-
-    def _unload(self, ticket: Ticket, spec: ModelSpec) -> None:
-        assert ticket.victim is not None
-        error = None
-        try:
-            self._model_loader.unload_and_wait(ticket.victim)
-        except ShuttingDown:
-            raise
-        except MesError as exc:
-            error = exc
-        with self._coordinator.transaction() as transaction:
-            transaction.state.release({ticket.victim}, transaction.now)
-            transaction.state.finish_task(ticket.id)
-            if error is not None:
-                self._refuse_all(transaction, spec, error)
-
-    def _refuse_all(self, transaction: Transaction, spec: ModelSpec, error: MesError) -> None:
-        """Refuse all tickets that wait for the model, with this error."""
-        log.error("load_abandoned", extra={"model": spec.id, "code": error.code})
-        state, retry_after = transaction.state, error.retry_after
-        if isinstance(error, ModelUnavailable):
-            retry_after = self._cool_down(transaction, spec, error)
-        for ticket in [t for t in state.tickets.values() if t.model == spec.tag]:
-            state.refuse(ticket, Refusal(ticket.worker, error.code, error.detail, retry_after))
-            transaction.to_wake.append(ticket)
-
-    def _cool_down(self, transaction: Transaction, spec: ModelSpec, error: MesError) -> float:
-        """Begin the cooldown of the model, and return its length in seconds."""
-        earlier = transaction.state.load_failures.get(spec.tag)
-        failures = 1 if earlier is None else earlier.failures + 1
-        doubled: float = self._cooldown_seconds * 2 ** (failures - 1)
-        seconds = min(doubled, self._cooldown_max_seconds)
-        transaction.state.load_failures[spec.tag] = LoadFailure(
-            failures, transaction.now + seconds, error.detail
-        )
-        return seconds

@@ -11,7 +11,7 @@ done. The rules, in the order they are tried:
 4. An unload that a user asked for begins once its model is idle.
 5. The oldest ticket whose model is not in memory loads it, if there is room; if there is none, it
    evicts the model that the registry chooses: idle, one that no request waits for, else the least
-   recently used.
+   recently used. If no place can ever become free, it is refused.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from mes.errors import ModelUnavailable
 from mes.scheduling import fairness
 from mes.scheduling.fairness import NO_BARRIER, Limits
-from mes.scheduling.registry import LOAD, PERMIT, UNLOAD, Ticket
+from mes.scheduling.registry import LOAD, PERMIT, UNLOAD, Refusal, Ticket
 from mes.scheduling.state import State, load_seconds
 
 
@@ -78,6 +79,18 @@ class Evict:
 
 
 @dataclass(frozen=True, slots=True)
+class Refuse:
+    """The ticket is refused, because no place in memory can become free for it."""
+
+    ticket: Ticket
+    detail: str
+
+    def apply(self, state: State, now: float) -> None:
+        refusal = Refusal(self.ticket.worker, ModelUnavailable.code, self.detail)
+        state.refuse(self.ticket, refusal)
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """These models drain from now on, and no others."""
 
@@ -100,12 +113,12 @@ class SetBatchBoundary:
         state.batch_boundary = self.at
 
 
-Decision = SetBatchBoundary | Grant | Dismiss | Load | Unload | Evict | Drain
+Decision = SetBatchBoundary | Grant | Dismiss | Load | Unload | Evict | Refuse | Drain
 
 
 def settle(state: State, now: float, limits: Limits) -> list[Decision]:
     """Decide and apply until nothing more can be done; return the decisions in order."""
-    state.pinned = limits.pinned
+    state.pinned = frozenset(map(state.place_of, limits.pinned))
     decisions: list[Decision] = []
     while (decision := decide(state, now, limits)) is not None:
         decision.apply(state, now)
@@ -133,8 +146,8 @@ def decide(state: State, now: float, limits: Limits) -> Decision | None:
 def queue_seconds(state: State, ticket: Ticket, now: float) -> float:
     """Return how long the ticket has waited, without the loading of its own model."""
     waited = now - ticket.arrived_at
-    if ticket.model in state.registry:
-        waited -= load_seconds(ticket, state.registry.peek(ticket.model), now)
+    if (resident := state.resident(ticket.model)) is not None:
+        waited -= load_seconds(ticket, resident, now)
     return waited
 
 
@@ -152,11 +165,12 @@ def _drain(state: State, starving: int) -> Drain | None:
 
 
 def _barriers(state: State, waiting: list[Ticket], barrier: float) -> dict[str, float]:
-    """Return the models that serve only requests with a number below a certain one."""
+    """Return the places that serve only requests with a number below a certain one."""
     barriers: dict[str, float] = dict.fromkeys(state.draining, barrier)
     for ticket in waiting:
         if ticket.wants == UNLOAD:
-            barriers[ticket.model] = min(ticket.number, barriers.get(ticket.model, NO_BARRIER))
+            place = state.place_of(ticket.model)
+            barriers[place] = min(ticket.number, barriers.get(place, NO_BARRIER))
     return barriers
 
 
@@ -167,7 +181,7 @@ def _grants(
         model = ticket.model
         if (
             state.ready(model)
-            and ticket.number < barriers.get(model, NO_BARRIER)
+            and ticket.number < barriers.get(state.place_of(model), NO_BARRIER)
             and state.in_flight(model) < limits.max_concurrent(model)
         ):
             yield Grant(ticket)
@@ -191,9 +205,9 @@ def _dismissals(state: State, waiting: list[Ticket]) -> Iterator[Dismiss]:
 
 def _requested_unloads(state: State, waiting: list[Ticket]) -> Iterator[Unload]:
     for ticket in waiting:
-        model = ticket.model
-        if ticket.wants == UNLOAD and state.ready(model) and not state.in_flight(model):
-            yield Unload(ticket, model)
+        place = state.place_of(ticket.model)
+        if ticket.wants == UNLOAD and state.ready(place) and not state.in_use(place):
+            yield Unload(ticket, place)
 
 
 def _place_for_the_oldest(
@@ -205,4 +219,7 @@ def _place_for_the_oldest(
     if limits.has_room_for(state, ticket.model):
         return Load(ticket)
     victim = state.registry.victim()
-    return Evict(ticket, victim) if victim is not None else None
+    if victim is not None:
+        return Evict(ticket, victim)
+    reason = limits.why_never(state, ticket.model)
+    return Refuse(ticket, reason) if reason is not None else None

@@ -19,6 +19,11 @@ READY = "ready"
 # In use, but not in the runtime's memory: the runtime may be loading it again for its requests.
 MISSING = "missing"
 
+# Why a model in memory is stuck.
+DELETED = "deleted"
+REPLACED = "replaced"
+NOT_UNLOADED = "not_unloaded"
+
 
 @dataclass(slots=True)
 class Resident:
@@ -35,6 +40,31 @@ class Resident:
     quantization: str | None = None
     size_bytes: int = 0
     vram_bytes: int = 0
+
+
+@dataclass(slots=True)
+class StuckRunner:
+    """A model in the runtime's memory that serves no request and cannot be unloaded.
+
+    The `cause` is DELETED or REPLACED (no name of the runtime leads to it any more), or
+    NOT_UNLOADED: the runtime was asked to unload it and still lists it.
+    """
+
+    model: str
+    digest: str
+    cause: str
+    since: float
+    size_bytes: int = 0
+
+    @property
+    def key(self) -> str:
+        """Its identity: the runtime may list two models of one name."""
+        return runner_key(self.model, self.digest)
+
+
+def runner_key(model: str, digest: str) -> str:
+    """Return the identity of a model in the runtime's memory."""
+    return f"{model}@{digest}"
 
 
 @dataclass(slots=True)

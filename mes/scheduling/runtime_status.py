@@ -34,6 +34,7 @@ class RuntimeStatus:
         seen_at: When the leader last asked it.
         in_gpu: Whether a model is in the memory of a GPU.
         pulled: The models on its disk, by name.
+        pulled_at: When they were listed.
         state_dir: The problem of the state directory, or an empty string.
     """
 
@@ -43,7 +44,13 @@ class RuntimeStatus:
     seen_at: float = 0.0
     in_gpu: bool = False
     pulled: Mapping[str, PulledModel] = field(default_factory=lambda: MappingProxyType({}))
+    pulled_at: float = 0.0
     state_dir: str = ""
+
+    @property
+    def shares_runners(self) -> bool:
+        """Whether it runs the models of one digest once, for all names that lead to them."""
+        return (self.version or "").startswith("ollama ")
 
     @property
     def is_fresh(self) -> bool:

@@ -13,6 +13,7 @@ from mes.errors import (
     ClientDisconnected,
     MesError,
     ModelBusy,
+    ModelNotPulled,
     ModelUnavailable,
     QueueFull,
     QueueTimeout,
@@ -20,22 +21,27 @@ from mes.errors import (
     error_for_code,
     format_number,
 )
-from mes.scheduling import policy
+from mes.scheduling import policy, stuck_models
 from mes.scheduling.coordinator import Coordinator, Transaction
-from mes.scheduling.model_loader import LoadTasks
-from mes.scheduling.registry import LOAD, LOADING, PERMIT, UNLOAD, Refusal, Ticket
+from mes.scheduling.load_tasks import LoadTasks
+from mes.scheduling.registry import DELETED, LOAD, LOADING, PERMIT, UNLOAD, Refusal, Ticket
 from mes.scheduling.state import State
 from mes.scheduling.workers import WorkerProcess
 
 
 @dataclass(frozen=True, slots=True)
 class GrantedPermit:
-    """A permit that was granted: how long that took, and the version of the model."""
+    """A permit that was granted: when, how long that took, and the version of the model.
+
+    `warnings` are the reasons why a part of it is not known.
+    """
 
     queue_seconds: float
     load_seconds: float
     digest: str | None
     quantization: str | None
+    granted_at: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +248,15 @@ def _without_repeats(emit: Emit) -> Emit:
 
 
 def _refuse_if_unavailable(transaction: Transaction, spec: ModelSpec) -> None:
-    """Raise ModelUnavailable if the model cools down, or can never be loaded."""
+    """Raise ModelUnavailable if the model cools down, or can never be loaded.
+
+    Raises ModelNotPulled if it was deleted while it was loaded.
+    """
     state = transaction.state
-    if spec.tag in state.registry:
+    if state.resident(spec.tag) is not None:
         return
+    if stuck_models.is_deleted(state, spec.tag):
+        raise ModelNotPulled(stuck_models.problem(spec.tag, DELETED))
     failure = state.load_failures.get(spec.tag)
     if failure is not None and failure.until > transaction.now:
         raise ModelUnavailable(failure.detail, retry_after=failure.until - transaction.now)
@@ -273,6 +284,7 @@ def _granted_permit(state: State, ticket: str) -> GrantedPermit | None:
         load_seconds=permit.load_seconds,
         digest=resident.digest if resident else None,
         quantization=resident.quantization if resident else None,
+        granted_at=permit.granted_at,
     )
 
 

@@ -24,6 +24,7 @@ from mes.scheduling.registry import (
     Permit,
     Refusal,
     Resident,
+    StuckRunner,
     Ticket,
 )
 from mes.scheduling.state import State
@@ -87,6 +88,8 @@ _RECORDS: dict[str, type] = {
     "load_failures": LoadFailure,
     "refusals": Refusal,
     "statistics": ModelStatistics,
+    "stuck": StuckRunner,
+    "unload_failures": LoadFailure,
 }
 _PLAIN = (
     "number",
@@ -96,8 +99,11 @@ _PLAIN = (
     "residency",
     "unloading",
     "preloaded",
+    "aliases",
 )
 _KEPT = (*_PLAIN, *_RECORDS)
+# Parts that a registry of an earlier release does not have.
+_NEWER = ("stuck", "unload_failures", "aliases")
 
 
 def encode(state: State) -> bytes:
@@ -112,7 +118,7 @@ def encode(state: State) -> bytes:
 def decode(content: bytes, max_loaded: int) -> State:
     """Return the state of which `encode` has made `content`; a new one for `null`."""
     document = orjson.loads(content)
-    return State(max_loaded) if document is None else _decode(document, max_loaded)
+    return State(max_loaded) if document is None else _decode(_completed(document), max_loaded)
 
 
 def check(content: bytes) -> None:
@@ -124,11 +130,12 @@ def check(content: bytes) -> None:
     document = orjson.loads(content)
     if document is None:
         return
-    if not _has_fields(document, _fields()):
+    if not _has_fields(_completed(document), _fields()):
         raise ValueError("it is not a registry of this version")
     if (document["version"], document["boot"]) != (VERSION, BOOT_ID):
         raise ValueError("it is of another version, or from before the machine was restarted")
-    failures, latest = document["load_failures"].values(), time.monotonic() + _A_DAY
+    document, latest = _completed(document), time.monotonic() + _A_DAY
+    failures = (*document["load_failures"].values(), *document["unload_failures"].values())
     if any(failure["until"] > latest for failure in failures):
         raise ValueError("a model in it would cool down for more than a day")
 
@@ -146,6 +153,12 @@ def with_unchecked_residents(content: bytes) -> bytes:
         if resident["phase"] == READY:
             resident["phase"] = MISSING
     return orjson.dumps(document)
+
+
+def _completed(document: Any) -> Any:
+    """Return the document with the parts that earlier releases did not write, which are empty."""
+    empty: dict[str, Any] = {name: {} for name in _NEWER}
+    return {**empty, **document} if isinstance(document, dict) else document
 
 
 def _fields() -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mes.scheduling.memory import Memory
 from mes.scheduling.registry import (
     LOAD,
     LOADING,
-    MISSING,
     PERMIT,
     READY,
     UNLOAD,
@@ -16,32 +16,21 @@ from mes.scheduling.registry import (
     ModelStatistics,
     Permit,
     Refusal,
-    Registry,
     Resident,
     Ticket,
 )
 
 
 @dataclass
-class State:
+class State(Memory):
     """The requests that run and wait, and the models in memory.
 
-    `unloading` maps each model that is being unloaded to the ticket that does it: such a model
-    still takes up a place. `residency` counts the changes of the models in memory, so that a list
-    of the runtime from before such a change is known to be stale. `batch_boundary` is a ticket
-    number, or 0 (mes/scheduling/fairness.py). `swap_began` is the time since which models are
-    loading or unloading, or None.
+    `batch_boundary` is a ticket number, or 0 (mes/scheduling/fairness.py).
     """
 
-    max_loaded: int
-    pinned: frozenset[str] = frozenset()
     number: int = 0
-    residency: int = 0
     granted_up_to: int = 0
     batch_boundary: int = 0
-    swap_began: float | None = None
-    registry: Registry = field(init=False)
-    unloading: dict[str, str] = field(default_factory=dict)
     permits: dict[str, Permit] = field(default_factory=dict)
     tickets: dict[str, Ticket] = field(default_factory=dict)
     load_failures: dict[str, LoadFailure] = field(default_factory=dict)
@@ -49,38 +38,20 @@ class State:
     statistics: dict[str, ModelStatistics] = field(default_factory=dict)
     preloaded: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.registry = Registry(self.max_loaded, self._may_go, lambda: self.wanted)
-
     # Reading
 
     def in_flight(self, model: str) -> int:
+        """Return how many requests use the model, by this name."""
         return sum(permit.model == model for permit in self.permits.values())
+
+    def in_use(self, place: str) -> bool:
+        """Return whether a request uses the model in this place, by any of its names."""
+        return any(self.place_of(permit.model) == place for permit in self.permits.values())
 
     def requests(self, model: str) -> int:
         """Return how many requests use the model or wait for a permit on it."""
         waiting = sum(t.model == model and t.wants == PERMIT for t in self.tickets.values())
         return self.in_flight(model) + waiting
-
-    def resident(self, model: str) -> Resident | None:
-        """Return the model's entry in the registry, or None if it has no place in memory."""
-        return self.registry.peek(model) if model in self.registry else None
-
-    def ready(self, model: str) -> bool:
-        return model in self.registry and self.registry.peek(model).phase == READY
-
-    def in_memory(self, model: str) -> bool:
-        """Return whether the model takes up a place: loading, loaded or unloading."""
-        return model in self.registry or model in self.unloading
-
-    def missing(self, model: str) -> bool:
-        """Return whether the model has a place and users though the runtime does not list it."""
-        return model in self.registry and self.registry.peek(model).phase == MISSING
-
-    @property
-    def draining(self) -> frozenset[str]:
-        """The models that drain, to make room for others."""
-        return frozenset(each.model for each in self.registry.residents() if each.draining)
 
     def waiting(self, model: str) -> list[Ticket]:
         """Return the tickets that wait for a permit on the model, oldest first."""
@@ -92,12 +63,8 @@ class State:
 
     @property
     def wanted(self) -> set[str]:
-        """The models that requests wait for."""
-        return {ticket.model for ticket in self.tickets.values()}
-
-    @property
-    def places_free(self) -> int:
-        return self.max_loaded - len(self.registry) - len(self.unloading)
+        """The places of the models that requests wait for."""
+        return {self.place_of(ticket.model) for ticket in self.tickets.values()}
 
     def owners(self) -> set[str]:
         """Return the workers that own a ticket, a permit or a refusal."""
@@ -107,9 +74,6 @@ class State:
             *self.refusals.values(),
         ]
         return {thing.worker for thing in owned}
-
-    def _may_go(self, model: str) -> bool:
-        return self.ready(model) and model not in self.pinned and not self.in_flight(model)
 
     # Changes
 
@@ -133,18 +97,18 @@ class State:
             return
         statistics = self.statistics_of(permit.model)
         statistics.use_seconds = _average(statistics.use_seconds, now - permit.granted_at)
-        if permit.model in self.registry:
-            self.registry[permit.model].used_at = now
+        if (place := self.place_of(permit.model)) in self.registry:
+            self.registry[place].used_at = now
 
     def grant(self, ticket: Ticket, now: float) -> None:
         """Turn a ticket into a permit."""
-        resident = self.registry[ticket.model]
+        resident = self.registry[self.place_of(ticket.model)]
         del self.tickets[ticket.id]
         self.granted_up_to = max(self.granted_up_to, ticket.number)
         for other in self.tickets.values():
             if other.number > ticket.number:
                 break
-            if other.overtaken_at is None and other.model not in self.registry:
+            if other.overtaken_at is None and self.resident(other.model) is None:
                 other.overtaken_at = now
         self.permits[ticket.id] = Permit(
             ticket.id,
@@ -159,16 +123,17 @@ class State:
     def begin_load(self, ticket: Ticket, now: float) -> None:
         """Give the ticket's model a place in memory, and the ticket the task to load it."""
         ticket.task = LOAD
-        self.registry[ticket.model] = Resident(ticket.model, LOADING, now, ticket.id, used_at=now)
+        place = self.place_of(ticket.model)
+        self.registry[place] = Resident(place, LOADING, now, ticket.id, used_at=now)
         self._residency_changed(now)
 
     def finish_load(self, model: str, now: float, **facts: Any) -> None:
         """Note that the model is in memory; `facts` are fields of its resident."""
-        resident = self.registry.peek(model)
+        resident = self.registry.peek(place := self.place_of(model))
         resident.phase, resident.ready_at, resident.ticket = READY, now, None
         self.correct(model, **facts)
         self.load_failures.pop(model, None)
-        statistics = self.statistics_of(model)
+        statistics = self.statistics_of(place)
         statistics.loads += 1
         statistics.load_seconds = _average(statistics.load_seconds, now - resident.since)
         statistics.size_bytes = resident.size_bytes
@@ -195,39 +160,6 @@ class State:
         if ticket in self.tickets:
             self.tickets[ticket].task = self.tickets[ticket].victim = None
 
-    def release(self, models: set[str], now: float) -> None:
-        """Note that these models are no longer unloading: unloaded, or abandoned."""
-        self.unloading = {model: by for model, by in self.unloading.items() if model not in models}
-        self._residency_changed(now)
-
-    def drop(self, model: str, now: float) -> None:
-        """Note that the model is not in memory after all."""
-        self.registry.pop(model, None)
-        self._residency_changed(now)
-
-    def look_for(self, model: str, *, listed: bool, now: float) -> None:
-        """Note whether the runtime lists a model that was loaded.
-
-        A model that is gone keeps its place until no request uses it: the runtime may be loading
-        it for them, and with another in its place there would be one too many in memory.
-        """
-        if listed:
-            self.registry.peek(model).phase = READY
-        elif self.in_flight(model):
-            self.registry.peek(model).phase = MISSING
-        else:
-            self.drop(model, now)
-
-    def adopt(self, model: str, now: float, **facts: Any) -> None:
-        """Give a place to a model that is in memory though MES did not load it."""
-        self.registry[model] = Resident(model, READY, now, ready_at=now, used_at=now, **facts)
-        self._residency_changed(now)
-
-    def correct(self, model: str, **facts: Any) -> None:
-        """Replace fields of a resident by the values that the runtime reports."""
-        for name, value in facts.items():
-            setattr(self.registry.peek(model), name, value)
-
     def refuse(self, ticket: Ticket, refusal: Refusal) -> None:
         """Turn a ticket into a refusal, which its owner fetches."""
         del self.tickets[ticket.id]
@@ -250,17 +182,6 @@ class State:
         orphans = {model for model, by in self.unloading.items() if by not in self.tickets}
         self.release(orphans, now)
 
-    def _residency_changed(self, now: float) -> None:
-        self.residency += 1
-        swapping = self.unloading or any(
-            each.phase == LOADING for each in self.registry.residents()
-        )
-        if swapping and self.swap_began is None:
-            self.swap_began = now
-        elif not swapping and self.swap_began is not None:
-            self._move_clocks(self.swap_began, now)
-            self.swap_began = None
-
     def _move_clocks(self, began: float, now: float) -> None:
         """Do not count the time in which models were swapped as overtaken."""
         for ticket in self.tickets.values():
@@ -280,21 +201,3 @@ def load_seconds(ticket: Ticket, resident: Resident, now: float) -> float:
     """Return how much of the ticket's wait was the loading of its model."""
     loaded_at = now if resident.ready_at is None else resident.ready_at
     return max(0.0, min(now, loaded_at) - max(ticket.arrived_at, resident.since))
-
-
-def overfull(state: State, listed: set[str]) -> bool:
-    """Return whether more models are in memory, loading and unloading included, than may be."""
-    return len({*state.registry, *state.unloading, *listed}) > state.max_loaded
-
-
-def claim_untracked(state: State, listed: set[str], ticket: str) -> set[str]:
-    """Mark untracked models as unloading, if they are in the way, and return them.
-
-    An untracked model is in the runtime's memory without a place in the registry. Marked, it is
-    loaded by no request until `ticket` has unloaded it.
-    """
-    if not overfull(state, listed):
-        return set()
-    claimed = listed - set(state.registry) - set(state.unloading)
-    state.unloading.update(dict.fromkeys(claimed, ticket))
-    return claimed

@@ -38,6 +38,7 @@ def test_ready_names_the_check_that_fails(client, runtime, app):
         "runtime": "http://ollama:11434 cannot be reached",
         "catalog": "ok",
         "state": "ok",
+        "memory": "ok",
     }
     runtime.down = None
     eventually(lambda: client.get("/ready").status_code == 200)
@@ -56,6 +57,7 @@ def test_ready_tells_clients_without_a_key_no_address_and_no_path(client, runtim
         "runtime": "the runtime cannot be used; send an API key for the reason",
         "catalog": "the latest edit of the catalog is invalid; send an API key for the reason",
         "state": "ok",
+        "memory": "ok",
     }
 
 

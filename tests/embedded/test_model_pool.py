@@ -226,6 +226,15 @@ def test_other_load_options_reload_the_model_once_it_is_idle(harness, threads):
     assert len(harness.engines) == 2
 
 
+def test_a_file_that_is_replaced_is_loaded_by_the_next_request(harness):
+    first = harness.touch("a")
+    path = harness.store.find("a").path
+    path.write_bytes(path.read_bytes() + b"more")
+    second = harness.touch("a")
+    assert second.model.digest != first.model.digest
+    assert (first.alive, harness.touch("a") is second) == (False, True)
+
+
 def test_a_context_beyond_the_models_own_is_clamped(harness):
     assert harness.touch("a", num_ctx=4096) is harness.touch("a", num_ctx=8192)
     assert harness.engines[0].launch.context_length == 128

@@ -11,9 +11,11 @@ import pytest
 
 from mes.domain import ModelSpec
 from mes.event_loop import EventLoop
+from mes.scheduling.cooldown import Cooldown
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.fairness import Limits
-from mes.scheduling.model_loader import LoadTasks, ModelLoader
+from mes.scheduling.load_tasks import LoadTasks
+from mes.scheduling.model_loader import ModelLoader
 from mes.scheduling.scheduler import Scheduler
 from mes.scheduling.shared_file import SharedFile
 from mes.scheduling.shared_resources import open_shared_file
@@ -74,10 +76,9 @@ def make(tmp_path: Path, runtime: FakeRuntime, registry_file: SharedFile) -> Ite
             load_timeout_seconds=10,
             unload_timeout_seconds=2,
             retry_pause_seconds=0.01,
+            cooldown=Cooldown(cooldown, 60),
         )
-        load_tasks = LoadTasks(
-            coordinator, model_loader, cooldown_seconds=cooldown, cooldown_max_seconds=60
-        )
+        load_tasks = LoadTasks(coordinator, model_loader)
         scheduler = Scheduler(
             coordinator=coordinator,
             worker=worker,

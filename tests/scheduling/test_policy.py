@@ -15,8 +15,19 @@ from hypothesis.stateful import (
 
 from mes.scheduling import policy
 from mes.scheduling.fairness import Limits, queue_positions
-from mes.scheduling.policy import Evict, Grant, Load, Unload
-from mes.scheduling.registry import LOAD, LOADING, PERMIT, UNLOAD, Refusal, Ticket
+from mes.scheduling.policy import Evict, Grant, Load, Refuse, Unload
+from mes.scheduling.registry import (
+    DELETED,
+    LOAD,
+    LOADING,
+    PERMIT,
+    REPLACED,
+    UNLOAD,
+    LoadFailure,
+    Refusal,
+    StuckRunner,
+    Ticket,
+)
 from mes.scheduling.serialization import decode, encode
 from mes.scheduling.state import State
 from tests.fakes import spec
@@ -27,7 +38,7 @@ PATIENCE = 10.0
 
 
 class Policy(RuleBasedStateMachine):
-    """Arrivals, ends, deaths, failures and the passing of time, in any order."""
+    """Arrivals, ends, deaths, failures, stuck models and the passing of time, in any order."""
 
     @initialize(places=st.integers(1, 3), pinned=st.booleans(), concurrent=st.integers(1, 3))
     def begin(self, places: int, pinned: bool, concurrent: int) -> None:
@@ -45,26 +56,36 @@ class Policy(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """Let the policy decide, and check each decision as it is made."""
-        self.state.pinned = self.limits.pinned
+        self.state.pinned = frozenset(map(self.state.place_of, self.limits.pinned))
         while (decision := policy.decide(self.state, self.now, self.limits)) is not None:
             match decision:
                 case Grant(ticket):
                     self.check_grant(ticket)
                 case Unload(_, victim) | Evict(_, victim):
-                    assert self.state.in_flight(victim) == 0
+                    assert not any(self.state.in_flight(name) for name in self.names_of(victim))
                     assert self.state.ready(victim)
                     is_requested = any(
-                        t.wants == UNLOAD and t.model == victim for t in self.state.tickets.values()
+                        t.wants == UNLOAD and self.state.place_of(t.model) == victim
+                        for t in self.state.tickets.values()
                     )
-                    assert is_requested or victim not in self.limits.pinned
+                    is_pinned = self.limits.pinned & self.names_of(victim)
+                    assert is_requested or not (is_pinned or victim in self.state.unload_failures)
+                case Refuse(ticket):
+                    assert self.state.stuck or self.state.unload_failures
+                    assert not self.state.in_memory(ticket.model)
                 case Load(ticket):
                     assert not self.state.in_memory(ticket.model)
-                    assert self.state.places_free > 0
+                    state = self.state
+                    taken = len(state.registry) + len(state.unloading) + len(state.stuck)
+                    assert taken < self.limits.max_loaded
             decision.apply(self.state, self.now)
             if isinstance(decision, Evict):
                 assert decision.victim in self.state.unloading
         # The next worker reads the state that this one has written.
         assert encode(decode(encode(self.state), self.limits.max_loaded)) == encode(self.state)
+
+    def names_of(self, place: str) -> set[str]:
+        return {tag for tag in self.limits.models if self.state.place_of(tag) == place}
 
     def check_grant(self, ticket: Ticket) -> None:
         """Check the order of arrival within a model, and that no starving request is overtaken."""
@@ -113,19 +134,34 @@ class Policy(RuleBasedStateMachine):
     def finish_a_task(self, data: st.DataObject, works: bool) -> None:
         busy = sorted(n for n, t in self.state.tickets.items() if t.task)
         ticket = self.state.tickets[data.draw(st.sampled_from(busy))]
-        if ticket.task == UNLOAD:
+        if ticket.task == UNLOAD and works:
             self.state.release({ticket.victim or ""}, self.now)
             self.state.finish_task(ticket.id)
-        elif works and ticket.model in self.state.registry:
-            self.state.finish_load(ticket.model, self.now, size_bytes=1)
+        elif ticket.task == UNLOAD:
+            self.fail_unload(ticket)
+        elif works and (resident := self.state.loading_by(ticket.id)):
+            self.state.finish_load(resident.model, self.now, size_bytes=1, digest="1")
             self.state.finish_task(ticket.id)
         else:
-            self.fail_load(ticket.model)
+            self.fail_load(ticket)
         self.settle()
 
-    def fail_load(self, model: str) -> None:
-        self.state.drop(model, self.now)
-        for ticket in [t for t in self.state.tickets.values() if t.model == model]:
+    def fail_unload(self, ticket: Ticket) -> None:
+        victim = ticket.victim or ""
+        failure = LoadFailure(1, self.now + 10, "it stays")
+        self.state.keep_after_failed_unload(victim, failure, self.now, digest="1")
+        self.state.finish_task(ticket.id)
+        for each in list(self.state.tickets.values()):
+            if each.wants == UNLOAD and self.state.place_of(each.model) == victim:
+                self.state.leave(each.id, self.now)
+
+    def fail_load(self, failed: Ticket) -> None:
+        model = failed.model
+        if resident := self.state.loading_by(failed.id):
+            self.state.drop(resident.model, self.now)
+        self.state.finish_task(failed.id)
+        waiting = [t for t in self.state.tickets.values() if t.model == model and not t.task]
+        for ticket in waiting:
             self.state.refuse(ticket, Refusal(ticket.worker, "model_unavailable", "no"))
             self.state.leave(ticket.id, self.now)
 
@@ -150,6 +186,44 @@ class Policy(RuleBasedStateMachine):
             self.state.look_for(model, listed=listed, now=self.now)
         self.settle()
 
+    # The runtime's memory
+
+    @precondition(lambda self: any(map(self.state.ready, self.state.registry)))
+    @rule(data=st.data(), cause=st.sampled_from([DELETED, REPLACED]), loaded_again=st.booleans())
+    def a_model_gets_stuck(self, data: st.DataObject, cause: str, loaded_again: bool) -> None:
+        """A model is deleted or replaced. A request may have loaded the new version already."""
+        ready = sorted(filter(self.state.ready, self.state.registry))
+        place = data.draw(st.sampled_from(ready))
+        self.count += 1
+        self.state.add_stuck(StuckRunner(place, str(self.count), cause, self.now), self.now)
+        if cause == REPLACED and loaded_again:
+            self.state.correct(place, digest=f"newer than {self.count}")
+        else:
+            self.state.drop(place, self.now)
+        self.settle()
+
+    @precondition(lambda self: self.state.stuck or self.state.unload_failures)
+    @rule(data=st.data())
+    def a_stuck_model_leaves(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted({**self.state.stuck, **self.state.unload_failures})))
+        if key in self.state.stuck:
+            self.state.forget_stuck({key}, self.now)
+        elif key in self.state.registry:
+            self.state.look_for(key, listed=False, now=self.now)
+        self.settle()
+
+    @rule(model=st.sampled_from(MODELS[1:]), of=st.sampled_from(MODELS))
+    def a_name_becomes_another(self, model: str, of: str) -> None:
+        """A model is copied to a name, or a copy gets weights of its own."""
+        model, place = f"{model}:latest", self.state.place_of(f"{of}:latest")
+        self.state.aliases = {n: p for n, p in self.state.aliases.items() if model not in (n, p)}
+        if self.state.place_of(place) != model and place != model:
+            self.state.aliases[model] = self.state.place_of(place)
+        for resident in self.state.registry.by_last_use():
+            if self.state.place_of(resident.model) != resident.model:
+                self.state.move(resident.model, self.state.place_of(resident.model))
+        self.settle()
+
     @rule(seconds=st.sampled_from([0.01, 0.5, 3.0, 11.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -158,10 +232,9 @@ class Policy(RuleBasedStateMachine):
     @invariant()
     def limits_hold(self) -> None:
         state = self.state
-        assert state.places_free >= 0
+        assert len(state.registry) + len(state.unloading) <= self.limits.max_loaded
         for each in self.limits.models.values():
-            if each.tag in state.registry:
-                assert state.in_flight(each.tag) <= each.max_concurrent
+            assert state.in_flight(each.tag) <= each.max_concurrent
 
     @invariant()
     def every_task_has_a_ticket(self) -> None:
@@ -188,9 +261,11 @@ class Policy(RuleBasedStateMachine):
                 if ticket.task == UNLOAD:
                     self.state.release({ticket.victim or ""}, self.now)
                     self.state.finish_task(ticket.id)
-                elif ticket.task == LOAD and ticket.model in self.state.registry:
-                    self.state.finish_load(ticket.model, self.now)
+                elif ticket.task == LOAD and (resident := self.state.loading_by(ticket.id)):
+                    self.state.finish_load(resident.model, self.now)
                     self.state.finish_task(ticket.id)
+                elif ticket.task == LOAD:
+                    self.fail_load(ticket)
             self.look_for_missing_models(listed=False)
             self.now += 1.0
             self.settle()
@@ -369,3 +444,46 @@ def test_queue_positions_have_an_expected_start():
     assert (first.position, last.position) == (1, 12)
     assert first.waited_seconds == 2.0
     assert 0 < (first.expected_seconds or 0) < (last.expected_seconds or 0) < 20
+
+
+def test_a_request_that_waits_is_refused_once_stuck_models_have_all_places():
+    state, limits = two_in_memory()
+    policy.settle(state, 2.0, limits)
+    for model in ("a:latest", "b:latest"):
+        state.add_stuck(StuckRunner(model, "1", REPLACED, 3.0), 3.0)
+        state.drop(model, 3.0)
+    (refused,) = policy.settle(state, 3.0, limits)
+    assert isinstance(refused, Refuse)
+    assert "an earlier version of a:latest" in state.refusals["w/c"].detail
+
+
+def test_a_victim_that_did_not_go_is_passed_over_and_serves_its_own_requests():
+    state, limits = two_in_memory()
+    for model in ("a:latest", "b:latest"):
+        state.leave(f"w/{model}", 2.0)
+    (first,) = policy.settle(state, 2.0, limits)
+    failure = LoadFailure(1, 99.0, "it stays")
+    state.keep_after_failed_unload("a:latest", failure, 3.0)
+    state.finish_task("w/c")
+    (second,) = policy.settle(state, 3.0, limits)
+    assert (first.victim, second.victim) == ("a:latest", "b:latest")
+    again = state.join("w/again", "w", "a:latest", PERMIT, 4.0)
+    assert policy.settle(state, 4.0, limits) == [Grant(again)]
+
+
+def test_names_of_one_place_have_their_own_limits_and_are_unloaded_together():
+    limits = Limits(1, 5.0, models={each.tag: each for each in (spec("a"), spec("b"))})
+    state = State(1, aliases={"b:latest": "a:latest"})
+    for name in ("a1", "b1", "a2", "b2"):
+        state.join(f"w/{name}", "w", f"{name[0]}:latest", PERMIT, 0.0)
+    policy.settle(state, 0.0, limits)
+    state.finish_load("a:latest", 1.0)
+    state.finish_task("w/a1")
+    policy.settle(state, 1.0, limits)
+    assert list(state.permits) == ["w/a1", "w/b1"]
+    for name in ("w/a2", "w/b2", "w/a1"):
+        state.leave(name, 2.0)
+    unload = state.join("w/unload", "w", "a:latest", UNLOAD, 3.0)
+    assert policy.settle(state, 3.0, limits) == []
+    state.leave("w/b1", 4.0)
+    assert policy.settle(state, 4.0, limits) == [Unload(unload, "a:latest")]

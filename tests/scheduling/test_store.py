@@ -15,7 +15,15 @@ import pytest
 from mes.errors import StateDirFull
 from mes.event_loop import EventLoop
 from mes.scheduling import store as module
-from mes.scheduling.registry import LOAD, MISSING, PERMIT, READY, LoadFailure
+from mes.scheduling.registry import (
+    DELETED,
+    LOAD,
+    MISSING,
+    PERMIT,
+    READY,
+    LoadFailure,
+    StuckRunner,
+)
 from mes.scheduling.serialization import check, decode, encode, image
 from mes.scheduling.shared_resources import SharedResources, open_shared_file
 from mes.scheduling.state import State
@@ -48,6 +56,7 @@ def state(worker_id):
     state.load_failures["d"] = LoadFailure(2, NOW + 100, "out of memory")
     state.statistics_of("a").load_seconds = 1.5
     state.preloaded["a"] = "7"
+    state.add_stuck(StuckRunner("e", "0123", DELETED, NOW, size_bytes=5), NOW)
     return state
 
 
@@ -305,6 +314,9 @@ WRONG = [
     (["statistics", "a", "loads"], -1),
     (["load_failures", "d", "until"], 1e12),
     (["preloaded", "a"], 7),
+    (["stuck", "e@0123", "size_bytes"], -1),
+    (["stuck"], []),
+    (["aliases"], {"a": 7}),
     (["version"], 99),
     (["boot"], "another"),
 ]
@@ -346,6 +358,14 @@ def test_a_smaller_number_of_models_keeps_those_used_last(state):
 def test_a_state_of_this_version_passes_the_check(state):
     check(encode(state))
     check(b"null")
+
+
+def test_a_state_of_an_earlier_release_is_used(path, state, start):
+    document = orjson.loads(encode(state))
+    for name in ("stuck", "unload_failures", "aliases"):
+        del document[name]
+    found = begun_with(path, orjson.dumps(document), start)
+    assert (set(found.registry), found.stuck) == ({"a", "b", "c"}, {})
 
 
 # The name

@@ -10,8 +10,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mes.scheduling import policy
 from mes.scheduling.fairness import Limits
-from mes.scheduling.registry import LOAD, PERMIT, UNLOAD, Refusal, Ticket
-from mes.scheduling.state import State, claim_untracked, overfull
+from mes.scheduling.registry import (
+    LOAD,
+    PERMIT,
+    REPLACED,
+    UNLOAD,
+    Refusal,
+    StuckRunner,
+    Ticket,
+)
+from mes.scheduling.state import State
+from mes.scheduling.untracked_models import claim_untracked, overfull
 from tests.fakes import spec
 
 MODELS = "abcde"
@@ -24,7 +33,7 @@ LOADING, LOADED, UNLOADING = "loading", "loaded", "unloading"
 class Operation:
     """The progress of a task: the models it has listed, those it unloads, whether it has begun."""
 
-    listed: set[str] | None = None
+    listed: list[tuple[str, str]] | None = None
     unloading: set[str] = field(default_factory=set)
     begun: bool = False
 
@@ -40,8 +49,13 @@ class Memory(RuleBasedStateMachine):
         self.memory = {f"{model}:latest": LOADED for model in MODELS[:places]}
         for model in self.memory if known else ():
             self.state.adopt(model, 0.0)
+        self.versions = dict.fromkeys([f"{model}:latest" for model in MODELS], "0")
+        # Models that no name leads to: an earlier version of each is still in memory.
+        self.orphans: set[tuple[str, str]] = set()
+        # The new versions that the runtime has loaded before the leader knew of the update.
+        self.excess = 0
         self.operations: dict[str, Operation] = {}
-        self.leaders_list: tuple[int, set[str]] | None = None
+        self.leaders_list: tuple[int, list[tuple[str, str]]] | None = None
         self.count = 0
 
     def settle(self) -> None:
@@ -51,6 +65,14 @@ class Memory(RuleBasedStateMachine):
     def listed(self) -> set[str]:
         """Return the models that the runtime lists, which are not those that it is loading."""
         return {model for model, phase in self.memory.items() if phase != LOADING}
+
+    def runners(self) -> list[tuple[str, str]]:
+        """Return the models that the runtime lists, with their versions."""
+        return [*((model, self.versions[model]) for model in self.listed()), *self.orphans]
+
+    def places_of(self, runners: list[tuple[str, str]]) -> list[str]:
+        """Return the places of listed models, without those that are known as stuck."""
+        return [model for model, version in runners if f"{model}@{version}" not in self.state.stuck]
 
     def unload_and_wait(self, models: set[str]) -> None:
         self.memory.update(dict.fromkeys(models & self.listed(), UNLOADING))
@@ -68,7 +90,9 @@ class Memory(RuleBasedStateMachine):
     @rule(data=st.data())
     def finish_a_generation(self, data: st.DataObject) -> None:
         permit = self.state.permits[data.draw(st.sampled_from(sorted(self.state.permits)))]
-        self.memory.setdefault(permit.model, LOADED)  # the runtime loads the model of each request
+        if permit.model not in self.memory:  # the runtime loads the model of each request
+            self.memory[permit.model] = LOADED
+            self.excess += any(model == permit.model for model, _ in self.orphans)
         self.state.leave(permit.id, float(self.count))
         self.settle()
 
@@ -86,18 +110,34 @@ class Memory(RuleBasedStateMachine):
         if self.memory.get(f"{model}:latest") == phase:
             del self.memory[f"{model}:latest"]
 
+    @rule(model=st.sampled_from(MODELS))
+    def replace_in_memory(self, model: str) -> None:
+        """A model gets a new version while it is loaded, as by a pull; the old one stays."""
+        model = f"{model}:latest"
+        if self.memory.get(model) == LOADED:
+            self.orphans.add((model, self.versions[model]))
+            self.versions[model] = str(int(self.versions[model]) + 1)
+            del self.memory[model]
+
+    @precondition(lambda self: self.orphans)
+    @rule(data=st.data())
+    def expire(self, data: st.DataObject) -> None:
+        self.orphans.remove(data.draw(st.sampled_from(sorted(self.orphans))))
+
     # The leader
 
     @rule()
     def the_leader_lists_models(self) -> None:
-        self.leaders_list = (self.state.residency, self.listed())
+        self.leaders_list = (self.state.residency, self.runners())
 
     @precondition(lambda self: self.leaders_list is not None)
     @rule(worker=st.sampled_from(WORKERS))
     def the_leader_reconciles(self, worker: str) -> None:
-        (residency, listed), self.leaders_list = self.leaders_list, None
+        (residency, runners), self.leaders_list = self.leaders_list, None
         if residency != self.state.residency:
             return
+        self.note_stuck(runners)
+        listed = set(self.places_of(runners))
         for model in list(self.state.registry):
             if self.state.ready(model) or self.state.missing(model):
                 self.state.look_for(model, listed=model in listed, now=float(self.count))
@@ -106,11 +146,21 @@ class Memory(RuleBasedStateMachine):
                 self.state.adopt(model, float(self.count))
         self.settle()
         name = f"{worker}/{self.count}"
-        if claimed := claim_untracked(self.state, listed, name):
+        if claimed := claim_untracked(self.state, self.places_of(runners), name):
             self.state.join(name, worker, min(claimed), UNLOAD, float(self.count)).task = UNLOAD
             self.operations[name] = Operation(unloading=claimed)
             self.unload_and_wait(claimed)
         self.settle()
+
+    def note_stuck(self, runners: list[tuple[str, str]]) -> None:
+        now = float(self.count)
+        keys = {f"{model}@{version}" for model, version in runners}
+        self.state.forget_stuck(self.state.stuck.keys() - keys, now)
+        for model, version in sorted(runners):
+            if version != self.versions[model] and f"{model}@{version}" not in self.state.stuck:
+                self.state.add_stuck(StuckRunner(model, version, REPLACED, now), now)
+                if self.state.ready(model) and (model, self.versions[model]) not in runners:
+                    self.state.drop(model, now)
 
     # Tickets with a task, step by step
 
@@ -131,7 +181,7 @@ class Memory(RuleBasedStateMachine):
         elif operation.begun:
             self.end_load(ticket, fails)
         elif operation.listed is None:
-            operation.listed = self.listed()
+            operation.listed = self.runners()
         else:
             self.begin_load(ticket, operation)
 
@@ -148,13 +198,20 @@ class Memory(RuleBasedStateMachine):
             self.abandon_load(ticket)
 
     def begin_load(self, ticket: Ticket, operation: Operation) -> None:
-        listed, operation.listed = operation.listed or set(), None
+        listed, operation.listed = self.places_of(operation.listed or []), None
+        if self.state.stuck_in_the_way:
+            self.state.drop(ticket.model, float(self.count))
+            self.end(ticket, refused=False)
+            return
         full = overfull(self.state, listed)
         operation.unloading = claim_untracked(self.state, listed, ticket.id)
         self.unload_and_wait(operation.unloading)
         if not full and self.memory.get(ticket.model) != UNLOADING:
             operation.begun = True
-            self.memory.setdefault(ticket.model, LOADING)
+            if ticket.model not in self.memory:
+                self.memory[ticket.model] = LOADING
+                # It took the earlier version, not yet known as stuck, for the model itself.
+                self.excess += ticket.model in listed
 
     def end_load(self, ticket: Ticket, fails: bool) -> None:
         if fails:
@@ -180,7 +237,8 @@ class Memory(RuleBasedStateMachine):
 
     @invariant()
     def never_more_models_than_allowed(self) -> None:
-        assert len(self.memory) <= self.limits.max_loaded, self.memory
+        in_memory = len(self.memory) + len(self.orphans)
+        assert in_memory <= self.limits.max_loaded + self.excess, (self.memory, self.orphans)
 
 
 Memory.TestCase.settings = settings(

@@ -182,6 +182,7 @@ def create(request: EmbeddingRequest) -> Response:
             scheduler=services.scheduler,
             runtime=services.runtime,
             runtime_status=services.known_runtime_status(),
+            versions=services.versions,
             client=client,
             request_id=log.request_id,
         )

@@ -39,7 +39,7 @@ class EmbedRequest(GenerateRequest):
     def empty_answer(self, reason: str) -> dict[str, Any]:
         return {"model": self.name, "embeddings": []}
 
-    def answer(self, model: Model, received: int, started: int) -> dict[str, Any]:
+    def answer(self, model: Model, received: int, loaded: int) -> dict[str, Any]:
         """Return the answer with vectors and measurements; times are of `time.monotonic_ns`."""
         dimensions = self._body.get("dimensions") or DIMENSIONS
         counts = (min(_tokens(text), _window(model)) for text in self.texts)
@@ -47,7 +47,7 @@ class EmbedRequest(GenerateRequest):
             "model": self.name,
             "embeddings": [_normalized(vector_of(text)[:dimensions]) for text in self.texts],
             "total_duration": time.monotonic_ns() - received,
-            "load_duration": started - received,
+            "load_duration": loaded - received,
             "prompt_eval_count": sum(counts),
         }
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.support.fake_ollama.connection import ClientGone
+from tests.support.fake_ollama.disk import Disk
 from tests.support.fake_ollama.model import TOTALS, Behaviour, Client, Counters, Model, canonical
 
 _CLIENT_CHECK_SECONDS = 0.02
@@ -27,7 +28,7 @@ class Machine:
         self.overrides: dict[str, dict[str, Any]] = {}
         self.load_failures: dict[str, dict[str, Any]] = {}
         self._changed = threading.Condition()
-        self._models = {canonical(name): Model(name) for name in names}
+        self.disk = Disk(names)
         self._clear_events()
 
     def _clear_events(self) -> None:
@@ -36,7 +37,7 @@ class Machine:
         self.starts: list[dict[str, Any]] = []
 
     def find(self, name: str) -> Model | None:
-        return self._models.get(canonical(name))
+        return self.disk.find(name)
 
     def control(self, settings: dict[str, Any]) -> None:
         """Apply the settings of `/_control` that concern models."""
@@ -45,36 +46,41 @@ class Machine:
         for name, failure in settings.get("load_failures", {}).items():
             self.load_failures[canonical(name)] = failure
         for name, abilities in settings.get("abilities", {}).items():
-            self._models[canonical(name)].abilities = abilities
+            for model in self.disk.named(name):
+                model.abilities = abilities
         for name in settings.get("drop", []):
-            self.drop(self._models[canonical(name)])
-        for name in settings.get("replaced", []):
-            self._models[canonical(name)].edition += 1
-        if "pulled" in settings:
-            names = settings["pulled"]
-            self._models = {canonical(name): self.find(name) or Model(name) for name in names}
+            for model in self.disk.named(name):
+                self.drop(model)
+        with self._changed:
+            for name in settings.get("replaced", []):
+                self.disk.replace(name)
+            if "pulled" in settings:
+                self.disk.keep_only(settings["pulled"])
 
     def add(self, name: str) -> None:
         """Add a model to the disk, unless it is there."""
-        self._models.setdefault(canonical(name), Model(name))
+        with self._changed:
+            self.disk.add(name)
 
     def delete(self, name: str) -> bool:
         """Remove a model from the disk, and return whether it was there."""
-        return self._models.pop(canonical(name), None) is not None
+        with self._changed:
+            return self.disk.delete(name)
 
     def all(self) -> list[Model]:
-        return list(self._models.values())
+        return self.disk.all()
 
     def listed(self) -> list[Model]:
-        """Return the models that `ps` lists: loaded or unloading, but not loading."""
-        return [model for model in self.all() if model.state in ("loaded", "unloading")]
+        """Return the models that `ps` lists: loaded or unloading, but not loading; newest first."""
+        listed = [model for model in self.all() if model.state in ("loaded", "unloading")]
+        return sorted(listed, key=lambda model: -model.loaded_at)
 
     def setting(self, model: Model, name: str) -> Any:
         """Return one field of the behaviour, as it is for this model."""
         overrides = self.overrides.get(canonical(model.name), {})
         return overrides.get(name, getattr(self.behaviour, name))
 
-    def load(self, model: Model, options: dict[str, Any], client: Client) -> None:
+    def load(self, model: Model, options: dict[str, Any], client: Client, name: str = "") -> None:
         """Load the model with these options and return when it is loaded.
 
         Raise `LoadFailure`, or `ClientGone` if the client disconnects.
@@ -90,7 +96,7 @@ class Machine:
             else:
                 model.unload_pending = False  # requested again before the unload
                 return
-            self._begin_load(model)
+            self._begin_load(model, name or model.name)
         try:
             client.wait(self.setting(model, "load_seconds"))
         except Exception:
@@ -100,13 +106,19 @@ class Machine:
             raise
         self._end_load(model, options)
 
-    def _begin_load(self, model: Model) -> None:
+    def _begin_load(self, model: Model, name: str) -> None:
         self._set(model, "loading")
+        model.loaded_as = name
         model.unload_pending = False
         self._record_memory()
 
     def _record_memory(self) -> None:
-        present = {model.name: model.state for model in self.all() if model.state != "absent"}
+        orphans = self.disk.orphans
+        present = {
+            model.name if model.name not in orphans else f"{model.name}@{model.digest}": model.state
+            for model in self.all()
+            if model.state != "absent"
+        }
         if len(present) > len(self.most_in_memory):
             self.most_in_memory = present
 
@@ -121,6 +133,7 @@ class Machine:
             if model.state != "loading":
                 raise LoadFailure("the load was cancelled")
             model.options = dict(options)
+            model.loaded_at = time.monotonic()
             model.counters.loads += 1
             model.counters.load_times.append(time.monotonic())
             self._set(model, "loaded")
@@ -130,6 +143,8 @@ class Machine:
         """Unload the model as soon as its generations have ended."""
         with self._changed:
             model.counters.unloaded_while_busy += bool(model.busy)
+            if self.setting(model, "unload_ignored"):
+                return
             if model.state in ("loaded", "loading"):
                 model.unload_pending = True
                 self._unload_if_idle(model)
@@ -141,20 +156,24 @@ class Machine:
 
     @contextmanager
     def generation(
-        self, model: Model, options: dict[str, Any], client: Client, prompt: str
-    ) -> Iterator[None]:
-        """Load the model and take a slot for the block; count a client that disconnects inside."""
+        self, model: Model, options: dict[str, Any], client: Client, prompt: str, name: str = ""
+    ) -> Iterator[int]:
+        """Load the model and take a slot for the block; count a client that disconnects inside.
+
+        Yield the time when the model was loaded, in nanoseconds.
+        """
         event = {"model": model.name, "prompt": prompt[:80]}
         with self._changed:
             self.arrivals.append({**event, "at": time.monotonic()})
             model.counters.implicit_loads += model.state != "loaded"
             self._add_client(model, client)
         try:
-            self.load(model, options, client)
+            self.load(model, options, client, name)
+            loaded = time.monotonic_ns()
             self._take_slot(model, client)
             try:
                 self.starts.append({**event, "at": time.monotonic()})
-                yield
+                yield loaded
             finally:
                 self._release_slot(model)
         except Exception:
@@ -221,13 +240,15 @@ class Machine:
 
     def stats(self) -> dict[str, Any]:
         with self._changed:
-            models = {model.name: model.stats() for model in self.all()}
-        totals = {name: sum(stats[name] for stats in models.values()) for name in TOTALS}
+            models = {name: model.stats() for name, model in self.disk.entries()}
+            counters = {id(model.counters): model.counters for model in self.all()}.values()
+        totals = {name: sum(getattr(each, name) for each in counters) for name in TOTALS}
         return {
             **totals,
             "peak_loaded": len(self.most_in_memory),
             "most_in_memory": self.most_in_memory,
             "loaded": [model.name for model in self.listed()],
+            "orphans": self.disk.orphans,
             "arrivals": self.arrivals,
             "starts": self.starts,
             "models": models,
@@ -238,7 +259,7 @@ class Machine:
         with self._changed:
             self._clear_events()
             for model in self.all():
-                model.counters = Counters(peak=len(model.clients))
+                vars(model.counters).update(vars(Counters(peak=len(model.clients))))
             self._record_memory()
 
     def default_pieces(self, model: Model) -> Iterator[str]:

@@ -39,6 +39,8 @@ class Behaviour:
     first_token_ms: float = 0.0
     load_seconds: float = 0.02
     unload_seconds: float = 0.0
+    unload_ignored: bool = False
+    """Whether an unload is answered and changes nothing."""
     pull_seconds: float = 0.0
     pull_bytes: int = 4_000_000
     parallel: int = 0
@@ -84,9 +86,11 @@ TOTALS = [name for name, start in vars(Counters()).items() if start == 0 and nam
 
 @dataclass(eq=False)
 class Model:
-    """One model on the fake's disk, and its clients."""
+    """One model on the fake's disk, and its clients. `loaded_as` is the name that loaded it."""
 
     name: str
+    loaded_as: str = ""
+    loaded_at: float = 0.0
     state: str = "absent"  # loading, loaded, unloading
     options: dict[str, Any] = field(default_factory=dict)
     unload_pending: bool = False

@@ -57,9 +57,9 @@ def _details(model: Model) -> dict[str, Any]:
     }
 
 
-def describe_tag(model: Model) -> dict[str, Any]:
+def describe_tag(name: str, model: Model) -> dict[str, Any]:
     """Return the entry of /api/tags."""
-    name = with_tag(model.name)
+    name = with_tag(name)
     return {
         "name": name,
         "model": name,
@@ -73,7 +73,7 @@ def describe_tag(model: Model) -> dict[str, Any]:
 
 def describe_running(model: Model) -> dict[str, Any]:
     """Return the entry of /api/ps."""
-    name = with_tag(model.name)
+    name = with_tag(model.loaded_as or model.name)
     forever = model.keep_alive_seconds < 0
     seconds = _NEVER_SECONDS if forever else model.keep_alive_seconds
     return {

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from tests.support.fake_ollama import responses
+from tests.support.fake_ollama import disk_requests, responses
 from tests.support.fake_ollama.connection import (
     JSON,
     LAST_CHUNK,
@@ -63,6 +63,7 @@ class Routes:
             ("GET", "/api/ps"): self._ps,
             ("POST", "/api/show"): self._show,
             ("POST", "/api/pull"): self._pull,
+            ("POST", "/api/copy"): self._copy,
             ("DELETE", "/api/delete"): self._delete,
             ("POST", "/api/generate"): self._generate,
             ("POST", "/api/chat"): self._generate,
@@ -112,7 +113,7 @@ class Routes:
 
     def _tags(self, request: HttpRequest, connection: Connection) -> None:
         self._apply_faults("tags", "", connection)
-        listed = [responses.describe_tag(model) for model in self.machine.all()]
+        listed = [responses.describe_tag(*entry) for entry in self.machine.disk.entries()]
         connection.answer(200, dump({"models": listed}))
 
     def _ps(self, request: HttpRequest, connection: Connection) -> None:
@@ -139,13 +140,13 @@ class Routes:
             self.requests["broken_pull"] += 1
             raise
 
+    def _copy(self, request: HttpRequest, connection: Connection) -> None:
+        disk_requests.copy(request, self.machine.disk, connection)
+
     def _delete(self, request: HttpRequest, connection: Connection) -> None:
         body = parse(request.body)
-        name = checked_name(body.get("model") or body.get("name") or "")
-        self._apply_faults("delete", name, connection)
-        if not self.machine.delete(name):
-            raise ErrorResponse(404, f"model '{with_tag(name)}' not found")
-        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self._apply_faults("delete", body.get("model") or body.get("name") or "", connection)
+        disk_requests.delete(body, self.machine.disk, connection)
 
     def _generate(self, request: HttpRequest, connection: Connection) -> None:
         if self.instant and self._answer_instantly(request, connection):
@@ -184,17 +185,18 @@ class Routes:
         self, model: Model, request: EmbedRequest, fault: Fault, connection: Connection
     ) -> None:
         received = time.monotonic_ns()
-        with self.machine.generation(model, request.load_options, connection, request.texts[0]):
-            started = time.monotonic_ns()
+        with self.machine.generation(
+            model, request.load_options, connection, request.texts[0], request.name
+        ) as loaded:
             request.check_fits(model)
             seconds_per_text = self.machine.setting(model, "first_token_ms") / 1000
             connection.wait(len(request.texts) * seconds_per_text)
         if fault:
             interrupt_stream(fault, connection)
-        connection.answer(200, dump(request.answer(model, received, started)))
+        connection.answer(200, dump(request.answer(model, received, loaded)))
 
     def _load(self, model: Model, request: GenerateRequest, connection: Connection) -> None:
-        self.machine.load(model, request.load_options, connection)
+        self.machine.load(model, request.load_options, connection, request.name)
         model.keep_alive_seconds = request.keep_alive_seconds(model)
         connection.answer(200, dump(request.empty_answer("load")))
 
@@ -209,14 +211,16 @@ class Routes:
             model,
         )
         try:
-            with self.machine.generation(model, request.load_options, connection, request.prompt):
+            with self.machine.generation(
+                model, request.load_options, connection, request.prompt, request.name
+            ) as loaded:
                 started = time.monotonic_ns()
                 request.check_first_run(model, output)
                 if script := self._scripts.get(script_named(request.prompt)):
                     script(connection, request)
                     return
                 connection.wait(self.machine.setting(model, "first_token_ms") / 1000)
-                times = Times(received, started, started, time.monotonic_ns())
+                times = Times(received, loaded, started, time.monotonic_ns())
                 if output.reasoning:
                     pauses = (self.machine.setting(model, name) for name in PAUSES)
                     times = send_reasoning(output, times, model, request, connection, *pauses)
