@@ -8,6 +8,7 @@ a scripted runtime.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from responses.matchers import header_matcher, json_params_matcher
 from mes.domain import LoadedModel, ModelCard, PulledModel
 from mes.errors import MesError, ModelNotPulled, RuntimeReplyInvalid, RuntimeUnavailable
 from mes.ollama import OllamaRuntime
+from tests.fakes import spec
 
 URL = "http://ollama.test:11434"
 DIGEST = "14f8ac0f" * 8
@@ -134,6 +136,13 @@ def test_an_unload_requests_that_the_model_is_not_kept(wire, runtime):
     body = {"model": "tiny", "prompt": "", "stream": True, "keep_alive": 0}
     wire.post(f"{URL}/api/generate", body=b'{"done": true}\n', match=[json_params_matcher(body)])
     runtime.unload("tiny")
+
+
+def test_a_load_sets_for_how_long_the_model_is_kept_without_use(wire, runtime):
+    body = {"model": "a:latest", "prompt": "", "stream": True, "keep_alive": 600}
+    body |= {"options": {}, "shift": False}
+    wire.post(f"{URL}/api/generate", body=b'{"done": true}\n', match=[json_params_matcher(body)])
+    runtime.load(spec("a"), deadline=time.monotonic() + 5)
 
 
 @pytest.mark.parametrize("body", [b"", b'{"done": false}\n', b"{}\n"])
