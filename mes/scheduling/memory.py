@@ -39,6 +39,7 @@ class Memory:
             the leader asks again.
         aliases: The place of a model that has the place of another name, by model; also of a model
             in memory that the runtime lists under a name it had before, by key.
+        renewed_at: When a load last set for how long the runtime keeps a model, by place.
     """
 
     max_loaded: int
@@ -50,6 +51,7 @@ class Memory:
     stuck: dict[str, StuckRunner] = field(default_factory=dict)
     unload_failures: dict[str, LoadFailure] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    renewed_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.registry = Registry(self.max_loaded, self._may_go, lambda: self.wanted)
@@ -142,6 +144,7 @@ class Memory:
         """Note that the model is not in memory after all."""
         self.registry.pop(self.place_of(model), None)
         self._forget_failures({self.place_of(model)})
+        self.renewed_at.pop(self.place_of(model), None)
         self._residency_changed(now)
 
     def look_for(self, model: str, *, listed: bool, now: float) -> None:
@@ -151,6 +154,8 @@ class Memory:
         it for them, and with another in its place there would be one too many in memory.
         """
         if listed:
+            if self.missing(model):
+                self.renewed_at.pop(model, None)  # loaded by the runtime itself, with its own setting
             self.registry.peek(model).phase = READY
         elif self.in_use(model):
             self.registry.peek(model).phase = MISSING

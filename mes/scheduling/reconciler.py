@@ -11,6 +11,7 @@ from mes.domain import PulledModel, Runtime
 from mes.errors import MesError, StateUnavailable
 from mes.scheduling.background import BackgroundOperations
 from mes.scheduling.coordinator import Coordinator
+from mes.scheduling.keep_alive import KeepAlive
 from mes.scheduling.model_loader import ModelLoader
 from mes.scheduling.preloading import Preloading
 from mes.scheduling.registry_correction import RegistryCorrection
@@ -68,6 +69,12 @@ class Reconciler:
             instance=instance,
             idle_unload_seconds=idle_unload_seconds,
         )
+        self._keep_alive = KeepAlive(
+            runtime=runtime,
+            coordinator=coordinator,
+            worker=worker,
+            background=self._background,
+        )
         self._next_round = 0.0
         self._next_disk_listing = 0.0
 
@@ -110,6 +117,7 @@ class Reconciler:
             log.info("runtime_up", extra={"runtime": earlier.version})
         knows_names = is_due and earlier.shares_runners
         self._correction.run(listed, residency, earlier.pulled if knows_names else None)
+        self._keep_alive.run(listed, earlier.pulled)
         if self._any_missing:
             self._next_round = 0.0  # requests may wait for nothing but the next round
 

@@ -100,10 +100,11 @@ _PLAIN = (
     "unloading",
     "preloaded",
     "aliases",
+    "renewed_at",
 )
 _KEPT = (*_PLAIN, *_RECORDS)
 # Parts that a registry of an earlier release does not have.
-_NEWER = ("stuck", "unload_failures", "aliases")
+_NEWER = ("stuck", "unload_failures", "aliases", "renewed_at")
 
 
 def encode(state: State) -> bytes:

@@ -120,6 +120,16 @@ class State(Memory):
         )
         resident.used_at = now
 
+    def begin_renewal(self, ticket: str, worker: str, model: str, now: float) -> None:
+        """Hold an idle model with a permit, while its time in the runtime's memory is renewed."""
+        self.permits[ticket] = Permit(ticket, worker, model, now, now, 0.0)
+
+    def finish_renewal(self, ticket: str, now: float) -> None:
+        """Give back the permit. It was no use of the model, so neither LRU order nor averages."""
+        permit = self.permits.pop(ticket, None)
+        if permit is not None and (place := self.place_of(permit.model)) in self.registry:
+            self.renewed_at[place] = now
+
     def begin_load(self, ticket: Ticket, now: float) -> None:
         """Give the ticket's model a place in memory, and the ticket the task to load it."""
         ticket.task = LOAD
@@ -132,6 +142,7 @@ class State(Memory):
         resident = self.registry.peek(place := self.place_of(model))
         resident.phase, resident.ready_at, resident.ticket = READY, now, None
         self.correct(model, **facts)
+        self.renewed_at[place] = now
         self.load_failures.pop(model, None)
         statistics = self.statistics_of(place)
         statistics.loads += 1
@@ -151,6 +162,7 @@ class State(Memory):
 
     def _leaves(self, victim: str, ticket: Ticket, now: float) -> None:
         ticket.task, ticket.victim = UNLOAD, victim
+        self.renewed_at.pop(victim, None)
         self.unloading[victim] = ticket.id
         self.statistics_of(victim).evictions += 1
         self._residency_changed(now)

@@ -362,7 +362,7 @@ def test_a_state_of_this_version_passes_the_check(state):
 
 def test_a_state_of_an_earlier_release_is_used(path, state, start):
     document = orjson.loads(encode(state))
-    for name in ("stuck", "unload_failures", "aliases"):
+    for name in ("stuck", "unload_failures", "aliases", "renewed_at"):
         del document[name]
     found = begun_with(path, orjson.dumps(document), start)
     assert (set(found.registry), found.stuck) == ({"a", "b", "c"}, {})
