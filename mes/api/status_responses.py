@@ -151,6 +151,12 @@ class ModelReport:
         return known or None
 
     @property
+    def effective_max_concurrent(self) -> int:
+        pulled = self.runtime_status.pulled.get(self.spec.tag)
+        slots = pulled.slots if pulled else None
+        return min(self.spec.max_concurrent, slots or self.spec.max_concurrent)
+
+    @property
     def digest(self) -> str | None:
         pulled = self.runtime_status.pulled.get(self.spec.tag)
         return pulled.digest if pulled else None
@@ -196,6 +202,10 @@ class ModelState(ResponseSchema):
     )
     max_concurrent = integer(
         "Most requests that may hold a permit at the same time.", source="spec.max_concurrent"
+    )
+    effective_max_concurrent = integer(
+        "The same, as far as the runtime serves so many at a time: it may have fewer slots for the "
+        "model than `max_concurrent`."
     )
     max_queue = integer("Most requests that may wait at the same time.", source="spec.max_queue")
     pinned = boolean("Whether the model is never evicted.", source="spec.pinned")

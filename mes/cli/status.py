@@ -80,13 +80,18 @@ def _status_table(entries: list[dict[str, Any]]) -> Table:
         result.add_row(
             model.get("id"),
             colored_word(str(model.get("status"))),
-            f"{model.get('in_flight')}/{model.get('max_concurrent')}",
+            f"{model.get('in_flight')}/{_limit(model)}",
             f"{model.get('queued')}/{model.get('max_queue')}",
             _seconds(model.get("oldest_wait_ms")),
             str(model.get("loads")),
             str(model.get("evictions")),
         )
     return result
+
+
+def _limit(model: dict[str, Any]) -> Any:
+    """Return how many requests may run; a service of an earlier release reports one number."""
+    return model.get("effective_max_concurrent", model.get("max_concurrent"))
 
 
 def _queue_table(tickets: list[dict[str, Any]]) -> Table:

@@ -48,6 +48,7 @@ class Limits:
         patience_bounds: The shortest and the longest patience, in seconds.
         memory_bytes: How much memory models may take up together; None for no limit.
         models: The models of the catalog, by the name that the runtime knows them by.
+        slots: How many requests the runtime serves at a time, by model, where that is known.
     """
 
     max_loaded: int
@@ -55,14 +56,21 @@ class Limits:
     patience_bounds: tuple[float, float] = (20.0, 300.0)
     memory_bytes: int | None = None
     models: Mapping[str, ModelSpec] = field(default_factory=dict)
+    slots: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def pinned(self) -> frozenset[str]:
         return frozenset(spec.tag for spec in self.models.values() if spec.pinned)
 
     def max_concurrent(self, model: str) -> int:
+        """Return how many requests may run: no more than the runtime serves, or they wait there."""
         # A model that left the catalog while requests waited for it serves them one by one.
-        return self.models[model].max_concurrent if model in self.models else 1
+        configured = self.models[model].max_concurrent if model in self.models else 1
+        return min(configured, self.slots.get(model, configured))
+
+    def capacity(self, spec: ModelSpec) -> int:
+        """Return how many requests may run or wait."""
+        return self.max_concurrent(spec.tag) + spec.max_queue
 
     def patience(self, state: State, waiting_models: int = 1) -> float:
         """Return for how many seconds a request may be overtaken, with so many models waiting."""
@@ -122,6 +130,10 @@ class Limits:
         )
 
 
+Slots = tuple[tuple[str, int], ...]
+"""The slots of each model for which they are known."""
+
+
 class ModelList(Protocol):
     """The models that may be run; a changed list is another object."""
 
@@ -131,14 +143,17 @@ class ModelList(Protocol):
     def __hash__(self) -> int: ...
 
 
-def current_limits(limits: Limits, models: Callable[[], ModelList]) -> Callable[[], Limits]:
-    """Return a function that returns `limits` with the models that `models` returns then."""
+def current_limits(
+    limits: Limits, models: Callable[[], ModelList], slots: Callable[[], Slots]
+) -> Callable[[], Limits]:
+    """Return a function that returns `limits` with the models and the slots that are known then."""
 
     @lru_cache(maxsize=1)
-    def with_models(current: ModelList) -> Limits:
-        return replace(limits, models={spec.tag: spec for spec in current.enabled})
+    def complete(current: ModelList, known: Slots) -> Limits:
+        by_tag = {spec.tag: spec for spec in current.enabled}
+        return replace(limits, models=by_tag, slots=dict(known))
 
-    return lambda: with_models(models())
+    return lambda: complete(models(), slots())
 
 
 def waiting_models(state: State) -> Iterator[Ticket]:

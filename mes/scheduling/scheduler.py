@@ -172,7 +172,7 @@ class Scheduler:
             transaction.settle()
             # The capacity includes the requests that will run at once when the model is loaded.
             may_refuse = pending.wants == PERMIT and not pending.is_continued
-            full = may_refuse and state.requests(spec.tag) > spec.capacity
+            full = may_refuse and state.requests(spec.tag) > transaction.limits.capacity(spec)
             if full:
                 state.leave(pending.ticket, transaction.now)
             granted = _granted_permit(state, pending.ticket)

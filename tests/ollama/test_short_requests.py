@@ -109,6 +109,21 @@ def test_pulled_returns_the_models_on_disk(wire, runtime):
     ]
 
 
+@pytest.mark.parametrize(
+    ("entry", "slots"),
+    [
+        ({"details": {"family": "llama"}}, None),
+        ({"details": {"family": "lfm2"}}, 1),
+        ({"slots": 4, "details": {"family": "lfm2"}}, 4),
+        ({"slots": 0}, None),
+        ({"slots": True}, None),
+    ],
+)
+def test_the_slots_of_a_model_are_as_reported_or_those_of_its_family(wire, runtime, entry, slots):
+    wire.get(f"{URL}/api/tags", json={"models": [{"name": "tiny", **entry}]})
+    assert [model.slots for model in runtime.pulled()] == [slots]
+
+
 def test_card_returns_the_properties_of_a_model(wire, runtime):
     shown = {
         "details": {"quantization_level": "Q4_1", "parameter_size": "134.52M"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -51,6 +52,19 @@ def test_no_more_than_max_concurrent_hold_a_permit_over_all_workers(make: Make):
     assert most == 3
     state = workers[0].coordinator.read()
     assert (state.permits, state.tickets) == ({}, {})
+
+
+def test_no_more_hold_a_permit_or_wait_than_the_slots_of_the_runtime_allow(make: Make):
+    model = spec("a", max_concurrent=4, max_queue=1)
+    bench = make(model, slots={"a:latest": 2})
+    with ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(bench.scheduler.permit(model, client()))
+        with in_thread(lambda: use(bench, model)):
+            eventually(lambda: bench.coordinator.read().waiting("a:latest"))
+            with pytest.raises(errors.QueueFull):
+                use(bench, model)
+            held.close()
 
 
 def test_permits_are_granted_in_order_of_arrival(make: Make):
