@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +72,7 @@ class KeepAlive:
 def _renewable(
     state: State, listed: Sequence[LoadedModel], pulled: Mapping[str, PulledModel]
 ) -> Iterator[str]:
-    """Yield the places of the models in memory that are on disk in the same version, and only it."""
+    """Yield the places of the models in memory whose only version is the one on disk."""
     places = Counter(place for runner in listed for place in state.places_of([runner]))
     for runner in listed:
         for place in state.places_of([runner]):
@@ -88,5 +89,7 @@ def _is_due(state: State, place: str, now: float) -> bool:
     if not state.ready(place) or state.in_use(place) or place in state.unload_failures:
         return False
     resident = state.registry.peek(place)
-    last = max(state.renewed_at[place], resident.used_at) if place in state.renewed_at else 0.0
+    last = (
+        max(state.renewed_at[place], resident.used_at) if place in state.renewed_at else -math.inf
+    )
     return not resident.draining and now - last > _RENEWAL_SECONDS

@@ -155,7 +155,9 @@ class Memory:
         """
         if listed:
             if self.missing(model):
-                self.renewed_at.pop(model, None)  # loaded by the runtime itself, with its own setting
+                self.renewed_at.pop(
+                    model, None
+                )  # loaded by the runtime itself, with its own setting
             self.registry.peek(model).phase = READY
         elif self.in_use(model):
             self.registry.peek(model).phase = MISSING
