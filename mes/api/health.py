@@ -26,7 +26,7 @@ from mes.api.status_responses import (
 from mes.config.api_keys import METRICS
 from mes.errors import NotWaiting
 from mes.metrics import gauges
-from mes.scheduling import stuck_models
+from mes.scheduling import runtime_places, stuck_models
 from mes.scheduling.fairness import queue_positions
 
 bp = Blueprint("health", __name__)
@@ -60,12 +60,17 @@ def ready() -> Response:
     With status 503, the checks that are not `ok` name the cause: with a key of scope `inference`,
     also the paths, addresses and models concerned.
     """
-    checks = _checks(get_services())
+    services = get_services()
+    checks = _checks(services)
     is_ready = all(check == "ok" for check in checks.values())
     if not is_ready and not has_valid_key():
         checks = {name: _without_details(name, check) for name, check in checks.items()}
     return json_response(
-        ReadyAnswer.build(status="ready" if is_ready else "not_ready", **checks),
+        ReadyAnswer.build(
+            status="ready" if is_ready else "not_ready",
+            **checks,
+            runtime_places=runtime_places.problem(services.coordinator.read()) or "ok",
+        ),
         200 if is_ready else 503,
     )
 
@@ -90,6 +95,7 @@ def status() -> Response:
             models_loaded=[report.spec.id for report in reports if report.is_loaded],
             max_loaded_models=services.settings.max_loaded_models,
             stuck_models=[StuckModel.serialize(each) for each in stuck_models.all_stuck(state)],
+            effective_max_loaded_models=state.places,
             memory_available_gb=_memory_available_gb(),
             gpu_available=runtime_status.in_gpu or _has_gpu_device(),
             version=__version__,

@@ -50,6 +50,10 @@ class ReadyAnswer(ResponseSchema):
     memory = string(
         "`ok`, or the models that have all places in memory and cannot be unloaded, with remedies."
     )
+    runtime_places = string(
+        "`ok`, or that the runtime holds fewer models in memory than `MAX_LOADED_MODELS`. MES "
+        "serves with as many, so that this does not change `status`."
+    )
 
 
 # Queue positions.
@@ -285,6 +289,9 @@ class StatusAnswer(ResponseSchema):
     max_loaded_models = integer("Most models that may be in memory at the same time.")
     stuck_models = nested_list(
         StuckModel, "The models that take up a place in memory and cannot be unloaded."
+    )
+    effective_max_loaded_models = integer(
+        "The same, or fewer if the runtime was found to hold fewer."
     )
     memory_available_gb = number("Available memory of this machine, in GB.", null=True)
     gpu_available = boolean("Whether the machine has a GPU.")

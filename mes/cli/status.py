@@ -67,10 +67,17 @@ def _headline(document: dict[str, Any]) -> str:
         [
             f"MES {document.get('version')}",
             runtime or "the runtime does not answer",
-            f"{loaded} of {document.get('max_loaded_models')} models loaded",
+            f"{loaded} of {_places(document)} models loaded",
             "memory unknown" if memory is None else f"{memory:.1f} GB of memory free",
         ]
     )
+
+
+def _places(document: dict[str, Any]) -> str:
+    """Return how many models may be in memory, and how many should, if the runtime holds fewer."""
+    configured = document.get("max_loaded_models")
+    effective = document.get("effective_max_loaded_models", configured)
+    return str(effective) if effective == configured else f"{effective} (not {configured})"
 
 
 def _status_table(entries: list[dict[str, Any]]) -> Table:

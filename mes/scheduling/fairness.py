@@ -27,7 +27,7 @@ from functools import cached_property, lru_cache
 from typing import Protocol
 
 from mes.domain import ModelSpec
-from mes.scheduling import stuck_models
+from mes.scheduling import runtime_places, stuck_models
 from mes.scheduling.registry import PERMIT, UNLOAD, Ticket
 from mes.scheduling.state import State
 
@@ -111,10 +111,11 @@ class Limits:
         if reason := stuck_models.places_lost(state, map(state.place_of, self.pinned)):
             return reason
         kept = stuck_models.kept_places(state, map(state.place_of, self.pinned))
-        if len(kept) >= self.max_loaded:
+        if len(kept) >= state.places:
+            reason = runtime_places.problem(state)
             return (
-                f"pinned models take up all {self.max_loaded} places in memory; "
-                "unpin one or raise MAX_LOADED_MODELS"
+                f"pinned models take up all {state.places} places in memory; "
+                f"unpin one{f', or: {reason}' if reason else ' or raise MAX_LOADED_MODELS'}"
             )
         return self._why_too_large(state, kept, model)
 
@@ -203,23 +204,38 @@ def starving(state: State, waiting: list[Ticket], now: float, limits: Limits) ->
 def barrier(state: State, waiting: list[Ticket], now: float, limits: Limits) -> float:
     """Return the ticket number from which on a model that drains serves no request."""
     patience = limits.patience(state, len(waiting))
+    if state.surplus:
+        return 0
     overdue = [t.number for t in waiting if _overtaken_seconds(state, t, now) >= patience]
+    overdue += _stalled_tickets(state)
     return min([*overdue, state.batch_boundary + 1 if state.batch_boundary else NO_BARRIER])
 
 
 def models_to_drain(state: State, count: int) -> list[str]:
     """Return the models that make room for so many waiting ones.
 
-    A model that drains already continues to drain, or no drain would ever end; then come models
-    that no request waits for, then the least recently used.
+    All make room for a load that has stalled, and some where the runtime holds fewer models. One
+    that drains already continues to drain, or no drain would ever end; then come models that no
+    request waits for, then the least recently used.
     """
-    if not count:
+    surplus, is_stalled = state.surplus, any(state.stalled.values())
+    if not count and not surplus and not is_stalled:
         return []
+    ready = [m for m in state.registry if state.ready(m)]
+    if is_stalled:
+        return ready
     wanted = state.wanted
-    candidates = [m for m in state.registry if state.ready(m) and not state.kept(m)]
+    candidates = ready if surplus else [m for m in ready if not state.kept(m)]
     # A stable sort: within equals the order stays that of the last use.
-    candidates.sort(key=lambda m: (not state.registry.peek(m).draining, m in wanted))
-    return candidates[:count]
+    candidates.sort(key=lambda m: (state.kept(m), not state.registry.peek(m).draining, m in wanted))
+    return candidates[: count + surplus]
+
+
+def _stalled_tickets(state: State) -> list[int]:
+    """Return the numbers of the tickets whose loads have stalled."""
+    loading = {place for place, waits in state.stalled.items() if waits}
+    tickets = {state.registry.peek(place).ticket or "" for place in loading & set(state.registry)}
+    return [state.tickets[each].number for each in tickets & state.tickets.keys()]
 
 
 def _overtaken_seconds(state: State, ticket: Ticket, now: float) -> float:

@@ -68,6 +68,27 @@ def runner_key(model: str, digest: str) -> str:
 
 
 @dataclass(slots=True)
+class FoundPlaces:
+    """How many models the runtime was found to hold, if that is fewer than configured.
+
+    Args:
+        limit: The number; 0 while it is only suspected, or tried again.
+        evictions: How often the runtime has evicted a model by itself.
+        evicted_at: When it last did.
+        held: The most models that it held after one of these evictions.
+        times: How often the limit was found.
+        until: When more models are tried again.
+    """
+
+    limit: int = 0
+    evictions: int = 0
+    evicted_at: float = 0.0
+    held: int = 0
+    times: int = 0
+    until: float = 0.0
+
+
+@dataclass(slots=True)
 class Ticket:
     """A place in the queue.
 

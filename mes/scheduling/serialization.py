@@ -19,6 +19,7 @@ import orjson
 from mes.scheduling.registry import (
     MISSING,
     READY,
+    FoundPlaces,
     LoadFailure,
     ModelStatistics,
     Permit,
@@ -90,6 +91,7 @@ _RECORDS: dict[str, type] = {
     "statistics": ModelStatistics,
     "stuck": StuckRunner,
     "unload_failures": LoadFailure,
+    "found_places": FoundPlaces,
 }
 _PLAIN = (
     "number",
@@ -101,10 +103,11 @@ _PLAIN = (
     "preloaded",
     "aliases",
     "renewed_at",
+    "stalled",
 )
 _KEPT = (*_PLAIN, *_RECORDS)
 # Parts that a registry of an earlier release does not have.
-_NEWER = ("stuck", "unload_failures", "aliases", "renewed_at")
+_NEWER = ("stuck", "unload_failures", "aliases", "renewed_at", "found_places", "stalled")
 
 
 def encode(state: State) -> bytes:

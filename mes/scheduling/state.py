@@ -143,6 +143,7 @@ class State(Memory):
         resident.phase, resident.ready_at, resident.ticket = READY, now, None
         self.correct(model, **facts)
         self.renewed_at[place] = now
+        self.stalled.pop(place, None)
         self.load_failures.pop(model, None)
         statistics = self.statistics_of(place)
         statistics.loads += 1

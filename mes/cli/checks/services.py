@@ -110,11 +110,13 @@ def _check_service_version(client: MesClient, running: str) -> Finding:
 
 def _check_readiness(client: MesClient) -> Findings:
     status, checks = client.get_any_status("/ready")
-    if status == 200:
+    is_ready = status == 200
+    if is_ready:
         yield ok("service", "it is ready")
     for name, state in checks.items():
         if name != "status" and state != "ok":
-            yield fail("service", f"it is not ready: {name}: {state}")
+            level, problem = (warn, "its limit") if is_ready else (fail, "it is not ready")
+            yield level("service", f"{problem}: {name}: {state}")
 
 
 def _check_key(client: MesClient) -> Finding:
