@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from datetime import UTC, datetime
 
 from flask import Blueprint, Response, request
@@ -27,7 +26,6 @@ from mes.config.api_keys import METRICS
 from mes.errors import NotWaiting
 from mes.metrics import gauges
 from mes.scheduling import runtime_places, stuck_models
-from mes.scheduling.fairness import queue_positions
 
 bp = Blueprint("health", __name__)
 queue_bp = Blueprint("queue", __name__, url_prefix="/v1/queue")
@@ -87,7 +85,7 @@ def status() -> Response:
         services.catalog.current(),
     )
     reports = [ModelReport(spec, state, runtime_status) for spec in catalog.models]
-    waiting = queue_positions(state, time.monotonic(), services.coordinator.limits)
+    waiting = services.scheduler.estimates.positions()
     return json_response(
         StatusAnswer.build(
             ollama_running=runtime_status.running,
@@ -147,9 +145,7 @@ def show_queue_position(request_id: str) -> Response:
     Requests are found by the `X-Request-ID` they were sent with.
     """
     services = get_services()
-    for standing in queue_positions(
-        services.coordinator.read(), time.monotonic(), services.coordinator.limits
-    ):
+    for standing in services.scheduler.estimates.positions():
         if standing.request == request_id:
             entry = QueueEntry(standing, services.catalog.current())
             return json_response(WaitingAnswer.serialize(entry))

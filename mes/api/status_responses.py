@@ -23,7 +23,7 @@ from mes.api.response_fields import (
 from mes.config.catalog import Catalog
 from mes.domain import ModelCard, ModelSpec, milliseconds
 from mes.scheduling import stuck_models
-from mes.scheduling.fairness import QueuePosition
+from mes.scheduling.queue_estimates import QueuePosition
 from mes.scheduling.registry import DELETED, NOT_UNLOADED, REPLACED
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.state import State
@@ -91,7 +91,8 @@ class WaitingAnswer(ResponseSchema):
         source=lambda entry: milliseconds(entry.standing.waited_seconds),
     )
     expected_start_ms = integer(
-        "Estimated time until the request starts, in milliseconds, based on recent generations.",
+        "Estimated time until the request starts, in milliseconds: if generations, loads and new "
+        "requests are as they were lately. Null until a request of any model has ended.",
         null=True,
     )
 

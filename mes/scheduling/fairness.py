@@ -28,7 +28,7 @@ from typing import Protocol
 
 from mes.domain import ModelSpec
 from mes.scheduling import runtime_places, stuck_models
-from mes.scheduling.registry import PERMIT, UNLOAD, Ticket
+from mes.scheduling.registry import UNLOAD, Ticket
 from mes.scheduling.state import State
 
 NO_BARRIER = float("inf")
@@ -242,71 +242,3 @@ def _overtaken_seconds(state: State, ticket: Ticket, now: float) -> float:
     if ticket.overtaken_at is None:
         return -1.0
     return (now if state.swap_began is None else state.swap_began) - ticket.overtaken_at
-
-
-@dataclass(frozen=True, slots=True)
-class QueuePosition:
-    """A request in the queue. `position` 1 is the next to be served by its model.
-
-    `expected_seconds` is how much longer it will wait if requests and loads take as long as they
-    did lately; None while that is unknown.
-    """
-
-    request: str
-    model: str
-    position: int
-    waited_seconds: float
-    expected_seconds: float | None
-
-
-def queue_positions(state: State, now: float, limits: Limits) -> Iterator[QueuePosition]:
-    """Yield the requests that wait for a permit, oldest first."""
-    until_in_memory = _until_in_memory(state, now, limits)
-    positions: dict[str, int] = {}
-    for ticket in state.tickets.values():
-        if ticket.wants != PERMIT:
-            continue
-        positions[ticket.model] = position = positions.get(ticket.model, 0) + 1
-        yield QueuePosition(
-            ticket.request,
-            ticket.model,
-            position,
-            now - ticket.arrived_at,
-            _expected(state, ticket, position, until_in_memory, limits),
-        )
-
-
-def _expected(
-    state: State,
-    ticket: Ticket,
-    position: int,
-    until_in_memory: Mapping[str, float],
-    limits: Limits,
-) -> float | None:
-    usual = limits.usual_seconds(state, ticket.model)
-    if not usual:
-        return None
-    ahead = position - 1 + state.in_flight(ticket.model)
-    rounds = max(0, ahead + 1 - limits.max_concurrent(ticket.model))
-    before = until_in_memory.get(state.place_of(ticket.model), 0.0)
-    return before + rounds * usual / limits.max_concurrent(ticket.model)
-
-
-def _until_in_memory(state: State, now: float, limits: Limits) -> dict[str, float]:
-    """Return the seconds until the model in each place that is not ready will be."""
-    loads = {model: each.load_seconds or 0.0 for model, each in state.statistics.items()}
-    until = {
-        model: max(0.0, state.registry.peek(model).since + loads.get(model, 0.0) - now)
-        for model in state.registry
-        if not state.ready(model)
-    }
-    # Each waiting model waits for one more turn, which is at most the patience.
-    ahead = 0.0
-    for ticket in waiting_models(state):
-        queued = len(state.waiting(ticket.model))
-        rounds = -(-queued // limits.max_concurrent(ticket.model))
-        place = state.place_of(ticket.model)
-        ahead += limits.usual_seconds(state) + loads.get(place, 0.0)
-        until[place] = ahead
-        ahead += min(limits.patience(state), rounds * limits.usual_seconds(state, ticket.model))
-    return until

@@ -19,6 +19,7 @@ import orjson
 from mes.scheduling.registry import (
     MISSING,
     READY,
+    Arrivals,
     FoundPlaces,
     LoadFailure,
     ModelStatistics,
@@ -92,6 +93,7 @@ _RECORDS: dict[str, type] = {
     "stuck": StuckRunner,
     "unload_failures": LoadFailure,
     "found_places": FoundPlaces,
+    "arrivals": Arrivals,
 }
 _PLAIN = (
     "number",
@@ -107,7 +109,15 @@ _PLAIN = (
 )
 _KEPT = (*_PLAIN, *_RECORDS)
 # Parts that a registry of an earlier release does not have.
-_NEWER = ("stuck", "unload_failures", "aliases", "renewed_at", "found_places", "stalled")
+_NEWER = (
+    "stuck",
+    "unload_failures",
+    "aliases",
+    "renewed_at",
+    "found_places",
+    "stalled",
+    "arrivals",
+)
 
 
 def encode(state: State) -> bytes:

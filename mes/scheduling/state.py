@@ -12,6 +12,7 @@ from mes.scheduling.registry import (
     PERMIT,
     READY,
     UNLOAD,
+    Arrivals,
     LoadFailure,
     ModelStatistics,
     Permit,
@@ -37,6 +38,7 @@ class State(Memory):
     refusals: dict[str, Refusal] = field(default_factory=dict)
     statistics: dict[str, ModelStatistics] = field(default_factory=dict)
     preloaded: dict[str, str] = field(default_factory=dict)
+    arrivals: dict[str, Arrivals] = field(default_factory=dict)
 
     # Reading
 
@@ -84,6 +86,8 @@ class State(Memory):
         self.number += 1
         joined = Ticket(ticket, worker, model, wants, now, self.number, request)
         self.tickets[ticket] = joined
+        if wants == PERMIT:
+            self.arrivals.setdefault(model, Arrivals(now)).add(now)
         return joined
 
     def leave(self, ticket: str, now: float) -> None:

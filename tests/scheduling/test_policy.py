@@ -14,8 +14,9 @@ from hypothesis.stateful import (
 )
 
 from mes.scheduling import policy
-from mes.scheduling.fairness import Limits, queue_positions
+from mes.scheduling.fairness import Limits
 from mes.scheduling.policy import Evict, Grant, Load, Refuse, Unload
+from mes.scheduling.queue_estimates import expected_starts, queue_positions
 from mes.scheduling.registry import (
     DELETED,
     LOAD,
@@ -439,7 +440,8 @@ def test_queue_positions_have_an_expected_start():
     for n in range(20):
         state.join(f"w/b{n}", "w", "b:latest", PERMIT, 2.0, f"request-{n}")
     policy.settle(state, 2.0, limits)
-    positions = {each.request: each for each in queue_positions(state, 4.0, limits)}
+    starts = expected_starts(state, 4.0, limits)
+    positions = {each.request: each for each in queue_positions(state, 4.0, starts)}
     first, last = positions["request-8"], positions["request-19"]
     assert (first.position, last.position) == (1, 12)
     assert first.waited_seconds == 2.0
