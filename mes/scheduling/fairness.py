@@ -68,6 +68,13 @@ class Limits:
         configured = self.models[model].max_concurrent if model in self.models else 1
         return min(configured, self.slots.get(model, configured))
 
+    def has_slot_for(self, state: State, model: str) -> bool:
+        """Return whether one more request of the model may run. Names of one place share slots."""
+        if state.in_flight(model) >= self.max_concurrent(model):
+            return False
+        slots = self.slots.get(model)
+        return slots is None or not state.aliases or state.in_flight_at(model) < slots
+
     def capacity(self, spec: ModelSpec) -> int:
         """Return how many requests may run or wait."""
         return self.max_concurrent(spec.tag) + spec.max_queue
@@ -218,7 +225,7 @@ def models_to_drain(state: State, count: int) -> list[str]:
     that drains already continues to drain, or no drain would ever end; then come models that no
     request waits for, then the least recently used.
     """
-    surplus, is_stalled = state.surplus, any(state.stalled.values())
+    surplus, is_stalled = state.surplus, bool(state.stalled) and any(state.stalled.values())
     if not count and not surplus and not is_stalled:
         return []
     ready = [m for m in state.registry if state.ready(m)]
@@ -233,6 +240,8 @@ def models_to_drain(state: State, count: int) -> list[str]:
 
 def _stalled_tickets(state: State) -> list[int]:
     """Return the numbers of the tickets whose loads have stalled."""
+    if not state.stalled:
+        return []
     loading = {place for place, waits in state.stalled.items() if waits}
     tickets = {state.registry.peek(place).ticket or "" for place in loading & set(state.registry)}
     return [state.tickets[each].number for each in tickets & state.tickets.keys()]

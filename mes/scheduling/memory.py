@@ -124,6 +124,8 @@ class Memory:
     @property
     def places(self) -> int:
         """How many models may be in memory: as configured, or as many as the runtime holds."""
+        if not self.found_places:
+            return self.max_loaded
         limits = (each.limit for each in self.found_places.values() if each.limit)
         return min((self.max_loaded, *limits))
 

@@ -50,6 +50,11 @@ class State(Memory):
         """Return whether a request uses the model in this place, by any of its names."""
         return any(self.place_of(permit.model) == place for permit in self.permits.values())
 
+    def in_flight_at(self, model: str) -> int:
+        """Return how many requests use the model's place, by all of its names."""
+        place = self.place_of(model)
+        return sum(self.place_of(permit.model) == place for permit in self.permits.values())
+
     def requests(self, model: str) -> int:
         """Return how many requests use the model or wait for a permit on it."""
         waiting = sum(t.model == model and t.wants == PERMIT for t in self.tickets.values())

@@ -236,3 +236,15 @@ def test_a_restart_of_the_runtime_forgets_what_was_found(bench):
     assert bench.coordinator.read().places == 1
     PlacesObserver(bench.coordinator).restart()
     assert bench.coordinator.read().places == 2
+
+
+def test_two_names_of_one_model_share_its_slots():
+    models = {A: spec("a", max_concurrent=4), B: spec("b", max_concurrent=4)}
+    limits = Limits(2, 5.0, models=models, slots={A: 3, B: 3})
+    state = State(2)
+    state.aliases[B] = A
+    state.adopt(A, 0.0)
+    for n in range(8):
+        state.join(f"w/{n}", "w", (A, B)[n % 2], PERMIT, 0.0)
+    policy.settle(state, 0.0, limits)
+    assert len(state.permits) == 3
