@@ -39,6 +39,7 @@ def test_ready_names_the_check_that_fails(client, runtime, app):
         "catalog": "ok",
         "state": "ok",
         "memory": "ok",
+        "runtime_places": "ok",
     }
     runtime.down = None
     eventually(lambda: client.get("/ready").status_code == 200)
