@@ -35,7 +35,7 @@ class PlacesObserver:
         state, now = self._coordinator.read(), time.monotonic()
         if state.residency != residency:
             return
-        places = state.places_of(listed)
+        places = set(state.places_of(listed))
         self._note_left(state, places, now)
         evictions = list(self._evictions(state, places))
         self._listed_before = places

@@ -32,7 +32,8 @@ def note_load(memory: Memory, place: str, listed: Sequence[LoadedModel], now: fl
 
     A model that was ready when the load began has been evicted for it, if it is not listed.
     """
-    began, places = memory.registry.peek(place).since, memory.places_of(listed)
+    began = memory.registry.peek(place).since
+    places = set(memory.places_of(listed))
     ready = [each for each in memory.registry.residents() if memory.ready(each.model)]
     had_place = {e.model for e in ready if e.ready_at is not None and e.ready_at <= began}
     if not {*had_place, place} <= places:
