@@ -59,6 +59,7 @@ def test_ready_tells_clients_without_a_key_no_address_and_no_path(client, runtim
         "catalog": "the latest edit of the catalog is invalid; send an API key for the reason",
         "state": "ok",
         "memory": "ok",
+        "runtime_places": "ok",
     }
 
 

@@ -158,6 +158,11 @@ def let_it_take(bench, seconds):
         transaction.state.registry.peek(A).used_at -= seconds
 
 
+def leave(bench, ticket):
+    with bench.coordinator.transaction() as transaction:
+        transaction.state.leave(ticket, transaction.now)
+
+
 def join(bench, ticket):
     with bench.coordinator.transaction() as transaction:
         transaction.state.join(ticket, bench.worker.id, A, PERMIT, transaction.now)
@@ -172,7 +177,7 @@ def test_the_other_models_drain_for_a_load_that_takes_longer_than_the_patience(b
     loads.run()
     assert bench.coordinator.read().draining == {A}
     for ticket in ("w/a", "w/early"):
-        bench.scheduler._leave(ticket)
+        leave(bench, ticket)
     assert not join(bench, "w/late")
 
 
@@ -180,7 +185,7 @@ def test_a_load_for_which_idle_models_do_not_go_is_only_slow(bench):
     loads = StalledLoads(bench.coordinator)
     let_it_take(bench, 6.0)
     loads.run()
-    bench.scheduler._leave("w/a")
+    leave(bench, "w/a")
     assert not join(bench, "w/late")
     loads.run()
     assert "w/late" in bench.coordinator.read().tickets  # not yet idle for long
