@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from mes.domain import KEEP_ALIVE_SECONDS, LoadedModel, ModelSpec, PulledModel, Runtime
+from mes.errors import StateUnavailable
 from mes.scheduling.background import BackgroundOperations
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.state import State
@@ -65,8 +66,12 @@ class KeepAlive:
         try:
             self._runtime.load(spec, deadline=time.monotonic() + _TIMEOUT_SECONDS)
         finally:
-            with self._coordinator.transaction() as transaction:
-                transaction.state.finish_renewal(ticket, transaction.now)
+            try:
+                with self._coordinator.transaction() as transaction:
+                    transaction.state.finish_renewal(ticket, transaction.now)
+            except StateUnavailable:
+                self._coordinator.leave(ticket)  # which tries until it succeeds
+                raise
 
 
 def _renewable(

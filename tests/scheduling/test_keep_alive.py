@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mes.domain import KEEP_ALIVE_SECONDS, LoadedModel, PulledModel
-from mes.errors import LoadTimeout
+from mes.errors import LoadTimeout, StateLocked
 from mes.scheduling.background import BackgroundOperations
 from mes.scheduling.keep_alive import KeepAlive
 from mes.scheduling.registry import MISSING
@@ -109,3 +109,20 @@ def test_a_renewal_that_fails_is_not_repeated_at_once(bench, renew, runtime):
     runtime.load_errors[A] = [LoadTimeout("it has left memory")]
     assert (renew(), renew()) == (1, 0)
     assert bench.coordinator.read().permits == {}
+
+
+def test_the_permit_of_a_renewal_is_given_back_when_the_state_can_be_changed_again(
+    bench, renew, runtime, monkeypatch
+):
+    let_time_pass(bench)
+    transaction = bench.coordinator.transaction
+
+    def locked():
+        raise StateLocked("held by another process")
+
+    runtime.load = lambda spec, deadline: monkeypatch.setattr(
+        bench.coordinator, "transaction", locked
+    )
+    renew()
+    monkeypatch.setattr(bench.coordinator, "transaction", transaction)
+    eventually(lambda: bench.coordinator.read().permits == {})
