@@ -82,6 +82,14 @@ class Machine:
         self.outcome.loads = sum(each.loads for each in self.state.statistics.values())
         return self.outcome
 
+    def use_seconds(self, ticket: Ticket) -> float:
+        """Return how long the request holds its permit."""
+        return USE_SECONDS
+
+    def load_seconds(self, ticket: Ticket) -> float:
+        """Return how long the load of the ticket's model takes."""
+        return LOAD_SECONDS
+
     def _at(self, when: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when, next(self._order), act))
 
@@ -96,9 +104,9 @@ class Machine:
             match decision:
                 case policy.Grant(ticket):
                     self._record_waits(ticket)
-                    self._at(self.now + USE_SECONDS, lambda t=ticket: self._finish(t))
+                    self._at(self.now + self.use_seconds(ticket), lambda t=ticket: self._finish(t))
                 case policy.Load(ticket):
-                    self._at(self.now + LOAD_SECONDS, lambda t=ticket: self._loaded(t))
+                    self._at(self.now + self.load_seconds(ticket), lambda t=ticket: self._loaded(t))
                 case policy.Unload(ticket, victim) | policy.Evict(ticket, victim):
                     self._at(self.now + UNLOAD_SECONDS, lambda t=ticket, v=victim: self._gone(t, v))
 

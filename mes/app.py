@@ -210,10 +210,13 @@ def _scheduling(
         max_loaded=settings.max_loaded_models,
         lock_timeout_seconds=settings.lock_timeout_seconds,
     )
-    coordinator = Coordinator(store, worker, current_limits(_limits(settings), catalog.current))
+    runtime_status = RuntimeStatusFile(shared.runtime_status)
+    limits = current_limits(
+        _limits(settings), catalog.current, lambda: runtime_status.current().slots
+    )
+    coordinator = Coordinator(store, worker, limits)
     model_loader = _model_loader(settings, runtime, store)
     scheduler = _scheduler(settings, coordinator, worker, model_loader)
-    runtime_status = RuntimeStatusFile(shared.runtime_status)
     reconciler = Reconciler(
         runtime=runtime,
         coordinator=coordinator,

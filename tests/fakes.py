@@ -144,7 +144,8 @@ class FakeRuntime:
         if self.load_errors.get(spec.tag):
             raise self.load_errors[spec.tag].pop(0)
         with self._lock:
-            self.in_memory.append(spec.tag)
+            if spec.tag not in self.in_memory:
+                self.in_memory.append(spec.tag)
             self.most_in_memory = max(self.most_in_memory, len(self.in_memory))
 
     def unload(self, name: str) -> None:

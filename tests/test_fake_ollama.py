@@ -257,3 +257,60 @@ def test_the_process_ends_with_the_context():
         port = fake.port
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
+
+
+@pytest.fixture
+def one_place():
+    with FakeOllama("--models", f"{A},{B}", "--places", "1") as fake:
+        yield fake
+
+
+def busy_until_the_load_waits(fake, **body):
+    """Keep A busy, ask for B, and return their threads once the runtime makes room for B."""
+    fake.control(first_token_ms=300)
+    load(fake, A)
+    threads = [threading.Thread(target=lambda: generate(fake, A, **body).content)]
+    threads[0].start()
+    wait_until(lambda: fake.model(A)["current"] == 1)
+    threads.append(threading.Thread(target=lambda: load(fake, B)))
+    threads[1].start()
+    wait_until(lambda: fake.model(A)["evictions"] == 1)
+    return threads
+
+
+def test_a_load_without_a_free_place_makes_an_idle_model_leave(one_place):
+    load(one_place, A)
+    load(one_place, B)
+    stats = one_place.stats()
+    assert (stats["loaded"], stats["evictions"], stats["peak_loaded"]) == ([B], 1, 1)
+
+
+def test_a_load_waits_until_the_busy_model_that_has_to_leave_is_idle(one_place):
+    for thread in busy_until_the_load_waits(one_place):
+        thread.join()
+    assert one_place.stats()["loaded"] == [B]
+
+
+def test_a_request_with_keep_alive_makes_the_load_wait_on(one_place):
+    busy, waiting = busy_until_the_load_waits(one_place)
+    generate(one_place, A, keep_alive=-1).close()
+    busy.join()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    assert one_place.stats()["loaded"] == [A]
+    unload(one_place, A)
+    waiting.join()
+    assert one_place.stats()["loaded"] == [B]
+
+
+def test_a_model_leaves_when_it_was_not_used_for_as_long_as_it_is_kept(fake_ollama):
+    generate(fake_ollama, A, "", keep_alive=0.3)
+    assert fake_ollama.stats()["loaded"] == [A]
+    wait_until(lambda: fake_ollama.stats()["loaded"] == [])
+
+
+def test_an_embedding_model_serves_one_request_at_a_time(embedder):
+    embedder.control(parallel=4, first_token_ms=50)
+    run_together(*[lambda: embed(embedder, "text")] * 3)
+    started = [event["at"] for event in embedder.stats()["starts"]]
+    assert min(b - a for a, b in itertools.pairwise(started)) >= 0.05

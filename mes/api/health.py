@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from datetime import UTC, datetime
 
 from flask import Blueprint, Response, request
@@ -26,8 +25,7 @@ from mes.api.status_responses import (
 from mes.config.api_keys import METRICS
 from mes.errors import NotWaiting
 from mes.metrics import gauges
-from mes.scheduling import stuck_models
-from mes.scheduling.fairness import queue_positions
+from mes.scheduling import runtime_places, stuck_models
 
 bp = Blueprint("health", __name__)
 queue_bp = Blueprint("queue", __name__, url_prefix="/v1/queue")
@@ -60,12 +58,17 @@ def ready() -> Response:
     With status 503, the checks that are not `ok` name the cause: with a key of scope `inference`,
     also the paths, addresses and models concerned.
     """
-    checks = _checks(get_services())
+    services = get_services()
+    checks = _checks(services)
     is_ready = all(check == "ok" for check in checks.values())
     if not is_ready and not has_valid_key():
         checks = {name: _without_details(name, check) for name, check in checks.items()}
     return json_response(
-        ReadyAnswer.build(status="ready" if is_ready else "not_ready", **checks),
+        ReadyAnswer.build(
+            status="ready" if is_ready else "not_ready",
+            **checks,
+            runtime_places=runtime_places.problem(services.coordinator.read()) or "ok",
+        ),
         200 if is_ready else 503,
     )
 
@@ -82,7 +85,7 @@ def status() -> Response:
         services.catalog.current(),
     )
     reports = [ModelReport(spec, state, runtime_status) for spec in catalog.models]
-    waiting = queue_positions(state, time.monotonic(), services.coordinator.limits)
+    waiting = services.scheduler.estimates.positions()
     return json_response(
         StatusAnswer.build(
             ollama_running=runtime_status.running,
@@ -90,6 +93,7 @@ def status() -> Response:
             models_loaded=[report.spec.id for report in reports if report.is_loaded],
             max_loaded_models=services.settings.max_loaded_models,
             stuck_models=[StuckModel.serialize(each) for each in stuck_models.all_stuck(state)],
+            effective_max_loaded_models=state.places,
             memory_available_gb=_memory_available_gb(),
             gpu_available=runtime_status.in_gpu or _has_gpu_device(),
             version=__version__,
@@ -141,9 +145,7 @@ def show_queue_position(request_id: str) -> Response:
     Requests are found by the `X-Request-ID` they were sent with.
     """
     services = get_services()
-    for standing in queue_positions(
-        services.coordinator.read(), time.monotonic(), services.coordinator.limits
-    ):
+    for standing in services.scheduler.estimates.positions():
         if standing.request == request_id:
             entry = QueueEntry(standing, services.catalog.current())
             return json_response(WaitingAnswer.serialize(entry))

@@ -23,7 +23,7 @@ from mes.api.response_fields import (
 from mes.config.catalog import Catalog
 from mes.domain import ModelCard, ModelSpec, milliseconds
 from mes.scheduling import stuck_models
-from mes.scheduling.fairness import QueuePosition
+from mes.scheduling.queue_estimates import QueuePosition
 from mes.scheduling.registry import DELETED, NOT_UNLOADED, REPLACED
 from mes.scheduling.runtime_status import RuntimeStatus
 from mes.scheduling.state import State
@@ -49,6 +49,10 @@ class ReadyAnswer(ResponseSchema):
     state = string("`ok`, or the error with `STATE_DIR`.")
     memory = string(
         "`ok`, or the models that have all places in memory and cannot be unloaded, with remedies."
+    )
+    runtime_places = string(
+        "`ok`, or that the runtime holds fewer models in memory than `MAX_LOADED_MODELS`. MES "
+        "serves with as many, so that this does not change `status`."
     )
 
 
@@ -87,7 +91,8 @@ class WaitingAnswer(ResponseSchema):
         source=lambda entry: milliseconds(entry.standing.waited_seconds),
     )
     expected_start_ms = integer(
-        "Estimated time until the request starts, in milliseconds, based on recent generations.",
+        "Estimated time until the request starts, in milliseconds: if generations, loads and new "
+        "requests are as they were lately. Null until a request of any model has ended.",
         null=True,
     )
 
@@ -151,6 +156,12 @@ class ModelReport:
         return known or None
 
     @property
+    def effective_max_concurrent(self) -> int:
+        pulled = self.runtime_status.pulled.get(self.spec.tag)
+        slots = pulled.slots if pulled else None
+        return min(self.spec.max_concurrent, slots or self.spec.max_concurrent)
+
+    @property
     def digest(self) -> str | None:
         pulled = self.runtime_status.pulled.get(self.spec.tag)
         return pulled.digest if pulled else None
@@ -196,6 +207,10 @@ class ModelState(ResponseSchema):
     )
     max_concurrent = integer(
         "Most requests that may hold a permit at the same time.", source="spec.max_concurrent"
+    )
+    effective_max_concurrent = integer(
+        "The same, as far as the runtime serves so many at a time: it may have fewer slots for the "
+        "model than `max_concurrent`."
     )
     max_queue = integer("Most requests that may wait at the same time.", source="spec.max_queue")
     pinned = boolean("Whether the model is never evicted.", source="spec.pinned")
@@ -275,6 +290,9 @@ class StatusAnswer(ResponseSchema):
     max_loaded_models = integer("Most models that may be in memory at the same time.")
     stuck_models = nested_list(
         StuckModel, "The models that take up a place in memory and cannot be unloaded."
+    )
+    effective_max_loaded_models = integer(
+        "The same, or fewer if the runtime was found to hold fewer."
     )
     memory_available_gb = number("Available memory of this machine, in GB.", null=True)
     gpu_available = boolean("Whether the machine has a GPU.")

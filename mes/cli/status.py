@@ -67,10 +67,17 @@ def _headline(document: dict[str, Any]) -> str:
         [
             f"MES {document.get('version')}",
             runtime or "the runtime does not answer",
-            f"{loaded} of {document.get('max_loaded_models')} models loaded",
+            f"{loaded} of {_places(document)} models loaded",
             "memory unknown" if memory is None else f"{memory:.1f} GB of memory free",
         ]
     )
+
+
+def _places(document: dict[str, Any]) -> str:
+    """Return how many models may be in memory, and how many should, if the runtime holds fewer."""
+    configured = document.get("max_loaded_models")
+    effective = document.get("effective_max_loaded_models", configured)
+    return str(effective) if effective == configured else f"{effective} (not {configured})"
 
 
 def _status_table(entries: list[dict[str, Any]]) -> Table:
@@ -80,13 +87,18 @@ def _status_table(entries: list[dict[str, Any]]) -> Table:
         result.add_row(
             model.get("id"),
             colored_word(str(model.get("status"))),
-            f"{model.get('in_flight')}/{model.get('max_concurrent')}",
+            f"{model.get('in_flight')}/{_limit(model)}",
             f"{model.get('queued')}/{model.get('max_queue')}",
             _seconds(model.get("oldest_wait_ms")),
             str(model.get("loads")),
             str(model.get("evictions")),
         )
     return result
+
+
+def _limit(model: dict[str, Any]) -> Any:
+    """Return how many requests may run; a service of an earlier release reports one number."""
+    return model.get("effective_max_concurrent", model.get("max_concurrent"))
 
 
 def _queue_table(tickets: list[dict[str, Any]]) -> Table:

@@ -35,10 +35,11 @@ from mes.domain.results import (
     tokens_per_second,
     total_usage,
 )
-from mes.domain.runtime import Client, Runtime
+from mes.domain.runtime import KEEP_ALIVE_SECONDS, Client, Runtime
 from mes.domain.tools import Tool, ToolChoice
 
 __all__ = [
+    "KEEP_ALIVE_SECONDS",
     "LOAD_OPTIONS",
     "PREFIX_CACHE_USES",
     "SCHEMA_POINTER",

@@ -93,7 +93,10 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class PulledModel:
-    """A model on the runtime's disk. `capabilities` is None until the runtime has listed them."""
+    """A model on the runtime's disk. `capabilities` is None until the runtime has listed them.
+
+    `slots` is how many requests the runtime serves at a time with it; None if that is unknown.
+    """
 
     name: str
     digest: str
@@ -101,6 +104,7 @@ class PulledModel:
     quantization: str
     parameter_size: str
     capabilities: tuple[str, ...] | None = None
+    slots: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,10 @@ from mes.domain.inference_request import Prompt
 from mes.domain.models import LoadedModel, ModelCard, ModelSpec, PulledModel, PullProgress
 from mes.domain.results import Emit, Reply, Vectors, no_op
 
+# For how long a runtime keeps a model in memory that no request uses and `Runtime.load` is not
+# called for again. The models that no name leads to any more leave memory after this time.
+KEEP_ALIVE_SECONDS = 600
+
 
 class Client(Protocol):
     """The client of one request, which may disconnect before it has its answer."""
@@ -102,6 +106,9 @@ class Runtime(Protocol):
 
     def load(self, spec: ModelSpec, *, deadline: float) -> None:
         """Load the model with its load options, and return when it is ready.
+
+        The runtime keeps the model until it was not used for KEEP_ALIVE_SECONDS; for a model that
+        is in memory this time begins again.
 
         Raises:
             LoadFailed: the runtime could not load the model.

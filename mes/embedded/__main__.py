@@ -63,7 +63,7 @@ def serve(settings: EmbeddedSettings, *, until_stdin_closes: bool) -> NoReturn:
     for problem in engine.missing_requirements():
         log.warning("no model can be loaded: %s", problem)
     pool = ModelPool(settings, Engine)
-    api = OllamaApi(ModelStore(settings.models_dir), pool)
+    api = OllamaApi(ModelStore(settings.models_dir), pool, slots=settings.num_parallel)
     with _listener(settings) as listener:
         _exit_on_signals()
         if until_stdin_closes:

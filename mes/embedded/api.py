@@ -33,14 +33,17 @@ HIDDEN_METADATA = ("general.name", "tokenizer.chat_template")
 class OllamaApi:
     """The routes over a store of models and the pool of loaded ones.
 
+    Each loaded model has `slots` for simultaneous requests.
+
     Each route takes the parsed JSON body and the connection of the client, and returns the content
     of the answer. Each raises a `RuntimeFailure` with the status and the message to answer, or
     `ClientLeft`.
     """
 
-    def __init__(self, store: ModelStore, pool: ModelPool) -> None:
+    def __init__(self, store: ModelStore, pool: ModelPool, *, slots: int) -> None:
         self._store = store
         self._pool = pool
+        self._slots = slots
 
     def root(self, body: Body, client: ClientConnection) -> str:
         return "Ollama is running"
@@ -49,7 +52,8 @@ class OllamaApi:
         return {"version": engine.engine_version(), "runtime": "mes-embedded"}
 
     def tags(self, body: Body, client: ClientConnection) -> Json:
-        return {"models": [describe_tag(model) for model in self._store.models()]}
+        slots = {"slots": self._slots}  # Ollama does not report them
+        return {"models": [{**describe_tag(model), **slots} for model in self._store.models()]}
 
     def ps(self, body: Body, client: ClientConnection) -> Json:
         running = self._pool.running()

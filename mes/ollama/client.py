@@ -200,7 +200,7 @@ class OllamaRuntime:
             )
         except NotCapable:
             # A model that generates no text is loaded by a request for embeddings.
-            request = with_body(self._embed, embeddings.embedding_payload(spec, ()))
+            request = with_body(self._embed, embeddings.load_payload(spec))
             self._load(spec, deadline, request, embeddings.check_loaded)
 
     def _load(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from mes.domain import ModelSpec, Vectors
+from mes.domain import KEEP_ALIVE_SECONDS, ModelSpec, Vectors
 from mes.domain.capabilities import EMBEDDING, not_capable
 from mes.errors import (
     GenerationAborted,
@@ -19,7 +19,6 @@ from mes.errors import (
     RuntimeReplyInvalid,
 )
 from mes.ollama import responses
-from mes.ollama.payloads import KEEP_LOADED
 from mes.ollama.progress import load_milliseconds
 
 # The vectors of this many texts fit into one response, for all models in use.
@@ -37,15 +36,19 @@ _LARGER_THAN_BATCH = re.compile(r"input \((\d+) tokens\) is too large.*batch siz
 def embedding_payload(
     spec: ModelSpec, texts: Sequence[str], dimensions: int | None = None
 ) -> dict[str, Any]:
-    """Return the body for /api/embed; without texts, it only loads the model."""
+    """Return the body for /api/embed."""
     payload = {
         "model": spec.tag,
         "input": texts,
         "options": spec.load_options,
-        "keep_alive": KEEP_LOADED,
         "truncate": False,
     }
     return payload if dimensions is None else {**payload, "dimensions": dimensions}
+
+
+def load_payload(spec: ModelSpec) -> dict[str, Any]:
+    """Return the body for /api/embed that loads a model which generates no text."""
+    return {**embedding_payload(spec, ()), "keep_alive": KEEP_ALIVE_SECONDS}
 
 
 @dataclass(frozen=True, slots=True)

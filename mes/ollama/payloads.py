@@ -7,14 +7,12 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
-from mes.domain import Message, ModelSpec, Prompt, ToolCall
+from mes.domain import KEEP_ALIVE_SECONDS, Message, ModelSpec, Prompt, ToolCall
 
-# MES decides which models stay in memory, not Ollama's timer.
-KEEP_LOADED = -1
 _UNLOAD_NOW = 0
 
 # `shift` is part of the loaded model: with another value, Ollama would load the model again.
-_LOAD_FIELDS = {"stream": True, "keep_alive": KEEP_LOADED, "shift": False}
+_SHARED_FIELDS = {"stream": True, "shift": False}
 
 
 def goes_to_chat(prompt: Prompt) -> bool:
@@ -27,14 +25,18 @@ def goes_to_chat(prompt: Prompt) -> bool:
 
 
 def generation_payload(prompt: Prompt) -> dict[str, Any]:
-    """Return the body of a generation, for /api/chat if `goes_to_chat`, else for /api/generate."""
+    """Return the body of a generation, for /api/chat if `goes_to_chat`, else for /api/generate.
+
+    Only a load sets `keep_alive`. Ollama makes room by marking a busy model to leave, and a request
+    with `keep_alive` would remove the mark, so that the load of the other model waits forever.
+    """
     payload = {
         "model": prompt.spec.tag,
         **_prompt_fields(prompt),
         "options": prompt.options,
         "truncate": False,  # a prompt that is too long is an error
         "think": prompt.think,
-        **_LOAD_FIELDS,
+        **_SHARED_FIELDS,
     }
     if prompt.format is not None:
         payload["format"] = prompt.format
@@ -96,7 +98,13 @@ def _tool_call_payload(call: ToolCall) -> dict[str, Any]:
 
 def load_payload(spec: ModelSpec) -> dict[str, Any]:
     """Return the body for /api/generate that loads a model which generates text."""
-    return {"model": spec.tag, "prompt": "", "options": spec.load_options, **_LOAD_FIELDS}
+    return {
+        "model": spec.tag,
+        "prompt": "",
+        "options": spec.load_options,
+        "keep_alive": KEEP_ALIVE_SECONDS,
+        **_SHARED_FIELDS,
+    }
 
 
 def unload_payload(name: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from mes.errors import (
     SchemaRefused,
     ThinkLevelRefused,
 )
+from mes.ollama.slots import parse_slots
 
 T = TypeVar("T")
 
@@ -84,6 +85,7 @@ def parse_pulled(body: bytes) -> list[PulledModel]:
             size_bytes=require_count(model, "size"),
             quantization=get_field(_details(model), "quantization_level", str, ""),
             parameter_size=get_field(_details(model), "parameter_size", str, ""),
+            slots=parse_slots(model, get_field(_details(model), "family", str, "")),
         )
         for model in _models(body)
     ]

@@ -8,7 +8,6 @@ from typing import Any
 from mes.domain import ModelSpec
 from mes.domain.capabilities import TOKENIZE, not_capable
 from mes.errors import GenerationAborted, MesError, Mistake, RequestInvalid
-from mes.ollama.payloads import KEEP_LOADED
 from mes.ollama.responses import ErrorResponse, error_from, get_field, parse_line
 
 _POINTER = "/prompt"
@@ -16,12 +15,7 @@ _POINTER = "/prompt"
 
 def detokenize_payload(spec: ModelSpec, ids: Sequence[int]) -> dict[str, Any]:
     """Return the body for /api/detokenize."""
-    return {
-        "model": spec.tag,
-        "tokens": ids,
-        "options": spec.load_options,
-        "keep_alive": KEEP_LOADED,
-    }
+    return {"model": spec.tag, "tokens": ids, "options": spec.load_options}
 
 
 def parse_text(body: bytes) -> str:

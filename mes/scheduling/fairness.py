@@ -27,8 +27,8 @@ from functools import cached_property, lru_cache
 from typing import Protocol
 
 from mes.domain import ModelSpec
-from mes.scheduling import stuck_models
-from mes.scheduling.registry import PERMIT, UNLOAD, Ticket
+from mes.scheduling import runtime_places, stuck_models
+from mes.scheduling.registry import UNLOAD, Ticket
 from mes.scheduling.state import State
 
 NO_BARRIER = float("inf")
@@ -48,6 +48,7 @@ class Limits:
         patience_bounds: The shortest and the longest patience, in seconds.
         memory_bytes: How much memory models may take up together; None for no limit.
         models: The models of the catalog, by the name that the runtime knows them by.
+        slots: How many requests the runtime serves at a time, by model, where that is known.
     """
 
     max_loaded: int
@@ -55,14 +56,28 @@ class Limits:
     patience_bounds: tuple[float, float] = (20.0, 300.0)
     memory_bytes: int | None = None
     models: Mapping[str, ModelSpec] = field(default_factory=dict)
+    slots: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def pinned(self) -> frozenset[str]:
         return frozenset(spec.tag for spec in self.models.values() if spec.pinned)
 
     def max_concurrent(self, model: str) -> int:
+        """Return how many requests may run: no more than the runtime serves, or they wait there."""
         # A model that left the catalog while requests waited for it serves them one by one.
-        return self.models[model].max_concurrent if model in self.models else 1
+        configured = self.models[model].max_concurrent if model in self.models else 1
+        return min(configured, self.slots.get(model, configured))
+
+    def has_slot_for(self, state: State, model: str) -> bool:
+        """Return whether one more request of the model may run. Names of one place share slots."""
+        if state.in_flight(model) >= self.max_concurrent(model):
+            return False
+        slots = self.slots.get(model)
+        return slots is None or not state.aliases or state.in_flight_at(model) < slots
+
+    def capacity(self, spec: ModelSpec) -> int:
+        """Return how many requests may run or wait."""
+        return self.max_concurrent(spec.tag) + spec.max_queue
 
     def patience(self, state: State, waiting_models: int = 1) -> float:
         """Return for how many seconds a request may be overtaken, with so many models waiting."""
@@ -103,10 +118,11 @@ class Limits:
         if reason := stuck_models.places_lost(state, map(state.place_of, self.pinned)):
             return reason
         kept = stuck_models.kept_places(state, map(state.place_of, self.pinned))
-        if len(kept) >= self.max_loaded:
+        if len(kept) >= state.places:
+            reason = runtime_places.problem(state)
             return (
-                f"pinned models take up all {self.max_loaded} places in memory; "
-                "unpin one or raise MAX_LOADED_MODELS"
+                f"pinned models take up all {state.places} places in memory; "
+                f"unpin one{f', or: {reason}' if reason else ' or raise MAX_LOADED_MODELS'}"
             )
         return self._why_too_large(state, kept, model)
 
@@ -122,6 +138,10 @@ class Limits:
         )
 
 
+Slots = tuple[tuple[str, int], ...]
+"""The slots of each model for which they are known."""
+
+
 class ModelList(Protocol):
     """The models that may be run; a changed list is another object."""
 
@@ -131,14 +151,17 @@ class ModelList(Protocol):
     def __hash__(self) -> int: ...
 
 
-def current_limits(limits: Limits, models: Callable[[], ModelList]) -> Callable[[], Limits]:
-    """Return a function that returns `limits` with the models that `models` returns then."""
+def current_limits(
+    limits: Limits, models: Callable[[], ModelList], slots: Callable[[], Slots]
+) -> Callable[[], Limits]:
+    """Return a function that returns `limits` with the models and the slots that are known then."""
 
     @lru_cache(maxsize=1)
-    def with_models(current: ModelList) -> Limits:
-        return replace(limits, models={spec.tag: spec for spec in current.enabled})
+    def complete(current: ModelList, known: Slots) -> Limits:
+        by_tag = {spec.tag: spec for spec in current.enabled}
+        return replace(limits, models=by_tag, slots=dict(known))
 
-    return lambda: with_models(models())
+    return lambda: complete(models(), slots())
 
 
 def waiting_models(state: State) -> Iterator[Ticket]:
@@ -188,94 +211,43 @@ def starving(state: State, waiting: list[Ticket], now: float, limits: Limits) ->
 def barrier(state: State, waiting: list[Ticket], now: float, limits: Limits) -> float:
     """Return the ticket number from which on a model that drains serves no request."""
     patience = limits.patience(state, len(waiting))
+    if state.surplus:
+        return 0
     overdue = [t.number for t in waiting if _overtaken_seconds(state, t, now) >= patience]
+    overdue += _stalled_tickets(state)
     return min([*overdue, state.batch_boundary + 1 if state.batch_boundary else NO_BARRIER])
 
 
 def models_to_drain(state: State, count: int) -> list[str]:
     """Return the models that make room for so many waiting ones.
 
-    A model that drains already continues to drain, or no drain would ever end; then come models
-    that no request waits for, then the least recently used.
+    All make room for a load that has stalled, and some where the runtime holds fewer models. One
+    that drains already continues to drain, or no drain would ever end; then come models that no
+    request waits for, then the least recently used.
     """
-    if not count:
+    surplus, is_stalled = state.surplus, bool(state.stalled) and any(state.stalled.values())
+    if not count and not surplus and not is_stalled:
         return []
+    ready = [m for m in state.registry if state.ready(m)]
+    if is_stalled:
+        return ready
     wanted = state.wanted
-    candidates = [m for m in state.registry if state.ready(m) and not state.kept(m)]
+    candidates = ready if surplus else [m for m in ready if not state.kept(m)]
     # A stable sort: within equals the order stays that of the last use.
-    candidates.sort(key=lambda m: (not state.registry.peek(m).draining, m in wanted))
-    return candidates[:count]
+    candidates.sort(key=lambda m: (state.kept(m), not state.registry.peek(m).draining, m in wanted))
+    return candidates[: count + surplus]
+
+
+def _stalled_tickets(state: State) -> list[int]:
+    """Return the numbers of the tickets whose loads have stalled."""
+    if not state.stalled:
+        return []
+    loading = {place for place, waits in state.stalled.items() if waits}
+    tickets = {state.registry.peek(place).ticket or "" for place in loading & set(state.registry)}
+    return [state.tickets[each].number for each in tickets & state.tickets.keys()]
 
 
 def _overtaken_seconds(state: State, ticket: Ticket, now: float) -> float:
     if ticket.overtaken_at is None:
         return -1.0
     return (now if state.swap_began is None else state.swap_began) - ticket.overtaken_at
-
-
-@dataclass(frozen=True, slots=True)
-class QueuePosition:
-    """A request in the queue. `position` 1 is the next to be served by its model.
-
-    `expected_seconds` is how much longer it will wait if requests and loads take as long as they
-    did lately; None while that is unknown.
-    """
-
-    request: str
-    model: str
-    position: int
-    waited_seconds: float
-    expected_seconds: float | None
-
-
-def queue_positions(state: State, now: float, limits: Limits) -> Iterator[QueuePosition]:
-    """Yield the requests that wait for a permit, oldest first."""
-    until_in_memory = _until_in_memory(state, now, limits)
-    positions: dict[str, int] = {}
-    for ticket in state.tickets.values():
-        if ticket.wants != PERMIT:
-            continue
-        positions[ticket.model] = position = positions.get(ticket.model, 0) + 1
-        yield QueuePosition(
-            ticket.request,
-            ticket.model,
-            position,
-            now - ticket.arrived_at,
-            _expected(state, ticket, position, until_in_memory, limits),
-        )
-
-
-def _expected(
-    state: State,
-    ticket: Ticket,
-    position: int,
-    until_in_memory: Mapping[str, float],
-    limits: Limits,
-) -> float | None:
-    usual = limits.usual_seconds(state, ticket.model)
-    if not usual:
-        return None
-    ahead = position - 1 + state.in_flight(ticket.model)
-    rounds = max(0, ahead + 1 - limits.max_concurrent(ticket.model))
-    before = until_in_memory.get(state.place_of(ticket.model), 0.0)
-    return before + rounds * usual / limits.max_concurrent(ticket.model)
-
-
-def _until_in_memory(state: State, now: float, limits: Limits) -> dict[str, float]:
-    """Return the seconds until the model in each place that is not ready will be."""
-    loads = {model: each.load_seconds or 0.0 for model, each in state.statistics.items()}
-    until = {
-        model: max(0.0, state.registry.peek(model).since + loads.get(model, 0.0) - now)
-        for model in state.registry
-        if not state.ready(model)
-    }
-    # Each waiting model waits for one more turn, which is at most the patience.
-    ahead = 0.0
-    for ticket in waiting_models(state):
-        queued = len(state.waiting(ticket.model))
-        rounds = -(-queued // limits.max_concurrent(ticket.model))
-        place = state.place_of(ticket.model)
-        ahead += limits.usual_seconds(state) + loads.get(place, 0.0)
-        until[place] = ahead
-        ahead += min(limits.patience(state), rounds * limits.usual_seconds(state, ticket.model))
-    return until

@@ -12,6 +12,7 @@ from mes.errors import (
     ShuttingDown,
     StateUnavailable,
 )
+from mes.scheduling import runtime_places
 from mes.scheduling.coordinator import Coordinator, Transaction
 from mes.scheduling.model_loader import ModelLoader, PlaceLost, resident_fields
 from mes.scheduling.registry import LOAD, UNLOAD, Refusal, Ticket
@@ -44,7 +45,7 @@ class LoadTasks:
 
     def _load(self, ticket: Ticket, spec: ModelSpec) -> None:
         try:
-            fields = self._model_loader.load(spec, ticket.id)
+            listed = self._model_loader.load(spec, ticket.id)
         except (ShuttingDown, StateUnavailable):
             raise  # the next ticket that waits for the model, maybe in another worker, loads it
         except PlaceLost:
@@ -61,7 +62,7 @@ class LoadTasks:
         with self._coordinator.transaction() as transaction:
             # Absent if a reload has lowered MAX_LOADED_MODELS meanwhile.
             if (resident := transaction.state.loading_by(ticket.id)) is not None:
-                transaction.state.finish_load(resident.model, transaction.now, **fields)
+                _finish_load(transaction, resident.model, listed)
             transaction.state.finish_task(ticket.id)
 
     def _unload(self, ticket: Ticket, spec: ModelSpec) -> None:
@@ -135,6 +136,13 @@ def refuse(
     refusal = Refusal(ticket.worker, error.code, error.detail, retry_after)
     transaction.state.refuse(ticket, refusal)
     transaction.to_wake.append(ticket)
+
+
+def _finish_load(transaction: Transaction, place: str, listed: list[LoadedModel]) -> None:
+    state, now = transaction.state, transaction.now
+    loaded = next((each for each in listed if state.places_of([each]) == [place]), None)
+    runtime_places.note_load(state, place, listed, now)
+    state.finish_load(place, now, **({} if loaded is None else resident_fields(loaded)))
 
 
 def _drop_load(transaction: Transaction, ticket: Ticket) -> None:

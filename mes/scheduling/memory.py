@@ -12,6 +12,7 @@ from mes.scheduling.registry import (
     MISSING,
     NOT_UNLOADED,
     READY,
+    FoundPlaces,
     LoadFailure,
     Registry,
     Resident,
@@ -39,6 +40,10 @@ class Memory:
             the leader asks again.
         aliases: The place of a model that has the place of another name, by model; also of a model
             in memory that the runtime lists under a name it had before, by key.
+        found_places: The places that the runtime was found to have (runtime_places.py); one entry.
+        stalled: The models whose load does not end, by place: whether the others make room for it,
+            or have done so in vain (stalled_loads.py).
+        renewed_at: When a load last set for how long the runtime keeps a model, by place.
     """
 
     max_loaded: int
@@ -50,6 +55,9 @@ class Memory:
     stuck: dict[str, StuckRunner] = field(default_factory=dict)
     unload_failures: dict[str, LoadFailure] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    renewed_at: dict[str, float] = field(default_factory=dict)
+    found_places: dict[str, FoundPlaces] = field(default_factory=dict)
+    stalled: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.registry = Registry(self.max_loaded, self._may_go, lambda: self.wanted)
@@ -114,14 +122,27 @@ class Memory:
         return frozenset(each.model for each in self.registry.residents() if each.draining)
 
     @property
+    def places(self) -> int:
+        """How many models may be in memory: as configured, or as many as the runtime holds."""
+        if not self.found_places:
+            return self.max_loaded
+        limits = (each.limit for each in self.found_places.values() if each.limit)
+        return min((self.max_loaded, *limits))
+
+    @property
+    def surplus(self) -> int:
+        """How many models too many have a place in the registry, since the runtime holds fewer."""
+        return max(0, len(self.registry) - self.places)
+
+    @property
     def places_free(self) -> int:
         """The number of models that may be loaded now; less than 0 if too many are in memory."""
-        return self.max_loaded - len(self.registry) - len(self.unloading) - len(self.stuck)
+        return self.places - len(self.registry) - len(self.unloading) - len(self.stuck)
 
     @property
     def stuck_in_the_way(self) -> bool:
         """Whether stuck models have left too few places for the models in the registry."""
-        return bool(self.stuck) and len(self.registry) + len(self.stuck) > self.max_loaded
+        return bool(self.stuck) and len(self.registry) + len(self.stuck) > self.places
 
     def kept(self, place: str) -> bool:
         """Return whether the model in this place is no victim even if it is idle."""
@@ -142,6 +163,8 @@ class Memory:
         """Note that the model is not in memory after all."""
         self.registry.pop(self.place_of(model), None)
         self._forget_failures({self.place_of(model)})
+        self.renewed_at.pop(self.place_of(model), None)
+        self.stalled.pop(self.place_of(model), None)
         self._residency_changed(now)
 
     def look_for(self, model: str, *, listed: bool, now: float) -> None:
@@ -151,6 +174,10 @@ class Memory:
         it for them, and with another in its place there would be one too many in memory.
         """
         if listed:
+            if self.missing(model):
+                self.renewed_at.pop(
+                    model, None
+                )  # loaded by the runtime itself, with its own setting
             self.registry.peek(model).phase = READY
         elif self.in_use(model):
             self.registry.peek(model).phase = MISSING

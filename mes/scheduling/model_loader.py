@@ -62,8 +62,8 @@ class ModelLoader:
         self._retry_pause = retry_pause_seconds
         self.cooldown = cooldown
 
-    def load(self, spec: ModelSpec, ticket: str) -> dict[str, Any]:
-        """Load the model for a ticket, in two attempts; return the fields of its resident.
+    def load(self, spec: ModelSpec, ticket: str) -> list[LoadedModel]:
+        """Load the model for a ticket, in two attempts; return the models in memory after that.
 
         Raises:
             ModelUnavailable: both attempts failed.
@@ -81,8 +81,7 @@ class ModelLoader:
             time.sleep(self._retry_pause)
             self._load_again(spec)
         log.info("loaded", extra={"model": spec.id, "seconds": time.monotonic() - started})
-        loaded = self.find(self._store.read().place_of(spec.tag))
-        return {} if loaded is None else resident_fields(loaded)
+        return self._runtime.loaded()
 
     def unload_and_wait(self, place: str) -> None:
         """Unload the model and wait until it has left memory, or is known to be stuck.

@@ -182,7 +182,7 @@ def _grants(
         if (
             state.ready(model)
             and ticket.number < barriers.get(state.place_of(model), NO_BARRIER)
-            and state.in_flight(model) < limits.max_concurrent(model)
+            and limits.has_slot_for(state, model)
         ):
             yield Grant(ticket)
 

@@ -11,11 +11,14 @@ from mes.domain import PulledModel, Runtime
 from mes.errors import MesError, StateUnavailable
 from mes.scheduling.background import BackgroundOperations
 from mes.scheduling.coordinator import Coordinator
+from mes.scheduling.keep_alive import KeepAlive
 from mes.scheduling.model_loader import ModelLoader
+from mes.scheduling.places_observer import PlacesObserver
 from mes.scheduling.preloading import Preloading
 from mes.scheduling.registry_correction import RegistryCorrection
 from mes.scheduling.runtime_status import CapabilityCache, RuntimeStatus, RuntimeStatusFile
 from mes.scheduling.scheduler import Scheduler
+from mes.scheduling.stalled_loads import StalledLoads
 from mes.scheduling.workers import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -68,6 +71,14 @@ class Reconciler:
             instance=instance,
             idle_unload_seconds=idle_unload_seconds,
         )
+        self._places_observer = PlacesObserver(coordinator)
+        self._stalled_loads = StalledLoads(coordinator)
+        self._keep_alive = KeepAlive(
+            runtime=runtime,
+            coordinator=coordinator,
+            worker=worker,
+            background=self._background,
+        )
         self._next_round = 0.0
         self._next_disk_listing = 0.0
 
@@ -108,8 +119,12 @@ class Reconciler:
         )
         if was_down:
             log.info("runtime_up", extra={"runtime": earlier.version})
+            self._places_observer.restart()
+        self._places_observer.run(listed, residency)
+        self._stalled_loads.run()
         knows_names = is_due and earlier.shares_runners
         self._correction.run(listed, residency, earlier.pulled if knows_names else None)
+        self._keep_alive.run(listed, earlier.pulled)
         if self._any_missing:
             self._next_round = 0.0  # requests may wait for nothing but the next round
 

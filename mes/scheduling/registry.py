@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Set
 from copy import copy
 from dataclasses import dataclass
@@ -68,6 +69,27 @@ def runner_key(model: str, digest: str) -> str:
 
 
 @dataclass(slots=True)
+class FoundPlaces:
+    """How many models the runtime was found to hold, if that is fewer than configured.
+
+    Args:
+        limit: The number; 0 while it is only suspected, or tried again.
+        evictions: How often the runtime has evicted a model by itself.
+        evicted_at: When it last did.
+        held: The most models that it held after one of these evictions.
+        times: How often the limit was found.
+        until: When more models are tried again.
+    """
+
+    limit: int = 0
+    evictions: int = 0
+    evicted_at: float = 0.0
+    held: int = 0
+    times: int = 0
+    until: float = 0.0
+
+
+@dataclass(slots=True)
 class Ticket:
     """A place in the queue.
 
@@ -131,6 +153,29 @@ class ModelStatistics:
     load_seconds: float | None = None
     use_seconds: float | None = None
     size_bytes: int = 0
+
+
+# Arrivals count for about so long.
+_ARRIVALS_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """How often requests for a model arrive: a count in which older arrivals weigh less."""
+
+    at: float
+    weight: float = 0.0
+
+    def add(self, now: float) -> None:
+        self.weight, self.at = self._weight_at(now) + 1.0, now
+
+    def seconds_between(self, now: float) -> float:
+        """Return the usual time between two arrivals."""
+        weight = self._weight_at(now)
+        return _ARRIVALS_SECONDS / weight if weight > 1e-6 else math.inf
+
+    def _weight_at(self, now: float) -> float:
+        return self.weight * math.exp((self.at - now) / _ARRIVALS_SECONDS)
 
 
 class Registry(LRUCache[str, Resident]):

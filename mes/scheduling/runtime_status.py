@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from types import MappingProxyType
 
 import orjson
 
 from mes.config.timed_lock import Holder, holder_of
 from mes.domain import PulledModel, Runtime
+from mes.domain.capabilities import COMPLETION
 from mes.errors import MesError, ModelNotPulled, RuntimeReplyInvalid
 from mes.scheduling.serialization import EMPTY, NOTHING
 from mes.scheduling.shared_file import Damaged, Handle, SharedFile
@@ -60,16 +62,21 @@ class RuntimeStatus:
     def running(self) -> bool:
         return self.up and self.is_fresh
 
+    @cached_property
+    def slots(self) -> tuple[tuple[str, int], ...]:
+        """How many requests the runtime serves at a time, by model, where that is known."""
+        return tuple((m.name, m.slots) for m in self.pulled.values() if m.slots is not None)
+
 
 class CapabilityCache:
-    """The capabilities of models, by name and digest. The runtime is asked for each once."""
+    """The capabilities of models by name and digest. The runtime is asked for each once."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._known: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def complete(self, model: PulledModel, earlier: PulledModel | None) -> PulledModel:
-        """Return the model with its capabilities, which are None while they are unknown.
+        """Return the model with its capabilities and slots, which are None while they are unknown.
 
         Args:
             model: The model as the runtime lists it.
@@ -78,7 +85,10 @@ class CapabilityCache:
         capabilities = self._known.get((model.name, model.digest))
         if capabilities is None and earlier is not None and earlier.digest == model.digest:
             capabilities = earlier.capabilities
-        return replace(model, capabilities=capabilities)
+        slots = model.slots
+        if slots is None and capabilities and COMPLETION not in capabilities:
+            slots = 1  # Ollama does not report it, and gives no more to a model without text
+        return replace(model, capabilities=capabilities, slots=slots)
 
     def fetch(self, models: Iterable[PulledModel]) -> None:
         """Ask the runtime for the capabilities of these models. Raises RuntimeUnavailable."""
@@ -192,15 +202,16 @@ class RuntimeStatusFile:
 
 
 def _encode(status: RuntimeStatus) -> bytes:
-    return orjson.dumps({**vars(status), "pulled": list(status.pulled.values())})
+    values = {each.name: getattr(status, each.name) for each in fields(status)}
+    return orjson.dumps({**values, "pulled": list(status.pulled.values())})
 
 
 def _decode(content: bytes) -> RuntimeStatus:
     if content == EMPTY:
         return RuntimeStatus()
-    fields = orjson.loads(content)
-    pulled = {it["name"]: PulledModel(**it) for it in fields.pop("pulled")}
-    return RuntimeStatus(**fields, pulled=pulled)
+    values = orjson.loads(content)
+    pulled = {it["name"]: PulledModel(**it) for it in values.pop("pulled")}
+    return RuntimeStatus(**values, pulled=pulled)
 
 
 def check(content: bytes) -> None:

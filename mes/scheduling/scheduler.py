@@ -24,9 +24,12 @@ from mes.errors import (
 from mes.scheduling import policy, stuck_models
 from mes.scheduling.coordinator import Coordinator, Transaction
 from mes.scheduling.load_tasks import LoadTasks
+from mes.scheduling.queue_estimates import QueueEstimates
 from mes.scheduling.registry import DELETED, LOAD, LOADING, PERMIT, UNLOAD, Refusal, Ticket
 from mes.scheduling.state import State
 from mes.scheduling.workers import WorkerProcess
+
+_LONGEST_RETRY_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class Scheduler:
         self._load_tasks = load_tasks
         self._queue_timeout = queue_timeout_seconds
         self._drain_timeout = drain_timeout_seconds
+        self.estimates = QueueEstimates(coordinator)
         self._is_shut = False
 
     def shut(self) -> None:
@@ -172,12 +176,12 @@ class Scheduler:
             transaction.settle()
             # The capacity includes the requests that will run at once when the model is loaded.
             may_refuse = pending.wants == PERMIT and not pending.is_continued
-            full = may_refuse and state.requests(spec.tag) > spec.capacity
+            full = may_refuse and state.requests(spec.tag) > transaction.limits.capacity(spec)
             if full:
                 state.leave(pending.ticket, transaction.now)
             granted = _granted_permit(state, pending.ticket)
         if full:
-            raise _queue_full(spec)
+            raise self._queue_full(spec)
         return granted
 
     def _wait(self, pending: _PendingRequest) -> GrantedPermit | None:
@@ -222,6 +226,16 @@ class Scheduler:
             f"no permit for {pending.spec.id} within {format_number(limit)} s; try again later"
         )
 
+    def _queue_full(self, spec: ModelSpec) -> QueueFull:
+        expected = self.estimates.seconds_to_half(spec.tag)
+        if expected is None:
+            # No request has ended yet: a second for each is a guess that grows with the queue.
+            expected = spec.max_queue / spec.max_concurrent
+        return QueueFull(
+            f"{spec.max_queue} requests wait for {spec.id} already; try again later",
+            retry_after=min(_LONGEST_RETRY_SECONDS, max(1.0, expected)),
+        )
+
     def _refuse_if_shut(self) -> None:
         if self._is_shut:
             raise ShuttingDown("the service is shutting down; try again once it is back")
@@ -263,14 +277,6 @@ def _refuse_if_unavailable(transaction: Transaction, spec: ModelSpec) -> None:
     reason = transaction.limits.why_never(state, spec.tag)
     if reason is not None:
         raise ModelUnavailable(f"{spec.id} cannot be loaded: {reason}")
-
-
-def _queue_full(spec: ModelSpec) -> QueueFull:
-    return QueueFull(
-        f"{spec.max_queue} requests wait for {spec.id} already; try again later",
-        # The time for the whole queue at a second for each request: a guess that grows with it.
-        retry_after=min(60.0, max(1.0, spec.max_queue / spec.max_concurrent)),
-    )
 
 
 def _granted_permit(state: State, ticket: str) -> GrantedPermit | None:

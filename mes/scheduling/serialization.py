@@ -19,6 +19,8 @@ import orjson
 from mes.scheduling.registry import (
     MISSING,
     READY,
+    Arrivals,
+    FoundPlaces,
     LoadFailure,
     ModelStatistics,
     Permit,
@@ -90,6 +92,8 @@ _RECORDS: dict[str, type] = {
     "statistics": ModelStatistics,
     "stuck": StuckRunner,
     "unload_failures": LoadFailure,
+    "found_places": FoundPlaces,
+    "arrivals": Arrivals,
 }
 _PLAIN = (
     "number",
@@ -100,10 +104,20 @@ _PLAIN = (
     "unloading",
     "preloaded",
     "aliases",
+    "renewed_at",
+    "stalled",
 )
 _KEPT = (*_PLAIN, *_RECORDS)
 # Parts that a registry of an earlier release does not have.
-_NEWER = ("stuck", "unload_failures", "aliases")
+_NEWER = (
+    "stuck",
+    "unload_failures",
+    "aliases",
+    "renewed_at",
+    "found_places",
+    "stalled",
+    "arrivals",
+)
 
 
 def encode(state: State) -> bytes:

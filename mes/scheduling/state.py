@@ -12,6 +12,7 @@ from mes.scheduling.registry import (
     PERMIT,
     READY,
     UNLOAD,
+    Arrivals,
     LoadFailure,
     ModelStatistics,
     Permit,
@@ -37,6 +38,7 @@ class State(Memory):
     refusals: dict[str, Refusal] = field(default_factory=dict)
     statistics: dict[str, ModelStatistics] = field(default_factory=dict)
     preloaded: dict[str, str] = field(default_factory=dict)
+    arrivals: dict[str, Arrivals] = field(default_factory=dict)
 
     # Reading
 
@@ -47,6 +49,11 @@ class State(Memory):
     def in_use(self, place: str) -> bool:
         """Return whether a request uses the model in this place, by any of its names."""
         return any(self.place_of(permit.model) == place for permit in self.permits.values())
+
+    def in_flight_at(self, model: str) -> int:
+        """Return how many requests use the model's place, by all of its names."""
+        place = self.place_of(model)
+        return sum(self.place_of(permit.model) == place for permit in self.permits.values())
 
     def requests(self, model: str) -> int:
         """Return how many requests use the model or wait for a permit on it."""
@@ -84,6 +91,8 @@ class State(Memory):
         self.number += 1
         joined = Ticket(ticket, worker, model, wants, now, self.number, request)
         self.tickets[ticket] = joined
+        if wants == PERMIT:
+            self.arrivals.setdefault(model, Arrivals(now)).add(now)
         return joined
 
     def leave(self, ticket: str, now: float) -> None:
@@ -120,6 +129,16 @@ class State(Memory):
         )
         resident.used_at = now
 
+    def begin_renewal(self, ticket: str, worker: str, model: str, now: float) -> None:
+        """Hold an idle model with a permit, while its time in the runtime's memory is renewed."""
+        self.permits[ticket] = Permit(ticket, worker, model, now, now, 0.0)
+
+    def finish_renewal(self, ticket: str, now: float) -> None:
+        """Give back the permit. It was no use of the model, so neither LRU order nor averages."""
+        permit = self.permits.pop(ticket, None)
+        if permit is not None and (place := self.place_of(permit.model)) in self.registry:
+            self.renewed_at[place] = now
+
     def begin_load(self, ticket: Ticket, now: float) -> None:
         """Give the ticket's model a place in memory, and the ticket the task to load it."""
         ticket.task = LOAD
@@ -132,6 +151,8 @@ class State(Memory):
         resident = self.registry.peek(place := self.place_of(model))
         resident.phase, resident.ready_at, resident.ticket = READY, now, None
         self.correct(model, **facts)
+        self.renewed_at[place] = now
+        self.stalled.pop(place, None)
         self.load_failures.pop(model, None)
         statistics = self.statistics_of(place)
         statistics.loads += 1
@@ -151,6 +172,7 @@ class State(Memory):
 
     def _leaves(self, victim: str, ticket: Ticket, now: float) -> None:
         ticket.task, ticket.victim = UNLOAD, victim
+        self.renewed_at.pop(victim, None)
         self.unloading[victim] = ticket.id
         self.statistics_of(victim).evictions += 1
         self._residency_changed(now)

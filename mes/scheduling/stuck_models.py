@@ -58,7 +58,7 @@ def places_lost(memory: Memory, pinned: Iterable[str]) -> str | None:
     """Return why no model can be loaded, if stuck and pinned models take up all places."""
     sentences = problems(memory)
     taken = len(kept_places(memory, pinned)) + len(memory.stuck)
-    if not sentences or taken < memory.max_loaded:
+    if not sentences or taken < memory.places:
         return None
     return f"no place in memory can become free: {'; '.join(sentences)}"
 

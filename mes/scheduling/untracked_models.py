@@ -16,7 +16,7 @@ def overfull(state: State, listed: Collection[str]) -> bool:
     """
     earlier_versions = len(listed) - len(set(listed))
     places = len({*state.registry, *state.unloading, *listed})
-    return places + earlier_versions + len(state.stuck) > state.max_loaded
+    return places + earlier_versions + len(state.stuck) > state.places
 
 
 def claim_untracked(state: State, listed: Collection[str], ticket: str) -> set[str]:

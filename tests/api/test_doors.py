@@ -39,6 +39,7 @@ def test_ready_names_the_check_that_fails(client, runtime, app):
         "catalog": "ok",
         "state": "ok",
         "memory": "ok",
+        "runtime_places": "ok",
     }
     runtime.down = None
     eventually(lambda: client.get("/ready").status_code == 200)
@@ -58,6 +59,7 @@ def test_ready_tells_clients_without_a_key_no_address_and_no_path(client, runtim
         "catalog": "the latest edit of the catalog is invalid; send an API key for the reason",
         "state": "ok",
         "memory": "ok",
+        "runtime_places": "ok",
     }
 
 

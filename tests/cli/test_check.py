@@ -15,6 +15,7 @@ import requests
 import responses
 
 from mes.cli.checks.installation import check_libraries, filesystem_type
+from mes.cli.client import MesClient
 from tests.cli.conftest import HERE, MODELS, Mes
 from tests.ollama.scripted import ScriptedRuntime, answers, whole
 from tests.support.process import free_port, wait_until
@@ -213,7 +214,7 @@ def test_a_state_directory_that_others_can_enter_is_found(healthy, service):
 
 def test_a_state_directory_that_others_can_change_is_a_failure(healthy, service):
     service.state_dir.chmod(0o777)
-    ((level, text),) = problems(healthy)
+    (level, text), *_ = problems(healthy)  # the service soon finds it too, and is not ready
     service.state_dir.chmod(0o700)
     assert (level, "other users can write to" in text) == ("fail", True)
 
@@ -238,6 +239,20 @@ def test_a_service_that_is_not_ready_is_found(running, runtime, service):
     wait_until(lambda: any(not_ready in text for _, text in problems(running)))
     runtime.control(mode="ok")
     wait_until(lambda: not any(not_ready in text for _, text in problems(running)))
+
+
+def test_slots_that_the_runtime_does_not_have_are_found(running, monkeypatch):
+    model = {"id": HERE, "max_concurrent": 2, "effective_max_concurrent": 1}
+    answer = MesClient.get
+
+    def one_slot(self: MesClient, path: str, **options: Any) -> Any:
+        return {"models": [model]} if path == "/v1/status" else answer(self, path, **options)
+
+    monkeypatch.setattr(MesClient, "get", one_slot)
+    assert problems(running) == [
+        ("warn", f"service      the runtime serves 1 at a time of {HERE}; "
+         "lower its max_concurrent from 2 to that")
+    ]  # fmt: skip
 
 
 @pytest.fixture

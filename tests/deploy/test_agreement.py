@@ -76,7 +76,7 @@ def test_compose_gives_ollama_the_limits_of_mes():
     ollama, mes = services["ollama"]["environment"], services["mes"]["environment"]
     assert ollama["OLLAMA_MAX_LOADED_MODELS"] == mes["MAX_LOADED_MODELS"] == 5
     assert ollama["OLLAMA_LOAD_TIMEOUT"] == f"{mes['LOAD_TIMEOUT']}s" == "77s"
-    assert ollama["OLLAMA_KEEP_ALIVE"] == "-1"
+    assert ollama["OLLAMA_KEEP_ALIVE"] == "10m"
 
 
 def test_compose_has_the_defaults_of_mes():

@@ -38,6 +38,11 @@ def test_a_gguf_file_added_to_the_folder_is_a_model(client):
     assert client.generate("dropped", "Hello", options=SHORT).eval_count > 1
 
 
+def test_the_slots_of_each_model_are_listed(program):
+    models = requests.get(f"{program.url}/api/tags", timeout=5).json()["models"]
+    assert {model["slots"] for model in models} == {4}
+
+
 def test_a_full_context_ends_the_answer_with_reason_length(client):
     options = {"num_predict": 200, "temperature": 0}
     answer = client.generate(MODEL, "word " * 200, raw=True, options=options)

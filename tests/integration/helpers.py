@@ -214,7 +214,7 @@ def restore_defaults(runtime: FakeOllama) -> None:
     names = runtime.stats()["models"]
     runtime.control(
         tokens=4, ms_per_token=0, first_token_ms=0, load_seconds=0.02, unload_seconds=0, parallel=0,
-        reply=None, thinking="", calls=[], calls_unasked=False, turns=[], echo=False,
+        places=0, reply=None, thinking="", calls=[], calls_unasked=False, turns=[], echo=False,
         mode="ok", faults=[],
         models={name: {} for name in names},
         load_failures={name: {"times": 0} for name in names},

@@ -87,8 +87,18 @@ def test_forty_at_once_for_a_cold_model_are_one_load(service, runtime):
     assert [answer.status for answer in answered] == [200] * 40
     counts = runtime.model(EMBEDDER)
     assert (counts["loads"], counts["reloads"], counts["implicit_loads"]) == (1, 0, 0)
-    assert (counts["generations"], counts["peak"]) == (40, 2)
+    assert (counts["generations"], counts["peak"]) == (40, 1)
     wait_until_at_rest(service)
+
+
+def test_requests_beyond_the_slots_of_the_runtime_wait_in_the_queue_of_mes(service, runtime):
+    assert embed(service).answer().status == 200
+    runtime.control(first_token_ms=300)
+    calls = [embed(service), embed(service)]
+    waits = [each.json()["mes"]["timings"]["queue_ms"] for each in answers(calls)]
+    assert max(waits) >= 200
+    (model,) = (m for m in service.get("/v1/status").json()["models"] if m["id"] == EMBEDDER)
+    assert (model["max_concurrent"], model["effective_max_concurrent"]) == (2, 1)
 
 
 @pytest.mark.usefixtures("cold")

@@ -236,7 +236,7 @@ def test_every_generation_sets_all_fields_that_ollama_would_otherwise_decide(ser
     assert sent["truncate"] is False
     assert sent["shift"] is False
     assert sent["think"] is False
-    assert sent["keep_alive"] == -1
+    assert "keep_alive" not in sent
     assert sent["options"]["num_predict"] == 24
     assert sent["system"] == "Be brief."
     assert sent["format"] == {"type": "object"}

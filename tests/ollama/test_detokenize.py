@@ -41,7 +41,6 @@ def test_token_ids_are_sent_with_the_options_of_a_load(serve, runtime_client):
         "model": SPEC.tag,
         "tokens": [19556, 905],
         "options": {"num_ctx": 512},
-        "keep_alive": -1,
     }
 
 

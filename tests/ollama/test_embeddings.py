@@ -68,7 +68,6 @@ def test_texts_are_sent_with_the_options_of_a_load_and_are_never_truncated(serve
         "model": TAG,
         "input": ["one", "two"],
         "options": {"num_ctx": 512},
-        "keep_alive": -1,
         "truncate": False,
     }
 
@@ -225,7 +224,7 @@ def test_a_model_that_only_embeds_is_loaded_by_embedding_nothing(serve, runtime_
     ]
     assert server.asked[1].json["input"] == []
     assert server.asked[1].json["options"] == server.asked[0].json["options"]
-    assert server.asked[1].json["keep_alive"] == -1
+    assert server.asked[1].json["keep_alive"] == 600
 
 
 def test_a_load_by_embedding_may_fail(serve, runtime_client):

@@ -8,6 +8,7 @@ a scripted runtime.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from responses.matchers import header_matcher, json_params_matcher
 from mes.domain import LoadedModel, ModelCard, PulledModel
 from mes.errors import MesError, ModelNotPulled, RuntimeReplyInvalid, RuntimeUnavailable
 from mes.ollama import OllamaRuntime
+from tests.fakes import spec
 
 URL = "http://ollama.test:11434"
 DIGEST = "14f8ac0f" * 8
@@ -107,6 +109,21 @@ def test_pulled_returns_the_models_on_disk(wire, runtime):
     ]
 
 
+@pytest.mark.parametrize(
+    ("entry", "slots"),
+    [
+        ({"details": {"family": "llama"}}, None),
+        ({"details": {"family": "lfm2"}}, 1),
+        ({"slots": 4, "details": {"family": "lfm2"}}, 4),
+        ({"slots": 0}, None),
+        ({"slots": True}, None),
+    ],
+)
+def test_the_slots_of_a_model_are_as_reported_or_those_of_its_family(wire, runtime, entry, slots):
+    wire.get(f"{URL}/api/tags", json={"models": [{"name": "tiny", **entry}]})
+    assert [model.slots for model in runtime.pulled()] == [slots]
+
+
 def test_card_returns_the_properties_of_a_model(wire, runtime):
     shown = {
         "details": {"quantization_level": "Q4_1", "parameter_size": "134.52M"},
@@ -134,6 +151,13 @@ def test_an_unload_requests_that_the_model_is_not_kept(wire, runtime):
     body = {"model": "tiny", "prompt": "", "stream": True, "keep_alive": 0}
     wire.post(f"{URL}/api/generate", body=b'{"done": true}\n', match=[json_params_matcher(body)])
     runtime.unload("tiny")
+
+
+def test_a_load_sets_for_how_long_the_model_is_kept_without_use(wire, runtime):
+    body = {"model": "a:latest", "prompt": "", "stream": True, "keep_alive": 600}
+    body |= {"options": {}, "shift": False}
+    wire.post(f"{URL}/api/generate", body=b'{"done": true}\n', match=[json_params_matcher(body)])
+    runtime.load(spec("a"), deadline=time.monotonic() + 5)
 
 
 @pytest.mark.parametrize("body", [b"", b'{"done": false}\n', b"{}\n"])

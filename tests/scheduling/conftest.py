@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -63,12 +64,13 @@ def make(tmp_path: Path, runtime: FakeRuntime, registry_file: SharedFile) -> Ite
         drain_timeout: float = 10.0,
         cooldown: float = 10.0,
         lock_timeout: float = 5.0,
+        slots: Mapping[str, int] = MappingProxyType({}),
     ) -> Bench:
         event_loop = EventLoop()
         worker = WorkerProcess(tmp_path, event_loop)
         store = Store(registry_file, max_loaded=max_loaded, lock_timeout_seconds=lock_timeout)
         by_tag = {spec.tag: spec for spec in models}
-        limits = Limits(max_loaded, patience, models=by_tag)
+        limits = Limits(max_loaded, patience, models=by_tag, slots=slots)
         coordinator = Coordinator(store, worker, lambda: limits)
         model_loader = ModelLoader(
             runtime,

@@ -70,3 +70,15 @@ def test_capabilities_stay_unknown_if_the_runtime_is_unavailable(cache, runtime)
     with pytest.raises(RuntimeUnavailable):
         cache.fetch([MODEL])
     assert cache.complete(MODEL, None).capabilities is None
+
+
+def test_a_model_that_makes_no_text_has_one_slot_unless_the_runtime_reports_more(cache, runtime):
+    runtime.embedders = {MODEL.name}
+    cache.fetch([MODEL])
+    assert cache.complete(MODEL, None).slots == 1
+    assert cache.complete(replace(MODEL, slots=4), None).slots == 4
+
+
+def test_the_slots_of_a_model_that_generates_are_unknown(cache):
+    cache.fetch([MODEL])
+    assert cache.complete(MODEL, None).slots is None

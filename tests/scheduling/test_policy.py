@@ -13,9 +13,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from mes.scheduling import policy
-from mes.scheduling.fairness import Limits, queue_positions
+from mes.scheduling import policy, runtime_places
+from mes.scheduling.fairness import Limits
 from mes.scheduling.policy import Evict, Grant, Load, Refuse, Unload
+from mes.scheduling.queue_estimates import expected_starts, queue_positions
 from mes.scheduling.registry import (
     DELETED,
     LOAD,
@@ -56,6 +57,7 @@ class Policy(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """Let the policy decide, and check each decision as it is made."""
+        self.evict_the_surplus()
         self.state.pinned = frozenset(map(self.state.place_of, self.limits.pinned))
         while (decision := policy.decide(self.state, self.now, self.limits)) is not None:
             match decision:
@@ -71,7 +73,8 @@ class Policy(RuleBasedStateMachine):
                     is_pinned = self.limits.pinned & self.names_of(victim)
                     assert is_requested or not (is_pinned or victim in self.state.unload_failures)
                 case Refuse(ticket):
-                    assert self.state.stuck or self.state.unload_failures
+                    state = self.state
+                    assert state.stuck or state.unload_failures or state.found_places
                     assert not self.state.in_memory(ticket.model)
                 case Load(ticket):
                     assert not self.state.in_memory(ticket.model)
@@ -83,6 +86,12 @@ class Policy(RuleBasedStateMachine):
                 assert decision.victim in self.state.unloading
         # The next worker reads the state that this one has written.
         assert encode(decode(encode(self.state), self.limits.max_loaded)) == encode(self.state)
+
+    def evict_the_surplus(self) -> None:
+        """Let idle models leave that the runtime has no place for, as it does by itself."""
+        for place in filter(self.state.ready, list(self.state.registry)):
+            if self.state.surplus and not self.state.in_use(place):
+                self.state.look_for(place, listed=False, now=self.now)
 
     def names_of(self, place: str) -> set[str]:
         return {tag for tag in self.limits.models if self.state.place_of(tag) == place}
@@ -210,6 +219,25 @@ class Policy(RuleBasedStateMachine):
             self.state.forget_stuck({key}, self.now)
         elif key in self.state.registry:
             self.state.look_for(key, listed=False, now=self.now)
+        self.settle()
+
+    @rule(held=st.integers(1, 2))
+    def the_runtime_evicts_a_model_by_itself(self, held: int) -> None:
+        """It holds fewer models than configured."""
+        runtime_places.note_eviction(self.state, held, self.now, is_certain=True)
+        self.settle()
+
+    @precondition(lambda self: self.state.found_places)
+    @rule()
+    def more_places_are_tried(self) -> None:
+        runtime_places.try_more(self.state, self.now + 1e6)
+        self.settle()
+
+    @precondition(lambda self: any(r.phase == LOADING for r in self.state.registry.residents()))
+    @rule(waits=st.booleans())
+    def a_load_stalls(self, waits: bool) -> None:
+        loading = [r.model for r in self.state.registry.residents() if r.phase == LOADING]
+        self.state.stalled[loading[0]] = waits
         self.settle()
 
     @rule(model=st.sampled_from(MODELS[1:]), of=st.sampled_from(MODELS))
@@ -439,7 +467,8 @@ def test_queue_positions_have_an_expected_start():
     for n in range(20):
         state.join(f"w/b{n}", "w", "b:latest", PERMIT, 2.0, f"request-{n}")
     policy.settle(state, 2.0, limits)
-    positions = {each.request: each for each in queue_positions(state, 4.0, limits)}
+    starts = expected_starts(state, 4.0, limits)
+    positions = {each.request: each for each in queue_positions(state, 4.0, starts)}
     first, last = positions["request-8"], positions["request-19"]
     assert (first.position, last.position) == (1, 12)
     assert first.waited_seconds == 2.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -51,6 +52,42 @@ def test_no_more_than_max_concurrent_hold_a_permit_over_all_workers(make: Make):
     assert most == 3
     state = workers[0].coordinator.read()
     assert (state.permits, state.tickets) == ({}, {})
+
+
+def test_no_more_hold_a_permit_or_wait_than_the_slots_of_the_runtime_allow(make: Make):
+    model = spec("a", max_concurrent=4, max_queue=1)
+    bench = make(model, slots={"a:latest": 2})
+    with ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(bench.scheduler.permit(model, client()))
+        with in_thread(lambda: use(bench, model)):
+            eventually(lambda: bench.coordinator.read().waiting("a:latest"))
+            with pytest.raises(errors.QueueFull):
+                use(bench, model)
+            held.close()
+
+
+def full_queue(bench: Bench, model, use_seconds: float | None) -> errors.QueueFull:
+    """Fill the queue of the model, and return the error of one more request."""
+    with bench.coordinator.transaction() as transaction:
+        transaction.state.adopt(model.tag, transaction.now)
+        transaction.state.statistics_of(model.tag).use_seconds = use_seconds
+        for n in range(model.capacity):
+            transaction.state.join(f"x/{n}", bench.worker.id, model.tag, PERMIT, transaction.now)
+    with pytest.raises(errors.QueueFull) as raised:
+        use(bench, model)
+    return raised.value
+
+
+def test_a_full_queue_asks_to_wait_until_half_of_it_is_served(make: Make):
+    model = spec("a", max_concurrent=2, max_queue=20)
+    error = full_queue(make(model), model, use_seconds=6.0)
+    assert error.retry_after == pytest.approx(6.0 * 6, abs=1.0)
+
+
+def test_a_full_queue_asks_to_wait_for_a_guess_until_a_request_has_ended(make: Make):
+    model = spec("a", max_concurrent=2, max_queue=20)
+    assert full_queue(make(model), model, use_seconds=None).retry_after == 10.0
 
 
 def test_permits_are_granted_in_order_of_arrival(make: Make):

@@ -21,6 +21,7 @@ from mes.scheduling.registry import (
     MISSING,
     PERMIT,
     READY,
+    FoundPlaces,
     LoadFailure,
     StuckRunner,
 )
@@ -56,6 +57,8 @@ def state(worker_id):
     state.load_failures["d"] = LoadFailure(2, NOW + 100, "out of memory")
     state.statistics_of("a").load_seconds = 1.5
     state.preloaded["a"] = "7"
+    state.found_places["runtime"] = FoundPlaces(1, 2, NOW, 1, 1, NOW + 600)
+    state.stalled["e"] = True
     state.add_stuck(StuckRunner("e", "0123", DELETED, NOW, size_bytes=5), NOW)
     return state
 
@@ -362,7 +365,7 @@ def test_a_state_of_this_version_passes_the_check(state):
 
 def test_a_state_of_an_earlier_release_is_used(path, state, start):
     document = orjson.loads(encode(state))
-    for name in ("stuck", "unload_failures", "aliases"):
+    for name in ("stuck", "unload_failures", "aliases", "renewed_at", "found_places", "stalled"):
         del document[name]
     found = begun_with(path, orjson.dumps(document), start)
     assert (set(found.registry), found.stuck) == ({"a", "b", "c"}, {})

@@ -95,7 +95,10 @@ def service_findings(target: Target) -> Findings:
         return
     yield _check_service_version(client, str(health.get("version")))
     yield from _check_readiness(client)
-    yield _check_key(client)
+    key = _check_key(client)
+    yield key
+    if key.level == "ok":
+        yield from _check_limits(client)
 
 
 def _check_service_version(client: MesClient, running: str) -> Finding:
@@ -107,11 +110,13 @@ def _check_service_version(client: MesClient, running: str) -> Finding:
 
 def _check_readiness(client: MesClient) -> Findings:
     status, checks = client.get_any_status("/ready")
-    if status == 200:
+    is_ready = status == 200
+    if is_ready:
         yield ok("service", "it is ready")
     for name, state in checks.items():
         if name != "status" and state != "ok":
-            yield fail("service", f"it is not ready: {name}: {state}")
+            level, problem = (warn, "its limit") if is_ready else (fail, "it is not ready")
+            yield level("service", f"{problem}: {name}: {state}")
 
 
 def _check_key(client: MesClient) -> Finding:
@@ -120,3 +125,12 @@ def _check_key(client: MesClient) -> Finding:
     except CommandError as error:
         return fail("service", error.message)
     return ok("service", "it accepts the key")
+
+
+def _check_limits(client: MesClient) -> Findings:
+    """Yield the limits of MES above those that the service has found the runtime to have."""
+    for model in client.get("/v1/status", required_field="models")["models"]:
+        limit, effective = model.get("max_concurrent"), model.get("effective_max_concurrent")
+        if limit and effective and effective < limit:
+            problem = f"the runtime serves {effective} at a time of {model.get('id')}"
+            yield warn("service", f"{problem}; lower its max_concurrent from {limit} to that")

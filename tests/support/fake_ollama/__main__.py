@@ -26,6 +26,7 @@ SETTINGS = (
     "load_seconds",
     "unload_seconds",
     "parallel",
+    "places",
     "pull_seconds",
     "pull_bytes",
 )

@@ -90,8 +90,13 @@ class GenerateRequest:
     def unloads_after(self) -> bool:
         return self._keep_alive == 0
 
-    def keep_alive_seconds(self, model: Model) -> float:
-        return model.keep_alive_seconds if self._keep_alive is None else self._keep_alive
+    @property
+    def keep_alive_seconds(self) -> float | None:
+        """For how long the model is kept without use; -1 for ever, None if the request is silent.
+
+        The 0 of a generation counts when it has ended.
+        """
+        return self._keep_alive or None
 
     @property
     def load_options(self) -> dict[str, Any]:

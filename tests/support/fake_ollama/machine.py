@@ -9,18 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.support.fake_ollama.connection import ClientGone
 from tests.support.fake_ollama.disk import Disk
-from tests.support.fake_ollama.model import TOTALS, Behaviour, Client, Counters, Model, canonical
+from tests.support.fake_ollama.loading import Loading
+from tests.support.fake_ollama.model import (
+    TOTALS,
+    Behaviour,
+    Client,
+    Counters,
+    Model,
+    Request,
+    canonical,
+)
+from tests.support.fake_ollama.places import Places
 
-_CLIENT_CHECK_SECONDS = 0.02
 
-
-class LoadFailure(Exception):
-    """The load fails, as /_control demanded."""
-
-
-class Machine:
+class Machine(Loading):
     """The models and their state. Thread-safe."""
 
     def __init__(self, names: list[str]) -> None:
@@ -28,6 +31,7 @@ class Machine:
         self.overrides: dict[str, dict[str, Any]] = {}
         self.load_failures: dict[str, dict[str, Any]] = {}
         self._changed = threading.Condition()
+        self._places = Places()
         self.disk = Disk(names)
         self._clear_events()
 
@@ -72,6 +76,9 @@ class Machine:
 
     def listed(self) -> list[Model]:
         """Return the models that `ps` lists: loaded or unloading, but not loading; newest first."""
+        with self._changed:
+            for model in self.all():
+                self._unload_if_idle(model)
         listed = [model for model in self.all() if model.state in ("loaded", "unloading")]
         return sorted(listed, key=lambda model: -model.loaded_at)
 
@@ -79,38 +86,6 @@ class Machine:
         """Return one field of the behaviour, as it is for this model."""
         overrides = self.overrides.get(canonical(model.name), {})
         return overrides.get(name, getattr(self.behaviour, name))
-
-    def load(self, model: Model, options: dict[str, Any], client: Client, name: str = "") -> None:
-        """Load the model with these options and return when it is loaded.
-
-        Raise `LoadFailure`, or `ClientGone` if the client disconnects.
-        """
-        with self._changed:
-            while not (model.state == "loaded" and model.fits(options)):
-                if model.state == "absent":
-                    break
-                if model.state == "loaded" and not model.active:
-                    model.counters.reloads += 1
-                    break
-                self._wait(client)
-            else:
-                model.unload_pending = False  # requested again before the unload
-                return
-            self._begin_load(model, name or model.name)
-        try:
-            client.wait(self.setting(model, "load_seconds"))
-        except Exception:
-            with self._changed:
-                model.counters.cancelled_loads += 1
-                self._set(model, "absent")
-            raise
-        self._end_load(model, options)
-
-    def _begin_load(self, model: Model, name: str) -> None:
-        self._set(model, "loading")
-        model.loaded_as = name
-        model.unload_pending = False
-        self._record_memory()
 
     def _record_memory(self) -> None:
         orphans = self.disk.orphans
@@ -121,23 +96,6 @@ class Machine:
         }
         if len(present) > len(self.most_in_memory):
             self.most_in_memory = present
-
-    def _end_load(self, model: Model, options: dict[str, Any]) -> None:
-        with self._changed:
-            failure = self.load_failures.get(canonical(model.name), {"times": 0})
-            if failure["times"] > 0:
-                failure["times"] -= 1
-                model.counters.failed_loads += 1
-                self._set(model, "absent")
-                raise LoadFailure(failure.get("text", "llama-server process has terminated: OK"))
-            if model.state != "loading":
-                raise LoadFailure("the load was cancelled")
-            model.options = dict(options)
-            model.loaded_at = time.monotonic()
-            model.counters.loads += 1
-            model.counters.load_times.append(time.monotonic())
-            self._set(model, "loaded")
-            self._unload_if_idle(model)
 
     def unload(self, model: Model) -> None:
         """Unload the model as soon as its generations have ended."""
@@ -156,7 +114,7 @@ class Machine:
 
     @contextmanager
     def generation(
-        self, model: Model, options: dict[str, Any], client: Client, prompt: str, name: str = ""
+        self, model: Model, request: Request, client: Client, prompt: str
     ) -> Iterator[int]:
         """Load the model and take a slot for the block; count a client that disconnects inside.
 
@@ -168,7 +126,7 @@ class Machine:
             model.counters.implicit_loads += model.state != "loaded"
             self._add_client(model, client)
         try:
-            self.load(model, options, client, name)
+            self.load(model, request, client)
             loaded = time.monotonic_ns()
             self._take_slot(model, client)
             try:
@@ -182,12 +140,12 @@ class Machine:
         finally:
             with self._changed:
                 model.clients.discard(client)
+                model.idle_since = time.monotonic()
                 self._unload_if_idle(model)
 
     def _add_client(self, model: Model, client: Client) -> None:
         model.clients.add(client)
         model.counters.generations += 1
-        model.unload_pending = False
         if len(model.clients) > model.counters.peak:
             model.counters.peak = max(model.counters.peak, model.busy)
 
@@ -203,7 +161,7 @@ class Machine:
                 self._changed.notify_all()
 
     def _is_full(self, model: Model) -> bool:
-        parallel = self.setting(model, "parallel")
+        parallel = 1 if model.embeds else self.setting(model, "parallel")
         return bool(parallel) and model.active >= parallel
 
     def _release_slot(self, model: Model) -> None:
@@ -212,7 +170,8 @@ class Machine:
             self._changed.notify_all()
 
     def _unload_if_idle(self, model: Model) -> None:
-        if not (model.unload_pending and model.state == "loaded" and not model.clients):
+        is_pending = model.unload_pending and model.state == "loaded" and not model.clients
+        if not (is_pending or model.has_expired):
             return
         model.unload_pending = False
         model.counters.unloads += 1
@@ -228,15 +187,6 @@ class Machine:
         with self._changed:
             if model.state == "unloading":
                 self._set(model, "absent")
-
-    def _set(self, model: Model, state: str) -> None:
-        model.state = state
-        self._changed.notify_all()
-
-    def _wait(self, client: Client) -> None:
-        self._changed.wait(_CLIENT_CHECK_SECONDS)
-        if client.gone:
-            raise ClientGone
 
     def stats(self) -> dict[str, Any]:
         with self._changed:

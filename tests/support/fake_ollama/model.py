@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,18 @@ class Client(Protocol):
     def gone(self) -> bool: ...
 
     def wait(self, seconds: float) -> None: ...
+
+
+class Request(Protocol):
+    """The part of a request that the machine needs."""
+
+    name: str
+
+    @property
+    def load_options(self) -> dict[str, Any]: ...
+
+    @property
+    def keep_alive_seconds(self) -> float | None: ...
 
 
 def canonical(name: str) -> str:
@@ -44,6 +57,8 @@ class Behaviour:
     pull_seconds: float = 0.0
     pull_bytes: int = 4_000_000
     parallel: int = 0
+    places: int = 0
+    """How many models may be in memory; 0 for any number (see places.py)."""
     echo: bool = False
     reply: str | list[str] | None = None
     thinking: str = ""
@@ -77,11 +92,15 @@ class Counters:
     reloads: int = 0
     unloads: int = 0
     unload_times: list[float] = field(default_factory=list)
+    evictions: int = 0
     unloaded_while_busy: int = 0
     cancelled_generations: int = 0
 
 
 TOTALS = [name for name, start in vars(Counters()).items() if start == 0 and name != "peak"]
+
+
+DEFAULT_KEEP_ALIVE_SECONDS = 300.0
 
 
 @dataclass(eq=False)
@@ -94,7 +113,9 @@ class Model:
     state: str = "absent"  # loading, loaded, unloading
     options: dict[str, Any] = field(default_factory=dict)
     unload_pending: bool = False
-    keep_alive_seconds: float = 300.0
+    keep_alive_seconds: float = DEFAULT_KEEP_ALIVE_SECONDS
+    """-1 for forever; 0 for a model that leaves as soon as it is idle."""
+    idle_since: float = 0.0
     clients: set[Client] = field(default_factory=set)
     waiting: deque[Client] = field(default_factory=deque)
     active: int = 0
@@ -124,6 +145,13 @@ class Model:
         A client that has just disconnected may not have been noticed yet.
         """
         return sum(not client.gone for client in self.clients)
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether it is idle and was not used for as long as it is kept."""
+        kept_seconds = self.keep_alive_seconds
+        is_idle = self.state == "loaded" and not self.clients
+        return is_idle and 0 <= kept_seconds <= time.monotonic() - self.idle_since
 
     def fits(self, options: dict[str, Any]) -> bool:
         """Return whether the model is loaded with these options."""

@@ -28,7 +28,8 @@ from tests.support.fake_ollama.embed_request import EmbedRequest
 from tests.support.fake_ollama.faults import Fault, Faults, Script, interrupt_stream, script_named
 from tests.support.fake_ollama.generate_request import GenerateRequest, checked_name, parse
 from tests.support.fake_ollama.generation import PAUSES, send_reasoning
-from tests.support.fake_ollama.machine import LoadFailure, Machine
+from tests.support.fake_ollama.loading import LoadFailure
+from tests.support.fake_ollama.machine import Machine
 from tests.support.fake_ollama.model import Behaviour, Model
 from tests.support.fake_ollama.pull import pull
 from tests.support.fake_ollama.reasoning import Times, plain_output
@@ -185,9 +186,7 @@ class Routes:
         self, model: Model, request: EmbedRequest, fault: Fault, connection: Connection
     ) -> None:
         received = time.monotonic_ns()
-        with self.machine.generation(
-            model, request.load_options, connection, request.texts[0], request.name
-        ) as loaded:
+        with self.machine.generation(model, request, connection, request.texts[0]) as loaded:
             request.check_fits(model)
             seconds_per_text = self.machine.setting(model, "first_token_ms") / 1000
             connection.wait(len(request.texts) * seconds_per_text)
@@ -196,8 +195,7 @@ class Routes:
         connection.answer(200, dump(request.answer(model, received, loaded)))
 
     def _load(self, model: Model, request: GenerateRequest, connection: Connection) -> None:
-        self.machine.load(model, request.load_options, connection, request.name)
-        model.keep_alive_seconds = request.keep_alive_seconds(model)
+        self.machine.load(model, request, connection)
         connection.answer(200, dump(request.empty_answer("load")))
 
     def _generate_text(
@@ -211,9 +209,7 @@ class Routes:
             model,
         )
         try:
-            with self.machine.generation(
-                model, request.load_options, connection, request.prompt, request.name
-            ) as loaded:
+            with self.machine.generation(model, request, connection, request.prompt) as loaded:
                 started = time.monotonic_ns()
                 request.check_first_run(model, output)
                 if script := self._scripts.get(script_named(request.prompt)):
