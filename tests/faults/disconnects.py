@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -90,12 +91,17 @@ def do_not_read_the_documentation(client: Client) -> Response:
     with ExitStack() as unread:
         for path in ("/docs", "/openapi.json") * 75:  # more than there are threads
             sock = unread.enter_context(client.connection(buffer=2048))
-            request_id = client.new_id()
-            client.ids.append(request_id)
-            common = ("Host: mes", f"X-Request-ID: {request_id}")
-            sock.sendall(request_head(f"GET {path} HTTP/1.1", *common))
-            assert sock.recv(1) == b"H"
+            sock.sendall(client.build_request(f"GET {path}", key=False))
+            client.ids.append(_request_id(sock))
         return client.infer()
+
+
+def _request_id(sock: socket.socket) -> str:
+    """Read the head of an answer and no more; return its request id, also that of a refusal."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += sock.recv(1)
+    return head.partition(b"X-Request-ID: ")[2].partition(b"\r\n")[0].decode()
 
 
 def hang_up_in_a_stream(client: Client) -> Response:
