@@ -1,4 +1,4 @@
-"""The tables of the README and the troubleshooting guide agree with the code."""
+"""The README is short and in reading order, and the tables of the documents agree with the code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from mes.server import connection
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+API = (ROOT / "docs/api.md").read_text()
+SETTINGS = (ROOT / "docs/settings.md").read_text()
 TROUBLESHOOTING = (ROOT / "docs/operations.md").read_text().partition("## Troubleshooting")[2]
 
 
@@ -21,14 +23,31 @@ def error_codes(kind: type[errors.MesError] = errors.MesError) -> set[tuple[int,
     return codes.union(*(error_codes(each) for each in kind.__subclasses__()))
 
 
+def test_the_readme_is_short_and_in_reading_order():
+    assert len(README.splitlines()) <= 250
+    chapters = re.findall(r"^## (.*)", README, re.MULTILINE)
+    assert chapters[:3] == ["Quickstart", "Python", "Add a model"]
+    first_example = README.index("```bash\ncurl ")
+    assert README.index("```\nmake run\n```") < first_example < README.index("```python")
+
+
+def test_the_example_of_settings_has_the_same_descriptions():
+    example = (ROOT / ".env.example").read_text()
+    for name, default, text in settings_table():
+        comment = re.search(rf"((?:^# .*\n)+)# {name}={re.escape(default)}$", example, re.MULTILINE)
+        assert comment is not None, name
+        described = " ".join(line.removeprefix("# ") for line in comment[1].splitlines())
+        assert described == f"{text}."
+
+
 def test_every_setting_is_in_the_table_with_its_default():
     for name, default, text in settings_table():
         shown = f"`{default}`" if default else ""
-        assert f"| `{name}` | {shown} | {text} |" in README
+        assert f"| `{name}` | {shown} | {text} |" in SETTINGS
 
 
 def test_every_error_is_in_the_table_with_its_status():
-    rows = re.findall(r"^\| ([\d, ]+) \| ([`\w, ]+) \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| ([\d, ]+) \| ([`\w, ]+) \|", API, re.MULTILINE)
     documented = {
         (int(status), code)
         for statuses, codes in rows
@@ -63,7 +82,7 @@ def test_nginx_and_mes_have_the_same_code_for_a_status():
     in_mes = {each.status: each.code for each in connection.SERVER_ERRORS.values()}
 
     shared = in_nginx.keys() & in_mes.keys() - {500}
-    assert {405, 414, 431} <= shared
+    assert {405, 414, 431, 501} <= shared
     assert {status: in_nginx[status] for status in shared} == {
         status: in_mes[status] for status in shared
     }
