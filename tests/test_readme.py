@@ -46,6 +46,16 @@ def test_every_setting_is_in_the_table_with_its_default():
         assert f"| `{name}` | {shown} | {text} |" in SETTINGS
 
 
+def test_the_defaults_in_the_texts_are_those_of_the_settings():
+    defaults = {name: default for name, default, _ in settings_table()}
+    texts = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    mentions = re.findall(r"`([A-Z_]+)` \((\d+)(?: s)?\)", texts)
+    assert {"MAX_CHOICES", "QUEUE_TIMEOUT", "STREAM_WRITE_TIMEOUT"} <= {
+        name for name, _ in mentions
+    }
+    assert [(name, value) for name, value in mentions if str(defaults[name]) != value] == []
+
+
 def test_every_error_is_in_the_table_with_its_status():
     rows = re.findall(r"^\| ([\d, ]+) \| ([`\w, ]+) \|", API, re.MULTILINE)
     documented = {

@@ -22,7 +22,8 @@ README = (ROOT / "README.md").read_text()
 # The curl commands of several lines; the others are for other services.
 CURL = re.compile(r"^curl [^\n]*\\\n.*?'$", re.MULTILINE | re.DOTALL)
 CURLS = CURL.findall(README)
-STREAMED, EMBEDDED = CURL.findall((ROOT / "docs/api.md").read_text())
+API = (ROOT / "docs/api.md").read_text()
+STREAMED, EMBEDDED = CURL.findall(API)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,17 @@ def test_the_curls_of_the_readme_do_what_it_says(served: Served):
     assert person["structured"]["verdict"] == "valid"
     assert person["provenance"]["model_digest"].startswith("sha256:")
     assert person["provenance"]["runtime"].startswith("mes-embedded ")
+
+
+def test_an_inference_has_the_documented_fields(served: Served):
+    chapter = API.partition("## `POST /v1/inference`\n")[2]
+    documented = re.findall(r"^```\n({.*?})\n```", chapter, re.MULTILINE | re.DOTALL)[0]
+    expected, answer = json.loads(documented.replace("{...}", "{}")), served.run(CURLS[1])
+    assert answer.keys() == expected.keys()
+    for name in ("structured", "provenance", "timings"):
+        assert answer[name].keys() == expected[name].keys()
+    for name in ("success", "model_id", "output", "parsed", "finish_reason", "usage"):
+        assert answer[name] == expected[name]
 
 
 def test_the_curl_that_streams_gets_a_real_models_tokens(served: Served):

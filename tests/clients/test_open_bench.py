@@ -104,3 +104,27 @@ def test_requests_are_repeated_while_the_service_cannot_be_reached(program, monk
     monkeypatch.setattr(program.time, "sleep", lambda seconds: None)
     assert program.run(("a:1b", "p0"))["status"] == 200
     assert len(sent) == 2
+
+
+def test_the_fields_of_the_original_interface_are_in_the_responses(service, runtime):
+    runtime.control(reply="{}")  # breaks the schema, so that the response has an error
+    chapter = GUIDE.partition("## Fields of the original")[2]
+    rows = re.findall(r"^\| (.*?) \| (.*) \|$", chapter, re.MULTILINE)[1:]
+    fields = {name: set(re.findall(r"`([\w.]+)`", text)) for name, text in rows}
+    model, prompt, limits = "a:1b", "Who?", {"temperature": 0, "max_tokens": 9}
+    request = {"model_id": model, "prompt": prompt, "system_prompt": "Be brief.", **limits}
+    answer = service.post(
+        "/v1/inference", {**request, "json_schema": {"required": ["name"]}}
+    ).json()
+
+    assert fields.pop("`POST /v1/inference`") == {*request, "json_schema"}
+    responses = {
+        "its response": {**answer, "usage.total_tokens": answer["usage"]["total_tokens"]},
+        "`GET /v1/models`": {**(models := service.get("/v1/models").json()), **models["models"][0]},
+        "`GET /v1/status`": service.get("/v1/status").json(),
+        "`POST /v1/models/{id}/load`, `/unload`": service.post(f"/v1/models/{model}/load").json(),
+        "`GET /health`": service.get("/health").json(),
+        "an error": service.infer("none:1b").json(),
+    }
+    assert fields.keys() == responses.keys()
+    assert [name for name in fields if not fields[name] <= responses[name].keys()] == []
