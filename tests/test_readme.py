@@ -7,6 +7,9 @@ from pathlib import Path
 
 from mes import errors
 from mes.api import problems
+from mes.api.inference_schemas import InferenceRequestSchema
+from mes.cli.main import mes
+from mes.config.catalog_schema import ModelSchema
 from mes.config.settings import settings_table
 from mes.server import connection
 
@@ -40,10 +43,33 @@ def test_the_example_of_settings_has_the_same_descriptions():
         assert described == f"{text}."
 
 
+def test_every_command_is_in_the_table():
+    rows = re.findall(
+        r"^\| (`mes .*?) \|", (ROOT / "docs/command-line.md").read_text(), re.MULTILINE
+    )
+    documented = re.findall(r"`mes (\w+)", " ".join(rows))
+    assert set(mes.commands) == set(documented)
+
+
 def test_every_setting_is_in_the_table_with_its_default():
     for name, default, text in settings_table():
         shown = f"`{default}`" if default else ""
         assert f"| `{name}` | {shown} | {text} |" in SETTINGS
+
+
+def named_in_rows(text: str) -> set[str]:
+    """Return the names in the first column of a table."""
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", " ".join(rows)))
+
+
+def test_every_field_of_the_catalog_is_in_its_table():
+    assert named_in_rows(SETTINGS.partition("## The catalog")[2]) == set(ModelSchema().fields)
+
+
+def test_every_field_of_an_inference_is_in_its_table():
+    chapter = API.partition("## `POST /v1/inference`")[2].partition("\n### ")[0]
+    assert named_in_rows(chapter) == set(InferenceRequestSchema().fields)
 
 
 def test_the_defaults_in_the_texts_are_those_of_the_settings():
