@@ -106,6 +106,17 @@ def test_a_model_is_added_as_the_readme_says(served: Served, folder: Path):
     assert "Paris" in answer["output"]
 
 
+def test_an_answer_with_vectors_has_the_documented_fields(served: Served):
+    guide = (ROOT / "docs/embeddings.md").read_text()
+    documented = re.findall(r'^```\n({"object".*?})\n```', guide, re.MULTILINE | re.DOTALL)[0]
+    expected, answer = json.loads(documented.replace(", ...", "")), served.run(EMBEDDED)
+    assert answer.keys() == expected.keys()
+    assert answer["usage"] == expected["usage"]
+    assert answer["mes"].keys() == expected["mes"].keys()
+    for name in ("timings", "provenance"):
+        assert answer["mes"][name].keys() == expected["mes"][name].keys()
+
+
 def test_the_same_seed_gives_the_same_output(served: Served):
     fields = {"model_id": "smollm2:135m", "prompt": "Tell a story.", "max_tokens": 30, "seed": 7}
     curl = CURLS[0].partition("-d '")[0] + f"-d '{json.dumps(fields)}'"
