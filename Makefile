@@ -23,7 +23,7 @@ clients: $(VENV)/.installed-test $(patsubst %,$(VENV)/.installed-clients-%,$(CLI
 	@$(fetch_models)
 	@$(BIN)/python -m pytest -m "not slow" tests/clients $(ARGS)
 
-quick: $(VENV)/.installed-quick ## run the tests that need no model and no service (about one minute)
+quick: $(VENV)/.installed-quick ## run the tests that need no model and no service (one to two minutes)
 	@$(BIN)/python -m pytest $(addprefix --ignore=tests/,$(NOT_QUICK)) $(ARGS)
 
 lint: $(VENV)/.installed-test ## run ruff, codespell, mypy and hadolint

@@ -1,4 +1,4 @@
-"""The tables of the README and the troubleshooting guide agree with the code."""
+"""The README is short and in reading order, and the tables of the documents agree with the code."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from pathlib import Path
 
 from mes import errors
 from mes.api import problems
+from mes.api.inference_schemas import InferenceRequestSchema
+from mes.cli.main import mes
+from mes.config.catalog_schema import ModelSchema
 from mes.config.settings import settings_table
 from mes.server import connection
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+API = (ROOT / "docs/api.md").read_text()
+SETTINGS = (ROOT / "docs/settings.md").read_text()
 TROUBLESHOOTING = (ROOT / "docs/operations.md").read_text().partition("## Troubleshooting")[2]
 
 
@@ -21,14 +26,64 @@ def error_codes(kind: type[errors.MesError] = errors.MesError) -> set[tuple[int,
     return codes.union(*(error_codes(each) for each in kind.__subclasses__()))
 
 
+def test_the_readme_is_short_and_in_reading_order():
+    assert len(README.splitlines()) <= 250
+    chapters = re.findall(r"^## (.*)", README, re.MULTILINE)
+    assert chapters[:3] == ["Quickstart", "Python", "Add a model"]
+    first_example = README.index("```bash\ncurl ")
+    assert README.index("```\nmake run\n```") < first_example < README.index("```python")
+
+
+def test_the_example_of_settings_has_the_same_descriptions():
+    example = (ROOT / ".env.example").read_text()
+    for name, default, text in settings_table():
+        comment = re.search(rf"((?:^# .*\n)+)# {name}={re.escape(default)}$", example, re.MULTILINE)
+        assert comment is not None, name
+        described = " ".join(line.removeprefix("# ") for line in comment[1].splitlines())
+        assert described == f"{text}."
+
+
+def test_every_command_is_in_the_table():
+    rows = re.findall(
+        r"^\| (`mes .*?) \|", (ROOT / "docs/command-line.md").read_text(), re.MULTILINE
+    )
+    documented = re.findall(r"`mes (\w+)", " ".join(rows))
+    assert set(mes.commands) == set(documented)
+
+
 def test_every_setting_is_in_the_table_with_its_default():
     for name, default, text in settings_table():
         shown = f"`{default}`" if default else ""
-        assert f"| `{name}` | {shown} | {text} |" in README
+        assert f"| `{name}` | {shown} | {text} |" in SETTINGS
+
+
+def named_in_rows(text: str) -> set[str]:
+    """Return the names in the first column of a table."""
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", " ".join(rows)))
+
+
+def test_every_field_of_the_catalog_is_in_its_table():
+    assert named_in_rows(SETTINGS.partition("## The catalog")[2]) == set(ModelSchema().fields)
+
+
+def test_every_field_of_an_inference_is_in_its_table():
+    chapter = API.partition("## `POST /v1/inference`")[2].partition("\n### ")[0]
+    assert named_in_rows(chapter) == set(InferenceRequestSchema().fields)
+
+
+def test_the_defaults_in_the_texts_are_those_of_the_settings():
+    defaults = {name: default for name, default, _ in settings_table()}
+    texts = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    mentions = re.findall(r"`([A-Z_]+)` \((\d+)(?: s)?\)", texts)
+    assert {"MAX_CHOICES", "QUEUE_TIMEOUT", "STREAM_WRITE_TIMEOUT"} <= {
+        name for name, _ in mentions
+    }
+    assert [(name, value) for name, value in mentions if str(defaults[name]) != value] == []
 
 
 def test_every_error_is_in_the_table_with_its_status():
-    rows = re.findall(r"^\| ([\d, ]+) \| ([`\w, ]+) \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| ([\d, ]+) \| ([`\w, ]+) \|", API, re.MULTILINE)
     documented = {
         (int(status), code)
         for statuses, codes in rows
@@ -63,7 +118,7 @@ def test_nginx_and_mes_have_the_same_code_for_a_status():
     in_mes = {each.status: each.code for each in connection.SERVER_ERRORS.values()}
 
     shared = in_nginx.keys() & in_mes.keys() - {500}
-    assert {405, 414, 431} <= shared
+    assert {405, 414, 431, 501} <= shared
     assert {status: in_nginx[status] for status in shared} == {
         status: in_mes[status] for status in shared
     }

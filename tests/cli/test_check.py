@@ -78,7 +78,7 @@ ENVIRONMENT: dict[str, tuple[dict[str, str | None], str, str]] = {
     "a state directory not writable": ({"STATE_DIR": "/proc/mes"}, "fail", "set another folder"),
     "a patience above the timeout": ({"SWAP_PATIENCE": "900"}, "fail", "lower SWAP_PATIENCE"),
     "its minimum, likewise": ({"QUEUE_TIMEOUT": "5"}, "fail", "lower SWAP_PATIENCE_MIN"),
-    "too few threads": ({"THREADS": "8"}, "warn", "unset THREADS"),
+    "too few threads": ({"THREADS": "8"}, "warn", "if its catalog has grown, or unset THREADS"),
     "more memory than there is": ({"MAX_MODEL_MEMORY_GB": "99999"}, "warn", "lower it below that"),
     "no runtime": ({"OLLAMA_HOST": "127.0.0.1:1"}, "fail", "start it, or correct OLLAMA_HOST"),
     "no runtime configured": ({"OLLAMA_HOST": None}, "warn", "set OLLAMA_HOST, unless"),

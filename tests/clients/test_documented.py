@@ -41,6 +41,17 @@ def _documented_output(text: str) -> list[str]:
     return [line.removeprefix("# ") for line in comment[0].splitlines()] if comment else []
 
 
+def _environment(served: Served) -> dict[str, str]:
+    """Return an environment in which the command `mes` reaches the service."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "MES_URL": f"http://127.0.0.1:{served.port}",
+        "MES_API_KEY": "mes-dev-key-123",
+    }
+
+
 def _run(command: list[str], *, status: int = 0, **more: Any) -> str:
     """Return the output of a command that exits with this status."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **more)
@@ -51,8 +62,13 @@ def _run(command: list[str], *, status: int = 0, **more: Any) -> str:
 @pytest.mark.parametrize(
     ("language", "text"), EXAMPLES, ids=lambda value: value[:40].split("\n")[0]
 )
-def test_an_example_prints_its_documented_output(served: Served, language: str, text: str):
-    remaining = output = _run(_command(language, served.addressed(text)))
+def test_an_example_prints_its_documented_output(
+    served: Served, tmp_path: Path, language: str, text: str
+):
+    # In a folder and a home of its own, for the files that it writes.
+    environment = {**_environment(served), "HOME": str(tmp_path)}
+    command = _command(language, served.addressed(text))
+    remaining = output = _run(command, cwd=tmp_path, env=environment)
     expected = _documented_output(text)
     assert expected
     for part in filter(None, "\n".join(expected).split("...")):
@@ -75,14 +91,7 @@ def test_the_example_of_mes_validate_prints_the_documented_table(served: Served,
     script, table = re.findall(
         r"^```\n(cat > person.json.*?)^```.*?^```\n(LINE .*?)^```", guide, re.MULTILINE | re.DOTALL
     )[0]
-    command = script.replace("\nmes ", f"\n{sys.executable} -m mes ")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "MES_URL": f"http://127.0.0.1:{served.port}",
-        "MES_API_KEY": "mes-dev-key-123",
-    }
-    printed = _run(["bash", "-c", command], status=1, cwd=tmp_path, env=environment)
+    printed = _run(["bash", "-c", script], status=1, cwd=tmp_path, env=_environment(served))
 
     assert [line.split() for line in printed.splitlines()] == [
         line.split() for line in table.splitlines()

@@ -21,7 +21,9 @@ DIGEST = "@sha256:[0-9a-f]{64}"
 OLDEST_NGINX = (1, 30, 7)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/operations.md", ".env.example"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/operations.md", "docs/settings.md", ".env.example"]
+)
 def test_env_is_created_for_its_owner_alone(name):
     text = (ROOT / name).read_text()
     assert "install -m 600 .env.example .env" in text

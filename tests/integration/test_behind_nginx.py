@@ -159,6 +159,16 @@ def test_a_body_too_large_is_refused_as_the_service_would(service, nginx):
     assert rejection(nginx)[:2] == (413, "content_too_large")
 
 
+def test_a_transfer_encoding_is_refused_as_the_service_would(service, nginx):
+    def rejection(server):
+        headers = {**WITH_KEY, "Transfer-Encoding": "br"}
+        answer = requests.get(f"{server.url}/v1/models", headers=headers, timeout=30)
+        return answer.status_code, answer.json()["code"], answer.json()["detail"]
+
+    assert rejection(nginx) == rejection(service)
+    assert rejection(nginx)[:2] == (501, "not_implemented")
+
+
 def test_the_largest_body_that_the_service_takes_comes_through(nginx):
     body = {"model_id": MODEL, "prompt": "Hello", "unknown": ""}
     body["unknown"] = "x" * (LARGEST_BODY - len(str(body)) - 100)

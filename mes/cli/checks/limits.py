@@ -63,7 +63,10 @@ def _threads(settings: Settings, models: Models) -> Iterable[Finding]:
     threads = settings.threads_for(capacity)
     if threads < capacity:
         problem = f"a worker has {threads} threads, but {capacity} requests may run or wait"
-        remedy = "unset THREADS" if settings.threads else "lower max_queue in the catalog"
+        # A running service reports the number that it computed from the catalog at its start.
+        remedy = "lower max_queue in the catalog"
+        if settings.threads:
+            remedy = "restart the service if its catalog has grown, or unset THREADS"
         yield warn(_SUBJECT, f"{problem}: some are rejected before the queue is full; {remedy}")
 
 
