@@ -42,7 +42,11 @@ _LINGER_SECONDS = 2.0
 
 
 class PollingWorker(ThreadWorker):
-    """Gives threads to requests that have arrived, and to nothing else."""
+    """Gives threads to requests that have arrived, and to nothing else.
+
+    A connection may be closed to make room for another one while its own event waits in the same
+    round of the poller, so a callback ignores a connection that is in its state no longer.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -101,6 +105,10 @@ class PollingWorker(ThreadWorker):
         self.poller.register(conn.sock, EVENT_READ, partial(self._on_readable, conn))
         self._on_readable(conn, conn.sock)
 
+    def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        if conn in self.keepalived_conns:
+            super().on_client_socket_readable(conn, client)
+
     def handle(self, conn: TConn) -> Any:
         conn.sock.is_stream = False
         conn.parser.unreader.deadline = time.monotonic() + _BODY_SECONDS
@@ -149,6 +157,8 @@ class PollingWorker(ThreadWorker):
 
     def _on_readable(self, conn: TConn, _: socket.socket) -> None:
         """Read from a connection; give a complete request a thread, and refuse an invalid one."""
+        if conn not in self._arriving:
+            return
         try:
             if conn.parser.unreader.gather():
                 self.admit(conn)
@@ -202,6 +212,8 @@ class PollingWorker(ThreadWorker):
         self.poller.register(conn.sock, EVENT_READ, partial(self._drain, conn))
 
     def _drain(self, conn: TConn, sock: socket.socket) -> None:
+        if conn not in self._lingering:
+            return
         try:
             # Unread bytes would make the kernel reset the connection, and the answer with it.
             if sock.recv(65536):
