@@ -98,10 +98,12 @@ class Engine:
     def __init__(self, model: StoredModel, launch: LoadParameters) -> None:
         self.launch = launch
         self.slots = Slots(launch.slots)
+        self.compilation = threading.Lock()
         self.verified_grammars: set[str] = set()
         self.vocabulary: Vocabulary | None = None  # until it is read
         # The time of the last token or progress of any stream.
         self.last_event = 0.0
+        self.was_stopped = False  # by the program, not by a failure
         self._is_stalled = False
         self._model = model
         self._process = _spawn()
@@ -147,6 +149,7 @@ class Engine:
 
     def stop(self) -> None:
         """Kill the process, which has nothing to save, and return when it is gone."""
+        self.was_stopped = True
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -154,8 +157,8 @@ class Engine:
             pipe.close()
 
     def end_stalled(self) -> None:
-        """Kill the process because of one request; the others raise `EngineStopped`."""
-        self._is_stalled = True
+        """End the process because of one request; the others raise `EngineStopped`."""
+        self.was_stopped = self._is_stalled = True
         self._process.kill()
         self._process.wait()
 

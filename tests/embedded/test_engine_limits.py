@@ -9,7 +9,7 @@ import pytest
 
 from mes.embedded.api_errors import ClientLeft
 from mes.embedded.client_connection import ClientConnection
-from mes.embedded.engine_limits import EngineStalled, request_within_limit
+from mes.embedded.engine_limits import EngineStalled, SilenceLimit, finish_without_client
 
 
 class SilentEngine:
@@ -57,6 +57,11 @@ def waiting():
     server_end, client_end = socket.socketpair()
     with server_end, client_end:
         yield ClientConnection(server_end), client_end
+
+
+def request_within_limit(engine, path, body, client, *, hears_streams):
+    limit = SilenceLimit(engine, hears_streams=hears_streams)
+    return finish_without_client(lambda: engine.request(path, body, limit), client)
 
 
 def test_an_answer_in_time_is_returned(waiting):
