@@ -39,7 +39,7 @@ from mes.errors import (
     ThinkLevelRefused,
 )
 from mes.event_loop import EventLoop
-from mes.ollama import embeddings, generation, payloads, pull_progress, responses, tokens
+from mes.ollama import embeddings, generation, payloads, pull_progress, refusals, responses, tokens
 from mes.ollama.connections import RuntimeAdapter, prepare_request, with_body
 from mes.ollama.exchange import Exchange, OpenExchanges, Operation
 from mes.ollama.http_interface import require_expected_http_libraries
@@ -131,7 +131,7 @@ class OllamaRuntime:
             response = self._send(exchange, request)
             if response.status != 200:
                 refusal = self._read_refusal(exchange, response)
-                raise responses.generation_error_from(refusal, prompt)
+                raise refusals.generation_error_from(refusal, prompt)
             body = exchange.iter_body(max_bytes=self._max_reply_bytes)
             steps = generation.read_generation(body, prompt, progress, emit=emit)
             if emit is no_op:
@@ -215,7 +215,7 @@ class OllamaRuntime:
             response = self._send(exchange, request)
             if response.status != 200:
                 refusal = self._read_refusal(exchange, response)
-                raise responses.load_error_from(refusal, tag=spec.tag)
+                raise refusals.load_error_from(refusal, tag=spec.tag)
             check(exchange.iter_body(max_bytes=self._max_reply_bytes))
 
     def unload(self, name: str) -> None:
@@ -279,7 +279,7 @@ class OllamaRuntime:
         with self._exchange(_SHORT_REQUEST, deadline) as exchange:
             response = self._send(exchange, request)
             if response.status != 200:
-                raise responses.error_from(self._read_refusal(exchange, response), tag=name)
+                raise refusals.error_from(self._read_refusal(exchange, response), tag=name)
             return self._read(exchange)
 
     def _exchange(self, operation: Operation, deadline: float) -> Exchange:
@@ -315,8 +315,8 @@ class OllamaRuntime:
     def _read(self, exchange: Exchange) -> bytes:
         return b"".join(exchange.iter_body(max_bytes=self._max_reply_bytes))
 
-    def _read_refusal(self, exchange: Exchange, response: HTTPResponse) -> responses.ErrorResponse:
-        return responses.parse_error_response(
+    def _read_refusal(self, exchange: Exchange, response: HTTPResponse) -> refusals.ErrorResponse:
+        return refusals.parse_error_response(
             response.status,
             body=self._read(exchange),
             retry_after=response.headers.get("Retry-After"),
