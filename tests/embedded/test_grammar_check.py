@@ -1,6 +1,5 @@
 """A schema that ends an engine is refused for a while; other schemas are not."""
 
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,6 @@ import pytest
 
 from mes.embedded import grammar_check
 from mes.embedded.api_errors import ClientLeft, EngineDied, EngineRefused, EngineStopped
-from mes.embedded.client_connection import ClientConnection
 from mes.embedded.grammar_check import FORGET_SECONDS, PROBE_WORD, verify
 
 from .conftest import until
@@ -56,16 +54,8 @@ def _nothing_remembered(monkeypatch):
 
 
 @pytest.fixture
-def ends():
-    """Both ends of a client's connection: the server's, wrapped, and the client's socket."""
-    server_end, client_end = socket.socketpair()
-    with server_end, client_end:
-        yield ClientConnection(server_end), client_end
-
-
-@pytest.fixture
-def client(ends):
-    return ends[0]
+def client(connection):
+    return connection[0]
 
 
 def is_refused(rule, client):
@@ -94,8 +84,8 @@ def test_it_is_tried_again_later(client, monkeypatch):
     assert not is_refused(BOMB, client)
 
 
-def test_it_is_refused_also_if_its_client_has_left(ends):
-    client, client_end = ends
+def test_it_is_refused_also_if_its_client_has_left(connection):
+    client, client_end = connection
     engine = FakeEngine()
     engine.may_end.clear()
     client_end.close()
