@@ -35,7 +35,15 @@ from mes.errors import (
     ThinkLevelRefused,
 )
 from mes.event_loop import EventLoop
-from mes.ollama import embeddings, generation, payloads, pull_progress, refusals, responses, tokens
+from mes.ollama import (
+    embeddings,
+    error_responses,
+    generation,
+    payloads,
+    pull_progress,
+    responses,
+    tokens,
+)
 from mes.ollama.connections import with_body
 from mes.ollama.exchange import Operation
 from mes.ollama.http_interface import require_expected_http_libraries
@@ -128,7 +136,7 @@ class OllamaRuntime:
             response = self._transport.send(exchange, request)
             if response.status != 200:
                 refusal = self._transport.read_refusal(exchange, response)
-                raise refusals.generation_error_from(refusal, prompt)
+                raise error_responses.generation_error_from(refusal, prompt)
             body = self._transport.iter_body(exchange)
             steps = generation.read_generation(body, prompt, progress, emit=emit)
             if emit is no_op:
@@ -214,7 +222,7 @@ class OllamaRuntime:
             response = self._transport.send(exchange, request)
             if response.status != 200:
                 refusal = self._transport.read_refusal(exchange, response)
-                raise refusals.load_error_from(refusal, tag=spec.tag)
+                raise error_responses.load_error_from(refusal, tag=spec.tag)
             check(self._transport.iter_body(exchange))
 
     def unload(self, name: str) -> None:

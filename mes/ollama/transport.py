@@ -11,8 +11,8 @@ from urllib3.util import parse_url
 
 from mes.errors import RuntimeReplyInvalid, RuntimeUnavailable, ShuttingDown
 from mes.event_loop import EventLoop
-from mes.ollama import refusals
 from mes.ollama.connections import RuntimeAdapter, prepare_request
+from mes.ollama.error_responses import ErrorResponse, error_from, parse_error_response
 from mes.ollama.exchange import Exchange, OpenExchanges, Operation
 
 _SHORT_REQUEST = Operation("answer", RuntimeUnavailable, RuntimeUnavailable)
@@ -60,7 +60,7 @@ class Transport:
         with self.exchange(_SHORT_REQUEST, deadline) as exchange:
             response = self.send(exchange, request)
             if response.status != 200:
-                raise refusals.error_from(self.read_refusal(exchange, response), tag=name)
+                raise error_from(self.read_refusal(exchange, response), tag=name)
             return self.read(exchange)
 
     def exchange(self, operation: Operation, deadline: float) -> Exchange:
@@ -103,9 +103,9 @@ class Transport:
         """Return the body of a response."""
         return b"".join(self.iter_body(exchange))
 
-    def read_refusal(self, exchange: Exchange, response: HTTPResponse) -> refusals.ErrorResponse:
+    def read_refusal(self, exchange: Exchange, response: HTTPResponse) -> ErrorResponse:
         """Read the body of a response with a status other than 200."""
-        return refusals.parse_error_response(
+        return parse_error_response(
             response.status,
             body=self.read(exchange),
             retry_after=response.headers.get("Retry-After"),

@@ -1,4 +1,4 @@
-"""Refusals: the responses with a status other than 200, and the errors that they stand for."""
+"""Responses with a status other than 200, and the errors that they stand for."""
 
 from __future__ import annotations
 
