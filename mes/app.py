@@ -15,12 +15,12 @@ from mes.api import (
     cors,
     health,
     inference,
-    keepalive,
     middleware,
     models,
     problems,
     schema_validation,
     settings_in_use,
+    stream_keepalive,
 )
 from mes.api.openai import chat, completions, embeddings, error_format
 from mes.api.openapi import browser_paths, docs_page
@@ -100,7 +100,7 @@ def create_app(
     error_format.install_openai_errors(app)
     middleware.install_security(app, settings)
     cors.install_cors(app)
-    keepalive.install_response_start(app)
+    stream_keepalive.install_response_start(app)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)
     browser_paths.install_browser_paths(app)

@@ -15,7 +15,6 @@ from mes.domain import (
     Attempt,
     Client,
     Emit,
-    Event,
     Inference,
     InferenceRequest,
     KeywordSupport,
@@ -25,9 +24,7 @@ from mes.domain import (
     PulledModel,
     Reply,
     Runtime,
-    Thought,
     Timings,
-    Token,
     final_attempt,
     milliseconds,
     no_op,
@@ -42,6 +39,7 @@ from mes.domain.capabilities import (
     naming_fields,
     not_capable,
 )
+from mes.domain.events import with_attempt_number, without_text
 from mes.domain.plain_turns import as_plain_turns
 from mes.domain.timeouts import naming_timeout
 from mes.errors import Mistake, RequestInvalid
@@ -86,7 +84,7 @@ def infer(
         if request.prompt_tokens:
             text = _detokenize(request, runtime, spec, deadline, client)
             prompt = replace(prompt, text=text)
-        emit = emit if form.streams_text else _without_text(emit)
+        emit = emit if form.streams_text else without_text(emit)
         generate = partial(
             _generate, request, runtime=runtime, deadline=deadline, client=client, emit=emit
         )
@@ -257,7 +255,7 @@ def _generate(
     client: Client,
     emit: Emit,
 ) -> Reply:
-    emit = _with_attempt_number(attempt, emit)
+    emit = with_attempt_number(attempt, emit)
     pointers = {COMPLETION: request.model_pointer, THINKING: request.think_pointer}
     timeout = naming_timeout(
         "generation",
@@ -270,30 +268,6 @@ def _generate(
         reply = runtime.generate(prompt, deadline=deadline, client=client, emit=emit)
     is_one_call = request.forced_function is not None or not request.parallel_tool_calls
     return reply.with_first_tool_call() if is_one_call else reply
-
-
-def _without_text(emit: Emit) -> Emit:
-    """Return an `emit` for an answer whose text is a call: calls are reported when complete."""
-
-    def emit_others(*events: Event) -> bool:
-        return emit(*(event for event in events if not isinstance(event, Token)))
-
-    return emit_others
-
-
-def _with_attempt_number(number: int, emit: Emit) -> Emit:
-    """Return an `emit` that sets the attempt's number in the events; 1 is their default."""
-    if number == 1:
-        return emit
-
-    def emit_numbered(*events: Event) -> bool:
-        return emit(*(_numbered(event, number) for event in events))
-
-    return emit_numbered
-
-
-def _numbered(event: Event, number: int) -> Event:
-    return event._replace(attempt=number) if isinstance(event, Token | Thought) else event
 
 
 def _timings(permit: GrantedPermit, attempts: tuple[Attempt, ...]) -> Timings:

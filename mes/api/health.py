@@ -9,13 +9,12 @@ from flask import Blueprint, Response, request
 
 from mes import __version__
 from mes.api.auth import AUTH_ERRORS, auth, has_valid_key
+from mes.api.model_responses import ModelReport, ModelState
 from mes.api.operation_docs import documented
 from mes.api.response_fields import json_response
 from mes.api.services import Services, get_services
 from mes.api.status_responses import (
     HealthAnswer,
-    ModelReport,
-    ModelState,
     QueueEntry,
     ReadyAnswer,
     StatusAnswer,

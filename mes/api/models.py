@@ -11,11 +11,7 @@ from flask import Blueprint, Response
 
 from mes.api.auth import auth
 from mes.api.middleware import request_log
-from mes.api.operation_docs import LOAD_ERRORS, NDJSON, TURN_ERRORS, documented, lines_schema
-from mes.api.response_fields import json_response
-from mes.api.response_schemas import ErrorLine
-from mes.api.services import Services, get_services
-from mes.api.status_responses import (
+from mes.api.model_responses import (
     DoneAnswer,
     ModelAnswer,
     ModelReport,
@@ -23,6 +19,10 @@ from mes.api.status_responses import (
     PullProgressLine,
     PullResultLine,
 )
+from mes.api.operation_docs import LOAD_ERRORS, NDJSON, TURN_ERRORS, documented, lines_schema
+from mes.api.response_fields import json_response
+from mes.api.response_schemas import ErrorLine
+from mes.api.services import Services, get_services
 from mes.api.streaming import Documents, StreamingResponse
 from mes.config.api_keys import ADMIN
 from mes.domain import ModelCard, ModelSpec, normalise

@@ -11,12 +11,12 @@ from typing import Any
 from flask import Response, request
 
 from mes.api import problems
-from mes.api.keepalive import KeepAlive
 from mes.api.middleware import add_common_headers, request_log
 from mes.api.operation_docs import NDJSON
 from mes.api.response_fields import encode_json_line
 from mes.api.services import get_services
 from mes.api.socket_writer import SocketWriter
+from mes.api.stream_keepalive import StreamKeepalive
 from mes.errors import ClientDisconnected, ClientTooSlow, MesError
 from mes.server.client_socket import PIECE_BYTES
 
@@ -71,7 +71,7 @@ class StreamingResponse:
             in_chunks=request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1",
         )
         self._sent_at: float | None = None
-        self._keepalive = KeepAlive(
+        self._keepalive = StreamKeepalive(
             framing.comment,
             seconds=get_services().settings.stream_keepalive_seconds,
             socket_writer=self._socket_writer,

@@ -58,11 +58,12 @@ def _problem(holder: Holder | None) -> str:
     return f"{holder} holds the lock; {holder.remedy}"
 
 
-def _pauses() -> Iterator[float]:
-    pause = _FIRST_PAUSE_SECONDS
+def doubling_pauses(first_seconds: float, longest_seconds: float) -> Iterator[float]:
+    """Yield the pauses between attempts, in seconds."""
+    pause = first_seconds
     while True:
         yield pause
-        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        pause = min(2 * pause, longest_seconds)
 
 
 def holder_of(fd: int) -> Holder | None:
@@ -129,7 +130,7 @@ class ProcessLock:
     def _retry(self, deadline: float) -> bool:
         # flock(2) has no time limit, and a signal that would interrupt it reaches only the main
         # thread.
-        for pause in _pauses():
+        for pause in doubling_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS):
             left = deadline - time.monotonic()
             time.sleep(max(0.0, min(pause, left)))
             with suppress(BlockingIOError):

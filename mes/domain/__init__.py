@@ -1,5 +1,6 @@
 """The data classes that all packages share, and the protocols of runtimes and clients."""
 
+from mes.domain.events import Emit, Event, Loading, Queued, Thought, Token, no_op
 from mes.domain.inference_request import SCHEMA_POINTER, InferenceRequest, Message, Prompt, ToolCall
 from mes.domain.models import (
     LOAD_OPTIONS,
@@ -13,25 +14,18 @@ from mes.domain.models import (
 from mes.domain.results import (
     PREFIX_CACHE_USES,
     Attempt,
-    Emit,
-    Event,
     Inference,
     KeywordSupport,
-    Loading,
     Logprob,
     Provenance,
-    Queued,
     Reply,
-    Thought,
     Timings,
-    Token,
     Usage,
     ValidationResult,
     Vectors,
     Violation,
     final_attempt,
     milliseconds,
-    no_op,
     tokens_per_second,
     total_usage,
 )

@@ -1,4 +1,4 @@
-"""Results: the events of an inference that runs, its replies, their validation, and its outcome."""
+"""Results: the replies of an inference, their validation, and its outcome."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from mes.domain.inference_request import ToolCall
 
@@ -282,56 +282,3 @@ class Inference:
 def final_attempt(attempts: Sequence[Attempt]) -> Attempt:
     """Return the last attempt that has a reply; its reply is the answer."""
     return next(attempt for attempt in reversed(attempts) if attempt.reply is not None)
-
-
-# Events: the progress of an inference until its result is complete.
-
-
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """The request waits in the queue; its model serves position 1 next."""
-
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """The request waits for its model to be loaded."""
-
-
-class Token(NamedTuple):  # one per token: creating a frozen dataclass takes four times as long
-    """A piece of the answer's text.
-
-    `logprobs` are the probabilities of its tokens, if the request asks for them.
-    """
-
-    text: str
-    attempt: int = 1
-    logprobs: tuple[Logprob, ...] = ()
-
-
-class Thought(NamedTuple):
-    """A piece of the model's reasoning, which precedes the answer."""
-
-    text: str
-    attempt: int = 1
-
-
-Event = Queued | Loading | Token | Thought
-"""Any progress of an inference."""
-
-
-class Emit(Protocol):
-    """A callback that receives the events. An exception that it raises ends the inference."""
-
-    def __call__(self, *events: Event) -> bool:
-        """Receive the events since the previous call, in their order.
-
-        Return True if the events were passed on at once. Only then may the next call come from
-        another thread than the one that runs the inference; that thread must wait meanwhile.
-        """
-
-
-def no_op(*events: Event) -> bool:
-    """Ignore the events."""
-    return False

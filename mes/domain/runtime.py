@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from mes.domain.events import Emit, no_op
 from mes.domain.inference_request import Prompt
 from mes.domain.models import LoadedModel, ModelCard, ModelSpec, PulledModel, PullProgress
-from mes.domain.results import Emit, Reply, Vectors, no_op
+from mes.domain.results import Reply, Vectors
 
 # For how long a runtime keeps a model in memory that no request uses and `Runtime.load` is not
 # called for again. The models that no name leads to any more leave memory after this time.

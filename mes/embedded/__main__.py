@@ -71,12 +71,18 @@ def serve(settings: EmbeddedSettings, *, until_stdin_closes: bool) -> NoReturn:
         log.info("mes-embedded %s listens on %s", engine.engine_version(), _url(listener))
         application = Application(api, listener.getsockname()[0])
         try:
-            standalone.serve(application, listener, threads=THREADS, max_body_bytes=LARGEST_BODY)
+            standalone.serve(
+                application,
+                listener,
+                threads=THREADS,
+                max_body_bytes=LARGEST_BODY,
+                write_timeout_seconds=settings.write_timeout_seconds,
+            )
         except SystemExit:
             pass  # a signal
         finally:
             pool.close()
-    # The threads of clients that do not read their answers would never end.
+    # The threads of clients that do not read their streams end only at their deadline.
     os._exit(0)
 
 

@@ -7,14 +7,21 @@ import socket
 from typing import Any
 
 from mes.embedded.api_errors import ClientLeft
+from mes.server.client_socket import ClientSocket
 
 # How often a thread that waits for something else looks whether its client has left.
 CLIENT_CHECK_SECONDS = 0.1
 
 
 class ClientConnection:
-    def __init__(self, connection: socket.socket) -> None:
+    """The client's end of a request; work for it stops when it is closed."""
+
+    def __init__(self, connection: ClientSocket) -> None:
         self._connection = connection
+
+    def begin_stream(self) -> None:
+        """Wait from now on until the client reads, so that no stream is faster than its client."""
+        self._connection.is_stream = True
 
     def check(self) -> None:
         """Raise `ClientLeft` if the client has closed the connection."""

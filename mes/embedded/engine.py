@@ -98,10 +98,12 @@ class Engine:
     def __init__(self, model: StoredModel, launch: LoadParameters) -> None:
         self.launch = launch
         self.slots = Slots(launch.slots)
+        self.compilation = threading.Lock()
         self.verified_grammars: set[str] = set()
         self.vocabulary: Vocabulary | None = None  # until it is read
         # The time of the last token or progress of any stream.
         self.last_event = 0.0
+        self.was_stopped = False  # by the program, not by a failure
         self._is_stalled = False
         self._model = model
         self._process = _spawn()
@@ -147,6 +149,7 @@ class Engine:
 
     def stop(self) -> None:
         """Kill the process, which has nothing to save, and return when it is gone."""
+        self.was_stopped = True
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -154,8 +157,8 @@ class Engine:
             pipe.close()
 
     def end_stalled(self) -> None:
-        """Kill the process because of one request; the others raise `EngineStopped`."""
-        self._is_stalled = True
+        """End the process because of one request; the others raise `EngineStopped`."""
+        self.was_stopped = self._is_stalled = True
         self._process.kill()
         self._process.wait()
 
@@ -204,24 +207,19 @@ class Engine:
     def _response(
         self, path: str, body: dict[str, Any], client: ClientConnection
     ) -> Iterator[http.client.HTTPResponse]:
-        with _connection_errors_as_engine_died(self), WatchfulSocket() as connection:
-            connection.client = client
-            connection.connect(self._address)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            body = {"cache_prompt": self.launch.prompt_cache, **body}
-            connection.sendall(self._http_request(path, json.dumps(body).encode()))
-            with http.client.HTTPResponse(connection, method="POST") as response:
-                response.begin()
+        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        body = {"cache_prompt": self.launch.prompt_cache, **body}
+        with _connection_errors_as_engine_died(self), WatchfulSocket() as sock:
+            sock.client = client
+            sock.connect(self._address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = http.client.HTTPConnection(*self._address)
+            connection.sock = sock
+            connection.request("POST", path, json.dumps(body).encode(), headers)
+            with connection.getresponse() as response:
                 if response.status != 200:
                     raise EngineRefused(response.status, response.read().decode("utf-8", "replace"))
                 yield response
-
-    def _http_request(self, path: str, body: bytes) -> bytes:
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: engine\r\nAuthorization: Bearer {self._key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
 
     def _load_order(self) -> dict[str, Any]:
         return {

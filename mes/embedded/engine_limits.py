@@ -9,20 +9,23 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from threading import Thread
-from typing import Any
+from typing import TypeVar
 
 from mes.embedded.client_connection import CLIENT_CHECK_SECONDS, ClientConnection
 from mes.embedded.engine import Engine
+
+T = TypeVar("T")
 
 
 class EngineStalled(Exception):
     """The engine did not answer within the limit, and was ended."""
 
 
-class _SilenceLimit(ClientConnection):
+class SilenceLimit(ClientConnection):
     """Stands for the client of a request, and ends the engine if it is silent for too long.
 
     Args:
@@ -49,28 +52,23 @@ class _SilenceLimit(ClientConnection):
                 raise EngineStalled
 
 
-def request_within_limit(
-    engine: Engine, path: str, body: dict[str, Any], client: ClientConnection, **options: bool
-) -> Any:
-    """Return the answer of `Engine.request`. The engine is ended at `compile_timeout_seconds`.
-
-    `options` are those of `_SilenceLimit`.
+def finish_without_client(work: Callable[[], T], client: ClientConnection) -> T:
+    """Return the result of `work`, which runs in a thread of its own, to its end.
 
     Raises:
-        EngineStalled: the engine did not answer in time.
-        ClientLeft: the client has left; the limit holds nevertheless.
+        ClientLeft: the client has left; the work goes on.
     """
-    answer: Future[Any] = Future()
+    result: Future[T] = Future()
 
-    def request() -> None:
+    def run() -> None:
         try:
-            answer.set_result(engine.request(path, body, _SilenceLimit(engine, **options)))
+            result.set_result(work())
         except BaseException as exc:
-            answer.set_exception(exc)
+            result.set_exception(exc)
 
-    Thread(target=request, name="limited request", daemon=True).start()
+    Thread(target=run, name="work without a client", daemon=True).start()
     while True:
         try:
-            return answer.result(CLIENT_CHECK_SECONDS)
+            return result.result(CLIENT_CHECK_SECONDS)
         except NotYet:
             client.check()

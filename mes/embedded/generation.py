@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 from mes.embedded import durations, grammar
 from mes.embedded.api_errors import BadRequest, EngineStopped, RuntimeFailure
 from mes.embedded.client_connection import ClientConnection
 from mes.embedded.engine import Engine
-from mes.embedded.engine_limits import EngineStalled, request_within_limit
+from mes.embedded.engine_limits import EngineStalled, SilenceLimit, finish_without_client
 from mes.embedded.logprobs import TokenReports
 from mes.embedded.model_pool import ModelPool
 from mes.embedded.model_store import StoredModel
@@ -124,10 +125,12 @@ def _prompt(request: GenerateRequest, engine: Engine, client: ClientConnection) 
     arguments = {"chat_template_kwargs": {"enable_thinking": False}}
     body = {"messages": request.messages, **arguments}
     try:
-        answer = request_within_limit(engine, "/apply-template", body, client, hears_streams=False)
+        limit = SilenceLimit(engine, hears_streams=False)
+        work = partial(engine.request, "/apply-template", body, limit)
+        answer = finish_without_client(work, client)
     except EngineStalled as exc:
-        limit = engine.launch.compile_timeout_seconds
-        raise TemplateTooSlow(f"the model's chat template takes longer than {limit:g} s") from exc
+        seconds = engine.launch.compile_timeout_seconds
+        raise TemplateTooSlow(f"the model's chat template takes longer than {seconds:g} s") from exc
     return str(answer["prompt"])
 
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
-from mes.embedded.api_errors import EngineRefused, RuntimeFailure
+from mes.embedded.api_errors import RuntimeFailure
 from mes.embedded.client_connection import ClientConnection
 from mes.embedded.engine import Engine
-from mes.embedded.engine_limits import EngineStalled, request_within_limit
+from mes.embedded.grammar_check import refused_schema, verify
 
-log = logging.getLogger(__name__)
 Schema = dict[str, Any]
 ANY_OBJECT: Schema = {"type": "object"}
 COMPOSING = {"allOf", "anyOf", "oneOf", "if", "not", "$ref", "patternProperties"}
@@ -28,13 +23,6 @@ _GUIDANCE = {"coerce_one_of": True, "lenient": True}
 # and 110 MB, 2,147,483,647 take all memory.
 MOST_ITEMS = 10_000
 MOST_ITEMS_TOGETHER = 50_000
-# A word that a model does not write unless the grammar demands it.
-PROBE_WORD = "ZQXJ"
-
-# A schema that ended an engine is refused at once for this time: clients send it again.
-FORGET_STALLED_SECONDS = 600.0
-MOST_STALLED = 1000
-_stalled_at: dict[bytes, float] = {}
 
 
 class BadFormat(RuntimeFailure):
@@ -56,50 +44,11 @@ def parse_format(value: Any) -> Schema | None:
 def grammar_for(schema: Schema, engine: Engine, client: ClientConnection) -> str:
     """Return the value of the engine's `grammar` field that enforces `schema`.
 
-    Raise `EngineRefused` if the engine cannot compile the schema. The engine itself only logs
-    the failure and then answers without a grammar. Each new schema is therefore tried once
-    behind a word that only a working grammar produces.
+    Raise `EngineRefused` if the engine cannot compile the schema.
     """
     rule = f"%json {json.dumps(_normalize_schema(_limit_items(schema)))}"
-    if rule not in engine.verified_grammars:
-        _verify(rule, engine, client)
-        engine.verified_grammars.add(rule)
+    verify(rule, engine, client)
     return f"%llguidance {{}}\nstart: {rule}"
-
-
-def _verify(rule: str, engine: Engine, client: ClientConnection) -> None:
-    """Raise `EngineRefused` if the engine cannot compile the rule, or not in time."""
-    digest = hashlib.sha256(rule.encode()).digest()
-    limit = engine.launch.compile_timeout_seconds
-    too_slow = _refused(f"it takes longer than {limit:g} s to compile; simplify it")
-    if time.monotonic() - _stalled_at.get(digest, -math.inf) < FORGET_STALLED_SECONDS:
-        raise too_slow
-    probe = f'%llguidance {{}}\nstart: "{PROBE_WORD}" rest\nrest: {rule}'
-    try:
-        if not _is_enforced(probe, engine, client):
-            raise _compile_error(engine)
-    except EngineStalled as exc:
-        _remember_stalled(digest)
-        log.warning("engine_ended reason=grammar_compilation limit_seconds=%g", limit)
-        raise too_slow from exc
-
-
-def _is_enforced(grammar: str, engine: Engine, client: ClientConnection) -> bool:
-    body = {"prompt": "x", "n_predict": len(PROBE_WORD), "temperature": 0, "grammar": grammar}
-    answer = request_within_limit(engine, "/completion", body, client, hears_streams=True)
-    return bool(answer["content"] == PROBE_WORD)
-
-
-def _remember_stalled(digest: bytes) -> None:
-    if len(_stalled_at) >= MOST_STALLED:
-        _stalled_at.pop(next(iter(_stalled_at)))
-    _stalled_at[digest] = time.monotonic()
-
-
-def _compile_error(engine: Engine) -> EngineRefused:
-    marker = "failed to compile JSON schema: "
-    reasons = [line.partition(marker)[2] for line in engine.log_lines(marker)] or ["unsupported"]
-    return _refused(reasons[-1])
 
 
 def _limit_items(schema: Schema) -> Schema:
@@ -113,11 +62,11 @@ def _limit_items(schema: Schema) -> Schema:
         if _number(node, "maxItems") > MOST_ITEMS:
             del node["maxItems"]
         if (least := _number(node, "minItems")) > MOST_ITEMS:
-            raise _refused(f"minItems is {least}, the limit is {MOST_ITEMS}")
+            raise refused_schema(f"minItems is {least}, the limit is {MOST_ITEMS}")
         together += max(0, least, _number(node, "maxItems"))
     if together > MOST_ITEMS_TOGETHER:
         reason = f"all maxItems and minItems are {together} together"
-        raise _refused(f"{reason}, the limit is {MOST_ITEMS_TOGETHER}")
+        raise refused_schema(f"{reason}, the limit is {MOST_ITEMS_TOGETHER}")
     return copy
 
 
@@ -140,12 +89,6 @@ def _objects_in(document: Any) -> Iterator[dict[str, Any]]:
 def _number(node: dict[str, Any], keyword: str) -> float:
     value = node.get(keyword)
     return value if isinstance(value, int | float) else 0
-
-
-def _refused(reason: str) -> EngineRefused:
-    message = f"Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n{reason}"
-    error = {"code": 400, "message": message, "type": "invalid_request_error"}
-    return EngineRefused(400, json.dumps({"error": error}))
 
 
 def _normalize_schema(schema: Schema) -> Schema:

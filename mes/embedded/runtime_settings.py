@@ -37,6 +37,9 @@ class EmbeddedSettings:
     """Memory that the requests of a model may take beyond that of the load; 0 for no limit."""
     compile_timeout_seconds: float = 60.0
     """Limit for the compilation of a grammar, and for a chat template; 0 for no limit."""
+    write_timeout_seconds: float = 300.0
+    """How long a client may leave an answer unread. MES reads a stream no faster than its own
+    client, so this must be longer than its STREAM_WRITE_TIMEOUT."""
     prompt_cache: bool = False
     """Whether a prompt takes over what the engine has computed for an equal beginning."""
 
@@ -64,6 +67,13 @@ def _at_least(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def _positive_duration(text: str) -> float:
+    seconds = durations.parse_setting(text)
+    if not 0 < seconds < math.inf:
+        raise ValueError("must be a duration above 0, such as 5m")
+    return seconds
+
+
 def _switch(text: str) -> bool:
     if text.lower() not in SWITCHES:
         raise ValueError("must be true or false")
@@ -81,6 +91,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "context_length": ("OLLAMA_CONTEXT_LENGTH", _at_least(4)),
     "request_memory_mib": ("EMBEDDED_REQUEST_MEMORY", _at_least(0)),
     "compile_timeout_seconds": ("EMBEDDED_COMPILE_TIMEOUT", durations.parse_setting),
+    "write_timeout_seconds": ("EMBEDDED_WRITE_TIMEOUT", _positive_duration),
     "prompt_cache": ("EMBEDDED_PROMPT_CACHE", _switch),
     "load_timeout_seconds": ("OLLAMA_LOAD_TIMEOUT", durations.parse_setting),
 }

@@ -71,7 +71,7 @@ class Application:
         has_body = request.method in ("POST", "DELETE")
         body = request_parsing.parse_body(_read_body(request)) if has_body else {}
         client = ClientConnection(request.environ["gunicorn.socket"])
-        return _answer(methods[request.method](self._api, body, client))
+        return _answer(methods[request.method](self._api, body, client), client)
 
 
 def check_origin(request: Request, *, is_local: bool) -> None:
@@ -109,23 +109,24 @@ def _read_body(request: Request) -> bytes:
         raise ClientLeft from exc
 
 
-def _answer(answer: Answer) -> Response:
+def _answer(answer: Answer, client: ClientConnection) -> Response:
     if answer is None:
         return _response(b"", TEXT)
     if isinstance(answer, str):
         return _response(answer.encode(), TEXT)
     if isinstance(answer, dict):
         return _response(_encoded(answer), JSON)
-    return _stream(answer)
+    return _stream(answer, client)
 
 
-def _stream(lines: ResponseLines) -> Response:
+def _stream(lines: ResponseLines, client: ClientConnection) -> Response:
     try:
         # Only before the first line can a failure still set the status.
         first = next(lines)
     except BaseException:
         lines.close()
         raise
+    client.begin_stream()
     response = Response(_encoded_lines(chain([first], lines)), content_type=NDJSON)
     # Stops the engine, also when the client leaves.
     response.call_on_close(lines.close)

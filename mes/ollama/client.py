@@ -8,8 +8,6 @@ from dataclasses import replace
 from functools import partial
 
 import requests
-from urllib3 import HTTPResponse
-from urllib3.util import parse_url
 
 from mes.domain import (
     Client,
@@ -34,17 +32,24 @@ from mes.errors import (
     NotCapable,
     PullFailed,
     RuntimeReplyInvalid,
-    RuntimeUnavailable,
-    ShuttingDown,
     ThinkLevelRefused,
 )
 from mes.event_loop import EventLoop
-from mes.ollama import embeddings, generation, payloads, pull_progress, responses, tokens
-from mes.ollama.connections import RuntimeAdapter, prepare_request, with_body
-from mes.ollama.exchange import Exchange, OpenExchanges, Operation
+from mes.ollama import (
+    embeddings,
+    error_responses,
+    generation,
+    payloads,
+    pull_progress,
+    responses,
+    tokens,
+)
+from mes.ollama.connections import with_body
+from mes.ollama.exchange import Operation
 from mes.ollama.http_interface import require_expected_http_libraries
 from mes.ollama.progress import GenerationProgress
 from mes.ollama.think_levels import RefusedThinkLevels
+from mes.ollama.transport import Transport
 from mes.streams import StreamPump
 
 _GENERATION = Operation("generation", GenerationTimeout, GenerationAborted)
@@ -52,7 +57,6 @@ _EMBEDDING = Operation("embedding", GenerationTimeout, GenerationAborted)
 _DETOKENIZATION = Operation("conversion of token ids", GenerationTimeout, GenerationAborted)
 _LOAD = Operation("load", LoadTimeout, LoadFailed)
 _PULL = Operation("pull", PullFailed, PullFailed)
-_SHORT_REQUEST = Operation("answer", RuntimeUnavailable, RuntimeUnavailable)
 
 
 class OllamaRuntime:
@@ -79,26 +83,26 @@ class OllamaRuntime:
         max_reply_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         require_expected_http_libraries()
-        url = parse_url(host if "://" in host else f"http://{host}")
-        self._address = url.netloc or host  # without a password, which `host` may contain
-        self._event_loop = event_loop
         self._stream_pump = stream_pump
-        self._connect_timeout_seconds = connect_timeout_seconds
-        self._reply_timeout_seconds = reply_timeout_seconds
-        self._max_reply_bytes = max_reply_bytes
-        self._open_exchanges = OpenExchanges()
         self._refused_think_levels = RefusedThinkLevels()
-        self._adapter = RuntimeAdapter(pool_size=pool_size)
-        self._generate = prepare_request("POST", url, "/api/generate")
-        self._chat = prepare_request("POST", url, "/api/chat")
-        self._embed = prepare_request("POST", url, "/api/embed")
-        self._detokenize = prepare_request("POST", url, "/api/detokenize")
-        self._show = prepare_request("POST", url, "/api/show")
-        self._pull = prepare_request("POST", url, "/api/pull")
-        self._delete = prepare_request("DELETE", url, "/api/delete")
-        self._ps = prepare_request("GET", url, "/api/ps")
-        self._tags = prepare_request("GET", url, "/api/tags")
-        self._version = prepare_request("GET", url, "/api/version")
+        self._transport = transport = Transport(
+            host=host,
+            event_loop=event_loop,
+            pool_size=pool_size,
+            connect_timeout_seconds=connect_timeout_seconds,
+            reply_timeout_seconds=reply_timeout_seconds,
+            max_reply_bytes=max_reply_bytes,
+        )
+        self._generate = transport.endpoint("POST", "/api/generate")
+        self._chat = transport.endpoint("POST", "/api/chat")
+        self._embed = transport.endpoint("POST", "/api/embed")
+        self._detokenize = transport.endpoint("POST", "/api/detokenize")
+        self._show = transport.endpoint("POST", "/api/show")
+        self._pull = transport.endpoint("POST", "/api/pull")
+        self._delete = transport.endpoint("DELETE", "/api/delete")
+        self._ps = transport.endpoint("GET", "/api/ps")
+        self._tags = transport.endpoint("GET", "/api/tags")
+        self._version = transport.endpoint("GET", "/api/version")
 
     def generate(
         self, prompt: Prompt, *, deadline: float, client: Client, emit: Emit = no_op
@@ -121,18 +125,19 @@ class OllamaRuntime:
     ) -> Reply:
         template = self._chat if payloads.goes_to_chat(prompt) else self._generate
         request = with_body(template, payloads.generation_payload(prompt))
-        exchange, progress = self._exchange(_GENERATION, deadline), GenerationProgress.of(prompt)
+        exchange = self._transport.exchange(_GENERATION, deadline)
+        progress = GenerationProgress.of(prompt)
         with (
             progress.noted_in_timeouts(),
             exchange,
             client.on_disconnect(exchange.cancel_for_client),
         ):
             progress.sent_at = time.monotonic()
-            response = self._send(exchange, request)
+            response = self._transport.send(exchange, request)
             if response.status != 200:
-                refusal = self._read_refusal(exchange, response)
-                raise responses.generation_error_from(refusal, prompt)
-            body = exchange.iter_body(max_bytes=self._max_reply_bytes)
+                refusal = self._transport.read_refusal(exchange, response)
+                raise error_responses.generation_error_from(refusal, prompt)
+            body = self._transport.iter_body(exchange)
             steps = generation.read_generation(body, prompt, progress, emit=emit)
             if emit is no_op:
                 reply = generation.run_to_end(steps)
@@ -146,12 +151,12 @@ class OllamaRuntime:
     ) -> str:
         """Return the text of token ids; only the embedded runtime can convert them."""
         request = with_body(self._detokenize, tokens.detokenize_payload(spec, ids))
-        exchange = self._exchange(_DETOKENIZATION, deadline)
+        exchange = self._transport.exchange(_DETOKENIZATION, deadline)
         with exchange, client.on_disconnect(exchange.cancel_for_client):
-            response = self._send(exchange, request)
+            response = self._transport.send(exchange, request)
             if response.status == 200:
-                return tokens.parse_text(self._read(exchange))
-            refusal = self._read_refusal(exchange, response)
+                return tokens.parse_text(self._transport.read(exchange))
+            refusal = self._transport.read_refusal(exchange, response)
         raise tokens.detokenize_error_from(refusal, tag=spec.tag)
 
     def embed(
@@ -180,12 +185,14 @@ class OllamaRuntime:
         client: Client,
     ) -> Vectors:
         payload = embeddings.embedding_payload(spec, batch.texts, dimensions)
-        exchange = self._exchange(_EMBEDDING, deadline)
+        exchange = self._transport.exchange(_EMBEDDING, deadline)
         with exchange, client.on_disconnect(exchange.cancel_for_client):
-            response = self._send(exchange, with_body(self._embed, payload))
+            response = self._transport.send(exchange, with_body(self._embed, payload))
             if response.status == 200:
-                return embeddings.parse_vectors(self._read(exchange), number=len(batch.texts))
-            refusal = self._read_refusal(exchange, response)
+                return embeddings.parse_vectors(
+                    self._transport.read(exchange), number=len(batch.texts)
+                )
+            refusal = self._transport.read_refusal(exchange, response)
         context_length = partial(self._context_length, spec.tag)
         raise embeddings.embedding_error_from(
             refusal, batch, tag=spec.tag, context_length=context_length
@@ -211,45 +218,49 @@ class OllamaRuntime:
         check: Callable[[Iterator[bytes]], None],
     ) -> None:
         # A client that disconnects does not cancel a load: other requests may wait for it.
-        with self._exchange(_LOAD, deadline) as exchange:
-            response = self._send(exchange, request)
+        with self._transport.exchange(_LOAD, deadline) as exchange:
+            response = self._transport.send(exchange, request)
             if response.status != 200:
-                refusal = self._read_refusal(exchange, response)
-                raise responses.load_error_from(refusal, tag=spec.tag)
-            check(exchange.iter_body(max_bytes=self._max_reply_bytes))
+                refusal = self._transport.read_refusal(exchange, response)
+                raise error_responses.load_error_from(refusal, tag=spec.tag)
+            check(self._transport.iter_body(exchange))
 
     def unload(self, name: str) -> None:
         """Request that a model leaves memory. A model that is not pulled is unloaded already."""
         try:
-            body = self._ask(with_body(self._generate, payloads.unload_payload(name)), name)
+            body = self._transport.ask(
+                with_body(self._generate, payloads.unload_payload(name)), name
+            )
         except ModelNotPulled:
             return
         responses.require_done([body], error_class=RuntimeReplyInvalid)
 
     def loaded(self) -> list[LoadedModel]:
         """Return the models in memory, without those that are still loading."""
-        return responses.parse_loaded(self._ask(self._ps))
+        return responses.parse_loaded(self._transport.ask(self._ps))
 
     def pulled(self) -> list[PulledModel]:
         """Return the models on disk."""
-        return responses.parse_pulled(self._ask(self._tags))
+        return responses.parse_pulled(self._transport.ask(self._tags))
 
     def version(self) -> str:
         """Return name and version of the runtime, such as "ollama 0.33.0"."""
-        return responses.parse_version(self._ask(self._version))
+        return responses.parse_version(self._transport.ask(self._version))
 
     def card(self, name: str) -> ModelCard:
         """Return the properties of a model."""
-        return responses.parse_card(self._ask(with_body(self._show, {"model": name}), name))
+        return responses.parse_card(
+            self._transport.ask(with_body(self._show, {"model": name}), name)
+        )
 
     def pull(self, name: str, *, deadline: float, client: Client) -> Iterator[PullProgress]:
         """Download a model to the runtime's disk, and yield the progress."""
-        exchange = self._exchange(_PULL, deadline)
+        exchange = self._transport.exchange(_PULL, deadline)
         with exchange, client.on_disconnect(exchange.cancel_for_client):
             request = with_body(self._pull, {"model": name, "stream": True})
-            response = self._send(exchange, request)
+            response = self._transport.send(exchange, request)
             if response.status != 200:
-                refusal = self._read_refusal(exchange, response)
+                refusal = self._transport.read_refusal(exchange, response)
                 raise pull_progress.pull_error_from(refusal, tag=name)
             body = exchange.iter_body()
             yield from pull_progress.parse_progress(body)
@@ -257,13 +268,11 @@ class OllamaRuntime:
 
     def delete(self, name: str) -> None:
         """Delete a model from the runtime's disk."""
-        self._ask(with_body(self._delete, {"model": name}), name)
+        self._transport.ask(with_body(self._delete, {"model": name}), name)
 
     def shut_down(self) -> None:
         """End all exchanges, present and future, with ShuttingDown."""
-        self._open_exchanges.cancel_all(
-            lambda: ShuttingDown("the service is shutting down and waits no longer")
-        )
+        self._transport.shut_down()
 
     def _context_length(self, name: str) -> int | None:
         """Return the context length of a model in memory; None if it is unknown."""
@@ -272,52 +281,3 @@ class OllamaRuntime:
         except MesError:
             return None
         return next((model.context_length for model in models if model.name == name), None)
-
-    def _ask(self, request: requests.PreparedRequest, name: str = "it") -> bytes:
-        """Send a short request and return the body of its response."""
-        deadline = time.monotonic() + self._reply_timeout_seconds
-        with self._exchange(_SHORT_REQUEST, deadline) as exchange:
-            response = self._send(exchange, request)
-            if response.status != 200:
-                raise responses.error_from(self._read_refusal(exchange, response), tag=name)
-            return self._read(exchange)
-
-    def _exchange(self, operation: Operation, deadline: float) -> Exchange:
-        return Exchange(
-            operation,
-            address=self._address,
-            event_loop=self._event_loop,
-            deadline=deadline,
-            open_exchanges=self._open_exchanges,
-        )
-
-    def _send(self, exchange: Exchange, request: requests.PreparedRequest) -> HTTPResponse:
-        try:
-            response = self._send_once(exchange, request)
-        except requests.ConnectionError:
-            if not exchange.hit_stale_connection:
-                raise
-            exchange.retry_on_fresh_connection()
-            response = self._send_once(exchange, request)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            # It is never decompressed: a small response could grow without bounds.
-            raise RuntimeReplyInvalid("the runtime sent an encoding that was not asked for")
-        return response
-
-    def _send_once(self, exchange: Exchange, request: requests.PreparedRequest) -> HTTPResponse:
-        # The event loop cannot interrupt a connect, so the deadline is its timeout as well.
-        connect = min(self._connect_timeout_seconds, max(exchange.remaining_seconds, 0.001))
-        timeout = (connect, exchange.socket_timeout_seconds)
-        response: HTTPResponse = self._adapter.send(request, stream=True, timeout=timeout).raw
-        exchange.response = response
-        return response
-
-    def _read(self, exchange: Exchange) -> bytes:
-        return b"".join(exchange.iter_body(max_bytes=self._max_reply_bytes))
-
-    def _read_refusal(self, exchange: Exchange, response: HTTPResponse) -> responses.ErrorResponse:
-        return responses.parse_error_response(
-            response.status,
-            body=self._read(exchange),
-            retry_after=response.headers.get("Retry-After"),
-        )

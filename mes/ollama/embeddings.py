@@ -18,7 +18,7 @@ from mes.errors import (
     RequestInvalid,
     RuntimeReplyInvalid,
 )
-from mes.ollama import responses
+from mes.ollama import error_responses, responses
 from mes.ollama.progress import load_milliseconds
 
 # The vectors of this many texts fit into one response, for all models in use.
@@ -115,7 +115,7 @@ def check_dimensions(vectors: Vectors, *, tag: str, dimensions: int | None) -> N
 
 
 def embedding_error_from(
-    refusal: responses.ErrorResponse,
+    refusal: error_responses.ErrorResponse,
     batch: EmbeddingBatch,
     *,
     tag: str,
@@ -127,14 +127,14 @@ def embedding_error_from(
     """
     if found := _LARGER_THAN_BATCH.search(refusal.text):
         problem = f"an input is too long: it has {found[1]} tokens, but"
-        return responses.too_long(problem, int(found[2]), _REMEDY, pointer=_INPUT)
+        return error_responses.too_long(problem, int(found[2]), _REMEDY, pointer=_INPUT)
     if any(words in refusal.text for words in _TOO_LONG):
         return _too_long_by_facts(refusal.facts, batch) or _too_long(context_length(), batch)
     if refusal.status == 501 or "does not support embeddings" in refusal.text:
         return not_capable(EMBEDDING, tag, pointer="/model")
     if refusal.status == 500 and refusal.text:
         return GenerationAborted(refusal.text)
-    return responses.error_from(refusal, tag=tag)
+    return error_responses.error_from(refusal, tag=tag)
 
 
 def _too_long_by_facts(facts: Mapping[str, Any], batch: EmbeddingBatch) -> MesError | None:
@@ -143,11 +143,11 @@ def _too_long_by_facts(facts: Mapping[str, Any], batch: EmbeddingBatch) -> MesEr
     if type(index) is not int or not tokens or not context:
         return None
     problem = f"input {batch.first + index} is too long: it has {tokens} tokens, but"
-    return responses.too_long(problem, context, _REMEDY, pointer=_INPUT)
+    return error_responses.too_long(problem, context, _REMEDY, pointer=_INPUT)
 
 
 def _too_long(context: int | None, batch: EmbeddingBatch) -> MesError:
     longest = max(range(len(batch.texts)), key=lambda index: len(batch.texts[index]))
     size = f"has {len(batch.texts[longest])} characters"
     rest = f"the longest, input {batch.first + longest}, {size}; {_REMEDY}"
-    return responses.too_long("an input is too long:", context, rest, pointer=_INPUT)
+    return error_responses.too_long("an input is too long:", context, rest, pointer=_INPUT)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mes.domain import PullProgress
 from mes.errors import MesError, PullFailed, RuntimeReplyInvalid
-from mes.ollama import responses
+from mes.ollama import error_responses, responses
 
 _MAX_LINE_BYTES = 65536
 
@@ -26,11 +26,11 @@ def parse_progress(body: Iterable[bytes]) -> Iterator[PullProgress]:
     raise PullFailed("the pull ended without saying that it was done")
 
 
-def pull_error_from(refusal: responses.ErrorResponse, *, tag: str) -> MesError:
+def pull_error_from(refusal: error_responses.ErrorResponse, *, tag: str) -> MesError:
     """Return the error of a refused pull; a 404 comes from the registry that models come from."""
     if refusal.status in (400, 403, 404, 500) and refusal.text:
         return PullFailed(refusal.text)
-    return responses.error_from(refusal, tag=tag)
+    return error_responses.error_from(refusal, tag=tag)
 
 
 def _limit_lines(body: Iterable[bytes]) -> Iterator[bytes]:

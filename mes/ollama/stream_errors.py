@@ -11,13 +11,9 @@ from typing import Any
 
 from mes.domain import Prompt
 from mes.errors import GenerationAborted, MesError, Mistake, PromptTooLong, SchemaRefused
+from mes.ollama.error_responses import ErrorResponse, generation_error_from
 from mes.ollama.progress import GenerationProgress
-from mes.ollama.responses import (
-    ErrorResponse,
-    generation_error_from,
-    to_plain_text,
-    unwrap,
-)
+from mes.ollama.responses import to_plain_text, unwrap
 
 _REFUSED = 400  # the line does not contain the status
 

@@ -8,7 +8,8 @@ from typing import Any
 from mes.domain import ModelSpec
 from mes.domain.capabilities import TOKENIZE, not_capable
 from mes.errors import GenerationAborted, MesError, Mistake, RequestInvalid
-from mes.ollama.responses import ErrorResponse, error_from, get_field, parse_line
+from mes.ollama.error_responses import ErrorResponse, error_from
+from mes.ollama.responses import get_field, parse_line
 
 _POINTER = "/prompt"
 

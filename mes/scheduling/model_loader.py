@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from mes.config.timed_lock import doubling_pauses
 from mes.domain import LoadedModel, ModelSpec, Runtime
 from mes.errors import (
     LoadFailed,
@@ -192,10 +193,7 @@ class ModelLoader:
 
 
 def _pauses() -> Iterator[float]:
-    pause = _FIRST_PAUSE_SECONDS
-    while True:
-        yield pause
-        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+    return doubling_pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
 
 
 def resident_fields(loaded: LoadedModel) -> dict[str, Any]:

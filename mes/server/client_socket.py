@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import struct
@@ -26,7 +27,8 @@ class ClientSocket(socket.socket):
     """A client's connection on which an answer is sent without waiting for the client.
 
     Bytes that the client does not read at once are kept until `send_unsent`. With `is_stream` set,
-    `sendall` waits for the client as usual: a stream must not be made faster than it is read.
+    `sendall` waits for the client as usual: a stream must not be made faster than it is read. Only
+    a socket with SO_SNDTIMEO limits that wait.
     """
 
     __slots__ = ("_unsent", "is_stream")
@@ -55,12 +57,21 @@ class ClientSocket(socket.socket):
         return len(data)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send all data; what the client does not read now is kept unless this is a stream."""
+        """Send all data; what the client does not read now is kept unless this is a stream.
+
+        Raises:
+            OSError: the client has disconnected, or reads the stream too slowly.
+        """
         self._unsent.append(memoryview(data))
         if not self.is_stream:
             self.send_unsent()
-        while self.is_stream and self._unsent:
-            super().sendall(self._unsent.popleft(), flags)
+        try:
+            while self.is_stream and self._unsent:
+                super().sendall(self._unsent.popleft(), flags)
+        except BlockingIOError as exc:  # at SO_SNDTIMEO
+            log.info("answer_not_read", extra={"address": self.getpeername()[0]})
+            self.reset()
+            raise BrokenPipeError(errno.EPIPE, "the client reads the stream too slowly") from exc
 
     def send_unsent(self) -> int:
         """Send what the client can take of the kept bytes. Return their number.

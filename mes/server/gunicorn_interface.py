@@ -19,6 +19,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     f"{_GTHREAD}:ThreadWorker.handle_error": ("req", "client", "addr", "exc"),
     f"{_GTHREAD}:ThreadWorker.handle_exit": ("sig", "frame"),
     f"{_GTHREAD}:ThreadWorker.finish_request": ("conn", "fs"),
+    f"{_GTHREAD}:ThreadWorker.on_client_socket_readable": ("conn", "client"),
     f"{_GTHREAD}:ThreadWorker.murder_keepalived": ("force",),
     f"{_GTHREAD}:ThreadWorker.murder_pending": (),
     f"{_GTHREAD}:ThreadWorker.init_signals": (),
@@ -43,10 +44,13 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
 # Attributes that we read, by the method of gunicorn that sets them, and methods of ours that
 # gunicorn must call, by the method that calls them.
 USES: dict[str, tuple[str, ...]] = {
-    f"{_GTHREAD}:ThreadWorker.__init__": ("method_queue", "nr_conns", "worker_connections"),
+    f"{_GTHREAD}:ThreadWorker.__init__": (
+        *("keepalived_conns", "method_queue", "nr_conns", "worker_connections"),
+    ),
     f"{_GTHREAD}:ThreadWorker.init_process": ("get_thread_pool", "poller"),
     f"{_GTHREAD}:ThreadWorker.handle_exit": ("alive",),
     f"{_GTHREAD}:ThreadWorker.accept": ("enqueue_req",),
+    f"{_GTHREAD}:ThreadWorker.finish_request": ("keepalived_conns", "on_client_socket_readable"),
     f"{_GTHREAD}:ThreadWorker.handle": ("_keepalive_after", "handle_error"),
     f"{_GTHREAD}:ThreadWorker.run": (
         *("_cap_keepalive", "graceful_timeout", "murder_pending"),

@@ -13,9 +13,8 @@ import signal
 import time
 from typing import Any
 
-from gunicorn.workers.gthread import ThreadWorker
-
 from mes.server.hooks import CONFIGURATION_ERRORS, stopping, worker_started
+from mes.server.polling_worker import PollingWorker
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +23,8 @@ _START_PAUSE_SECONDS = 2.0
 _LAST_ARRIVALS_SECONDS = 2.0
 
 
-class GracefulWorker(ThreadWorker):
-    """A gthread worker that refuses waiting requests when the service stops."""
+class GracefulWorker(PollingWorker):
+    """A worker that refuses waiting requests when the service stops."""
 
     alive: bool
     caught_in_fork: queue.SimpleQueue[int]
@@ -78,10 +77,6 @@ class GracefulWorker(ThreadWorker):
         super().murder_pending()
         if not self.alive:
             self._begin_shutdown()
-
-    def limit_arrival_times(self, deadline: float) -> None:
-        """Refuse requests that have not arrived by `deadline` (of `time.monotonic()`)."""
-        raise NotImplementedError
 
     def _cap_keepalive(self, deadline: float) -> None:
         # gunicorn calls this when the main loop ends, just before it reads graceful_timeout.

@@ -1,13 +1,5 @@
-"""The gunicorn worker: gthread without the faults that let slow clients block the others.
+"""The gunicorn worker of MES: threads for each kind of request, and fair shares of connections.
 
-Gthread gives a thread to each new connection for up to 5 s and to each request that has begun to
-arrive, until its answer has been read, waits in its main loop for up to 2 s until a client closes
-its side, and accepts connections while all its threads are busy. A few slow clients would make
-`/health` time out. Here the poller waits instead:
-
-- A request gets a thread once it has arrived (of a large one, the head). A limited number of
-  threads wait for large bodies.
-- The poller sends what a client does not read of an answer at once. Only streams keep a thread.
 - Health checks, and requests without a key, have threads of their own. Requests without a key are
   limited, by address when there are many.
 - A worker without a free thread leaves new connections to the other workers, if they take them.
@@ -15,61 +7,32 @@ its side, and accepts connections while all its threads are busy. A few slow cli
 
 from __future__ import annotations
 
-import errno
-import logging
-import socket
-import time
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from selectors import EVENT_READ
-from threading import BoundedSemaphore
 from typing import Any
 
-from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import TConn
 
-from mes.server.client_socket import ClientSocket, UnreadAnswers
-from mes.server.connection import RequestReader, RequestTooSlow, send_refusal
 from mes.server.gunicorn_interface import require_expected_gunicorn
-from mes.server.request_kinds import (
-    Admission,
-    AdmittedRequest,
-    RequestKind,
-    ServiceBusy,
-    address_of,
-    kind_of,
-)
+from mes.server.polling_worker import BODY_THREADS
+from mes.server.request_kinds import Admission, AdmittedRequest, RequestKind, address_of, kind_of
 from mes.server.shutdown import GracefulWorker
 
-log = logging.getLogger(__name__)
-
-_ARRIVAL_SECONDS = 10.0
-_BODY_SECONDS = 30.0
-# In addition to the threads for requests that have arrived, so that those always have one.
-_BODY_THREADS = 32
 # Few, because requests without a key only compute, and each busy thread delays the poller by 5 ms.
 _THREADS_WITHOUT_KEY = 4
 # More than one, because /ready may wait for a lock that a stopped worker holds.
 _HEALTH_CHECK_THREADS = 8
 # How long a worker without a free thread leaves a new connection to the other workers.
 _LEFT_TO_OTHERS_SECONDS = 0.02
-# An unread body up to this size is discarded; with a larger one the connection is closed.
-_DISCARDED_BODY_BYTES = 64 * 1024
-_LINGER_SECONDS = 2.0
 
 
 class Worker(GracefulWorker):
-    """Gives threads to requests that have arrived, and to nothing else."""
+    """Gives each request that has arrived a thread of its kind."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._threads = self.cfg.threads + _BODY_THREADS
+        self._threads = self.cfg.threads + BODY_THREADS
         self._busy_threads = 0
-        self._body_waits = BoundedSemaphore(_BODY_THREADS)
-        # The deadline of each request that is still arriving, earliest first.
-        self._arriving: dict[TConn, float] = {}
-        self._lingering: deque[TConn] = deque()
         self._admission = Admission()
         self._admitted: dict[TConn, AdmittedRequest] = {}
         self._pools: dict[RequestKind, ThreadPoolExecutor] = {}
@@ -82,6 +45,14 @@ class Worker(GracefulWorker):
                 "MES does not start:\ncertfile: MES does not serve TLS; let the proxy do it"
             )
 
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self._services.settings.max_body_bytes)
+
+    @property
+    def write_timeout_seconds(self) -> float:
+        return float(self._services.settings.stream_write_timeout_seconds)
+
     def get_thread_pool(self) -> ThreadPoolExecutor:
         self._pools = {
             RequestKind.HEALTH_CHECK: ThreadPoolExecutor(_HEALTH_CHECK_THREADS),
@@ -89,11 +60,6 @@ class Worker(GracefulWorker):
             RequestKind.WITH_KEY: ThreadPoolExecutor(self._threads),
         }
         return self._pools[RequestKind.WITH_KEY]
-
-    def run(self) -> None:
-        seconds = self._services.settings.stream_write_timeout_seconds
-        self._unread = UnreadAnswers(self.poller, seconds=seconds, when_lost=self._forget)
-        super().run()
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         if self._busy_threads < self._threads:
@@ -109,91 +75,7 @@ class Worker(GracefulWorker):
         # The main loop calls this in each round, so accepting resumes when a thread is free.
         super().set_accept_enabled(enabled and self._busy_threads < self._threads)
 
-    def accept(self, listener: socket.socket) -> None:
-        try:
-            super().accept(listener)
-        except OSError as exc:
-            if exc.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            # gunicorn would let the worker die, with all requests that it serves.
-            log.warning("file_descriptors_exhausted", extra={"connections": self.nr_conns})
-            self._make_room()
-            time.sleep(0.01)  # where no connection could be closed, the error recurs at once
-
-    def enqueue_req(self, conn: TConn) -> None:
-        """Wait for the next request of a connection, in the poller."""
-        if not conn.initialized:
-            conn.sock = ClientSocket.adopt(conn.sock)
-            conn.init()
-            conn.parser.unreader = RequestReader(
-                conn.sock,
-                self._body_waits,
-                max_body_bytes=self._services.settings.max_body_bytes,
-            )
-        conn.sock.setblocking(False)
-        self._arriving[conn] = time.monotonic() + _ARRIVAL_SECONDS
-        self.poller.register(conn.sock, EVENT_READ, partial(self._on_readable, conn))
-        self._on_readable(conn, conn.sock)
-
-    def handle(self, conn: TConn) -> Any:
-        conn.sock.is_stream = False
-        conn.parser.unreader.deadline = time.monotonic() + _BODY_SECONDS
-        return super().handle(conn)
-
-    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        send_refusal(client, exc)
-
-    def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
-        kind = self._admitted[conn].kind
-        self._busy_threads -= kind is RequestKind.WITH_KEY
-        if not conn.sock.unsent_bytes:
-            self._finish_answer(conn, fs)
-        elif kind is RequestKind.HEALTH_CHECK:
-            conn.sock.reset()  # these are not limited, so they are not kept
-            self._forget(conn)
-        else:
-            self._unread.add(conn, partial(self._finish_answer, conn, fs))
-
-    def _finish_answer(self, conn: TConn, fs: Future[Any]) -> None:
-        self._release(conn)
-        if fs.cancelled() or fs.exception() is not None or fs.result():
-            super().finish_request(conn, fs)
-        else:
-            self._linger(conn)
-
-    def murder_pending(self) -> None:
-        super().murder_pending()
-        self._unread.close_expired()
-        now = time.monotonic()
-        while self._arriving and next(iter(self._arriving.values())) < now:
-            self._refuse(next(iter(self._arriving)), RequestTooSlow())
-        while self._lingering and self._lingering[0].timeout < now:
-            self._close_lingering(self._lingering[0])
-        if self.nr_conns >= self.worker_connections:
-            self._make_room()
-
-    def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
-        # No thread waits for the rest of a body that the application has not read.
-        conn.parser.unreader.deadline = 0.0
-        return keepalive and bool(conn.parser.finish_body(max_bytes=_DISCARDED_BODY_BYTES))
-
-    def limit_arrival_times(self, deadline: float) -> None:
-        """Refuse requests that have not arrived by `deadline` (of `time.monotonic()`)."""
-        self._arriving = {conn: min(by, deadline) for conn, by in self._arriving.items()}
-
-    def _on_readable(self, conn: TConn, _: socket.socket) -> None:
-        """Read from a connection; give a complete request a thread, and refuse an invalid one."""
-        try:
-            if conn.parser.unreader.gather():
-                self._admit(conn)
-                self._stop_arrival(conn)
-                self._give_thread(conn)
-        except (ParseException, ServiceBusy) as exc:
-            self._refuse(conn, exc)
-        except OSError:
-            self._drop(conn)
-
-    def _admit(self, conn: TConn) -> None:
+    def admit(self, conn: TConn) -> None:
         """Determine the kind of the request. Raise ServiceBusy if it must be refused."""
         head, services = conn.parser.unreader.head, self._services
         kind = kind_of(head, lambda key: services.keys.find(key) is not None)
@@ -202,10 +84,10 @@ class Worker(GracefulWorker):
         self._admission.admit(request)
         self._admitted[conn] = request
 
-    def _release(self, conn: TConn) -> None:
+    def release(self, conn: TConn) -> None:
         self._admission.release(self._admitted.pop(conn))
 
-    def _give_thread(self, conn: TConn) -> None:
+    def give_thread(self, conn: TConn) -> None:
         kind = self._admitted[conn].kind
         future = self._pools[kind].submit(self.handle, conn)
         future.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
@@ -213,64 +95,11 @@ class Worker(GracefulWorker):
         if self._busy_threads >= self._threads:
             self.set_accept_enabled(False)
 
-    def _forget(self, conn: TConn) -> None:
-        """Note that a connection was closed before its answer was sent."""
-        self._release(conn)
-        self.nr_conns -= 1
-
-    def _make_room(self) -> None:
-        """Close the connection whose client has kept it open longest without need.
-
-        First those with a complete answer, then those whose request still arrives, then all idle.
-        """
-        if self._lingering:
-            self._close_lingering(self._lingering[0])
-        elif self._arriving:
-            self._drop(next(iter(self._arriving)))
+    def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
+        kind = self._admitted[conn].kind
+        self._busy_threads -= kind is RequestKind.WITH_KEY
+        if kind is RequestKind.HEALTH_CHECK and conn.sock.unsent_bytes:
+            conn.sock.reset()  # these are not limited, so they are not kept
+            self.forget(conn)
         else:
-            self.murder_keepalived(force=True)
-
-    def _refuse(self, conn: TConn, exc: Exception) -> None:
-        if conn.parser.unreader.has_begun:
-            self._stop_arrival(conn)
-            send_refusal(conn.sock, exc)
-            self._linger(conn)
-        else:
-            self._drop(conn)  # the client would take an answer for that to its next request
-
-    def _drop(self, conn: TConn) -> None:
-        self._stop_arrival(conn)
-        self.nr_conns -= 1
-        conn.close()
-
-    def _stop_arrival(self, conn: TConn) -> None:
-        del self._arriving[conn]
-        self.poller.unregister(conn.sock)
-
-    def _linger(self, conn: TConn) -> None:
-        """Close the sending side, and the socket once the client has closed (RFC 9112, 9.6)."""
-        try:
-            conn.sock.shutdown(socket.SHUT_WR)
-            conn.sock.setblocking(False)
-        except OSError:  # the client has disconnected
-            self.nr_conns -= 1
-            conn.close()
-            return
-        conn.timeout = time.monotonic() + _LINGER_SECONDS
-        self._lingering.append(conn)
-        self.poller.register(conn.sock, EVENT_READ, partial(self._drain, conn))
-
-    def _drain(self, conn: TConn, sock: socket.socket) -> None:
-        try:
-            # Unread bytes would make the kernel reset the connection, and the answer with it.
-            if sock.recv(65536):
-                return
-        except OSError:
-            pass
-        self._close_lingering(conn)
-
-    def _close_lingering(self, conn: TConn) -> None:
-        self._lingering.remove(conn)
-        self.poller.unregister(conn.sock)
-        self.nr_conns -= 1
-        conn.close()
+            super().finish_request(conn, fs)

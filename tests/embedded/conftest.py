@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,9 @@ from typing import Any
 
 import ollama
 import pytest
+
+from mes.embedded.client_connection import ClientConnection
+from mes.server.client_socket import ClientSocket
 
 ROOT = Path(__file__).parents[2]
 MODEL = "smollm2:135m"
@@ -78,6 +82,14 @@ def is_alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+@pytest.fixture
+def connection() -> Iterator[tuple[ClientConnection, socket.socket]]:
+    """Both ends of a client's connection: the server's, wrapped, and the client's socket."""
+    server_end, client_end = socket.socketpair()
+    with ClientSocket.adopt(server_end) as adopted, client_end:
+        yield ClientConnection(adopted), client_end
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mes.embedded.api_errors import ClientLeft
-from mes.embedded.client_connection import ClientConnection
-from mes.embedded.engine_limits import EngineStalled, request_within_limit
+from mes.embedded.engine_limits import EngineStalled, SilenceLimit, finish_without_client
 
 
 class SilentEngine:
@@ -51,45 +50,42 @@ class StreamingEngine(SilentEngine):
         pass
 
 
-@pytest.fixture
-def waiting():
-    """Both ends of a client's connection: the server's, wrapped, and the client's socket."""
-    server_end, client_end = socket.socketpair()
-    with server_end, client_end:
-        yield ClientConnection(server_end), client_end
+def request_within_limit(engine, path, body, client, *, hears_streams):
+    limit = SilenceLimit(engine, hears_streams=hears_streams)
+    return finish_without_client(lambda: engine.request(path, body, limit), client)
 
 
-def test_an_answer_in_time_is_returned(waiting):
+def test_an_answer_in_time_is_returned(connection):
     engine = SilentEngine()
     engine.answer()
-    answer = request_within_limit(engine, "/x", {"a": 1}, waiting[0], hears_streams=True)
+    answer = request_within_limit(engine, "/x", {"a": 1}, connection[0], hears_streams=True)
     assert answer == ("/x", {"a": 1})
 
 
 @pytest.mark.parametrize("hears_streams", [True, False])
-def test_a_silent_engine_is_ended(waiting, hears_streams):
+def test_a_silent_engine_is_ended(connection, hears_streams):
     engine = SilentEngine()
     with pytest.raises(EngineStalled):
-        request_within_limit(engine, "/x", {}, waiting[0], hears_streams=hears_streams)
+        request_within_limit(engine, "/x", {}, connection[0], hears_streams=hears_streams)
     assert engine.ended.is_set()
 
 
-def test_an_engine_is_ended_also_after_the_client_has_left(waiting):
+def test_an_engine_is_ended_also_after_the_client_has_left(connection):
     engine = SilentEngine()
-    waiting[1].close()
+    connection[1].close()
     with pytest.raises(ClientLeft):
-        request_within_limit(engine, "/x", {}, waiting[0], hears_streams=True)
+        request_within_limit(engine, "/x", {}, connection[0], hears_streams=True)
     assert engine.ended.wait(10)
 
 
-def test_an_engine_that_sends_tokens_to_others_is_not_stalled(waiting):
+def test_an_engine_that_sends_tokens_to_others_is_not_stalled(connection):
     engine = StreamingEngine()
-    assert request_within_limit(engine, "/x", {}, waiting[0], hears_streams=True)
+    assert request_within_limit(engine, "/x", {}, connection[0], hears_streams=True)
     assert not engine.ended.is_set()
 
 
-def test_tokens_of_others_do_not_excuse_a_slow_template(waiting):
+def test_tokens_of_others_do_not_excuse_a_slow_template(connection):
     engine = StreamingEngine()
     engine.answer = lambda: None
     with pytest.raises(EngineStalled):
-        request_within_limit(engine, "/x", {}, waiting[0], hears_streams=False)
+        request_within_limit(engine, "/x", {}, connection[0], hears_streams=False)

@@ -52,3 +52,9 @@ def test_the_prompt_cache_is_off_unless_it_is_turned_on(text, is_on):
 def test_a_switch_is_true_or_false():
     with pytest.raises(EmbeddedSettingsError, match="EMBEDDED_PROMPT_CACHE=maybe: must be true or"):
         load_settings({"EMBEDDED_PROMPT_CACHE": "maybe"})
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "0s"])
+def test_unread_answers_cannot_wait_forever(text):
+    with pytest.raises(EmbeddedSettingsError, match=f"EMBEDDED_WRITE_TIMEOUT={text}: must be a"):
+        load_settings({"EMBEDDED_WRITE_TIMEOUT": text})

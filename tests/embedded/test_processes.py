@@ -198,10 +198,15 @@ def test_the_memory_of_requests_is_limited(start):
 def test_an_engine_over_its_memory_ends_and_the_next_request_loads_the_model(start):
     program = start(EMBEDDED_REQUEST_MEMORY="64", OLLAMA_NUM_PARALLEL="1")
     arrays = [{"type": "array", "items": {"const": n}, "maxItems": 9_900} for n in range(5)]
-    with pytest.raises(ollama.ResponseError, match="unexpected EOF \\(signal: "):
-        program.client.generate(MODEL, "Hello", format={"prefixItems": arrays, "minItems": 5})
-    answer = program.client.generate(MODEL, "Hello", options={"num_predict": 2})
-    assert answer.eval_count == 2
+    schema = {"prefixItems": arrays, "minItems": 5}
+    with pytest.raises(ollama.ResponseError, match="EMBEDDED_REQUEST_MEMORY, 64 MiB") as caught:
+        ask(program, format=schema)
+    assert caught.value.status_code == 400
+    assert ask(program).eval_count == 2
+    children = program.children
+    with pytest.raises(ollama.ResponseError, match="EMBEDDED_REQUEST_MEMORY, 64 MiB"):
+        ask(program, format=schema)
+    assert program.children == children
     program.end()
 
 

@@ -12,14 +12,6 @@ from mes.embedded.slots import Slots
 from .conftest import until
 
 
-@pytest.fixture
-def connection():
-    """Both ends of a client's connection: the server's, wrapped, and the client's socket."""
-    server_end, client_end = socket.socketpair()
-    with server_end, client_end:
-        yield ClientConnection(server_end), client_end
-
-
 def wait_in(slots, client, served, name):
     def waited():
         with slots.acquire(client):

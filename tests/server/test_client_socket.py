@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import selectors
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,6 +104,20 @@ def test_a_stream_waits_for_its_client(ends):
     ours.shutdown(socket.SHUT_RDWR)
     sending.join(30)
     assert not sending.is_alive()
+
+
+def test_a_stream_that_is_not_read_ends_at_the_timeout_of_its_socket():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        timeout = struct.pack("ll", 0, 100_000)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+        with socket.create_connection(listener.getsockname()) as theirs:
+            ours = ClientSocket.adopt(listener.accept()[0])
+            ours.is_stream = True
+            with pytest.raises(BrokenPipeError, match="too slowly"):
+                ours.sendall(LARGE * 3)
+            assert ours.fileno() == -1
+            with pytest.raises(ConnectionResetError):
+                received(theirs, 3 * len(LARGE))
 
 
 def test_a_client_that_does_not_read_is_disconnected_at_its_deadline(ends):

@@ -50,9 +50,11 @@ def test_each_difference_is_named(monkeypatch):
 
 def test_every_overridden_name_is_checked():
     """An override that is missing in the table could be lost by an upgrade, without a notice."""
+    from mes.server.standalone import StandaloneWorker
     from mes.server.worker import Worker
 
-    ours = [each for each in Worker.__mro__ if each.__module__.startswith("mes.")]
+    classes = (*Worker.__mro__, *StandaloneWorker.__mro__)
+    ours = [each for each in classes if each.__module__.startswith("mes.")]
     overridden = {
         name
         for each in ours

@@ -44,7 +44,7 @@ def install_response_start(app: Flask) -> None:
     app.wsgi_app = with_response_start  # type: ignore[method-assign]
 
 
-class KeepAlive:
+class StreamKeepalive:
     """Sends a comment each time that a stream has been silent for `seconds`.
 
     The first comment starts the response. Without a comment or with 0 seconds it does nothing.
