@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import requests
 
+from tests.support.fake_ollama.disk import Disk
+from tests.support.fake_ollama.machine import Machine
 from tests.support.recorded import exchanges
 
 RECORDED = exchanges("ollama-transcripts-2")
@@ -73,3 +75,46 @@ def test_a_copy_runs_in_the_model_that_is_loaded_and_is_not_listed(fake):
     assert [each["name"] for each in listed] == ["smollm2:135m"]
     requests.post(f"{fake.url}/api/generate", json={"model": "copy", "keep_alive": 0})
     assert requests.get(f"{fake.url}/api/ps").json() == {"models": []}
+
+
+def test_a_deleted_model_keeps_its_counters_for_when_it_is_pulled_again():
+    disk = Disk(["m-a"])
+    disk.named("m-a")[0].counters.loads = 3
+    disk.delete("m-a")
+    assert [each.loads for each in disk.counters()] == [3]
+    disk.add("m-a")
+    assert [each.loads for each in disk.counters()] == [3]
+    assert disk.named("m-a")[0].counters.loads == 3
+
+
+def in_memory(*names):
+    machine = Machine(list(names))
+    for name in names:
+        put_into_memory(machine.find(name))
+    machine.reset()
+    return machine
+
+
+def put_into_memory(model):
+    model.state, model.keep_alive_seconds = "loaded", -1
+
+
+def test_a_replaced_model_is_counted_when_its_clients_can_know_of_it():
+    machine = in_memory("m-a", "m-b")
+    machine.control({"replaced": ["m-a"]})
+    put_into_memory(machine.find("m-a"))
+    machine.behaviour.unnoticed_seconds = 60
+    machine.reset()
+    assert machine.stats()["peak_loaded"] == 2
+    machine.behaviour.unnoticed_seconds = 0
+    machine.reset()
+    assert machine.stats()["peak_loaded"] == 3
+
+
+def test_models_that_no_name_leads_to_leave_memory_on_demand():
+    machine = in_memory("m-a", "m-b")
+    machine.control({"pulled": ["m-b"]})
+    assert machine.stats()["orphans"] == ["m-a"]
+    machine.control({"drop_orphans": True})
+    stats = machine.stats()
+    assert (stats["loaded"], stats["orphans"]) == (["m-b"], [])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from random import Random
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,8 +13,11 @@ from bench.soak_test.fault_injection import WorkerKill
 from bench.soak_test.growth import Growth, ProcessUsage, ServiceUsage
 from bench.soak_test.load import HUNG_UP, RequestOutcome
 from bench.soak_test.metrics_check import MetricsCheck, Scrape
+from bench.soak_test.model_faults import ModelFaults
+from bench.soak_test.request_mix import draw
 from bench.soak_test.runtime_counters import RuntimeCounters
-from tests.integration.helpers import LOST
+from bench.soak_test.verdicts import not_pulled_without_cause
+from tests.integration.helpers import LOST, Answer
 
 ANSWERED = RequestOutcome("plain", "/v1/inference", "a:1b", 200, "", 5000, 10.0, 11.0, "")
 EMPTY = Scrape(Counter(), Counter(), loads=0, evictions=0, current=0)
@@ -83,6 +88,42 @@ def test_more_than_the_limits_is_a_breach_in_any_run_of_the_runtime():
     assert runtime_counters.breaches(places=2, concurrent=3) == []
     assert runtime_counters.breaches(places=1, concurrent=3) == [f"in memory at a time: {b}"]
     assert runtime_counters.breaches(places=2, concurrent=2) == ["3 generations of a:1b at a time"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "has_cause"),
+    [
+        (ANSWERED, True),
+        (replace(ANSWERED, ended_at=10.1), False),
+        (replace(ANSWERED, sent_at=34.0, ended_at=34.1), True),
+        (replace(ANSWERED, sent_at=36.0, ended_at=36.1), False),
+        (replace(ANSWERED, model="b:1b"), False),
+    ],
+)
+def test_a_model_that_was_not_deleted_may_not_be_refused_as_not_pulled(outcome, has_cause):
+    models = ModelFaults(None, Random(0), deletions=[("a:1b", 10.5, 20.0)])
+    refused = replace(outcome, status=404, code="model_not_pulled")
+    found = not_pulled_without_cause([ANSWERED, refused], SimpleNamespace(models=models))
+    assert (found == []) is has_cause
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_error"),
+    [
+        (200, b'{"structured": {"verdict": "valid"}}', False),
+        (200, b'{"structured": {"verdict": "schema_violation"}}', False),
+        (200, b'{"structured": {"verdict": "truncated"}}', True),
+        (422, b'{"code": "schema_unsafe"}', False),
+        (422, b'{"code": "request_invalid"}', True),
+        (500, b'{"code": "internal_error"}', True),
+        (504, b'{"code": "generation_timeout"}', False),
+    ],
+)
+def test_a_schema_with_huge_counts_gets_a_verdict_or_is_refused(status, body, is_error):
+    rng = Random(0)
+    bomb = next(each for each in iter(lambda: draw(rng), None) if each.kind == "bomb")
+    headers = {} if status == 200 else {"content-type": "application/problem+json"}
+    assert bool(bomb.find_error(Answer(status, headers, body, 0.1))) is is_error
 
 
 def growth(after=SIZES, older=SIZES):

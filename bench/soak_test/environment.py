@@ -25,6 +25,8 @@ QUEUE_SECONDS = 30
 LOAD_TIMEOUT_SECONDS = 5
 UNLOAD_TIMEOUT_SECONDS = 5
 LOCK_SECONDS = 2
+# The time in which MES must notice that a model was updated, also while a worker is stopped.
+UNNOTICED_SECONDS = 15
 # The longest time that a request may take, as docs/operations.md computes it.
 DEADLINE_SECONDS = (
     QUEUE_SECONDS + UNLOAD_TIMEOUT_SECONDS + 2 * LOAD_TIMEOUT_SECONDS + TIMEOUT_SECONDS
@@ -74,4 +76,5 @@ def _behaviour() -> list[str]:
         f"--first-token-ms={FIRST_TOKEN_MS}",
         f"--load-seconds={LOAD_SECONDS}",
         "--unload-seconds=0.05",
+        f"--unnoticed-seconds={UNNOTICED_SECONDS}",
     ]

@@ -1,4 +1,7 @@
-"""Fault injection: reloads, killed and stopped workers, unread answers, and a failing runtime."""
+"""Fault injection: reloads, killed and stopped workers, unread answers, and a failing runtime.
+
+See model_faults.py for the faults of models.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.soak_test.environment import LOCK_SECONDS
+from bench.soak_test.environment import LOCK_SECONDS, MODELS
 from bench.soak_test.load import RequestOutcome
+from bench.soak_test.model_faults import ModelFaults
 from bench.soak_test.runtime_counters import RuntimeCounters
 from bench.soak_test.unread_answers import ask_without_reading
 from tests.support.lock_holder import stopped_worker
@@ -29,8 +33,15 @@ _PER_HALF_HOUR = {
     "fault": 300,
     "unread": 30,
     "stop": 20,
+    "delete": 12,
+    "update": 12,
+    "stick": 12,
 }
 _MINIMUM = {"reload": 3, "kill": 6, "restart": 2, "fault": 15, "unread": 3, "stop": 2}
+_MINIMUM |= {"delete": 2, "update": 2, "stick": 2}
+# A fault of a model lasts until it is undone, after a time of this range in seconds.
+_UNDONE_LATER = ("delete", "update", "stick")
+_UNDONE_AFTER = (3.0, 20.0)
 
 # Without faults at the end, so that later findings are faults of the service itself.
 _CALM_SECONDS = 5.0
@@ -78,6 +89,10 @@ class FaultInjector:
     done: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     kills: list[WorkerKill] = field(default_factory=list)
+    models: ModelFaults = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.models = ModelFaults(self.runtime, self.rng)
 
     def run(self, minutes: float) -> None:
         """Inject all faults of a plan, each at its time."""
@@ -85,8 +100,9 @@ class FaultInjector:
         for at, kind in plan(minutes, self.rng):
             time.sleep(max(0.0, began + at - time.monotonic()))
             getattr(self, kind)()
-            self.done[kind] += 1
+            self.done.update({kind} & _PER_HALF_HOUR.keys())
         self.runtime.control(faults=[])
+        self.undo()
         time.sleep(max(_CALM_SECONDS, began + minutes * 60 - time.monotonic()))
 
     def may_have_lost(self, outcome: RequestOutcome) -> bool:
@@ -116,7 +132,8 @@ class FaultInjector:
     def restart(self) -> None:
         """Kill the runtime and start it again, with no model loaded."""
         # Its counters are lost with it, so it must not count any more when they are read.
-        self.runtime.control(mode="refuse")
+        # It has counters of the models on its disk alone.
+        self.runtime.control(mode="refuse", pulled=MODELS)
         self.runtime_counters.add(self.runtime.stats())
         self.runtime.kill()
         time.sleep(self.rng.uniform(0.0, 2.0))
@@ -124,6 +141,18 @@ class FaultInjector:
 
     def unread(self) -> None:
         ask_without_reading(self.service)
+
+    def delete(self) -> None:
+        self.models.delete()
+
+    def update(self) -> None:
+        self.models.update()
+
+    def stick(self) -> None:
+        self.models.stick()
+
+    def undo(self) -> None:
+        self.models.undo()
 
     def fault(self) -> None:
         planned = self.rng.choice(_FAULTS)
@@ -138,11 +167,17 @@ class FaultInjector:
 def plan(minutes: float, rng: random.Random) -> list[tuple[float, str]]:
     """Return the seconds and the kind of each fault, in order, at random times."""
     seconds = minutes * 60 - _CALM_SECONDS
-    return sorted(
+    faults = [
         (rng.uniform(0, seconds), kind)
         for kind, number in _PER_HALF_HOUR.items()
         for _ in range(max(_MINIMUM[kind], round(number * minutes / 30)))
-    )
+    ]
+    undone = [
+        (min(seconds, at + rng.uniform(*_UNDONE_AFTER)), "undo")
+        for at, kind in faults
+        if kind in _UNDONE_LATER
+    ]
+    return sorted(faults + undone)
 
 
 def _stop(pid: int) -> bool:

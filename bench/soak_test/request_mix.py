@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.soak_test.environment import MODELS, TOKENS
+from bench.soak_test.schema_bombs import BOMBS
 from tests.integration.helpers import Answer
 
 _INFERENCE = "/v1/inference"
@@ -19,9 +20,13 @@ SCHEMA = {
     "additionalProperties": False,
 }
 _PARSED = {"name": "word", "age": 7}
+# Of the fake runtime, which does not heed patterns.
+_VERDICTS = ("valid", "schema_violation")
 
 # The errors that a valid request may get while the runtime and workers are killed or stopped.
 _ALLOWED_ERRORS = {
+    # Only of a model that was deleted, see verdicts.py.
+    (404, "model_not_pulled"),
     (502, "generation_aborted"),
     (502, "runtime_reply_invalid"),
     (503, "runtime_unavailable"),
@@ -69,6 +74,12 @@ def _structured(rng: random.Random) -> PlannedRequest:
     return PlannedRequest("schema", _INFERENCE, _error_in_value, body, model)
 
 
+def _bomb(rng: random.Random) -> PlannedRequest:
+    model, schema = rng.choice(MODELS), rng.choice(BOMBS)
+    body = _body(model, json_schema=schema)
+    return PlannedRequest("bomb", _INFERENCE, _error_in_verdict, body, model)
+
+
 def _hung_up(rng: random.Random) -> PlannedRequest:
     model, seconds = rng.choice(MODELS), rng.uniform(0.0, 2.0)
     return PlannedRequest("hang-up", _INFERENCE, _error_in_text, _body(model), model, seconds)
@@ -101,6 +112,7 @@ def _metrics(_: random.Random) -> PlannedRequest:
 _MIX: dict[Callable[[random.Random], PlannedRequest], int] = {
     _plain: 50,
     _structured: 20,
+    _bomb: 5,
     _hung_up: 10,
     _invalid: 10,
     _status: 6,
@@ -127,6 +139,15 @@ def _error_in_text(answer: Answer) -> str:
 
 def _error_in_value(answer: Answer) -> str:
     return _error_in(answer, "parsed", _PARSED)
+
+
+def _error_in_verdict(answer: Answer) -> str:
+    if answer.status == 200:
+        verdict = answer.json()["structured"]["verdict"]
+        return "" if verdict in _VERDICTS else f"200 with verdict {verdict!r}"
+    if (answer.status, answer.code) == (422, "schema_unsafe"):
+        return ""
+    return _error_in(answer, "parsed", None)
 
 
 def _error_in(answer: Answer, member: str, expected: object) -> str:

@@ -11,6 +11,7 @@ from bench.soak_test.fault_injection import FaultInjector
 from bench.soak_test.growth import Growth
 from bench.soak_test.load import HUNG_UP, NEVER, RequestOutcome
 from bench.soak_test.metrics_check import MetricsCheck
+from bench.soak_test.model_faults import NOT_PULLED
 from tests.integration.helpers import LOST
 
 
@@ -49,6 +50,17 @@ def lost_without_cause(outcomes: list[RequestOutcome], fault_injector: FaultInje
     ]
 
 
+def not_pulled_without_cause(
+    outcomes: list[RequestOutcome], fault_injector: FaultInjector
+) -> list[str]:
+    """Return the requests that were refused for a deleted model, which was not deleted."""
+    return [
+        f"{each.kind} for {each.model}, sent at {each.sent_at:.1f}"
+        for each in outcomes
+        if each.code == NOT_PULLED and not fault_injector.models.explain(each)
+    ]
+
+
 def verdicts(soak: SoakResult) -> list[Verdict]:
     """Return a verdict for each guarantee that a soak test checks."""
     outcomes, limit = soak.outcomes, DEADLINE_SECONDS
@@ -60,6 +72,10 @@ def verdicts(soak: SoakResult) -> list[Verdict]:
         Verdict(
             "only requests of a killed worker are lost",
             lost_without_cause(outcomes, soak.fault_injector),
+        ),
+        Verdict(
+            "only models that were deleted are refused as not pulled",
+            not_pulled_without_cause(outcomes, soak.fault_injector),
         ),
         Verdict(f"nothing hangs beyond {limit} s", [f"{s.kind}: {s.seconds:.1f} s" for s in late]),
         Verdict(
@@ -78,8 +94,9 @@ def _swaps(soak: SoakResult) -> list[str]:
     done, totals = soak.fault_injector.done, soak.fault_injector.runtime_counters.totals
     page = soak.metrics_check.after
     # A kill or a restart may come between a swap and its count, once for each place. A fault may
-    # come between the action of the runtime and its response.
-    bound = PLACES * (done["kill"] + done["restart"]) + done["fault"]
+    # come between the action of the runtime and its response, or between a request and an unload.
+    bound = PLACES * (done["kill"] + done["restart"])
+    bound += sum(done[kind] for kind in ("fault", "delete", "update", "stick"))
     pairs = {"loads": (page.loads, "loads"), "evictions": (page.evictions, "unloads")}
     return [
         f"{kind}: {counted} counted, {totals[name]} seen by the runtime"

@@ -26,5 +26,8 @@ def test_every_guarantee_is_kept_in_a_soak_test(tmp_path):
     assert report["kept"]
     # Requests of each kind were answered, and each kind of fault was injected.
     answered = {kind: found.get("200", 0) for kind, found in report["outcomes"].items()}
-    assert min(answered[kind] for kind in ("plain", "schema", "status", "health", "metrics")) > 0
-    assert set(report["trouble"]) == {"reload", "kill", "restart", "fault", "unread", "stop"}
+    kinds = ("plain", "schema", "bomb", "status", "health", "metrics")
+    assert min(answered[kind] for kind in kinds) > 0
+    process_faults = {"reload", "kill", "restart", "stop"}
+    model_faults = {"delete", "update", "stick"}
+    assert set(report["trouble"]) == {*process_faults, *model_faults, "fault", "unread"}

@@ -25,6 +25,7 @@ SETTINGS = (
     "first_token_ms",
     "load_seconds",
     "unload_seconds",
+    "unnoticed_seconds",
     "parallel",
     "places",
     "pull_seconds",

@@ -60,6 +60,9 @@ class Machine(Loading):
                 self.disk.replace(name)
             if "pulled" in settings:
                 self.disk.keep_only(settings["pulled"])
+            if settings.get("drop_orphans"):
+                self.disk.drop_orphans()
+                self._changed.notify_all()
 
     def add(self, name: str) -> None:
         """Add a model to the disk, unless it is there."""
@@ -92,10 +95,14 @@ class Machine(Loading):
         present = {
             model.name if model.name not in orphans else f"{model.name}@{model.digest}": model.state
             for model in self.all()
-            if model.state != "absent"
+            if model.state != "absent" and not self._is_unnoticed(model)
         }
         if len(present) > len(self.most_in_memory):
             self.most_in_memory = present
+
+    def _is_unnoticed(self, model: Model) -> bool:
+        seconds = self.behaviour.unnoticed_seconds
+        return model.replaced_at is not None and time.monotonic() - model.replaced_at < seconds
 
     def unload(self, model: Model) -> None:
         """Unload the model as soon as its generations have ended."""
@@ -191,7 +198,7 @@ class Machine(Loading):
     def stats(self) -> dict[str, Any]:
         with self._changed:
             models = {name: model.stats() for name, model in self.disk.entries()}
-            counters = {id(model.counters): model.counters for model in self.all()}.values()
+            counters = self.disk.counters()
         totals = {name: sum(getattr(each, name) for each in counters) for name in TOTALS}
         return {
             **totals,
@@ -208,8 +215,10 @@ class Machine(Loading):
         """Reset the counters; the models in memory stay."""
         with self._changed:
             self._clear_events()
+            for counters in self.disk.counters():
+                vars(counters).update(vars(Counters()))
             for model in self.all():
-                vars(model.counters).update(vars(Counters(peak=len(model.clients))))
+                model.counters.peak = max(model.counters.peak, len(model.clients))
             self._record_memory()
 
     def default_pieces(self, model: Model) -> Iterator[str]:

@@ -52,6 +52,8 @@ class Behaviour:
     first_token_ms: float = 0.0
     load_seconds: float = 0.02
     unload_seconds: float = 0.0
+    unnoticed_seconds: float = 0.0
+    """For how long a replaced model in memory is not counted: its clients cannot know of it."""
     unload_ignored: bool = False
     """Whether an unload is answered and changes nothing."""
     pull_seconds: float = 0.0
@@ -110,6 +112,7 @@ class Model:
     name: str
     loaded_as: str = ""
     loaded_at: float = 0.0
+    replaced_at: float | None = None
     state: str = "absent"  # loading, loaded, unloading
     options: dict[str, Any] = field(default_factory=dict)
     unload_pending: bool = False

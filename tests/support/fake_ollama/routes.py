@@ -37,7 +37,7 @@ from tests.support.fake_ollama.responses import ErrorResponse, sample, with_tag
 
 _BEHAVIOUR = {field.name for field in fields(Behaviour)}
 _OTHER_SETTINGS = {"models", "load_failures", "drop", "pulled", "replaced", "faults", "mode"}
-_OTHER_SETTINGS |= {"abilities"}
+_OTHER_SETTINGS |= {"abilities", "drop_orphans"}
 _PIECE = re.compile(r"\s*\S+|\s+")
 
 
