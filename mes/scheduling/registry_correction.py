@@ -129,6 +129,8 @@ class RegistryCorrection:
                 state.end_pauses([key for key in due if _is_used_and_kept(state, key)])
 
     def _unload_again(self, key: str, model: str) -> None:
+        if not _may_be_asked(self._coordinator.read(), key):
+            return  # a request has come meanwhile
         try:
             self._model_loader.request_unload(model)
         finally:
