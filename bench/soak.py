@@ -5,9 +5,10 @@
     python -m bench.soak --json soak.json       # writes the report as JSON too
 
 Runs the real service with a runtime that fails on demand: several models, memory for some of them,
-clients that send requests of all kinds and hang up. Meanwhile, at random times, the service is
-reloaded, workers are killed or stopped, the runtime is restarted, it answers with errors, and many
-clients ask for answers that they do not read. Exits with 1 if a guarantee was broken.
+clients that send requests of all kinds and hang up, also schemas with huge counts. Meanwhile, at
+random times, the service is reloaded, workers are killed or stopped, the runtime is restarted, it
+answers with errors, models are deleted or updated while they are loaded or are not unloaded, and
+many clients ask for answers that they do not read. Exits with 1 if a guarantee was broken.
 """
 
 from __future__ import annotations

@@ -36,8 +36,9 @@ class Memory:
         unloading: The ticket that unloads a model, by model.
         stuck: The models that cannot be made to leave memory, by key; nothing waits for them.
         unload_failures: The models that the runtime did not unload when it was asked to, by place,
-            and those of the stuck ones, by key. Such a model is no victim until it has left memory;
-            the leader asks again.
+            and those of the stuck ones, by key. Such a model is no victim until it has left memory:
+            the leader asks again once it is idle. If it is in use at the end of the pause, it may
+            be chosen as a victim again.
         aliases: The place of a model that has the place of another name, by model; also of a model
             in memory that the runtime lists under a name it had before, by key.
         found_places: The places that the runtime was found to have (runtime_places.py); one entry.
@@ -146,7 +147,8 @@ class Memory:
 
     def kept(self, place: str) -> bool:
         """Return whether the model in this place is no victim even if it is idle."""
-        return place in self.pinned or place in self.unload_failures
+        failure = self.unload_failures.get(place)
+        return place in self.pinned or (failure is not None and not failure.is_over)
 
     def _may_go(self, place: str) -> bool:
         return self.ready(place) and not self.kept(place) and not self.in_use(place)
@@ -181,6 +183,7 @@ class Memory:
             self.registry.peek(model).phase = READY
         elif self.in_use(model):
             self.registry.peek(model).phase = MISSING
+            self._forget_failures({model})
         else:
             self.drop(model, now)
 
@@ -208,6 +211,11 @@ class Memory:
         else:
             digest, size = facts.get("digest") or "", facts.get("size_bytes", 0)
             self.add_stuck(StuckRunner(place, digest, NOT_UNLOADED, now, size), now)
+
+    def end_pauses(self, places: Iterable[str]) -> None:
+        """Let models be victims again that the runtime did not unload."""
+        for place in places:
+            self.unload_failures[place].end_pause()
 
     def forget_stuck(self, keys: Iterable[str], now: float) -> None:
         """Note that stuck models have left memory, or are stuck no more."""

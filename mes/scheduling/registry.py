@@ -123,11 +123,19 @@ class Permit:
 
 @dataclass(slots=True)
 class LoadFailure:
-    """Why a model cannot be used until it has cooled down."""
+    """Why a model cannot be used, or unloaded, until it has cooled down."""
 
     failures: int
     until: float
     detail: str
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the pause was ended by `end_pause`, whatever the time is."""
+        return not self.until
+
+    def end_pause(self) -> None:
+        self.until = 0.0
 
 
 @dataclass(slots=True)

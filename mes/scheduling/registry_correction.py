@@ -113,17 +113,24 @@ class RegistryCorrection:
     def _retry_unloads(self) -> None:
         """Ask the runtime again to unload models that it did not unload, if the pause is over.
 
-        Nothing waits for the outcome: a later list of the models in memory shows it.
+        Nothing waits for the outcome: a later list of the models in memory shows it. A model in use
+        may be chosen as a victim again, so that it is unloaded when another one needs its place.
         """
         state, now = self._coordinator.read(), time.monotonic()
-        for key, failure in state.unload_failures.items():
-            is_used = state.in_use(key) or key in state.wanted
-            if failure.until <= now and (key in state.stuck or not is_used):
-                model = state.stuck[key].model if key in state.stuck else key
-                operation = partial(self._unload_again, key, model)
-                self._background.run(f"unload {model} again", operation)
+        due = [key for key, each in state.unload_failures.items() if each.until <= now]
+        for key in filter(partial(_may_be_asked, state), due):
+            model = state.stuck[key].model if key in state.stuck else key
+            operation = partial(self._unload_again, key, model)
+            self._background.run(f"unload {model} again", operation)
+        if any(_is_used_and_kept(state, key) for key in due):
+            with self._coordinator.transaction() as transaction:
+                state = transaction.state
+                due = [key for key in due if key in state.unload_failures]
+                state.end_pauses([key for key in due if _is_used_and_kept(state, key)])
 
     def _unload_again(self, key: str, model: str) -> None:
+        if not _may_be_asked(self._coordinator.read(), key):
+            return  # a request has come meanwhile
         try:
             self._model_loader.request_unload(model)
         finally:
@@ -139,6 +146,17 @@ class RegistryCorrection:
             self._model_loader.unload_untracked(places)
         finally:
             self._coordinator.leave(ticket)  # which releases the models too
+
+
+def _may_be_asked(state: State, key: str) -> bool:
+    """Return whether no request uses the model, and none has it unloaded."""
+    is_used = state.in_use(key) or key in state.wanted or key in state.unloading
+    return key in state.stuck or not is_used
+
+
+def _is_used_and_kept(state: State, key: str) -> bool:
+    is_used = state.in_use(key) or key in state.wanted
+    return key in state.registry and is_used and not state.unload_failures[key].is_over
 
 
 def _differs(state: State, listed: list[LoadedModel]) -> bool:

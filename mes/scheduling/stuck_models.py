@@ -51,7 +51,8 @@ def size_bytes(memory: Memory) -> int:
 
 def kept_places(memory: Memory, pinned: Iterable[str]) -> set[str]:
     """Return the places in the registry that cannot become free: `pinned`, or not unloaded."""
-    return {*filter(memory.registry.__contains__, pinned), *_not_unloaded(memory)}
+    kept = filter(memory.kept, _not_unloaded(memory))
+    return {*filter(memory.registry.__contains__, pinned), *kept}
 
 
 def places_lost(memory: Memory, pinned: Iterable[str]) -> str | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
+
 import pytest
 import requests
 
-from tests.integration.helpers import asked, infer, registry
+from tests.integration.helpers import asked, held, infer, registry
 from tests.support.process import wait_until
 
 FIRST, SECOND, THIRD, COPY = "mistral:7b", "phi3:mini", "gemma:2b", "copy:latest"
@@ -127,6 +130,38 @@ def test_where_no_victim_goes_requests_are_refused_at_once(service, runtime):
     assert [asked(service, model).status for model in (FIRST, SECOND)] == [200, 200]
     runtime.control(unload_ignored=False)
     wait_until(lambda: asked(service, THIRD).status == 200)
+
+
+@contextmanager
+def in_constant_use(service, *models):
+    """Have two requests open for each of the models at any time."""
+    done = threading.Event()
+
+    def ask_on(model):
+        while not done.is_set():
+            asked(service, model)
+
+    threads = [threading.Thread(target=ask_on, args=(model,)) for model in models * 2]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_victims_in_constant_use_are_tried_again(service, runtime):
+    for model in (FIRST, SECOND):
+        assert asked(service, model).status == 200
+    runtime.control(unload_ignored=True)
+    assert asked(service, THIRD).status == 503
+    runtime.control(first_token_ms=200)
+    with in_constant_use(service, FIRST, SECOND):
+        wait_until(lambda: held(service, "permits") == 4)
+        runtime.control(unload_ignored=False)
+        wait_until(lambda: asked(service, THIRD).status == 200)
 
 
 def test_copies_share_a_place_and_are_ready_together(service, runtime):

@@ -71,7 +71,7 @@ class Policy(RuleBasedStateMachine):
                         for t in self.state.tickets.values()
                     )
                     is_pinned = self.limits.pinned & self.names_of(victim)
-                    assert is_requested or not (is_pinned or victim in self.state.unload_failures)
+                    assert is_requested or not (is_pinned or self.pauses(victim))
                 case Refuse(ticket):
                     state = self.state
                     assert state.stuck or state.unload_failures or state.found_places
@@ -86,6 +86,10 @@ class Policy(RuleBasedStateMachine):
                 assert decision.victim in self.state.unloading
         # The next worker reads the state that this one has written.
         assert encode(decode(encode(self.state), self.limits.max_loaded)) == encode(self.state)
+
+    def pauses(self, victim: str) -> bool:
+        failure = self.state.unload_failures.get(victim)
+        return failure is not None and failure.until > 0
 
     def evict_the_surplus(self) -> None:
         """Let idle models leave that the runtime has no place for, as it does by itself."""
@@ -219,6 +223,13 @@ class Policy(RuleBasedStateMachine):
             self.state.forget_stuck({key}, self.now)
         elif key in self.state.registry:
             self.state.look_for(key, listed=False, now=self.now)
+        self.settle()
+
+    @precondition(lambda self: self.state.unload_failures)
+    @rule(data=st.data())
+    def the_pause_of_a_victim_ends(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.state.unload_failures)))
+        self.state.end_pauses([key])
         self.settle()
 
     @rule(held=st.integers(1, 2))
@@ -498,6 +509,30 @@ def test_a_victim_that_did_not_go_is_passed_over_and_serves_its_own_requests():
     assert (first.victim, second.victim) == ("a:latest", "b:latest")
     again = state.join("w/again", "w", "a:latest", PERMIT, 4.0)
     assert policy.settle(state, 4.0, limits) == [Grant(again)]
+
+
+def test_victims_that_did_not_go_are_chosen_again_after_a_pause():
+    state, limits = two_in_memory()
+    for model in ("a:latest", "b:latest"):
+        state.leave(f"w/{model}", 2.0)
+    for model in ("a:latest", "b:latest"):
+        (unload,) = policy.settle(state, 2.0, limits)
+        state.keep_after_failed_unload(model, LoadFailure(1, 99.0, "it stays"), 3.0)
+        state.finish_task("w/c")
+    (refused,) = policy.settle(state, 3.0, limits)
+    assert isinstance(refused, Refuse)
+    state.join("w/d", "w", "c:latest", PERMIT, 4.0)
+    state.end_pauses(["b:latest"])
+    (unload,) = policy.settle(state, 4.0, limits)
+    assert unload.victim == "b:latest"
+
+
+def test_a_victim_that_has_left_memory_while_in_use_is_no_exception_any_more():
+    state, _ = two_in_memory()
+    state.unload_failures["a:latest"] = LoadFailure(1, 99.0, "it stays")
+    state.look_for("a:latest", listed=False, now=3.0)
+    state.look_for("a:latest", listed=True, now=4.0)
+    assert not state.kept("a:latest")
 
 
 def test_names_of_one_place_have_their_own_limits_and_are_unloaded_together():
