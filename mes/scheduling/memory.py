@@ -212,6 +212,20 @@ class Memory:
             digest, size = facts.get("digest") or "", facts.get("size_bytes", 0)
             self.add_stuck(StuckRunner(place, digest, NOT_UNLOADED, now, size), now)
 
+    def set_aside(self, place: str, ticket: str, now: float) -> Resident:
+        """Let no request use an idle model while the runtime is asked to unload it."""
+        resident = self.registry.pop(place)
+        self.unloading[place] = ticket
+        self._residency_changed(now)
+        return resident
+
+    def put_back(self, resident: Resident, failure: LoadFailure, now: float) -> None:
+        """Let a model that was set aside serve again, because it has not left memory."""
+        self.unloading.pop(resident.model, None)
+        self.registry[resident.model] = resident
+        self.unload_failures[resident.model] = failure
+        self._residency_changed(now)
+
     def end_pauses(self, places: Iterable[str]) -> None:
         """Let models be victims again that the runtime did not unload."""
         for place in places:

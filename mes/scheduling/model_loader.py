@@ -84,19 +84,22 @@ class ModelLoader:
         log.info("loaded", extra={"model": spec.id, "seconds": time.monotonic() - started})
         return self._runtime.loaded()
 
-    def unload_and_wait(self, place: str) -> None:
+    def unload_and_wait(self, place: str, *, seconds: float | None = None) -> None:
         """Unload the model and wait until it has left memory, or is known to be stuck.
+
+        Args:
+            seconds: The longest wait, if not UNLOAD_TIMEOUT.
 
         Raises:
             RuntimeUnavailable: the runtime cannot be reached, or still lists the model at the end
                 of the time.
         """
-        started = time.monotonic()
+        started, longest = time.monotonic(), self._unload_timeout if seconds is None else seconds
         self._runtime.unload(place)
         pauses = _pauses()
         while self.find(place) is not None:
-            if time.monotonic() > started + self._unload_timeout:
-                limit = format_number(self._unload_timeout)
+            if time.monotonic() > started + longest:
+                limit = format_number(longest)
                 raise RuntimeUnavailable(f"the runtime has not unloaded {place} within {limit} s")
             time.sleep(next(pauses))
         log.info("unloaded", extra={"model": place, "seconds": time.monotonic() - started})

@@ -11,7 +11,7 @@ from mes.domain import LoadedModel, ModelSpec, PulledModel
 from mes.scheduling.background import BackgroundOperations
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.model_loader import ModelLoader, resident_fields
-from mes.scheduling.registry import UNLOAD
+from mes.scheduling.registry import UNLOAD, Resident
 from mes.scheduling.runner_names import RunnerNames
 from mes.scheduling.state import State
 from mes.scheduling.stuck_correction import correct_names, forget_gone, gone_keys, stuck_changes
@@ -19,6 +19,9 @@ from mes.scheduling.untracked_models import claim_untracked
 from mes.scheduling.workers import WorkerProcess
 
 log = logging.getLogger(__name__)
+
+# For so long a model that is asked again to leave memory serves no requests.
+_AGAIN_SECONDS = 2.0
 
 # The name of a background operation.
 _UNLOAD_UNTRACKED = "unload untracked models"
@@ -129,17 +132,38 @@ class RegistryCorrection:
                 state.end_pauses([key for key in due if _is_used_and_kept(state, key)])
 
     def _unload_again(self, key: str, model: str) -> None:
-        if not _may_be_asked(self._coordinator.read(), key):
-            return  # a request has come meanwhile
-        try:
+        ticket = self._worker.new_ticket()
+        with self._coordinator.transaction() as transaction:
+            state, failure = transaction.state, transaction.state.unload_failures.get(key)
+            if failure is None or not _may_be_asked(state, key):
+                return  # a request has come meanwhile
+            state.unload_failures[key] = self._model_loader.cooldown.after(
+                failure, failure.detail, transaction.now
+            )
+            resident = None
+            if key in state.registry:
+                joined = state.join(ticket, self._worker.id, model, UNLOAD, transaction.now)
+                joined.task = UNLOAD
+                resident = state.set_aside(key, ticket, transaction.now)
+        if resident is None:
             self._model_loader.request_unload(model)
+        else:
+            self._unload_set_aside(resident, ticket)
+
+    def _unload_set_aside(self, resident: Resident, ticket: str) -> None:
+        """Ask the runtime to unload an idle model; one that stays in memory serves again."""
+        is_gone = False
+        try:
+            self._model_loader.unload_and_wait(resident.model, seconds=_AGAIN_SECONDS)
+            is_gone = True
         finally:
             with self._coordinator.transaction() as transaction:
-                failures = transaction.state.unload_failures
-                if failure := failures.get(key):
-                    failures[key] = self._model_loader.cooldown.after(
-                        failure, failure.detail, transaction.now
-                    )
+                state = transaction.state
+                failure = state.unload_failures.get(resident.model)
+                # Another worker may have taken this one for dead, and have adopted the model.
+                if not is_gone and failure and state.unloading.get(resident.model) == ticket:
+                    state.put_back(resident, failure, transaction.now)
+            self._coordinator.leave(ticket)
 
     def _unload_untracked(self, places: set[str], ticket: str) -> None:
         try:

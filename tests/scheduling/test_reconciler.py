@@ -9,8 +9,9 @@ import pytest
 
 from mes.errors import RuntimeUnavailable
 from mes.scheduling import reconciler as module
+from mes.scheduling import registry_correction
 from mes.scheduling.reconciler import Reconciler
-from mes.scheduling.registry import MISSING
+from mes.scheduling.registry import MISSING, LoadFailure
 from mes.scheduling.runtime_status import RuntimeStatusFile
 from mes.scheduling.shared_resources import open_shared_file
 from tests.fakes import eventually, spec
@@ -61,3 +62,23 @@ def test_a_missing_model_is_not_waited_for_while_the_runtime_is_down(reconciler,
     runtime.down = RuntimeUnavailable("cannot be reached")
     made.run()
     assert not coordinator.read().in_memory("a:latest")
+
+
+def test_a_model_that_is_asked_again_to_leave_serves_no_request_meanwhile(
+    reconciler, runtime, monkeypatch
+):
+    monkeypatch.setattr(registry_correction, "_AGAIN_SECONDS", 0.05)
+    made, coordinator = reconciler
+    runtime.in_memory = ["a:latest"]
+    with coordinator.transaction() as transaction:
+        state = transaction.state
+        state.adopt("a:latest", transaction.now)
+        state.unload_failures["a:latest"] = LoadFailure(1, 0.0, "it stays")
+    served = []
+    runtime.unload = lambda name: served.append(coordinator.read().ready(name))
+    made.run()
+    eventually(lambda: not made.is_busy)
+    assert served == [False]
+    state = coordinator.read()
+    assert state.ready("a:latest")
+    assert (state.unload_failures["a:latest"].failures, state.unloading) == (2, {})
