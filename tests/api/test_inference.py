@@ -410,7 +410,8 @@ def test_the_first_answer_after_a_restart_reports_its_load(start_and_ask, runtim
     runtime.loads.clear()
     answer = start_and_ask().get_json()
     assert answer["timings"]["cold_start"] is not is_in_memory
-    assert runtime.loads.total() == (0 if is_in_memory else 1)
+    # The leader may renew the time of a model that it has found in memory, by a load as well.
+    assert runtime.loads.total() in ((0, 1) if is_in_memory else (1,))
 
 
 def test_the_first_answer_names_the_runtime(app, runtime, ask):
