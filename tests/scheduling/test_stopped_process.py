@@ -33,10 +33,10 @@ def path(tmp_path):
 def no_waiting(monkeypatch):
     """Return a function after whose call each wait for a lock is an error."""
 
-    def refuse():
+    def refuse(*_):
         raise AssertionError("it waits")
 
-    return lambda: monkeypatch.setattr(timed_lock, "_pauses", refuse)
+    return lambda: monkeypatch.setattr(timed_lock, "doubling_pauses", refuse)
 
 
 def events(caplog, *names):
