@@ -140,7 +140,7 @@ def refuse(
 
 def _finish_load(transaction: Transaction, place: str, listed: list[LoadedModel]) -> None:
     state, now = transaction.state, transaction.now
-    loaded = next((each for each in listed if state.places_of([each]) == [place]), None)
+    loaded = state.runner_at(place, listed)
     runtime_places.note_load(state, place, listed, now)
     state.finish_load(place, now, **({} if loaded is None else resident_fields(loaded)))
 

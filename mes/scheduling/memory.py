@@ -93,6 +93,10 @@ class Memory:
             if runner_key(each.name, each.digest) not in self.stuck
         ]
 
+    def runner_at(self, place: str, listed: Iterable[LoadedModel]) -> LoadedModel | None:
+        """Return the model in this place as the runtime lists it, or None. A stuck one has none."""
+        return next((each for each in listed if self.places_of([each]) == [place]), None)
+
     def resident(self, model: str) -> Resident | None:
         """Return the model's entry in the registry, or None if it has no place in memory."""
         place = self.place_of(model)
@@ -163,10 +167,11 @@ class Memory:
 
     def drop(self, model: str, now: float) -> None:
         """Note that the model is not in memory after all."""
-        self.registry.pop(self.place_of(model), None)
-        self._forget_failures({self.place_of(model)})
-        self.renewed_at.pop(self.place_of(model), None)
-        self.stalled.pop(self.place_of(model), None)
+        place = self.place_of(model)
+        self.registry.pop(place, None)
+        self._forget_failures({place})
+        self.renewed_at.pop(place, None)
+        self.stalled.pop(place, None)
         self._residency_changed(now)
 
     def look_for(self, model: str, *, listed: bool, now: float) -> None:
@@ -177,9 +182,8 @@ class Memory:
         """
         if listed:
             if self.missing(model):
-                self.renewed_at.pop(
-                    model, None
-                )  # loaded by the runtime itself, with its own setting
+                # The runtime has loaded it by itself, with its own setting.
+                self.renewed_at.pop(model, None)
             self.registry.peek(model).phase = READY
         elif self.in_use(model):
             self.registry.peek(model).phase = MISSING
@@ -219,11 +223,10 @@ class Memory:
         self._residency_changed(now)
         return resident
 
-    def put_back(self, resident: Resident, failure: LoadFailure, now: float) -> None:
+    def put_back(self, resident: Resident, now: float) -> None:
         """Let a model that was set aside serve again, because it has not left memory."""
         self.unloading.pop(resident.model, None)
         self.registry[resident.model] = resident
-        self.unload_failures[resident.model] = failure
         self._residency_changed(now)
 
     def end_pauses(self, places: Iterable[str]) -> None:

@@ -114,8 +114,7 @@ class ModelLoader:
         A stuck model has no place here. Raises RuntimeUnavailable.
         """
         listed = self._runtime.loaded()
-        state = self._store.read()
-        return next((each for each in listed if state.places_of([each]) == [place]), None)
+        return self._store.read().runner_at(place, listed)
 
     def unload_untracked(self, places: set[str]) -> None:
         """Unload models that have no place in the registry. One that does not go is stuck then.

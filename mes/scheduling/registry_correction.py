@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from mes.domain import LoadedModel, ModelSpec, PulledModel
+from mes.errors import MesError
 from mes.scheduling.background import BackgroundOperations
 from mes.scheduling.coordinator import Coordinator
 from mes.scheduling.model_loader import ModelLoader, resident_fields
@@ -109,14 +110,14 @@ class RegistryCorrection:
             return set()
         claimed = claim_untracked(state, places, ticket)
         if claimed:
-            joined = state.join(ticket, self._worker.id, min(claimed), UNLOAD, now)
-            joined.task = UNLOAD
+            self._join_to_unload(state, ticket, min(claimed), now)
         return claimed
 
     def _retry_unloads(self) -> None:
         """Ask the runtime again to unload models that it did not unload, if the pause is over.
 
-        Nothing waits for the outcome: a later list of the models in memory shows it. A model in use
+        No request waits for a stuck model: a later list of the models in memory shows whether it
+        has left. One that is idle serves no requests until then, for a short time. A model in use
         may be chosen as a victim again, so that it is unloaded when another one needs its place.
         """
         state, now = self._coordinator.read(), time.monotonic()
@@ -142,8 +143,7 @@ class RegistryCorrection:
             )
             resident = None
             if key in state.registry:
-                joined = state.join(ticket, self._worker.id, model, UNLOAD, transaction.now)
-                joined.task = UNLOAD
+                self._join_to_unload(state, ticket, model, transaction.now)
                 resident = state.set_aside(key, ticket, transaction.now)
         if resident is None:
             self._model_loader.request_unload(model)
@@ -152,18 +152,23 @@ class RegistryCorrection:
 
     def _unload_set_aside(self, resident: Resident, ticket: str) -> None:
         """Ask the runtime to unload an idle model; one that stays in memory serves again."""
-        is_gone = False
         try:
             self._model_loader.unload_and_wait(resident.model, seconds=_AGAIN_SECONDS)
-            is_gone = True
+        except MesError:
+            self._put_back(resident, ticket)
+            raise
         finally:
-            with self._coordinator.transaction() as transaction:
-                state = transaction.state
-                failure = state.unload_failures.get(resident.model)
-                # Another worker may have taken this one for dead, and have adopted the model.
-                if not is_gone and failure and state.unloading.get(resident.model) == ticket:
-                    state.put_back(resident, failure, transaction.now)
-            self._coordinator.leave(ticket)
+            self._coordinator.leave(ticket)  # also if the state could not be changed
+
+    def _put_back(self, resident: Resident, ticket: str) -> None:
+        with self._coordinator.transaction() as transaction:
+            # Another worker may have taken this one for dead, and have adopted the model.
+            if transaction.state.unloading.get(resident.model) == ticket:
+                transaction.state.put_back(resident, transaction.now)
+
+    def _join_to_unload(self, state: State, ticket: str, model: str, now: float) -> None:
+        """Join with a ticket whose task, to unload, this worker carries out at once."""
+        state.join(ticket, self._worker.id, model, UNLOAD, now).task = UNLOAD
 
     def _unload_untracked(self, places: set[str], ticket: str) -> None:
         try:

@@ -81,7 +81,7 @@ def _add_stuck(transaction: Transaction, runner: StuckRunner, listed: list[Loade
 
 def _replace_resident(state: State, place: str, listed: list[LoadedModel], now: float) -> None:
     """Correct the resident if the runtime has loaded the new version, and drop it if not."""
-    newer = next((each for each in listed if state.places_of([each]) == [place]), None)
+    newer = state.runner_at(place, listed)
     if newer is None:
         state.drop(place, now)
     else:
